@@ -1,0 +1,57 @@
+# make serve   the service at http://127.0.0.1:8000
+# make test    the test suite
+#
+# Both install what they need into .venv first. On a machine without a GPU the CPU build of torch saves gigabytes:
+#   make serve TORCH_INDEX=https://download.pytorch.org/whl/cpu
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+BIN := .venv/bin
+EXTRA := $(if $(shell command -v nvidia-smi),gpu,cpu)
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test lint bench train check-readme clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -2
+	@echo "make lint    ruff and mypy"
+	@echo "make bench   the benchmarks behind the published figures"
+	@echo "make train   train a checkpoint"
+
+serve: .venv/serve.stamp
+	$(BIN)/python -m service
+
+test: .venv/dev.stamp
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy index service trainer benchmarks tests
+
+bench: .venv/dev.stamp
+	$(BIN)/python -m benchmarks.scan
+	$(BIN)/python -m benchmarks.memory
+
+train:
+	@echo "There is no trainer yet: the default checkpoint is the untrained base model."; exit 1
+
+check-readme: .venv/dev.stamp
+	$(BIN)/python .ci/check_readme.py
+
+clean:
+	rm -rf .venv build *.egg-info
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+.venv/serve.stamp: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) --no-deps torch
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[$(EXTRA)]'
+	touch $@
+
+.venv/dev.stamp: .venv/serve.stamp
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[$(EXTRA),dev]'
+	touch $@

@@ -1,0 +1,165 @@
+"""What a request may search: the ready documents of one collection, narrowed by ids and metadata.
+
+The result is a :class:`~index.scoring.Scope`: the rows of other collections, of deleted documents and of
+filtered ones are not on its candidate axis at all, so no scoring code can return them.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from index.errors import UnknownCollection, UnknownDocument
+from index.filters import Filter
+from index.positions import IntArray
+from index.scoring import Part, Scope
+from index.store import Piece, Store
+
+CACHED_SCOPES = 64
+UID_BATCH = 500
+"""Ids looked up by one SQL statement."""
+
+
+class ChunkAddress(NamedTuple):
+    """Chunk ``number`` of the document ``uid``."""
+
+    uid: int
+    number: int
+
+
+@dataclass(frozen=True)
+class SearchScope:
+    """A scope, and whose chunks its candidate axis holds: document ``d`` of it is ``uids[d]``."""
+
+    scope: Scope
+    uids: IntArray
+
+    def address(self, position: int) -> ChunkAddress:
+        """The chunk at a position of the candidate axis."""
+        document = self.scope.document_of(position)
+        return ChunkAddress(int(self.uids[document]), position - int(self.scope.offsets[document]))
+
+
+class Catalog:
+    """Builds scopes and keeps the latest ones while nothing changes."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._cache: OrderedDict[str, SearchScope] = OrderedDict()
+        self._lock = threading.Lock()
+        store.listeners.append(self._forget)
+
+    def scope(
+        self, collection: str, document_ids: Sequence[str] | None = None, filter: Filter | None = None
+    ) -> SearchScope:
+        """The chunks of a collection's ready documents, in storage order.
+
+        Raises :class:`~index.errors.UnknownCollection`, or :class:`~index.errors.UnknownDocument` for an
+        id that the collection does not hold.
+        """
+        ids = None if document_ids is None else sorted(set(document_ids))
+        key = repr((collection, ids, filter and filter.model_dump(exclude_unset=True)))
+        version = self._store.version
+        with self._lock:
+            cached = self._cache.get(key)
+            if cached is not None:
+                self._cache.move_to_end(key)
+                return cached
+        while True:
+            pieces = self._pieces(collection, ids, filter)
+            try:
+                built = self._build(pieces)
+                break
+            except KeyError:
+                continue  # a segment was merged or emptied after the rows were read: read them again
+        with self._lock:
+            if self._store.version != version:
+                return built
+            self._cache[key] = built
+            while len(self._cache) > CACHED_SCOPES:
+                self._cache.popitem(last=False)
+        return built
+
+    def _forget(self) -> None:
+        # An outdated scope must go at once, not when it is asked for again: it keeps deleted segments mapped,
+        # and so their disk space taken.
+        with self._lock:
+            self._cache.clear()
+
+    def _pieces(self, collection: str, ids: list[str] | None, filter: Filter | None) -> tuple[list[Piece], float]:
+        with self._store.database.read() as connection:
+            if not connection.execute("SELECT 1 FROM documents WHERE collection = ? LIMIT 1", (collection,)).fetchone():
+                raise UnknownCollection(
+                    f"There is no collection {collection!r}. Index documents into it first: POST /documents."
+                )
+            wanted: set[int] | None = None
+            if ids is not None:
+                wanted = set()
+                for at in range(0, len(ids), UID_BATCH):
+                    batch = ids[at : at + UID_BATCH]
+                    marks = ",".join("?" * len(batch))
+                    found = dict(
+                        connection.execute(
+                            f"SELECT id, uid FROM documents WHERE collection = ? AND id IN ({marks})",
+                            (collection, *batch),
+                        ).fetchall()
+                    )
+                    missing = [id for id in batch if id not in found]
+                    if missing:
+                        raise UnknownDocument(f"Collection {collection!r} has no document {missing[0]!r}.")
+                    wanted.update(found.values())
+            if filter is not None:
+                rows = connection.execute(
+                    "SELECT uid, metadata FROM documents WHERE collection = ? AND status = 'ready'",
+                    (collection,),
+                )
+                matching = {row["uid"] for row in rows if filter.matches(json.loads(row["metadata"]))}
+                wanted = matching if wanted is None else wanted & matching
+            pieces = [
+                Piece(*row)
+                for row in connection.execute(
+                    "SELECT p.uid, p.first_chunk, p.segment, p.first_row, p.rows FROM pieces p "
+                    "JOIN documents d USING (uid) WHERE d.collection = ? AND d.status = 'ready'",
+                    (collection,),
+                )
+                if wanted is None or row[0] in wanted
+            ]
+            bound = connection.execute("SELECT MAX(max_norm) FROM segments").fetchone()[0]
+        return pieces, bound or 1.0
+
+    def _build(self, found: tuple[list[Piece], float]) -> SearchScope:
+        pieces, norm_bound = found
+        # Documents in the order of their first rows, so that neighbours on disk are neighbours here.
+        place = {piece.uid: (piece.segment, piece.first_row) for piece in pieces if piece.first_chunk == 0}
+        pieces = sorted(pieces, key=lambda piece: (place[piece.uid], piece.first_chunk))
+        uids = [piece.uid for piece in pieces if piece.first_chunk == 0]
+        counts = dict.fromkeys(uids, 0)
+        parts: list[Part] = []
+        start = 0
+        open_piece: Piece | None = None  # the current part: a piece and its neighbours on disk
+        for piece in pieces:
+            counts[piece.uid] += piece.rows
+            if (
+                open_piece is not None
+                and open_piece.segment == piece.segment
+                and open_piece.first_row + open_piece.rows == piece.first_row
+            ):
+                open_piece = open_piece._replace(rows=open_piece.rows + piece.rows)
+                continue
+            if open_piece is not None:
+                parts.append(self._part(start, open_piece))
+                start += open_piece.rows
+            open_piece = piece
+        if open_piece is not None:
+            parts.append(self._part(start, open_piece))
+        offsets = np.concatenate([[0], np.cumsum([counts[uid] for uid in uids])]).astype(np.int64)
+        return SearchScope(Scope(offsets, tuple(parts), norm_bound), np.array(uids, dtype=np.int64))
+
+    def _part(self, start: int, piece: Piece) -> Part:
+        return Part(start, self._store.matrices[piece.segment][piece.first_row : piece.first_row + piece.rows])

@@ -1,0 +1,207 @@
+"""A checkpoint: a directory that says everything about a trained pair of encoders, never a pickle.
+
+::
+
+    qrag.json    what this module reads: towers, positions, limits, w and b, provenance
+    state/       the state tower, as transformers and sentence-transformers load it
+    action/      the action tower, likewise
+    README.md    the model card
+
+A tower that is exactly a published base model is not copied: ``qrag.json`` names the installed
+Python package that carries it, with the checksum of its weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from index.errors import CheckpointError
+from index.positions import Positions
+from index.scoring import QFunction
+
+FORMAT_VERSION: Literal[1] = 1
+CONFIG_FILE = "qrag.json"
+
+Pooling = Literal["mean", "cls", "last"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DirectoryTower(_Frozen):
+    """A tower stored inside the checkpoint."""
+
+    kind: Literal["directory"] = "directory"
+    path: str = Field(description="folder inside the checkpoint", pattern=r"^[A-Za-z0-9_-]+$")
+    sha256: str = Field(description="checksum of its weights: see weights_sha256", pattern=r"^[0-9a-f]{64}$")
+
+
+class PackageTower(_Frozen):
+    """A tower that is a base model carried by an installed Python package."""
+
+    kind: Literal["package"] = "package"
+    package: str = Field(description="importable name of the package", pattern=r"^[A-Za-z0-9_]+$")
+    path: str = Field(description="folder inside the package", pattern=r"^[A-Za-z0-9_-]+$")
+    distribution: str = Field(description="name to install it by")
+    sha256: str = Field(description="checksum of its weights: see weights_sha256", pattern=r"^[0-9a-f]{64}$")
+
+
+TowerSource = Annotated[DirectoryTower | PackageTower, Field(discriminator="kind")]
+
+
+class CheckpointConfig(_Frozen):
+    """The content of ``qrag.json``."""
+
+    format_version: Literal[1] = FORMAT_VERSION
+    name: str
+    base_model: str = Field(description="name of the encoder that training started from")
+    dimension: int = Field(gt=0, multiple_of=2, description="size d of state and chunk embeddings")
+    state: TowerSource
+    action: TowerSource
+    pooling: Pooling = "mean"
+    normalize: bool = True
+    separator: str = Field(description="between the question and the chunks of a state")
+    state_prefix: str = ""
+    action_prefix: str = ""
+    state_tokens: int = Field(gt=8, description="most tokens the state tower reads, special tokens included")
+    action_tokens: int = Field(gt=8, description="most tokens the action tower reads, special tokens included")
+    positions: Positions = Positions()
+    w: float = Field(1.0, allow_inf_nan=False)
+    b: float = Field(0.0, allow_inf_nan=False)
+    stop_threshold: float | None = Field(
+        None,
+        allow_inf_nan=False,
+        description="calibrated: below this best Q-value nothing is worth selecting",
+    )
+    training: dict[str, Any] | None = Field(
+        None, description="provenance: data, seed, commit, metrics; none for an untrained pair"
+    )
+
+    @property
+    def function(self) -> QFunction:
+        """The Q-function around the two towers."""
+        return QFunction(self.w, self.b, self.positions)
+
+    @property
+    def action_fingerprint(self) -> str:
+        """Changes exactly when the same chunk would get another embedding (SHA-256, hexadecimal)."""
+        parts = {
+            "weights": self.action.sha256,
+            "dimension": self.dimension,
+            "pooling": self.pooling,
+            "normalize": self.normalize,
+            "prefix": self.action_prefix,
+            "tokens": self.action_tokens,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def read_config(directory: Path) -> CheckpointConfig:
+    """Read and check ``qrag.json``.
+
+    Raises :class:`CheckpointError` if it is missing, of another format version, or malformed.
+    """
+    path = directory / CONFIG_FILE
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{directory} is not a checkpoint: it has no {CONFIG_FILE}. Give the directory of one."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    version = data.get("format_version") if isinstance(data, dict) else None
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format version {version!r}; this software reads {FORMAT_VERSION}. "
+            "Export the checkpoint again, or install the version that wrote it."
+        )
+    try:
+        return CheckpointConfig.model_validate(data)
+    except ValidationError as error:
+        raise CheckpointError(f"{path} is malformed: {error}") from error
+
+
+def write_config(directory: Path, config: CheckpointConfig) -> None:
+    """Write ``qrag.json`` into the checkpoint directory."""
+    text = json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    (directory / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def weights_sha256(tower: Path) -> str:
+    """SHA-256 over a tower's safetensors files in the order of their names, hexadecimal."""
+    digest = hashlib.sha256()
+    for path in sorted(tower.glob("*.safetensors")):
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def write_tower(
+    checkpoint: Path,
+    name: str,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    pooling: Pooling,
+    normalize: bool,
+    max_tokens: int,
+) -> DirectoryTower:
+    """Write ``checkpoint/name`` so that transformers and sentence-transformers load it; safetensors only."""
+    directory = checkpoint / name
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    modules = ["Transformer", "Pooling", *(["Normalize"] if normalize else [])]
+    listing = [
+        {
+            "idx": at,
+            "name": str(at),
+            "path": f"{at}_{kind}" if at else "",
+            "type": f"sentence_transformers.models.{kind}",
+        }
+        for at, kind in enumerate(modules)
+    ]
+    pooling_config = {
+        "word_embedding_dimension": model.config.hidden_size,
+        "pooling_mode_mean_tokens": pooling == "mean",
+        "pooling_mode_cls_token": pooling == "cls",
+        "pooling_mode_lasttoken": pooling == "last",
+    }
+    for folder in listing[1:]:
+        (directory / str(folder["path"])).mkdir(exist_ok=True)
+    for path, content in (
+        ("modules.json", listing),
+        ("sentence_bert_config.json", {"max_seq_length": max_tokens}),
+        ("1_Pooling/config.json", pooling_config),
+    ):
+        (directory / path).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return DirectoryTower(path=name, sha256=weights_sha256(directory))
+
+
+def tower_directory(checkpoint: Path, source: DirectoryTower | PackageTower) -> Path:
+    """Where a tower's files are, its weights verified.
+
+    Raises :class:`CheckpointError` if they are missing or differ from the recorded checksum.
+    """
+    if isinstance(source, DirectoryTower):
+        directory, remedy = checkpoint / source.path, "Copy the whole checkpoint again."
+    else:
+        remedy = f"Install the pinned version of {source.distribution}."
+        spec = importlib.util.find_spec(source.package)
+        if spec is None or not spec.submodule_search_locations:
+            raise CheckpointError(f"The base model's package {source.package} is not installed. {remedy}")
+        directory = Path(spec.submodule_search_locations[0]) / source.path
+    if not any(directory.glob("*.safetensors")):
+        raise CheckpointError(f"{directory} has no safetensors file. {remedy}")
+    if weights_sha256(directory) != source.sha256:
+        raise CheckpointError(f"The weights in {directory} do not have the recorded checksum. {remedy}")
+    return directory

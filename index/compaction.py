@@ -1,0 +1,93 @@
+"""Merging small or mostly dead segments, so that their number stays small however documents arrive.
+
+Segments of similar size are merged eight at a time, so a vector is copied about once for every
+eightfold growth; a segment of which more than half belongs to deleted documents is written anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import defaultdict
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from index.scoring import Float32Array
+from index.store import Piece, Store
+from index.vectors import SEGMENT_ROWS
+
+log = logging.getLogger(__name__)
+
+MERGE = 8
+
+
+class _Segment(NamedTuple):
+    segment: int
+    rows: int
+    live: int
+
+
+def compact(store: Store) -> bool:
+    """Do one merge if one is due; whether there was.
+
+    Must not run beside indexing (one thread does both). Searching goes on: a scope built before keeps
+    the old segments mapped.
+    """
+    chosen = _choose(_segments(store))
+    if not chosen:
+        return False
+    marks = ",".join("?" * len(chosen))
+    with store.database.write() as connection:
+        pieces = [
+            Piece(*row)
+            for row in connection.execute(
+                "SELECT uid, first_chunk, segment, first_row, rows FROM pieces "
+                f"WHERE segment IN ({marks}) ORDER BY segment, first_row",
+                chosen,
+            )
+        ]
+        vectors = np.concatenate([_rows(store, piece) for piece in pieces])
+        merged = store.insert_segment(connection, vectors)
+        first_row = 0
+        for piece in pieces:
+            connection.execute(
+                "UPDATE pieces SET segment = ?, first_row = ? WHERE uid = ? AND first_chunk = ?",
+                (merged, first_row, piece.uid, piece.first_chunk),
+            )
+            first_row += piece.rows
+    store.announce()
+    store.remove_unused_segments()
+    log.info("merged segments=%s rows=%d into=%d", chosen, len(vectors), merged)
+    return True
+
+
+def _segments(store: Store) -> list[_Segment]:
+    with store.database.read() as connection:
+        return [
+            _Segment(*row)
+            for row in connection.execute(
+                "SELECT segment, s.rows, SUM(p.rows) FROM segments s JOIN pieces p USING (segment) "
+                "GROUP BY segment ORDER BY segment"
+            )
+        ]
+
+
+def _choose(segments: list[_Segment]) -> list[int]:
+    for each in segments:
+        if each.live * 2 < each.rows:
+            return [each.segment]
+    tiers: defaultdict[int, list[_Segment]] = defaultdict(list)
+    for each in segments:
+        if each.live * MERGE <= SEGMENT_ROWS:
+            tiers[int(math.log(each.live, MERGE))].append(each)
+    for tier in sorted(tiers):
+        if len(tiers[tier]) >= MERGE:
+            return [each.segment for each in tiers[tier][:MERGE]]
+    return []
+
+
+def _rows(store: Store, piece: Piece) -> Float32Array:
+    matrix = store.matrices[piece.segment][piece.first_row : piece.first_row + piece.rows]
+    return matrix.cpu().numpy() if isinstance(matrix, torch.Tensor) else matrix

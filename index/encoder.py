@@ -1,0 +1,316 @@
+"""The two encoders of a checkpoint: texts to tokens, tokens to embeddings.
+
+The *state tower* reads ``question [SEP] chunk [SEP] chunk ...``, the *action tower* one chunk.
+Both run in inference mode, in bfloat16 where the hardware computes with it natively, and return
+float32 embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from index.checkpoint import CheckpointConfig, read_config, tower_directory
+from index.errors import CheckpointError
+from index.scoring import QFunction
+
+transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a bar for loading six layers would only blur the log
+
+TokenIds = Sequence[int]
+Embeddings = NDArray[np.float32]
+
+CPU_BATCH_TOKENS = 2048
+"""Tokens in one forward pass on a CPU: enough to fill the cores, short enough not to keep others waiting."""
+
+GPU_BATCH_TOKENS = 65_536
+
+
+class TextTokenizer:
+    """A model's tokenizer, without special tokens; satisfies :class:`index.chunking.Tokenizer`."""
+
+    def __init__(self, directory: Path) -> None:
+        loaded = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        self._backend = loaded.backend_tokenizer
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        wrapped = self._backend.encode("a").ids
+        bare = self._backend.encode("a", add_special_tokens=False).ids
+        before = next(i for i in range(len(wrapped)) if wrapped[i : i + len(bare)] == bare)
+        self.before: list[int] = wrapped[:before]
+        """Special tokens in front of every input."""
+        self.after: list[int] = wrapped[before + len(bare) :]
+        """Special tokens behind every input."""
+        self.padding: int = loaded.pad_token_id if loaded.pad_token_id is not None else 0
+        # From here on a "[SEP]" inside a user's text is text, not the separator.
+        self._backend.encode_special_tokens = True
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text."""
+        return [encoding.ids for encoding in self._fast(texts)]
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """The number of tokens of each text."""
+        return [len(encoding.ids) for encoding in self._fast(texts)]
+
+    def token_ends(self, text: str) -> list[int]:
+        """Where each token of the text ends, as a character offset, in order."""
+        return [end for _, end in self._backend.encode(text, add_special_tokens=False).offsets]
+
+    def separator(self, text: str) -> list[int]:
+        """Token ids of a separator: the special token of that name, else the text's tokens."""
+        special = self._backend.token_to_id(text)
+        return [special] if special is not None else self.tokenize([text])[0]
+
+    def _fast(self, texts: Sequence[str]) -> list:  # type: ignore[type-arg]  # tokenizers has no stubs
+        encodings: list = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)  # type: ignore[type-arg]
+        return encodings
+
+
+class Tower:
+    """One encoder: token ids to embeddings."""
+
+    def __init__(self, model: torch.nn.Module, tokenizer: TextTokenizer, *, pooling: str, normalize: bool) -> None:
+        self.tokenizer = tokenizer
+        self._model = model
+        self._pooling = pooling
+        self._normalize = normalize
+        self._device = next(model.parameters()).device
+        self.batch_tokens = GPU_BATCH_TOKENS if self._device.type == "cuda" else CPU_BATCH_TOKENS
+
+    def embed(self, inputs: Sequence[TokenIds]) -> Embeddings:
+        """Embeddings of complete inputs (special tokens included), shape ``[len(inputs), d]``.
+
+        Inputs of similar length share a batch, so little is computed for padding.
+        """
+        embeddings: list[Embeddings] = []
+        order: list[int] = []
+        for batch in token_batches([len(ids) for ids in inputs], self.batch_tokens):
+            embeddings.append(self._forward([inputs[i] for i in batch]))
+            order.extend(batch)
+        result = np.empty((len(inputs), embeddings[0].shape[1]), dtype=np.float32)
+        result[order] = np.concatenate(embeddings)
+        return result
+
+    @torch.inference_mode()
+    def _forward(self, inputs: Sequence[TokenIds]) -> Embeddings:
+        lengths = torch.tensor([len(ids) for ids in inputs])
+        padded = np.full((len(inputs), int(lengths.max())), self.tokenizer.padding, dtype=np.int64)
+        for row, ids in zip(padded, inputs, strict=True):
+            row[: len(ids)] = ids
+        lengths = lengths.to(self._device)
+        mask = torch.arange(padded.shape[1], device=self._device)[None] < lengths[:, None]
+        hidden = self._model(
+            input_ids=torch.from_numpy(padded).to(self._device), attention_mask=mask.long()
+        ).last_hidden_state.float()
+        pooled = _pool(hidden, mask, lengths, self._pooling)
+        if self._normalize:
+            pooled = torch.nn.functional.normalize(pooled, dim=1)
+        embeddings: Embeddings = pooled.cpu().numpy()
+        return embeddings
+
+
+def _pool(hidden: torch.Tensor, mask: torch.Tensor, lengths: torch.Tensor, pooling: str) -> torch.Tensor:
+    """One vector ``[n, d]`` for each sequence of ``hidden``, shape ``[n, tokens, d]``, padded on the right."""
+    if pooling == "mean":
+        return (hidden * mask[..., None]).sum(dim=1) / lengths[:, None]
+    if pooling == "cls":
+        return hidden[:, 0]
+    return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
+
+
+def token_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Indices of inputs, longest first, in batches of at most ``budget`` tokens, padding included.
+
+    An input longer than the budget gets a batch of its own.
+    """
+    batch: list[int] = []
+    longest = 0
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batch and (len(batch) + 1) * longest > budget:
+            yield batch
+            batch = []
+        if not batch:
+            longest = lengths[i]
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+@dataclass(frozen=True, slots=True)
+class StateInput:
+    """A tokenised state; ``dropped`` tokens of its chunks did not fit the state tower."""
+
+    ids: list[int]
+    dropped: int
+
+
+class Encoder:
+    """A loaded checkpoint: both towers and the Q-function around them."""
+
+    def __init__(self, config: CheckpointConfig, state: Tower, action: Tower) -> None:
+        self.config = config
+        self.function: QFunction = config.function
+        self._state = state
+        self._action = action
+        self._separator = state.tokenizer.separator(config.separator)
+        self.action_batch_tokens = action.batch_tokens
+
+    @property
+    def device(self) -> torch.device:
+        """Where the towers compute."""
+        return self._state._device
+
+    @property
+    def chunk_tokenizer(self) -> TextTokenizer:
+        """Counts tokens the way the action tower does."""
+        return self._action.tokenizer
+
+    @property
+    def chunk_limit(self) -> int:
+        """Most tokens of a chunk that the action tower reads whole."""
+        tokenizer = self._action.tokenizer
+        prefix = len(tokenizer.tokenize([self.config.action_prefix])[0])
+        return self.config.action_tokens - len(tokenizer.before) - len(tokenizer.after) - prefix
+
+    @property
+    def question_limit(self) -> int:
+        """Most tokens of a question: half of what the state tower reads, so that evidence finds room."""
+        return self.config.state_tokens // 2
+
+    def question_tokens(self, question: str) -> list[int]:
+        """The question's tokens, with the checkpoint's prefix."""
+        return self._state.tokenizer.tokenize([self.config.state_prefix + question])[0]
+
+    def state_tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokens of chunks the way the state tower reads them."""
+        return self._state.tokenizer.tokenize(texts)
+
+    def compose_state(self, question: TokenIds, chunks: Sequence[TokenIds]) -> StateInput:
+        """``question [SEP] chunk [SEP] chunk ...`` with special tokens, within the tower's limit.
+
+        Where it does not fit, the longest chunks are shortened first; nothing is taken from the
+        question.
+        """
+        tokenizer = self._state.tokenizer
+        room = self.config.state_tokens - len(tokenizer.before) - len(tokenizer.after) - len(question)
+        kept = _shortened([len(ids) for ids in chunks], room - len(chunks) * len(self._separator))
+        body = list(question)
+        for ids, length in zip(chunks, kept, strict=True):
+            if length:
+                body += [*self._separator, *ids[:length]]
+        dropped = sum(map(len, chunks)) - sum(kept)
+        return StateInput([*tokenizer.before, *body, *tokenizer.after], dropped)
+
+    def embed_states(self, states: Sequence[StateInput]) -> Embeddings:
+        """State embeddings, shape ``[len(states), d]``."""
+        return self._state.embed([state.ids for state in states])
+
+    def action_inputs(self, texts: Sequence[str]) -> list[list[int]]:
+        """Complete inputs of the action tower for chunks within :attr:`chunk_limit`."""
+        tokenizer = self._action.tokenizer
+        prefixed = [self.config.action_prefix + text for text in texts]
+        return [[*tokenizer.before, *ids, *tokenizer.after] for ids in tokenizer.tokenize(prefixed)]
+
+    def embed_actions(self, inputs: Sequence[TokenIds]) -> Embeddings:
+        """Chunk embeddings, shape ``[len(inputs), d]``."""
+        return self._action.embed(inputs)
+
+
+def _shortened(lengths: Sequence[int], room: int) -> list[int]:
+    """Lengths cut to one common maximum, the largest with which they fit into ``room`` together."""
+    left = room
+    cap = max(lengths, default=0)
+    for taken, length in enumerate(sorted(lengths)):
+        share = max(left, 0) // (len(lengths) - taken)
+        if length > share:
+            cap = share
+            break
+        left -= length
+    return [min(length, cap) for length in lengths]
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto`` is the GPU where there is one; any other name is torch's."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise CheckpointError("QRAG_DEVICE asks for a GPU and torch sees none. Set QRAG_DEVICE=auto.")
+    return device
+
+
+def native_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware multiplies it natively, float32 elsewhere."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def load_encoder(checkpoint: Path, *, device: str = "auto", dtype: torch.dtype | None = None) -> Encoder:
+    """Load a checkpoint directory; weights are verified and only safetensors are read.
+
+    Raises :class:`~index.errors.CheckpointError` if it cannot be loaded or contradicts itself.
+    """
+    config = read_config(checkpoint)
+    where = resolve_device(device)
+    directories = {source: tower_directory(checkpoint, source) for source in (config.state, config.action)}
+    models = {
+        source: _load_model(directory, where, dtype or native_dtype(where)) for source, directory in directories.items()
+    }
+    towers = {
+        source: Tower(model, _load_tokenizer(directories[source]), pooling=config.pooling, normalize=config.normalize)
+        for source, model in models.items()
+    }
+    for source, model in models.items():
+        size: int = model.config.hidden_size
+        if size != config.dimension:
+            raise CheckpointError(
+                f"{config.name} claims dimension {config.dimension}, but {directories[source].name} has {size}. "
+                "Export the checkpoint again."
+            )
+    return Encoder(config, towers[config.state], towers[config.action])
+
+
+def _load_tokenizer(directory: Path) -> TextTokenizer:
+    # Without this file transformers makes up a vocabulary in which every word is unknown.
+    if not (directory / "tokenizer.json").is_file():
+        raise CheckpointError(f"{directory} has no tokenizer.json. Export the checkpoint again.")
+    try:
+        return TextTokenizer(directory)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"transformers cannot load the tokenizer in {directory}: {error} Export the checkpoint again."
+        ) from error
+
+
+def _load_model(directory: Path, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+    try:
+        model: PreTrainedModel
+        model, loading = AutoModel.from_pretrained(
+            directory,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"transformers cannot load {directory}: {error} Export the checkpoint again.") from error
+    # transformers fills what is missing with random numbers; only the pooler is not read here.
+    if missing := sorted(key for key in loading["missing_keys"] if not key.startswith("pooler.")):
+        raise CheckpointError(
+            f"The weights in {directory} lack {len(missing)} parameters of its config.json, {missing[0]} for one. "
+            "Export the checkpoint again."
+        )
+    model.config.use_cache = False
+    torch.nn.Module.eval(model)
+    torch.nn.Module.to(model, device)
+    return model

@@ -1,0 +1,137 @@
+"""An episode: select chunks one after the other, each by the Q-values of the state so far.
+
+The state is the question and the chunks selected so far, in document order. Greedy inference takes
+the chunk with the largest Q; planning (Plan Q-RAG) keeps the ``beam_width`` best sets of chunks.
+An episode owns no model: its caller embeds the states it asks for and hands the embeddings back, so the
+states of many episodes share one forward pass.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from index.encoder import Embeddings, TokenIds
+from index.scoring import Candidate, QFunction, Scope, best, q_values
+
+StoppedBy = Literal["budget", "threshold", "context", "exhausted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When an episode ends, and what it records.
+
+    ``threshold`` stops before a chunk whose Q is below it; ``max_context_tokens`` before one that does
+    not fit any more; ``candidates`` of each step are kept for the trace.
+    """
+
+    max_steps: int
+    beam_width: int = 1
+    threshold: float | None = None
+    max_context_tokens: int | None = None
+    candidates: int = 0
+
+
+class ChunkTokens(NamedTuple):
+    """What an episode reads of a chunk: its tokens for the state, and its cost in the context."""
+
+    ids: TokenIds
+    cost: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One selection: which candidate, its Q-value, and the best candidates of that moment."""
+
+    position: int
+    q: float
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Path:
+    """A sequence of selections; ``selected`` are its positions in increasing order."""
+
+    steps: tuple[Step, ...] = ()
+    selected: tuple[int, ...] = ()
+    cost: int = 0
+
+
+class Episode:
+    """One question being answered over one scope.
+
+    Repeat until :attr:`stopped_by` is set: embed :meth:`states`, pass the embeddings to :meth:`advance`.
+    """
+
+    def __init__(self, scope: Scope, limits: Limits, read_chunk: Callable[[int], ChunkTokens]) -> None:
+        self._scope = scope
+        self._limits = limits
+        self._read_chunk = read_chunk
+        self._chunks: dict[int, ChunkTokens] = {}
+        self._paths = [_Path()]
+        self.stopped_by: StoppedBy | None = "exhausted" if scope.size == 0 else None
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether a step, once taken, stays; a beam may still change its mind about earlier ones."""
+        return self._limits.beam_width == 1
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The selections of the best path so far, in the order they were made."""
+        return self._paths[0].steps
+
+    def states(self) -> list[list[TokenIds]]:
+        """For each path its selected chunks' tokens, in document order."""
+        return [[self._chunk(position).ids for position in path.selected] for path in self._paths]
+
+    def advance(self, embeddings: Embeddings, function: QFunction) -> None:
+        """Take one step; ``embeddings`` are those of :meth:`states`, shape ``[paths, d]``."""
+        expansions: list[tuple[_Path, Candidate, tuple[Candidate, ...]]] = []
+        for path, state in zip(self._paths, embeddings, strict=True):
+            values = q_values(state, self._scope, path.selected, function)
+            count = max(self._limits.beam_width, self._limits.candidates)
+            found = tuple(best(values, count, state, self._scope, path.selected, function))
+            shown = found[: self._limits.candidates]
+            expansions.extend((path, candidate, shown) for candidate in found[: self._limits.beam_width])
+        expansions.sort(key=lambda expansion: -expansion[1].q)  # stable: ties keep path and document order
+        self.stopped_by = self._reason_to_stop(expansions)
+        if self.stopped_by is None:
+            self._paths = self._distinct(expansions)
+            if len(self.steps) == self._limits.max_steps:
+                self.stopped_by = "budget"
+
+    def _reason_to_stop(self, expansions: Sequence[tuple[_Path, Candidate, tuple[Candidate, ...]]]) -> StoppedBy | None:
+        if not expansions:
+            return "exhausted"
+        path, candidate, _ = expansions[0]
+        if self._limits.threshold is not None and candidate.q < self._limits.threshold:
+            return "threshold"
+        room = self._limits.max_context_tokens
+        if room is not None and path.cost + self._chunk(candidate.position).cost > room:
+            return "context"
+        return None
+
+    def _distinct(self, expansions: Sequence[tuple[_Path, Candidate, tuple[Candidate, ...]]]) -> list[_Path]:
+        """The best paths after the step, each set of chunks once however it was reached."""
+        paths: dict[tuple[int, ...], _Path] = {}
+        room = self._limits.max_context_tokens
+        for path, candidate, shown in expansions:
+            cost = path.cost + (self._chunk(candidate.position).cost if room is not None else 0)
+            selected = list(path.selected)
+            insort(selected, candidate.position)
+            key = tuple(selected)
+            if key in paths or (room is not None and cost > room):
+                continue
+            step = Step(candidate.position, candidate.q, shown)
+            paths[key] = _Path((*path.steps, step), key, cost)
+            if len(paths) == self._limits.beam_width:
+                break
+        return list(paths.values())
+
+    def _chunk(self, position: int) -> ChunkTokens:
+        if position not in self._chunks:
+            self._chunks[position] = self._read_chunk(position)
+        return self._chunks[position]

@@ -1,0 +1,65 @@
+"""The package's exceptions, one tree.
+
+::
+
+    QRagError
+    ├── CheckpointError      a checkpoint cannot be read, or is not what it claims
+    ├── StoreError           the data directory cannot be used as it is
+    │   ├── FormatError      written by another version of this software
+    │   ├── DamagedStore     a file is missing, truncated or inconsistent
+    │   ├── CheckpointMismatch  the stored vectors come from another action tower
+    │   ├── StoreInUse       another process holds the data directory
+    │   └── DiskFull         no space left to write
+    ├── UnknownDocument      no document with this id
+    ├── UnknownCollection    no document in a collection of this name
+    ├── DocumentExists       the id is taken by other content
+    └── QueueFull            too many documents wait to be indexed
+"""
+
+
+class QRagError(Exception):
+    """Base of the package's exceptions; the message says what to do."""
+
+
+class CheckpointError(QRagError):
+    """A checkpoint directory is missing a file, malformed, or fails its checksum."""
+
+
+class StoreError(QRagError):
+    """The data directory cannot be used as it is. Nothing in it has been changed."""
+
+
+class FormatError(StoreError):
+    """The data directory was written by a version of this software with another format."""
+
+
+class DamagedStore(StoreError):
+    """A file of the data directory is missing, truncated or inconsistent."""
+
+
+class CheckpointMismatch(StoreError):
+    """The stored vectors were made by another action tower than the loaded checkpoint's."""
+
+
+class StoreInUse(StoreError):
+    """Another process has the data directory open."""
+
+
+class DiskFull(StoreError):
+    """The file system of the data directory has no space left."""
+
+
+class UnknownDocument(QRagError):
+    """There is no document with this id."""
+
+
+class UnknownCollection(QRagError):
+    """There is no collection of this name."""
+
+
+class DocumentExists(QRagError):
+    """A document with this id but other content exists already."""
+
+
+class QueueFull(QRagError):
+    """Too many documents wait to be indexed."""

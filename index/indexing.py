@@ -1,0 +1,204 @@
+"""From a queued document to a searchable one: cut, embed, store.
+
+Work goes in rounds. A round embeds up to one segment of chunks and stores them; short documents
+come first, then the next part of a long one, so that nobody waits for a whole library to be embedded. It
+can be interrupted at any point: what a round had not stored is computed again after a restart.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from itertools import groupby
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from index.chunking import Tokenizer, chunk_document
+from index.encoder import Embeddings, TokenIds
+from index.errors import DiskFull
+from index.positions import IntArray
+from index.scoring import Float32Array
+from index.store import Document, Store
+from index.vectors import SEGMENT_ROWS
+
+log = logging.getLogger(__name__)
+
+EMBED_CHUNKS = 1024
+"""Chunks tokenised and embedded together: enough to fill batches of equal length."""
+
+LONG_DOCUMENT_CHARACTERS = 1_000_000
+"""Documents longer than this wait until no shorter one does."""
+
+Embed = Callable[[Sequence[TokenIds]], Embeddings]
+
+
+class ActionEncoder(Protocol):
+    """What indexing needs of :class:`index.encoder.Encoder`."""
+
+    @property
+    def chunk_tokenizer(self) -> Tokenizer:
+        """Counts tokens the way the action tower does."""
+
+    @property
+    def chunk_limit(self) -> int:
+        """Most tokens of a chunk that the action tower reads whole."""
+
+    def action_inputs(self, texts: Sequence[str]) -> list[list[int]]:
+        """Complete inputs of the action tower."""
+
+
+class _Text(NamedTuple):
+    uid: int
+    number: int
+    text: str
+
+
+class _Round:
+    """What one round has embedded so far."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, int]] = []  # uid and chunk number of each vector
+        self.vectors: list[Float32Array] = []
+        self.totals: dict[int, int] = {}  # chunks of each document worked on
+        self.finished: set[int] = set()
+        self.failed: set[int] = set()
+
+
+class Indexer:
+    """Works off the queue of a store.
+
+    ``embed`` runs the action tower (the service lends its engine's). Once ``stopping`` is set, a round
+    ends after the batch in hand and stores what it has.
+    """
+
+    def __init__(self, store: Store, encoder: ActionEncoder, embed: Embed, stopping: threading.Event) -> None:
+        self._store = store
+        self._encoder = encoder
+        self._embed = embed
+        self._stopping = stopping
+
+    def work(self) -> bool:
+        """One round; whether there was anything to do.
+
+        A document that cannot be indexed becomes ``failed`` with the reason, the others go on. Raises
+        :class:`~index.errors.DiskFull`; the round can then be repeated once there is space.
+        """
+        current = _Round()
+        for texts in _batches(self._texts(current)):
+            texts = [text for text in texts if text.uid not in current.failed]
+            if not texts:
+                continue
+            try:
+                vectors = self._embed(self._encoder.action_inputs([text.text for text in texts]))
+            except CancelledError:  # shutting down: keep what is done
+                current.finished -= {text.uid for text in texts}
+                break
+            except Exception as error:
+                self._fail(current, {text.uid for text in texts}, error)
+                continue
+            current.vectors.append(vectors)
+            current.rows.extend((text.uid, text.number) for text in texts)
+            for uid, number in {text.uid: text.number for text in texts}.items():
+                self._store.set_progress(uid, (number + 1) / current.totals[uid])
+        if not current.totals:
+            return False
+        self._save(current)
+        return True
+
+    def _texts(self, current: _Round) -> Iterator[_Text]:
+        """The chunks of this round, and in ``current`` the documents that end with them."""
+        left = SEGMENT_ROWS
+        for document in self._waiting():
+            if left <= 0 or self._stopping.is_set():
+                return
+            try:
+                total, number = self._prepare(document)
+            except DiskFull:
+                raise
+            except Exception as error:
+                current.totals[document.uid] = 0
+                self._fail(current, {document.uid}, error)
+                continue
+            current.totals[document.uid] = total
+            while number < total and left > 0 and not self._stopping.is_set() and document.uid not in current.failed:
+                rows = self._store.chunks(document.uid, first=number, limit=min(EMBED_CHUNKS, left))
+                if not rows:
+                    break  # deleted meanwhile
+                yield from (_Text(document.uid, at, text) for at, _, text in rows)
+                number += len(rows)
+                left -= len(rows)
+            if number == total:
+                current.finished.add(document.uid)
+
+    def _waiting(self) -> Iterator[Document]:
+        with self._store.database.read() as connection:
+            ids = [
+                row["id"]
+                for row in connection.execute(
+                    "SELECT id FROM documents WHERE status IN ('queued', 'indexing') "
+                    "ORDER BY characters > ?, uid LIMIT ?",
+                    (LONG_DOCUMENT_CHARACTERS, SEGMENT_ROWS),
+                )
+            ]
+        for id in ids:
+            document = self._store.find_document(id)
+            if document is not None and document.status in ("queued", "indexing"):
+                yield document
+
+    def _prepare(self, document: Document) -> tuple[int, int]:
+        """Cut the document unless that is done; returns its chunks in all, and how many are stored."""
+        if document.chunks is not None:
+            with self._store.database.read() as connection:
+                stored: int = connection.execute(
+                    "SELECT COALESCE(MAX(first_chunk + rows), 0) FROM pieces WHERE uid = ?", (document.uid,)
+                ).fetchone()[0]
+            if document.chunks:
+                self._store.set_progress(document.uid, stored / document.chunks)
+            return document.chunks, stored
+        text = "".join(self._store.text_blocks(document.uid))
+        limit = document.chunking.token_limit(self._encoder.chunk_limit)
+        chunks = chunk_document(text, document.chunking.mode, limit, self._encoder.chunk_tokenizer)
+        table: IntArray = np.fromiter(chunks, dtype=np.dtype((np.int64, 3)))
+        self._store.save_chunks(document.uid, table)
+        return len(table), 0
+
+    def _save(self, current: _Round) -> None:
+        rows = current.rows
+        done = current.finished - current.failed
+        if rows:
+            matrix = np.concatenate(current.vectors)
+            segment = self._store.add_segment(matrix, _pieces(rows), done)
+        else:
+            segment = None
+            self._store.finish_documents(done)
+        log.info("indexed documents=%d chunks=%d segment=%s", len(done), len(rows), segment)
+
+    def _fail(self, current: _Round, uids: set[int], error: Exception) -> None:
+        current.failed |= uids
+        reason = f"Indexing failed ({type(error).__name__}). Retry the document; the server's log has the details."
+        log.error("indexing failed uids=%s", sorted(uids), exc_info=error)
+        self._store.fail_documents(uids, reason)
+
+
+def _batches(texts: Iterable[_Text]) -> Iterator[list[_Text]]:
+    batch: list[_Text] = []
+    for text in texts:
+        batch.append(text)
+        if len(batch) == EMBED_CHUNKS:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _pieces(rows: Sequence[tuple[int, int]]) -> list[tuple[int, int, int, int]]:
+    """Runs of rows of one document, as ``(uid, first_chunk, first_row, rows)``."""
+    pieces = []
+    for uid, group in groupby(enumerate(rows), key=lambda item: item[1][0]):
+        members = list(group)
+        first_row, (_, first_chunk) = members[0]
+        pieces.append((uid, first_chunk, first_row, len(members)))
+    return pieces

@@ -1,0 +1,298 @@
+"""Exact Q-values of every chunk a request may select, and the best of them.
+
+``Q(s, i) = w · <E_s(s), R(ρ(i)) E_a(c_i)> + b``. Because ``<s, R(ρ)a> = <R(-ρ)s, a>`` it is the
+*state* that is rotated, once per level, and the chunk matrix is only read: no rotated copy of it
+ever exists.
+
+Which part scores what, and why:
+
+* **This module scores Q.** A rotated query changes from one run of chunks to the next (18 times and
+  more within one document) and every chunk's value may be needed (for the argmax, the trace, the
+  policy of the trainer), so a step is a handful of plain matrix-vector products over memory-mapped
+  slices: BLAS on a CPU, torch on a GPU. Long documents are scored run by run; many short
+  documents, whose runs are a few chunks long, row by row against a table of rotated states.
+* **FAISS keeps the vectors** (:mod:`index.vectors`): its files on disk, memory-mapped without a copy, are
+  the matrices read here. It also answers the one question that is a nearest-neighbour search
+  with one fixed query: the one-step dense top-k that a trace shows beside the episode. Its flat
+  search with id ranges would be exact for Q too, but was measured slower than the slices
+  (``benchmarks/scan.py``).
+* **float64 decides.** Sums in single precision round differently than the true values order. All
+  chunks within the error bound of the best are scored again in float64, so the argmax is the
+  argmax of exact arithmetic; ties go to the first chunk in document order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from index.positions import IntArray, Positions, level_indices, rotate, runs, unvisited_level_indices
+
+Float32Array = NDArray[np.float32]
+Matrix = Float32Array | torch.Tensor
+"""Chunk embeddings, shape ``[rows, d]`` float32: a memory-mapped array, or a tensor on a GPU."""
+
+LONG_DOCUMENT = 2048
+"""Chunks from which a document is scored run by run; below, runs are too short to pay for a call each."""
+
+ROW_BLOCK = 4096
+"""Rows scored at once row by row: the block and its table of rotated states stay in the cache."""
+
+DEVICE_ROW_BLOCK = 131_072
+"""The same on a GPU: large enough to fill it, small enough to need little memory beside the matrix."""
+
+
+@dataclass(frozen=True, slots=True)
+class QFunction:
+    """The scalars around the inner product, and the positions; part of a checkpoint."""
+
+    w: float
+    b: float
+    positions: Positions
+
+
+class Part(NamedTuple):
+    """Candidates ``start <= position < start + len(matrix)``, backed by rows of one matrix."""
+
+    start: int
+    matrix: Matrix
+
+
+class Candidate(NamedTuple):
+    """One chunk that could be selected: its position on the candidate axis and its Q-value."""
+
+    position: int
+    q: float
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The chunks one request may select from: the candidate axis.
+
+    The documents' chunks are laid end to end. ``offsets`` has shape ``[documents + 1]``; document
+    ``d`` has the positions ``offsets[d] <= position < offsets[d + 1]``. ``parts`` cover the axis in
+    order. ``norm_bound`` bounds the Euclidean norm of every chunk embedding.
+    """
+
+    offsets: IntArray
+    parts: tuple[Part, ...]
+    norm_bound: float = 1.0
+
+    @property
+    def size(self) -> int:
+        """Number of candidates."""
+        return int(self.offsets[-1])
+
+    @cached_property
+    def stretches(self) -> tuple[tuple[int, int], ...]:
+        """Document ranges ``[first, last)`` scored alike: one long document, or neighbouring short ones."""
+        counts = np.diff(self.offsets)
+        long = np.flatnonzero(counts >= LONG_DOCUMENT)
+        edges = sorted({0, len(counts), *long.tolist(), *(long + 1).tolist()})
+        return tuple(pairwise(edges))
+
+    def document_of(self, position: int) -> int:
+        """The document that the candidate at ``position`` belongs to."""
+        return int(np.searchsorted(self.offsets, position, side="right")) - 1
+
+    def pieces(self, start: int, stop: int) -> Iterable[Part]:
+        """The parts that cover ``start <= position < stop``, cut to it."""
+        first = int(np.searchsorted(self._part_starts, start, side="right")) - 1
+        for part in self.parts[max(first, 0) :]:
+            if part.start >= stop:
+                return
+            low, high = max(start, part.start), min(stop, part.start + len(part.matrix))
+            if low < high:
+                yield Part(low, part.matrix[low - part.start : high - part.start])
+
+    def rows(self, positions: IntArray) -> Float32Array:
+        """The embeddings at ``positions``, shape ``[len(positions), d]`` float32, on the CPU."""
+        part_of = np.searchsorted(self._part_starts, positions, side="right") - 1
+        rows = np.empty((len(positions), self.parts[0].matrix.shape[1]), dtype=np.float32)
+        for number in np.unique(part_of).tolist():
+            part, inside = self.parts[number], part_of == number
+            rows[inside] = _rows(part.matrix, positions[inside] - part.start)
+        return rows
+
+    @cached_property
+    def _part_starts(self) -> IntArray:
+        return np.array([part.start for part in self.parts], dtype=np.int64)
+
+
+def q_values(state: Float32Array, scope: Scope, selected: Sequence[int], function: QFunction) -> Float32Array:
+    """``Q(s, i)`` of every candidate, shape ``[scope.size]``; ``-inf`` where already selected.
+
+    ``state`` is the state embedding, shape ``[d]``; ``selected`` are positions on the candidate
+    axis, strictly increasing. Single precision: see :func:`best` for the exact order.
+    """
+    products = np.zeros(scope.size, dtype=np.float32)
+    if function.positions.mode == "none":
+        for part in scope.parts:
+            products[part.start : part.start + len(part.matrix)] = _products(part.matrix, state)
+    else:
+        _score_rotated(state, scope, selected, function, products)
+    products *= np.float32(function.w)
+    products += np.float32(function.b)
+    products[list(selected)] = -np.inf
+    return products
+
+
+def best(
+    values: Float32Array,
+    count: int,
+    state: Float32Array,
+    scope: Scope,
+    selected: Sequence[int],
+    function: QFunction,
+) -> list[Candidate]:
+    """The ``count`` best candidates by exact Q, best first; fewer if fewer are left.
+
+    ``values`` is the result of :func:`q_values` for the same arguments. Everything that single precision
+    cannot tell from the ``count``-th best is scored again in float64 before it is ordered.
+    """
+    count = min(count, scope.size - len(selected))
+    if count <= 0:
+        return []
+    cut = values.max() if count == 1 else np.partition(values, -count)[-count]
+    contenders = np.flatnonzero(values >= cut - 2 * _rounding_bound(state, scope, function))
+    # In blocks: a document of repeated lines makes hundreds of thousands of contenders.
+    exact = np.concatenate(
+        [
+            exact_q(state, scope, selected, function, contenders[low : low + ROW_BLOCK])
+            for low in range(0, len(contenders), ROW_BLOCK)
+        ]
+    )
+    order = np.lexsort((contenders, -exact))[:count]
+    return [Candidate(int(contenders[i]), float(exact[i])) for i in order]
+
+
+def exact_q(
+    state: Float32Array,
+    scope: Scope,
+    selected: Sequence[int],
+    function: QFunction,
+    positions: IntArray,
+) -> NDArray[np.float64]:
+    """``Q(s, i)`` in float64 at the given positions of the candidate axis, same shape."""
+    level = np.empty(len(positions), dtype=np.int64)
+    documents = np.searchsorted(scope.offsets, positions, side="right") - 1
+    for document in np.unique(documents):
+        start, stop = int(scope.offsets[document]), int(scope.offsets[document + 1])
+        taken = [p - start for p in selected if start <= p < stop]
+        inside = documents == document
+        level[inside] = level_indices(positions[inside] - start, stop - start, taken, function.positions)
+    distinct, inverse = np.unique(level, return_inverse=True)
+    table = _rotated(state, distinct, function.positions)
+    products: NDArray[np.float64] = np.einsum("nd,nd->n", scope.rows(positions).astype(np.float64), table[inverse])
+    return function.w * products + function.b
+
+
+def _score_rotated(
+    state: Float32Array,
+    scope: Scope,
+    selected: Sequence[int],
+    function: QFunction,
+    out: Float32Array,
+) -> None:
+    visited: dict[int, list[int]] = {}
+    for position in selected:
+        document = scope.document_of(position)
+        visited.setdefault(document, []).append(position - int(scope.offsets[document]))
+    for first, last in scope.stretches:
+        start, stop = int(scope.offsets[first]), int(scope.offsets[last])
+        if last - first == 1 and stop - start >= LONG_DOCUMENT and function.positions.mode != "absolute":
+            _score_runs(state, scope, start, stop, visited.get(first, []), function, out)
+        else:
+            levels = unvisited_level_indices(np.diff(scope.offsets[first : last + 1]), function.positions)
+            for document, taken in visited.items():
+                if first <= document < last:
+                    low, high = int(scope.offsets[document]), int(scope.offsets[document + 1])
+                    levels[low - start : high - start] = level_indices(
+                        np.arange(high - low), high - low, taken, function.positions
+                    )
+            _score_rows(state, scope, start, levels, function, out)
+
+
+def _score_runs(
+    state: Float32Array,
+    scope: Scope,
+    start: int,
+    stop: int,
+    selected: Sequence[int],
+    function: QFunction,
+    out: Float32Array,
+) -> None:
+    found = runs(stop - start, selected, function.positions)
+    table = _rotated(state, np.array([run.level_index for run in found]), function.positions)
+    queries = np.ascontiguousarray(table, dtype=np.float32)
+    for run, query in zip(found, queries, strict=True):
+        for piece in scope.pieces(start + run.start, start + run.stop):
+            out[piece.start : piece.start + len(piece.matrix)] = _products(piece.matrix, query)
+
+
+def _score_rows(
+    state: Float32Array,
+    scope: Scope,
+    start: int,
+    levels: IntArray,
+    function: QFunction,
+    out: Float32Array,
+) -> None:
+    for piece in scope.pieces(start, start + len(levels)):
+        block = ROW_BLOCK if isinstance(piece.matrix, np.ndarray) else DEVICE_ROW_BLOCK
+        for low in range(0, len(piece.matrix), block):
+            rows = piece.matrix[low : low + block]
+            at = piece.start - start + low
+            distinct, row_level = np.unique(levels[at : at + len(rows)], return_inverse=True)
+            table = _rotated(state, distinct, function.positions).astype(np.float32)
+            out[start + at : start + at + len(rows)] = _row_products(rows, table, row_level)
+
+
+def _products(matrix: Matrix, query: Float32Array) -> Float32Array:
+    if isinstance(matrix, np.ndarray):
+        return matrix @ query
+    scores: Float32Array = (matrix @ torch.from_numpy(query).to(matrix.device)).cpu().numpy()
+    return scores
+
+
+def _row_products(matrix: Matrix, table: Float32Array, row_level: IntArray) -> Float32Array:
+    """Row ``i`` of ``matrix`` times row ``row_level[i]`` of ``table``, shape ``[rows]``."""
+    if isinstance(matrix, np.ndarray):
+        products: Float32Array = np.einsum("nd,nd->n", matrix, table[row_level])
+        return products
+    queries = torch.from_numpy(table).to(matrix.device)[torch.from_numpy(row_level).to(matrix.device)]
+    scores: Float32Array = (matrix * queries).sum(dim=1).cpu().numpy()
+    return scores
+
+
+def _rotated(state: Float32Array, level_index: IntArray, positions: Positions) -> NDArray[np.float64]:
+    """``R(-ρ) s`` for every level index, shape ``[len(level_index), d]`` float64."""
+    wide = state.astype(np.float64)
+    if positions.mode == "none":
+        return np.broadcast_to(wide, (len(level_index), len(wide)))
+    return rotate(wide, -positions.rho(level_index), positions.rope_base)
+
+
+def _rows(matrix: Matrix, numbers: IntArray) -> Float32Array:
+    if isinstance(matrix, np.ndarray):
+        return matrix[numbers]
+    rows: Float32Array = matrix[torch.from_numpy(numbers).to(matrix.device)].cpu().numpy()
+    return rows
+
+
+def _rounding_bound(state: Float32Array, scope: Scope, function: QFunction) -> float:
+    """How far a single-precision Q can be from the true one.
+
+    The usual bound for a sum of ``d`` rounded products is ``d · u · |s| · |a|``; the few additional
+    roundings are those of the rotated state, of ``w`` and of ``b``.
+    """
+    unit = 2.0**-24
+    product = float(np.linalg.norm(state)) * scope.norm_bound
+    return unit * ((len(state) + 8) * abs(function.w) * product + 2 * abs(function.b))

@@ -1,0 +1,494 @@
+"""The data directory: documents, their texts and chunks in SQLite, their embeddings in FAISS segments.
+
+::
+
+    qrag.sqlite3     documents, texts, chunks, and which rows of which segment are whose
+    segments/*.faiss embeddings, written once
+    reserve          space given up to delete something when the disk is full
+    lock             held while a process has the directory open
+
+SQLite decides what exists. A segment file is written and fsynced *before* the transaction that
+mentions it, and removed *after* the one that last did; whatever a crash leaves in between is
+mentioned nowhere and is swept away at the next start.
+
+A document is a row with a ``uid`` that is never used again. Its life is ``queued -> indexing ->
+ready`` (or ``failed``); a scope shows ``ready`` documents only, and each of them whole.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+
+from index.chunking import Chunk, Chunking
+from index.database import Database
+from index.errors import CheckpointMismatch, DiskFull, StoreInUse, UnknownCollection, UnknownDocument
+from index.positions import IntArray
+from index.scoring import Float32Array, Matrix
+from index.vectors import open_segment, write_segment
+
+Status = Literal["queued", "indexing", "ready", "failed"]
+
+RESERVE_BYTES = 4 << 20
+
+TEXT_BLOCK = 1 << 16
+"""Characters of a stored block of text: reading a chunk fetches one or two of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document as the store knows it. ``progress`` is the share of its chunks that are embedded."""
+
+    uid: int
+    id: str
+    collection: str
+    title: str | None
+    metadata: Mapping[str, Any]
+    chunking: Chunking
+    sha256: str
+    characters: int
+    bytes: int
+    status: Status
+    progress: float
+    error: str | None
+    chunks: int | None
+    tokens: int | None
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionSize:
+    """What a collection holds; ``bytes`` counts the texts in UTF-8."""
+
+    name: str
+    documents: int
+    chunks: int
+    bytes: int
+
+
+class Piece(NamedTuple):
+    """Chunks ``first_chunk..`` of a document, kept as rows ``first_row..`` of a segment."""
+
+    uid: int
+    first_chunk: int
+    segment: int
+    first_row: int
+    rows: int
+
+
+class Store:
+    """An open data directory.
+
+    Raises at opening: :class:`~index.errors.StoreInUse`, :class:`~index.errors.FormatError`,
+    :class:`~index.errors.DamagedStore` or :class:`~index.errors.CheckpointMismatch`; nothing is changed
+    then. Every writing call may raise :class:`~index.errors.DiskFull`.
+    """
+
+    def __init__(self, directory: Path, *, dimension: int, fingerprint: str, device: torch.device) -> None:
+        self.directory = directory
+        self.segments_directory = directory / "segments"
+        self._reserve = directory / "reserve"
+        self.dimension = dimension
+        self.device = device
+        self.version = 0
+        """Grows whenever what is searchable changes."""
+        self.matrices: dict[int, Matrix] = {}
+        self.stalled: str | None = None
+        """Why nothing can be indexed for the time being; shown with every document that waits."""
+        self.stalls = 0
+        """How often indexing found it could not go on."""
+        self._progress: dict[int, float] = {}
+        self._changed = threading.Condition()
+        self.listeners: list[Callable[[], None]] = []
+        """Called, from any thread, whenever documents came, went or changed their status."""
+        self.segments_directory.mkdir(parents=True, exist_ok=True)
+        self._lock_file = lock_directory(directory)
+        self.database = Database(directory / "qrag.sqlite3")
+        self._check_fingerprint(fingerprint)
+        with self.database.read() as connection:
+            rows = connection.execute("SELECT * FROM segments").fetchall()
+        for row in rows:
+            self.matrices[row["segment"]] = self.open_matrix(row["segment"], row["rows"], row["bytes"])
+        self._sweep()
+        self._keep_reserve()
+
+    def close(self) -> None:
+        """Close the files and let another process open the directory."""
+        self.database.close()
+        self.matrices.clear()
+        self._lock_file.close()
+
+    # Documents
+
+    def document(self, id: str) -> Document:
+        """The document of this id; raises :class:`~index.errors.UnknownDocument`."""
+        with self.database.read() as connection:
+            return self._document(_row_of(connection, "id", id))
+
+    def document_at(self, connection: sqlite3.Connection, uid: int) -> Document:
+        """The document with this ``uid``, read inside the caller's transaction."""
+        return self._document(_row_of(connection, "uid", uid))
+
+    def documents_at(self, uids: Iterable[int]) -> dict[int, Document]:
+        """The documents with these ``uid``s; raises :class:`~index.errors.UnknownDocument`."""
+        with self.database.read() as connection:
+            return {uid: self.document_at(connection, uid) for uid in uids}
+
+    def find_document(self, id: str) -> Document | None:
+        """The document of this id, or none."""
+        try:
+            return self.document(id)
+        except UnknownDocument:
+            return None
+
+    def documents(self, collection: str | None = None, *, after: int = 0, limit: int = 100) -> list[Document]:
+        """Documents in order of arrival with a ``uid`` greater than ``after``."""
+        with self.database.read() as connection:
+            rows = connection.execute(
+                "SELECT * FROM documents WHERE uid > ? AND (? IS NULL OR collection = ?) ORDER BY uid LIMIT ?",
+                (after, collection, collection, limit),
+            ).fetchall()
+        return [self._document(row) for row in rows]
+
+    def delete_document(self, id: str) -> None:
+        """Remove a document in any state; raises :class:`~index.errors.UnknownDocument`."""
+        self._delete(lambda connection: [_row_of(connection, "id", id)["uid"]])
+
+    def retry_document(self, id: str) -> Document:
+        """Queue a failed document again; any other is left as it is."""
+        with self.database.write() as connection:
+            retry(connection, _row_of(connection, "id", id))
+        self.announce()
+        return self.document(id)
+
+    def count_by_status(self) -> dict[Status, int]:
+        """How many documents there are of each status."""
+        counts: dict[Status, int] = {"queued": 0, "indexing": 0, "ready": 0, "failed": 0}
+        with self.database.read() as connection:
+            counts.update(connection.execute("SELECT status, COUNT(*) FROM documents GROUP BY status").fetchall())
+        return counts
+
+    def collections(self) -> list[CollectionSize]:
+        """Every collection that holds a document, by name."""
+        with self.database.read() as connection:
+            rows = connection.execute(
+                "SELECT collection, COUNT(*), COALESCE(SUM(chunks), 0), SUM(bytes) FROM documents "
+                "GROUP BY collection ORDER BY collection"
+            )
+            return [CollectionSize(*row) for row in rows]
+
+    def delete_collection(self, name: str) -> None:
+        """Remove every document of a collection; raises :class:`~index.errors.UnknownCollection`."""
+
+        def members(connection: sqlite3.Connection) -> list[int]:
+            uids = [row[0] for row in connection.execute("SELECT uid FROM documents WHERE collection = ?", (name,))]
+            if not uids:
+                raise UnknownCollection(f"There is no collection {name!r}.")
+            return uids
+
+        self._delete(members)
+
+    # Reading texts and chunks
+
+    def text_blocks(self, uid: int) -> Iterator[str]:
+        """A document's text from its beginning, in blocks."""
+        start = 0
+        while True:
+            with self.database.read() as connection:
+                row = connection.execute("SELECT text FROM texts WHERE uid = ? AND start = ?", (uid, start)).fetchone()
+            if row is None:
+                return
+            yield row["text"]
+            start += TEXT_BLOCK
+
+    def text(self, uid: int, start: int, end: int) -> str:
+        """Characters ``start <= i < end`` of a document."""
+        with self.database.read() as connection:
+            return _text(connection, uid, start, end)
+
+    def chunks(self, uid: int, *, first: int = 0, limit: int = 100) -> list[tuple[int, Chunk, str]]:
+        """Number, range and text of a document's chunks from number ``first`` on."""
+        with self.database.read() as connection:
+            rows = connection.execute(
+                "SELECT number, start, end, tokens FROM chunks WHERE uid = ? AND number >= ? ORDER BY number LIMIT ?",
+                (uid, first, limit),
+            ).fetchall()
+            if not rows:
+                return []
+            begin = rows[0]["start"]
+            text = _text(connection, uid, begin, rows[-1]["end"])
+        return [
+            (
+                row["number"],
+                Chunk(row["start"], row["end"], row["tokens"]),
+                text[row["start"] - begin : row["end"] - begin],
+            )
+            for row in rows
+        ]
+
+    # Indexing: see index.indexing
+
+    def save_chunks(self, uid: int, chunks: IntArray) -> None:
+        """Store how a document is cut and mark it ``indexing``.
+
+        ``chunks`` has shape ``[chunks, 3]``: start, end and tokens of each.
+        """
+        with self.database.write() as connection:
+            if not connection.execute("SELECT 1 FROM documents WHERE uid = ?", (uid,)).fetchone():
+                return  # deleted while it was being cut
+            connection.executemany(
+                "INSERT INTO chunks VALUES (?, ?, ?, ?, ?)",
+                ((uid, number, *map(int, chunk)) for number, chunk in enumerate(chunks)),
+            )
+            connection.execute(
+                "UPDATE documents SET chunks = ?, tokens = ? WHERE uid = ?",
+                (len(chunks), int(chunks[:, 2].sum()), uid),
+            )
+            _update_status(connection, uid, "indexing")
+
+    def add_segment(
+        self, vectors: Float32Array, pieces: Sequence[tuple[int, int, int, int]], finished: Iterable[int]
+    ) -> int:
+        """Store embeddings durably and make the ``finished`` documents searchable; returns the segment.
+
+        ``pieces`` say whose they are: ``(uid, first_chunk, first_row, rows)``. Documents deleted meanwhile
+        are passed over.
+        """
+        with self.database.write() as connection:
+            segment = self.insert_segment(connection, vectors)
+            connection.executemany(
+                "INSERT INTO pieces SELECT uid, ?, ?, ?, ? FROM documents WHERE uid = ?",
+                [(first_chunk, segment, first_row, rows, uid) for uid, first_chunk, first_row, rows in pieces],
+            )
+            for uid in finished:
+                _update_status(connection, uid, "ready")
+                self._progress.pop(uid, None)
+        self.announce()
+        return segment
+
+    def insert_segment(self, connection: sqlite3.Connection, vectors: Float32Array) -> int:
+        """Write a segment's file and its row; it counts once the transaction is committed."""
+        segment: int = (
+            connection.execute(
+                "INSERT INTO segments (rows, bytes, max_norm) VALUES (?, 0, ?)",
+                (len(vectors), float(np.linalg.norm(vectors, axis=1).max())),
+            ).lastrowid
+            or 0
+        )
+        size = write_segment(self.segment_path(segment), vectors)
+        connection.execute("UPDATE segments SET bytes = ? WHERE segment = ?", (size, segment))
+        self.matrices[segment] = self.open_matrix(segment, len(vectors), size)
+        return segment
+
+    def finish_documents(self, uids: Iterable[int]) -> None:
+        """Mark documents ``ready`` that had nothing left to embed."""
+        with self.database.write() as connection:
+            for uid in uids:
+                _update_status(connection, uid, "ready")
+        self.announce()
+
+    def fail_documents(self, uids: Iterable[int], reason: str) -> None:
+        """Mark documents ``failed``; the reason is shown to the user."""
+        with self.database.write() as connection:
+            for uid in uids:
+                _update_status(connection, uid, "failed", reason)
+        self.announce()
+
+    def set_progress(self, uid: int, progress: float) -> None:
+        """Note how far a document is, for those who ask; not durable."""
+        self._progress[uid] = progress
+
+    def stall(self, reason: str) -> None:
+        """Note that indexing cannot go on."""
+        self.stalled = reason
+        self.stalls += 1
+        self.announce()
+
+    def announce(self) -> None:
+        """Tell whoever waits that documents came, went or changed their status."""
+        with self._changed:
+            self.version += 1
+            self._changed.notify_all()
+        for listener in self.listeners:
+            listener()
+
+    def wait_for_change(self, version: int, seconds: float) -> int:
+        """Wait until :attr:`version` differs from ``version``, at most ``seconds``; returns it."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.version != version, seconds)
+            return self.version
+
+    def segment_path(self, segment: int) -> Path:
+        """Where a segment's file is."""
+        return self.segments_directory / f"{segment:08d}.faiss"
+
+    def open_matrix(self, segment: int, rows: int, size: int) -> Matrix:
+        """The embeddings of a segment; raises :class:`~index.errors.DamagedStore`."""
+        return open_segment(
+            self.segment_path(segment), rows=rows, dimension=self.dimension, size=size, device=self.device
+        )
+
+    def remove_unused_segments(self) -> None:
+        """Drop the segments in which no document has a row any more."""
+        with self.database.write() as connection:
+            unused = [
+                row[0]
+                for row in connection.execute(
+                    "SELECT segment FROM segments WHERE segment NOT IN (SELECT segment FROM pieces)"
+                )
+            ]
+            connection.executemany("DELETE FROM segments WHERE segment = ?", [(segment,) for segment in unused])
+        for segment in unused:
+            self.matrices.pop(segment, None)
+            self.segment_path(segment).unlink(missing_ok=True)
+
+    def _delete(self, choose: Callable[[sqlite3.Connection], list[int]]) -> None:
+        """Delete the documents whose ``uid``s are chosen inside the transaction, on a full disk too."""
+        try:
+            with self.database.write() as connection:
+                delete(connection, choose(connection))
+        except DiskFull:
+            # Even deleting writes a log first: that is what the reserve is for.
+            self._reserve.unlink(missing_ok=True)
+            self.database.merge_log()
+            with self.database.write() as connection:
+                delete(connection, choose(connection))
+        self.stalled = None  # there is space now: indexing may try again
+        self.announce()
+        self.remove_unused_segments()
+        self._keep_reserve()
+
+    def _keep_reserve(self) -> None:
+        plenty = shutil.disk_usage(self.directory).free > 4 * RESERVE_BYTES
+        if plenty and not self._reserve.exists():
+            with suppress(OSError), self._reserve.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
+
+    def _document(self, row: sqlite3.Row) -> Document:
+        status: Status = row["status"]
+        progress = 1.0 if status == "ready" else self._progress.get(row["uid"], 0.0)
+        return Document(
+            uid=row["uid"],
+            id=row["id"],
+            collection=row["collection"],
+            title=row["title"],
+            metadata=json.loads(row["metadata"]),
+            chunking=Chunking(mode=row["mode"], max_tokens=row["max_tokens"]),
+            sha256=row["sha256"],
+            characters=row["characters"],
+            bytes=row["bytes"],
+            status=status,
+            progress=progress,
+            error=self.stalled if status in ("queued", "indexing") else row["error"],
+            chunks=row["chunks"],
+            tokens=row["tokens"],
+            created_at=datetime.fromisoformat(row["created_at"]),
+            updated_at=datetime.fromisoformat(row["updated_at"]),
+        )
+
+    def _check_fingerprint(self, fingerprint: str) -> None:
+        with self.database.write() as connection:
+            stored = {row["name"]: row["value"] for row in connection.execute("SELECT * FROM properties")}
+            if not stored:
+                connection.executemany(
+                    "INSERT INTO properties VALUES (?, ?)",
+                    [("dimension", str(self.dimension)), ("fingerprint", fingerprint)],
+                )
+                return
+        if stored == {"dimension": str(self.dimension), "fingerprint": fingerprint}:
+            return
+        self.close()
+        difference = (
+            "have another dimension than the checkpoint's"
+            if stored["dimension"] != str(self.dimension)
+            else "were made by another action tower than the checkpoint's"
+        )
+        raise CheckpointMismatch(
+            f"The vectors in {self.directory} {difference} (dimension {stored['dimension']} there, "
+            f"{self.dimension} in the checkpoint). Start with the checkpoint that made them, give another "
+            "QRAG_DATA_DIR, or run `python -m service reindex` to compute them again. Nothing was changed."
+        )
+
+    def _sweep(self) -> None:
+        """Remove what a crash left behind: unpublished texts, files that no row mentions."""
+        with self.database.write() as connection:
+            connection.execute("DELETE FROM texts WHERE uid IN (SELECT uid FROM uploads)")
+            connection.execute("DELETE FROM uploads")
+        known = {self.segment_path(segment) for segment in self.matrices}
+        for path in self.segments_directory.iterdir():
+            if path not in known:
+                path.unlink()
+        self.remove_unused_segments()
+
+
+def lock_directory(directory: Path) -> IO[str]:
+    """Hold the directory until the returned file is closed; raises :class:`~index.errors.StoreInUse`."""
+    file = (directory / "lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise StoreInUse(f"Another process has {directory} open. Stop it, or give another QRAG_DATA_DIR.") from None
+    return file
+
+
+def now() -> str:
+    """The current time as it is stored."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _row_of(connection: sqlite3.Connection, column: Literal["uid", "id"], value: int | str) -> sqlite3.Row:
+    row: sqlite3.Row | None = connection.execute(f"SELECT * FROM documents WHERE {column} = ?", (value,)).fetchone()
+    if row is None:
+        raise UnknownDocument(f"There is no document {value!r}.")
+    return row
+
+
+def waiting(connection: sqlite3.Connection) -> int:
+    """How many documents are queued or being indexed."""
+    count: int = connection.execute("SELECT COUNT(*) FROM documents WHERE status IN ('queued', 'indexing')").fetchone()[
+        0
+    ]
+    return count
+
+
+def retry(connection: sqlite3.Connection, row: sqlite3.Row) -> None:
+    """Queue the document of this row again if it has failed."""
+    if row["status"] == "failed":
+        _update_status(connection, row["uid"], "queued")
+
+
+def _update_status(connection: sqlite3.Connection, uid: int, status: Status, error: str | None = None) -> None:
+    connection.execute(
+        "UPDATE documents SET status = ?, error = ?, updated_at = ? WHERE uid = ?",
+        (status, error, now(), uid),
+    )
+
+
+def delete(connection: sqlite3.Connection, uids: Sequence[int]) -> None:
+    """Remove documents with all that belongs to them; their segments may become unused."""
+    for table in ("pieces", "chunks", "texts", "documents"):
+        connection.executemany(f"DELETE FROM {table} WHERE uid = ?", [(uid,) for uid in uids])
+
+
+def _text(connection: sqlite3.Connection, uid: int, start: int, end: int) -> str:
+    blocks = connection.execute(
+        "SELECT text FROM texts WHERE uid = ? AND start >= ? AND start < ? ORDER BY start",
+        (uid, start - start % TEXT_BLOCK, end),
+    )
+    text = "".join(row["text"] for row in blocks)
+    return text[start % TEXT_BLOCK : start % TEXT_BLOCK + end - start]

@@ -1,0 +1,113 @@
+"""Chunk embeddings on disk: FAISS files, memory-mapped.
+
+Embeddings are kept in *segments*: files of up to :data:`SEGMENT_ROWS` rows that never change
+once written. Each is a FAISS ``IndexFlatIP``, written to a temporary name, fsynced and renamed, so
+a file either exists whole or not at all. Reading maps it: no copy is made, and a restart with
+gigabytes of vectors is immediate. On a GPU each segment is held there as a tensor.
+
+:mod:`index.scoring` says which part computes what with them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import faiss
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from index.errors import DamagedStore
+from index.scoring import Candidate, Float32Array, Matrix, Scope
+
+SEGMENT_ROWS = 8192
+"""Rows of a full segment: half a minute of indexing on two CPU cores, the most that a crash can cost."""
+
+
+def write_segment(path: Path, vectors: Float32Array) -> int:
+    """Write embeddings, shape ``[rows, d]``, durably; returns the file's size in bytes.
+
+    Raises :class:`OSError` (for example ``ENOSPC``) and then leaves nothing behind.
+    """
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(np.ascontiguousarray(vectors))
+    content: NDArray[np.uint8] = faiss.serialize_index(index)
+    temporary = path.with_suffix(".tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content.data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+    return len(content)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the creation, renaming and removal of files in a directory durable."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def open_segment(path: Path, *, rows: int, dimension: int, size: int, device: torch.device) -> Matrix:
+    """The embeddings of a segment, shape ``[rows, dimension]``; raises :class:`DamagedStore`.
+
+    Only the header is read here; ``size`` in bytes reveals a truncated file.
+    """
+    remedy = "Restore it from a backup, or run `python -m service reindex` to compute it from the stored text."
+    try:
+        actual = path.stat().st_size
+    except FileNotFoundError:
+        raise DamagedStore(f"The vector file {path.name} is missing. {remedy}") from None
+    if actual != size:
+        raise DamagedStore(f"The vector file {path.name} has {actual} bytes instead of {size}. {remedy}")
+    try:
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    except RuntimeError as error:
+        raise DamagedStore(f"The vector file {path.name} cannot be read. {remedy}") from error
+    if not isinstance(index, faiss.IndexFlat) or (index.ntotal, index.d) != (rows, dimension):
+        raise DamagedStore(
+            f"The vector file {path.name} holds {index.ntotal} vectors of dimension {index.d} instead of "
+            f"{rows} of {dimension}. {remedy}"
+        )
+    matrix: Float32Array = np.asarray(_MappedMatrix(index))
+    return matrix if device.type == "cpu" else torch.from_numpy(matrix.copy()).to(device)
+
+
+class _MappedMatrix:
+    """Shows a FAISS index's vectors to NumPy; arrays made of it keep the mapping alive."""
+
+    def __init__(self, index: faiss.IndexFlat) -> None:
+        self._index = index
+        address = int(faiss.rev_swig_ptr(index.get_xb(), 1).ctypes.data)
+        self.__array_interface__ = {
+            "version": 3,
+            "shape": (index.ntotal, index.d),
+            "typestr": "<f4",
+            "data": (address, True),
+        }
+
+
+def nearest(query: Float32Array, scope: Scope, count: int) -> list[Candidate]:
+    """The one-step dense answer: the ``count`` largest inner products with ``query``, largest first.
+
+    ``query`` has shape ``[d]``. This is what a vector database returns, for comparison with an episode.
+    """
+    found: list[Candidate] = []
+    for part in scope.parts:
+        wanted = min(count, len(part.matrix))
+        if isinstance(part.matrix, np.ndarray):
+            values, rows = faiss.knn(query[None], part.matrix, wanted, metric=faiss.METRIC_INNER_PRODUCT)
+            pairs = zip(values[0].tolist(), rows[0].tolist(), strict=True)
+        else:
+            top = torch.topk(part.matrix @ torch.from_numpy(query).to(part.matrix.device), wanted)
+            pairs = zip(top.values.tolist(), top.indices.tolist(), strict=True)
+        found.extend(Candidate(part.start + row, value) for value, row in pairs)
+    return sorted(found, key=lambda candidate: (-candidate.q, candidate.position))[:count]

@@ -1,0 +1,77 @@
+"""The FastAPI application over opened services."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from anyio import to_thread
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from service import problems
+from service.gate import OPEN_PATHS, Gate
+from service.routes import documents, operations, retrieval
+from service.schemas import Problem, RetrieveOut, StepEvent
+from service.services import Changes, Services
+
+DESCRIPTION = """Multi-step retrieval from long documents for any language model.
+
+Index documents with `POST /documents`, ask with `POST /retrieve`: the few chunks come back that together hold the
+evidence. Every error is `application/problem+json` with a stable `code`.
+"""
+
+
+def create_app(services: Services) -> FastAPI:
+    """The application; it starts the services' threads with its lifespan and closes everything after it."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.openapi()  # built once, before the first request needs it
+        app.state.changes = Changes(services.store)
+        await to_thread.run_sync(services.start)
+        yield
+        await to_thread.run_sync(services.close)
+
+    app = FastAPI(
+        title="Q-RAG",
+        version=version("qrag"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.services = services
+    for module in (documents, retrieval, operations):
+        app.include_router(module.router)
+    problems.install(app)
+    app.add_middleware(Gate, settings=services.settings, metrics=services.metrics)
+    app.openapi = lambda: _openapi(app, bool(services.settings.api_keys))  # type: ignore[method-assign]
+    return app
+
+
+def _openapi(app: FastAPI, with_keys: bool) -> dict[str, Any]:
+    """FastAPI's document, with the models that hand-written parts refer to, and our problems for its own."""
+    if app.openapi_schema is not None:
+        return app.openapi_schema
+    document = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes, openapi_version="3.1.0"
+    )
+    schemas = document["components"]["schemas"]
+    for model in (*documents.SCHEMAS, Problem, RetrieveOut, StepEvent):
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(schema.pop("$defs", {}))
+        schemas[model.__name__] = schema
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    if with_keys:
+        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        for path, operations_ in document["paths"].items():
+            for operation in operations_.values():
+                if path not in OPEN_PATHS:
+                    operation["security"] = [{"key": []}]
+                    operation["responses"].update(problems.responses(401))
+    app.openapi_schema = document
+    return document

@@ -1,0 +1,252 @@
+"""The engine: one thread owns the model and runs the episodes of all requests together.
+
+At each tick the states of every running episode are embedded in one forward pass, and each episode takes
+one step. Between two ticks at most one batch of chunks is embedded for indexing, so neither
+retrieval nor indexing can starve the other. An episode whose client has gone is dropped at the next
+tick.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from index.encoder import Embeddings, Encoder, StateInput, TokenIds, token_batches
+from index.episode import Episode, Step
+from index.scoring import Float32Array
+from service.errors import Overloaded
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Run:
+    """A request's episode in the engine, and what it has taken so far (seconds, tokens)."""
+
+    question: TokenIds
+    episode: Episode
+    notify: Callable[[Step | Exception | None], None]
+    cancelled: bool = False
+    failed: bool = False
+    submitted: float = field(default_factory=time.perf_counter)
+    queue_seconds: float = 0.0
+    encode_seconds: float = 0.0
+    search_seconds: float = 0.0
+    truncated_tokens: int = 0
+    question_embedding: Float32Array | None = None
+
+
+class RunEvents:
+    """An episode's steps as they are taken, and at the end once ``None``; raises what the episode raised.
+
+    Greedy steps come one by one, those of a beam together at the end. Closing drops the episode.
+    """
+
+    def __init__(self, question: TokenIds, episode: Episode) -> None:
+        loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[Step | Exception | None] = asyncio.Queue()
+        self._ended = False
+
+        def notify(event: Step | Exception | None) -> None:
+            loop.call_soon_threadsafe(self._queue.put_nowait, event)
+
+        self.run = Run(question, episode, notify)
+
+    def __aiter__(self) -> RunEvents:
+        return self
+
+    async def __anext__(self) -> tuple[Run, Step | None]:
+        if self._ended:
+            raise StopAsyncIteration
+        event = await self._queue.get()
+        if isinstance(event, Exception):
+            raise event
+        self._ended = event is None
+        return self.run, event
+
+    async def aclose(self) -> None:
+        """Drop the episode if it still runs."""
+        self.run.cancelled = True
+
+
+class Engine:
+    """Runs episodes and embeds chunks.
+
+    At most ``max_running`` episodes are stepped together and ``max_waiting`` wait behind them.
+    """
+
+    def __init__(self, encoder: Encoder, *, max_running: int, max_waiting: int) -> None:
+        self.encoder = encoder
+        self.steps = 0
+        """Episode steps taken since the start."""
+        self.cancelled = 0
+        """Episodes dropped because their client had gone."""
+        self._max_running = max_running
+        self._max_waiting = max_waiting
+        self._running: list[Run] = []
+        self._waiting: deque[Run] = deque()
+        self._jobs: deque[tuple[Sequence[TokenIds], Future[Embeddings]]] = deque()
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread, with one forward pass so that the first request finds everything warm."""
+        self.encoder.embed_states([self.encoder.compose_state(self.encoder.question_tokens("warm up"), [])])
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop after the tick in hand; whatever still waits is cancelled."""
+        with self._wake:
+            self._stopping = True
+            for _, future in self._jobs:
+                future.cancel()
+            self._wake.notify()
+        self._thread.join()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """Episodes running and waiting."""
+        return len(self._running), len(self._waiting)
+
+    def run(self, question: TokenIds, episode: Episode) -> RunEvents:
+        """Start an episode; raises :class:`~service.errors.Overloaded` if there is no room for it."""
+        events = RunEvents(question, episode)
+        self._submit(events.run)
+        return events
+
+    def embed_actions(self, inputs: Sequence[TokenIds]) -> Embeddings:
+        """Embeddings of chunks, shape ``[len(inputs), d]``, computed between ticks. Blocks.
+
+        Raises :class:`concurrent.futures.CancelledError` when the engine stops meanwhile.
+        """
+        batches = list(token_batches([len(ids) for ids in inputs], self.encoder.action_batch_tokens))
+        futures: list[Future[Embeddings]] = []
+        with self._wake:
+            if self._stopping:
+                raise CancelledError
+            for batch in batches:
+                future: Future[Embeddings] = Future()
+                self._jobs.append(([inputs[i] for i in batch], future))
+                futures.append(future)
+            self._wake.notify()
+        vectors = np.concatenate([future.result() for future in futures])
+        result = np.empty_like(vectors)
+        result[np.concatenate(batches)] = vectors
+        return result
+
+    def _submit(self, run: Run) -> None:
+        with self._wake:
+            wanted = [run for run in self._waiting if not run.cancelled]
+            self.cancelled += len(self._waiting) - len(wanted)
+            self._waiting = deque(wanted)
+            running = sum(run.episode.stopped_by is None and not run.cancelled for run in self._running)
+            if self._stopping or running + len(wanted) >= self._max_waiting + self._max_running:
+                raise Overloaded("Too many retrievals are waiting. Try again in a second.", retry_after=1)
+            self._waiting.append(run)
+            self._wake.notify()
+
+    def _loop(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._stopping or self._waiting or self._running or self._jobs)
+                if self._stopping:
+                    for run in [*self._running, *self._waiting]:
+                        run.notify(Overloaded("The service is shutting down. Try again shortly.", retry_after=5))
+                    return
+                self._admit()
+                job = self._jobs.popleft() if self._jobs else None
+            if self._running:
+                self._tick(self._running)
+                self._running = [run for run in self._running if run.episode.stopped_by is None and not run.failed]
+            if job is not None:
+                self._do(*job)
+
+    def _admit(self) -> None:
+        still_wanted = [run for run in self._running if not run.cancelled]
+        self.cancelled += len(self._running) - len(still_wanted)
+        self._running = still_wanted
+        while self._waiting and len(self._running) < self._max_running:
+            run = self._waiting.popleft()
+            if run.cancelled:
+                self.cancelled += 1
+                continue
+            run.queue_seconds = time.perf_counter() - run.submitted
+            if run.episode.stopped_by is None:
+                self._running.append(run)
+            else:
+                run.notify(None)  # nothing to search
+
+    def _tick(self, runs: Sequence[Run]) -> None:
+        """One step of every episode."""
+        begin = time.perf_counter()
+        asked: list[tuple[Run, list[StateInput]]] = []
+        for run in runs:
+            try:
+                states = [self.encoder.compose_state(run.question, chunks) for chunks in run.episode.states()]
+                run.truncated_tokens = max(state.dropped for state in states)
+                asked.append((run, states))
+            except Exception as error:
+                _give_up(run, error)
+        if not asked:
+            return
+        try:
+            embeddings = self.encoder.embed_states([state for _, states in asked for state in states])
+        except Exception as error:
+            log.exception("state encoding failed")
+            for run, _ in asked:
+                _give_up(run, error)
+            return
+        encode_seconds = time.perf_counter() - begin
+        first = 0
+        for run, states in asked:
+            run.encode_seconds += encode_seconds
+            if run.question_embedding is None:
+                run.question_embedding = embeddings[first]
+            self._advance(run, embeddings[first : first + len(states)])
+            first += len(states)
+
+    def _advance(self, run: Run, embeddings: Embeddings) -> None:
+        begin = time.perf_counter()
+        before = len(run.episode.steps)
+        try:
+            run.episode.advance(embeddings, self.encoder.function)
+        except Exception as error:
+            _give_up(run, error)
+            return
+        run.search_seconds += time.perf_counter() - begin
+        self.steps += len(run.episode.steps) - before
+        if run.episode.is_greedy:
+            for step in run.episode.steps[before:]:
+                run.notify(step)
+        if run.episode.stopped_by is not None:
+            if not run.episode.is_greedy:
+                for step in run.episode.steps:
+                    run.notify(step)
+            run.notify(None)
+
+    def _do(self, inputs: Sequence[TokenIds], future: Future[Embeddings]) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(self.encoder.embed_actions(inputs))
+        except Exception as error:
+            future.set_exception(error)
+
+
+def _give_up(run: Run, error: Exception) -> None:
+    run.failed = True
+    run.notify(error)

@@ -1,0 +1,125 @@
+"""The service's own exceptions: one tree, each leaf a stable problem code.
+
+::
+
+    ServiceError
+    ├── InvalidRequest          400 invalid_request
+    │   └── InvalidJson         400 invalid_json
+    ├── InvalidEncoding         400 invalid_encoding
+    ├── Unauthorized            401 unauthorized
+    ├── BodyTooLarge            413 body_too_large
+    ├── UnsupportedMediaType    415 unsupported_media_type
+    ├── UnreadableDocument      422 document_corrupt
+    │   ├── EncryptedDocument   422 document_encrypted
+    │   └── DocumentTooComplex  422 document_too_complex
+    ├── DocumentsChanged        409 documents_changed
+    ├── QuestionTooLong         422 question_too_long
+    ├── NoStopThreshold         422 no_stop_threshold
+    ├── Overloaded              503 overloaded
+    └── IndexingFailed          500 indexing_failed
+
+Exceptions of the :mod:`index` package join them in :mod:`service.problems`, the one place where
+an exception becomes a response.
+"""
+
+from __future__ import annotations
+
+
+class ServiceError(Exception):
+    """Base of everything the service refuses on purpose.
+
+    ``detail`` is shown to the caller: it says what was wrong and what to do about it.
+    """
+
+    status: int = 500
+    code: str = "internal_error"
+    title: str = "Internal error"
+
+    def __init__(self, detail: str, *, retry_after: int | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.retry_after = retry_after
+
+
+class InvalidRequest(ServiceError):
+    """The request is malformed before any schema can be applied to it."""
+
+    status, code, title = 400, "invalid_request", "Invalid request"
+
+
+class InvalidJson(InvalidRequest):
+    """The body is no JSON document in UTF-8."""
+
+    code, title = "invalid_json", "Invalid JSON"
+
+
+class InvalidEncoding(ServiceError):
+    """The text is not valid in the encoding it claims."""
+
+    status, code, title = 400, "invalid_encoding", "Text is not valid in its encoding"
+
+
+class Unauthorized(ServiceError):
+    """No API key, or one the service does not know."""
+
+    status, code, title = 401, "unauthorized", "Authentication required"
+
+
+class BodyTooLarge(ServiceError):
+    """The request body is longer than the configured limit."""
+
+    status, code, title = 413, "body_too_large", "Body too large"
+
+
+class UnsupportedMediaType(ServiceError):
+    """The body is of a type that no parser here reads."""
+
+    status, code, title = 415, "unsupported_media_type", "Unsupported media type"
+
+
+class UnreadableDocument(ServiceError):
+    """The file is damaged, or is not what its media type says."""
+
+    status, code, title = 422, "document_corrupt", "Document cannot be read"
+
+
+class EncryptedDocument(UnreadableDocument):
+    """The file needs a password."""
+
+    code, title = "document_encrypted", "Document is encrypted"
+
+
+class DocumentTooComplex(UnreadableDocument):
+    """Reading the file exceeded the parser's time, memory or output limit."""
+
+    code, title = "document_too_complex", "Document exceeds the parsing limits"
+
+
+class DocumentsChanged(ServiceError):
+    """A document was deleted while a question was being answered from it, or while it was waited for."""
+
+    status, code, title = 409, "documents_changed", "Documents changed meanwhile"
+
+
+class NoStopThreshold(ServiceError):
+    """The stop rule needs a calibrated threshold and the checkpoint has none."""
+
+    status, code, title = 422, "no_stop_threshold", "Checkpoint has no calibrated threshold"
+
+
+class QuestionTooLong(ServiceError):
+    """The question does not fit the state tower's input."""
+
+    status, code, title = 422, "question_too_long", "Question is too long"
+
+
+class Overloaded(ServiceError):
+    """More retrievals are waiting than the service accepts."""
+
+    status, code, title = 503, "overloaded", "Service is overloaded"
+
+
+class IndexingFailed(ServiceError):
+    """The document was stored but could not be indexed."""
+
+    status, code, title = 500, "indexing_failed", "Indexing failed"

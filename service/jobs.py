@@ -1,0 +1,76 @@
+"""The background thread that works off the indexing queue and merges segments when it is idle."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+
+from index.compaction import compact
+from index.encoder import Encoder
+from index.errors import DiskFull
+from index.indexing import Embed, Indexer
+from index.store import Store
+from index.vectors import SEGMENT_ROWS
+
+log = logging.getLogger(__name__)
+
+IDLE_SECONDS = 60.0
+"""Longest wait between two looks at the queue; new documents are announced, so this is a safety net."""
+
+PAUSE_SECONDS = 5.0
+"""Pause before trying again when the disk is full, or after an unexpected error."""
+
+
+STALLED = "The disk is full: indexing goes on by itself once there is space."
+
+
+class IndexingWorker:
+    """Runs :class:`~index.indexing.Indexer` rounds until stopped."""
+
+    def __init__(self, store: Store, encoder: Encoder, embed: Embed) -> None:
+        self._store = store
+        self._stopping = threading.Event()
+        self._indexer = Indexer(store, encoder, embed, self._stopping)
+        self._thread = threading.Thread(target=self._loop, name="indexing", daemon=True)
+
+    def start(self) -> None:
+        """Start working; documents that an earlier process left unfinished come first."""
+        self._thread.start()
+
+    def ask_to_stop(self) -> None:
+        """Take no more work; what is embedded already will be stored."""
+        self._stopping.set()
+        self._store.announce()
+
+    def join(self) -> None:
+        """Wait until the thread has ended."""
+        self._thread.join()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def _loop(self) -> None:
+        while not self._stopping.is_set():
+            version = self._store.version
+            try:
+                if self._store.stalled and not self._store.database.release_space() and self._no_space():
+                    self._store.wait_for_change(version, PAUSE_SECONDS)
+                    self._store.stall(STALLED)
+                    continue
+                worked = self._indexer.work() or compact(self._store) or self._store.database.release_space()
+                self._store.stalled = None
+                if not worked:
+                    self._store.wait_for_change(version, IDLE_SECONDS)
+            except DiskFull as error:
+                log.error("indexing waits: %s", error)
+                self._store.stall(STALLED)
+            except Exception:
+                log.exception("indexing round failed")
+                self._stopping.wait(PAUSE_SECONDS)
+
+    def _no_space(self) -> bool:
+        segment_bytes = SEGMENT_ROWS * self._store.dimension * 4
+        return shutil.disk_usage(self._store.directory).free < segment_bytes

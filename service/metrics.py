@@ -1,0 +1,80 @@
+"""Prometheus metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from index.store import Store
+from service.engine import Engine, Run
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class Metrics:
+    """What the service counts and times."""
+
+    def __init__(self, store: Store, engine: Engine) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self._registry.register(_State(store, engine))
+        self._requests = Histogram(
+            "qrag_request_seconds", "Requests", ["method", "route", "status"], buckets=SECONDS, registry=self._registry
+        )
+        self._phases = Histogram(
+            "qrag_retrieval_seconds", "Retrievals by phase", ["phase"], buckets=SECONDS, registry=self._registry
+        )
+        self._stopped = Counter(
+            "qrag_episodes", "Finished episodes by what ended them", ["stopped_by"], registry=self._registry
+        )
+        self._steps = Histogram(
+            "qrag_episode_steps",
+            "Steps per episode",
+            buckets=(0, 1, 2, 3, 4, 6, 8, 12, 16, 32),
+            registry=self._registry,
+        )
+
+    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Note a finished request."""
+        self._requests.labels(method, route, str(status)).observe(seconds)
+
+    def episode(self, run: Run) -> None:
+        """Note a finished episode."""
+        self._phases.labels("queue").observe(run.queue_seconds)
+        self._phases.labels("encode").observe(run.encode_seconds)
+        self._phases.labels("search").observe(run.search_seconds)
+        self._stopped.labels(run.episode.stopped_by or "cancelled").inc()
+        self._steps.observe(len(run.episode.steps))
+
+    def text(self) -> bytes:
+        """Everything in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+class _State(Collector):
+    """Figures that are read when somebody asks, rather than counted along the way."""
+
+    def __init__(self, store: Store, engine: Engine) -> None:
+        self._store = store
+        self._engine = engine
+
+    def collect(self) -> Iterator[Metric]:
+        documents = GaugeMetricFamily("qrag_documents", "Documents by status", labels=["status"])
+        for status, count in self._store.count_by_status().items():
+            documents.add_metric([status], count)
+        yield documents
+        running, waiting = self._engine.load
+        episodes = GaugeMetricFamily("qrag_retrievals", "Retrievals in the engine", labels=["state"])
+        episodes.add_metric(["running"], running)
+        episodes.add_metric(["waiting"], waiting)
+        yield episodes
+        yield CounterMetricFamily("qrag_engine_steps", "Episode steps taken", value=self._engine.steps)
+        yield CounterMetricFamily(
+            "qrag_engine_cancelled", "Episodes dropped because the client had gone", value=self._engine.cancelled
+        )
+
+    def describe(self) -> Iterator[Metric]:
+        return iter(())

@@ -1,0 +1,250 @@
+"""Documents and collections: upload, look at, delete."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from anyio import to_thread
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi.responses import PlainTextResponse, StreamingResponse
+
+from index.errors import DiskFull, UnknownDocument
+from index.store import TEXT_BLOCK, Document
+from index.uploads import publish
+from service.dependencies import AppServices, client_gone, known_query
+from service.errors import DocumentsChanged, IndexingFailed
+from service.intake import UploadParameters, receive
+from service.parsing import MediaType
+from service.problems import responses
+from service.schemas import (
+    ChunkOut,
+    ChunkPage,
+    CollectionName,
+    CollectionOut,
+    CollectionsOut,
+    DocumentFields,
+    DocumentId,
+    DocumentIn,
+    DocumentOut,
+    DocumentPage,
+    DocumentsIn,
+    DocumentsOut,
+)
+from service.services import Changes
+
+router = APIRouter(dependencies=[Depends(known_query)])
+
+Cursor = Annotated[
+    str | None, Query(pattern=r"^[0-9]{1,18}$", description="`next_cursor` of the page before", examples=["100"])
+]
+Limit = Annotated[int, Query(ge=1, le=1000, description="most entries on the page")]
+DocumentPath = Annotated[DocumentId, Path()]
+
+_REQUEST_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {
+                "anyOf": [{"$ref": "#/components/schemas/DocumentIn"}, {"$ref": "#/components/schemas/DocumentsIn"}]
+            },
+            "examples": {
+                "one": {"value": {"id": "minutes", "text": "Ana signed the lease."}},
+                "many": {"value": {"documents": [{"text": "Ana signed the lease."}, {"text": "The office moved."}]}},
+            },
+        },
+        # A raw body has no schema: any bytes are a value of its media type, and the file itself says more.
+        MediaType.PLAIN_TEXT.value: {"example": "Ana signed the lease."},
+        MediaType.MARKDOWN.value: {"example": "# Minutes\n\nAna signed the lease."},
+        MediaType.HTML.value: {"example": "<h1>Minutes</h1><p>Ana signed the lease.</p>"},
+        MediaType.PDF.value: {},
+        MediaType.DOCX.value: {},
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["file"],
+                "properties": {
+                    "file": {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}},
+                    "id": {"type": "string", "description": "with one file only"},
+                    "title": {"type": "string"},
+                    "collection": {"type": "string"},
+                    "metadata": {"type": "string", "description": "a JSON object"},
+                    "chunking": {"type": "string", "description": "a mode, or a JSON object"},
+                },
+                "additionalProperties": False,
+            }
+        },
+    },
+}
+
+SCHEMAS = (DocumentIn, DocumentsIn, DocumentFields)
+"""Models that only the hand-written request body above refers to."""
+
+_POSTED = DocumentOut | DocumentsOut
+
+
+@router.post(
+    "/documents",
+    status_code=202,
+    response_model=_POSTED,
+    responses={
+        200: {"model": _POSTED, "description": "The same content was there already"},
+        201: {"model": _POSTED, "description": "Searchable (with `wait=true`)"},
+        202: {"description": "Stored; it will be indexed, also after a restart"},
+        **responses(400, 409, 413, 415, 422, 429, 500, 507),
+    },
+    openapi_extra={"requestBody": _REQUEST_BODY},
+    summary="Index documents",
+    tags=["documents"],
+)
+async def post_documents(
+    request: Request, response: Response, services: AppServices, parameters: Annotated[UploadParameters, Query()]
+) -> DocumentOut | DocumentsOut:
+    """Store one document or many, and queue them for indexing.
+
+    Once this has answered, the documents survive a crash. Posting the same content under the same id
+    again changes nothing; a failed document is queued again by it. Without an id, the content decides
+    whether it is the same document.
+    """
+    await to_thread.run_sync(services.require_free_space)
+    uploads, many = await receive(request, services, parameters)
+    published = await to_thread.run_sync(
+        lambda: publish(
+            services.store, uploads, replace=parameters.replace, queue_limit=services.settings.max_queued_documents
+        )
+    )
+    documents = [each.document for each in published]
+    created = any(each.created for each in published)
+    queued = any(document.status in ("queued", "indexing") for document in documents)
+    response.status_code = 202 if queued else 200
+    if parameters.wait and queued:
+        documents = await _until_ready(request, services, documents)
+        response.status_code = 201 if created else 200
+    if many:
+        response.headers["Location"] = f"/documents?collection={documents[0].collection}"
+        return DocumentsOut(documents=[DocumentOut.of(document) for document in documents])
+    response.headers["Location"] = f"/documents/{documents[0].id}"
+    return DocumentOut.of(documents[0])
+
+
+async def _until_ready(request: Request, services: AppServices, documents: list[Document]) -> list[Document]:
+    gone = asyncio.create_task(client_gone(request))
+    changes: Changes = request.app.state.changes
+    uids = [document.uid for document in documents]
+    stalls = services.store.stalls
+    try:
+        while not gone.done():
+            change = changes.next()
+            try:
+                current = await to_thread.run_sync(services.store.documents_at, uids)
+            except UnknownDocument:
+                raise DocumentsChanged("A document was deleted or replaced before it was searchable.") from None
+            documents = [current[uid] for uid in uids]
+            for document in documents:
+                if document.status == "failed":
+                    raise IndexingFailed(f"Document {document.id!r} is stored but not indexed. {document.error}")
+                # The first failure after the upload may be of a round that began before it.
+                if document.status != "ready" and services.store.stalled and services.store.stalls > stalls + 1:
+                    raise DiskFull(f"Document {document.id!r} is stored but not indexed. {services.store.stalled}")
+            if all(document.status == "ready" for document in documents):
+                break
+            await asyncio.wait([gone, asyncio.ensure_future(change.wait())], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        gone.cancel()
+    return documents
+
+
+@router.get("/documents", responses=responses(422), summary="List documents", tags=["documents"])
+def list_documents(
+    services: AppServices,
+    collection: Annotated[CollectionName | None, Query(description="only of this collection")] = None,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> DocumentPage:
+    """Documents in order of arrival."""
+    found = services.store.documents(collection, after=int(cursor or 0), limit=limit + 1)
+    page = found[:limit]
+    return DocumentPage(
+        documents=[DocumentOut.of(document) for document in page],
+        next_cursor=str(page[-1].uid) if len(found) > limit else None,
+    )
+
+
+@router.get("/documents/{id}", responses=responses(404, 422), summary="One document", tags=["documents"])
+def get_document(services: AppServices, id: DocumentPath) -> DocumentOut:
+    """The document and how far its indexing is."""
+    return DocumentOut.of(services.store.document(id))
+
+
+@router.get("/documents/{id}/chunks", responses=responses(404, 422), summary="Its chunks", tags=["documents"])
+def get_chunks(services: AppServices, id: DocumentPath, cursor: Cursor = None, limit: Limit = 100) -> ChunkPage:
+    """How the document was cut; empty until it is."""
+    document = services.store.document(id)
+    found = services.store.chunks(document.uid, first=int(cursor or 0), limit=limit + 1)
+    return ChunkPage(
+        document_id=id,
+        chunks=[
+            ChunkOut(index=number, start=chunk.start, end=chunk.end, tokens=chunk.tokens, text=text)
+            for number, chunk, text in found[:limit]
+        ],
+        next_cursor=str(found[limit][0]) if len(found) > limit else None,
+    )
+
+
+@router.get(
+    "/documents/{id}/text",
+    response_class=PlainTextResponse,
+    responses=responses(404, 422),
+    summary="Its text",
+    tags=["documents"],
+)
+def get_text(
+    services: AppServices,
+    id: DocumentPath,
+    start: Annotated[int, Query(ge=0, le=1 << 62, description="first character")] = 0,
+    end: Annotated[int | None, Query(ge=0, le=1 << 62, description="character behind the last one")] = None,
+) -> StreamingResponse:
+    """The text that chunks quote: of a file, what was read from it."""
+    document = services.store.document(id)
+    stop = document.characters if end is None else min(end, document.characters)
+
+    def blocks() -> Iterator[bytes]:
+        for at in range(start, stop, TEXT_BLOCK):
+            yield services.store.text(document.uid, at, min(at + TEXT_BLOCK, stop)).encode("utf-8")
+
+    return StreamingResponse(blocks(), media_type="text/plain; charset=utf-8")
+
+
+@router.post(
+    "/documents/{id}/retry", responses=responses(404, 422), summary="Index a failed document again", tags=["documents"]
+)
+def retry_document(services: AppServices, id: DocumentPath) -> DocumentOut:
+    """Queue a failed document again; any other is left as it is."""
+    return DocumentOut.of(services.store.retry_document(id))
+
+
+@router.delete(
+    "/documents/{id}", status_code=204, responses=responses(404, 422, 507), summary="Delete it", tags=["documents"]
+)
+def delete_document(services: AppServices, id: DocumentPath) -> None:
+    """Remove a document in any state, also while it is being indexed."""
+    services.store.delete_document(id)
+
+
+@router.get("/collections", responses=responses(422), summary="List collections", tags=["collections"])
+def list_collections(services: AppServices) -> CollectionsOut:
+    """Every collection that holds a document."""
+    return CollectionsOut(collections=[CollectionOut.of(size) for size in services.store.collections()])
+
+
+@router.delete(
+    "/collections/{name}",
+    status_code=204,
+    responses=responses(404, 422, 507),
+    summary="Delete a collection",
+    tags=["collections"],
+)
+def delete_collection(services: AppServices, name: Annotated[CollectionName, Path()]) -> None:
+    """Remove a collection with all its documents."""
+    services.store.delete_collection(name)

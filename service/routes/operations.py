@@ -1,0 +1,54 @@
+"""For operators: health, readiness, metrics, and what is loaded."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from service.dependencies import AppServices
+from service.errors import Overloaded
+from service.problems import responses
+from service.schemas import MAX_BEAM_WIDTH, MAX_STEPS, Health, ModelOut, Readiness
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/healthz", summary="Alive")
+async def healthz() -> Health:
+    """The process answers."""
+    return Health()
+
+
+@router.get("/readyz", responses=responses(503), summary="Ready")
+async def readyz(services: AppServices) -> Readiness:
+    """The model is loaded, the store is open, and both threads run."""
+    if not (services.engine.alive and services.worker.alive):
+        raise Overloaded("A background thread has ended. Restart the service; its log has the reason.", retry_after=5)
+    return Readiness()
+
+
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}}, summary="Metrics")
+def metrics(services: AppServices) -> Response:
+    """Prometheus' text format."""
+    return Response(services.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/model", summary="The checkpoint and its limits")
+def model(services: AppServices) -> ModelOut:
+    """Which checkpoint is loaded, where, and what it can take."""
+    encoder, config = services.encoder, services.encoder.config
+    return ModelOut(
+        name=config.name,
+        base_model=config.base_model,
+        dimension=config.dimension,
+        device=str(encoder.device),
+        positions=config.positions.model_dump(),
+        stop_threshold=config.stop_threshold,
+        max_question_tokens=encoder.question_limit,
+        max_chunk_tokens=encoder.chunk_limit,
+        max_state_tokens=config.state_tokens,
+        max_steps=MAX_STEPS,
+        max_beam_width=MAX_BEAM_WIDTH,
+        max_body_bytes=services.settings.max_body_bytes,
+        training=config.training,
+    )

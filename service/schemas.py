@@ -1,0 +1,385 @@
+"""What goes over the wire: requests, responses and problems."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    field_validator,
+)
+
+from index.chunking import Chunking
+from index.episode import StoppedBy
+from index.filters import Filter
+from index.store import CollectionSize, Document, Status
+
+MAX_STEPS = 32
+MAX_BEAM_WIDTH = 16
+MAX_FILTER_LEVELS = 64
+METADATA_BYTES = 16_384
+TRACE_CANDIDATES = 10
+
+NAME_PATTERN = r"^[A-Za-z0-9](?:[A-Za-z0-9._:@-]{0,198}[A-Za-z0-9_:@-])?$"
+DocumentId = Annotated[
+    str,
+    StringConstraints(pattern=NAME_PATTERN),
+    Field(description="1-200 letters, digits and `._:@-`; by default derived from the content", examples=["franklin"]),
+]
+CollectionName = Annotated[
+    str, StringConstraints(pattern=NAME_PATTERN), Field(description="1-200 letters, digits and `._:@-`")
+]
+Title = Annotated[str, StringConstraints(max_length=1000)]
+
+
+def _check_metadata(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    try:
+        text = json.dumps(metadata, allow_nan=False, ensure_ascii=False).encode("utf-8")
+    except ValueError as error:
+        raise ValueError("metadata must be plain JSON: no NaN, no infinity, no lone surrogates") from error
+    if len(text) > METADATA_BYTES:
+        raise ValueError(f"metadata may have at most {METADATA_BYTES} bytes as JSON")
+    return metadata
+
+
+Metadata = Annotated[dict[str, JsonValue], AfterValidator(_check_metadata)]
+
+
+def _integer(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+PositiveInteger = Annotated[int, Field(ge=1), BeforeValidator(_integer)]
+"""Positive, and what JSON calls an integer: `4.0` is one, `"4"` is not."""
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class _Response(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class DocumentFields(_Request):
+    """What can be said about a document beside its text."""
+
+    id: DocumentId | None = None
+    title: Title | None = None
+    collection: CollectionName = "default"
+    metadata: Metadata = Field(default_factory=dict, description="a flat JSON object, for filters and for you")
+    chunking: Chunking = Chunking()
+
+
+class DocumentIn(DocumentFields):
+    """One document as JSON."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "minutes-2024-03",
+                    "title": "Minutes, March 2024",
+                    "text": "Ana signed the lease. The office moved to Lisbon in May.",
+                    "metadata": {"year": 2024, "tags": ["minutes"]},
+                }
+            ]
+        }
+    )
+
+    text: str
+
+
+class DocumentsIn(_Request):
+    """Many documents as JSON."""
+
+    documents: list[DocumentIn] = Field(min_length=1)
+
+
+class DocumentOut(_Response):
+    """A document resource."""
+
+    id: str
+    title: str | None
+    collection: str
+    metadata: dict[str, JsonValue]
+    chunking: Chunking
+    status: Status
+    progress: float = Field(ge=0, le=1, description="share of the chunks that are embedded")
+    chunks: int | None = Field(description="number of chunks; null until the document is cut")
+    tokens: int | None = Field(description="tokens of all chunks; null until the document is cut")
+    characters: int
+    sha256: str = Field(description="of the document's text in UTF-8")
+    error: str | None = Field(description="why indexing failed")
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, document: Document) -> DocumentOut:
+        """The resource that shows a stored document."""
+        return cls.model_validate(document, from_attributes=True)
+
+
+class DocumentsOut(_Response):
+    """Documents that were posted together."""
+
+    documents: list[DocumentOut]
+
+
+class DocumentPage(_Response):
+    """One page of documents in order of arrival."""
+
+    documents: list[DocumentOut]
+    next_cursor: str | None = Field(description="pass as `cursor` for the next page; null on the last")
+
+
+class ChunkOut(_Response):
+    """A chunk: `text` is `document[start:end]`, counted in Unicode characters."""
+
+    index: int
+    start: int
+    end: int
+    tokens: int
+    text: str
+
+
+class ChunkPage(_Response):
+    """One page of a document's chunks."""
+
+    document_id: str
+    chunks: list[ChunkOut]
+    next_cursor: str | None = Field(description="pass as `cursor` for the next page; null on the last")
+
+
+class CollectionOut(_Response):
+    """What a collection holds; `bytes` counts its texts in UTF-8."""
+
+    name: str
+    documents: int
+    chunks: int
+    bytes: int
+
+    @classmethod
+    def of(cls, size: CollectionSize) -> CollectionOut:
+        """The resource that shows a collection."""
+        return cls.model_validate(size, from_attributes=True)
+
+
+class CollectionsOut(_Response):
+    """Every collection that holds a document."""
+
+    collections: list[CollectionOut]
+
+
+class BudgetStop(_Request):
+    """Select `max_steps` chunks."""
+
+    rule: Literal["budget"]
+
+
+class ThresholdStop(_Request):
+    """Stop before a chunk whose Q-value is below the threshold."""
+
+    rule: Literal["threshold"]
+    threshold: float | None = Field(
+        None, allow_inf_nan=False, description="by default the value calibrated for the checkpoint"
+    )
+
+
+Stop = Annotated[BudgetStop | ThresholdStop, Field(discriminator="rule")]
+
+
+class RetrieveIn(_Request):
+    """A question, and where and how to look for its evidence."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"question": "Where did the office of the person who signed the lease move?", "max_steps": 4},
+                {
+                    "question": "Who signed the lease?",
+                    "collection": "default",
+                    "filter": {"and": [{"field": "year", "gte": 2020}, {"not": {"field": "tags", "equals": "draft"}}]},
+                    "trace": True,
+                },
+            ]
+        }
+    )
+
+    question: str = Field(min_length=1, max_length=100_000, json_schema_extra={"pattern": r"\S"})
+    collection: CollectionName = "default"
+    document_ids: list[DocumentId] | None = Field(
+        None, min_length=1, max_length=1000, description="search only these documents of the collection"
+    )
+    filter: Filter | None = Field(None, description="search only documents whose metadata matches")
+    max_steps: PositiveInteger = Field(6, le=MAX_STEPS, description="most chunks to select")
+    stop: Stop = Field(default=BudgetStop(rule="budget"), description="when to stop before `max_steps`")
+    beam_width: PositiveInteger = Field(1, le=MAX_BEAM_WIDTH, description="1 is greedy; more plans ahead by beam search")
+    max_context_tokens: PositiveInteger | None = Field(
+        None, description="stop before `context` gets longer, in tokens of the checkpoint's tokenizer"
+    )
+    order: Literal["document", "selection"] = Field(
+        "document", description="order of `chunks` and of the texts in `context`"
+    )
+    trace: bool = Field(False, description="report the best candidates of each step, and the one-step answer")
+
+    @field_validator("question")
+    @classmethod
+    def _says_something(cls, question: str) -> str:
+        if not question.strip():
+            raise ValueError("the question is blank")
+        return question
+
+    @field_validator("filter", mode="before")
+    @classmethod
+    def _is_shallow(cls, value: object) -> object:
+        level: list[object] = [value]
+        depth = 0
+        while level:
+            level = [
+                member
+                for node in level
+                if isinstance(node, dict | list)
+                for member in (node.values() if isinstance(node, dict) else node)
+            ]
+            depth += 1
+            if depth > MAX_FILTER_LEVELS:
+                raise ValueError(f"a filter may have at most {MAX_FILTER_LEVELS} levels of objects and lists")
+        return value
+
+
+class SelectedChunk(_Response):
+    """A selected chunk, and the step that selected it (0 is the first)."""
+
+    document_id: str
+    title: str | None
+    index: int
+    start: int
+    end: int
+    text: str
+    step: int
+    q: float
+    metadata: dict[str, JsonValue]
+
+
+class CandidateOut(_Response):
+    """A chunk that could have been selected."""
+
+    document_id: str
+    index: int
+    q: float
+
+
+class StepOut(_Response):
+    """One step of the episode."""
+
+    step: int
+    q: float
+    document_id: str
+    index: int
+    candidates: list[CandidateOut] | None = Field(
+        None, description="with `trace`: the best candidates of this step, best first"
+    )
+
+
+class StepEvent(StepOut):
+    """A step as it is streamed, with the chunk it selected."""
+
+    chunk: SelectedChunk
+
+
+class Citation(_Response):
+    """What a marker in `context` stands for."""
+
+    marker: str = Field(examples=["[1]"])
+    document_id: str
+    title: str | None
+    index: int
+    start: int
+    end: int
+
+
+class Usage(_Response):
+    """What the request took, in tokens of the checkpoint's tokenizer."""
+
+    question_tokens: int
+    context_tokens: int
+    candidates: int = Field(description="chunks that were searched at each step")
+    truncated_tokens: int = Field(
+        description="tokens of selected chunks that the state tower could not read; `chunks` and `context` "
+        "always hold the whole text"
+    )
+
+
+class Timings(_Response):
+    """Where the time went, in milliseconds."""
+
+    queue_ms: float = Field(description="waiting for a place in the engine")
+    encode_ms: float = Field(description="state tower; shared with the requests stepped together")
+    search_ms: float = Field(description="scoring every candidate and taking the best")
+    total_ms: float
+
+
+class RetrieveOut(_Response):
+    """The evidence: chunks, and a context ready to be pasted into a prompt."""
+
+    chunks: list[SelectedChunk]
+    context: str
+    citations: list[Citation]
+    steps: list[StepOut]
+    one_step: list[CandidateOut] | None = Field(
+        None, description="with `trace`: what one-step dense retrieval would have returned, by inner product"
+    )
+    stopped_by: StoppedBy
+    usage: Usage
+    model: str
+    timings: Timings
+
+
+class ModelOut(_Response):
+    """The loaded checkpoint and the limits that follow from it."""
+
+    name: str
+    base_model: str
+    dimension: int
+    device: str
+    positions: dict[str, Any]
+    stop_threshold: float | None
+    max_question_tokens: int
+    max_chunk_tokens: int
+    max_state_tokens: int
+    max_steps: int
+    max_beam_width: int
+    max_body_bytes: int
+    training: dict[str, Any] | None
+
+
+class Health(_Response):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(_Response):
+    """The model is loaded and the store is open."""
+
+    status: Literal["ready"] = "ready"
+
+
+class Problem(_Response):
+    """An error as RFC 9457 has it; `code` is stable, `detail` says what to do."""
+
+    type: str = Field(examples=["about:blank"])
+    title: str
+    status: int
+    code: str = Field(examples=["unknown_document"])
+    detail: str
+    errors: list[dict[str, JsonValue]] | None = Field(None, description="for invalid requests: where and why")

@@ -1,0 +1,95 @@
+"""Everything a running service consists of, opened and closed in one place."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass
+
+from index.catalog import Catalog
+from index.encoder import Encoder, load_encoder
+from index.errors import DiskFull
+from index.store import Store
+from service.engine import Engine
+from service.jobs import IndexingWorker
+from service.metrics import Metrics
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class Changes:
+    """Lets coroutines wait for news from the store."""
+
+    def __init__(self, store: Store) -> None:
+        self._event = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        store.listeners.append(self._notify)
+
+    def next(self) -> asyncio.Event:
+        """An event that is set at the next change; take it *before* looking at the store."""
+        return self._event
+
+    def _notify(self) -> None:
+        with suppress(RuntimeError):  # the loop has ended before the last job
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._event.set()
+        self._event = asyncio.Event()
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts of a running service."""
+
+    settings: Settings
+    encoder: Encoder
+    store: Store
+    catalog: Catalog
+    engine: Engine
+    worker: IndexingWorker
+    metrics: Metrics
+
+    def start(self) -> None:
+        """Start the engine and the indexing thread."""
+        self.engine.start()
+        self.worker.start()
+
+    def close(self) -> None:
+        """Stop the threads, store what is embedded, close the files."""
+        self.worker.ask_to_stop()
+        self.engine.stop()
+        self.worker.join()
+        self.store.close()
+        log.info("stopped")
+
+    def require_free_space(self) -> None:
+        """Raise :class:`~index.errors.DiskFull` when uploads should be refused.
+
+        The reserve lets deletions and the indexing of what was accepted go on.
+        """
+        if shutil.disk_usage(self.store.directory).free < self.settings.min_free_bytes:
+            raise DiskFull(
+                "The disk of the service is nearly full. Delete documents or free some space, then try again."
+            )
+
+
+def open_services(settings: Settings) -> Services:
+    """Load the checkpoint and open the data directory.
+
+    Raises :class:`~index.errors.QRagError` with a message for the operator if either is not usable.
+    """
+    encoder = load_encoder(settings.checkpoint, device=settings.device)
+    store = Store(
+        settings.data_dir,
+        dimension=encoder.config.dimension,
+        fingerprint=encoder.config.action_fingerprint,
+        device=encoder.device,
+    )
+    engine = Engine(encoder, max_running=settings.max_running_retrievals, max_waiting=settings.max_waiting_retrievals)
+    worker = IndexingWorker(store, encoder, engine.embed_actions)
+    log.info("opened checkpoint=%s device=%s data=%s", encoder.config.name, encoder.device, settings.data_dir)
+    return Services(settings, encoder, store, Catalog(store), engine, worker, Metrics(store, engine))

@@ -1,0 +1,43 @@
+"""The service's configuration: ``QRAG_*`` environment variables and a ``.env`` file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+import index
+
+DEFAULT_CHECKPOINT = Path(index.__file__).parent / "checkpoints" / "default"
+
+
+class Settings(BaseSettings):
+    """Everything that can be configured; each field is the variable ``QRAG_<FIELD>``."""
+
+    model_config = SettingsConfigDict(env_prefix="QRAG_", env_file=".env", extra="ignore", frozen=True)
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    data_dir: Path = Field(Path("data"), description="where documents and vectors are kept")
+    checkpoint: Path = Field(DEFAULT_CHECKPOINT, description="directory of the checkpoint to serve")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="comma-separated; if given, requests need `Authorization: Bearer KEY`"
+    )
+    max_body_bytes: int = Field(128 << 20, gt=0, description="longest request body")
+    max_documents_per_request: int = Field(1000, gt=0, description="most documents in one upload")
+    max_queued_documents: int = Field(10_000, gt=0, description="most documents waiting to be indexed")
+    max_running_retrievals: int = Field(64, gt=0, description="episodes stepped together")
+    max_waiting_retrievals: int = Field(256, ge=0, description="episodes waiting behind them")
+    min_free_bytes: int = Field(64 << 20, ge=0, description="uploads are refused with less disk space left")
+    parse_seconds: float = Field(120.0, gt=0, description="time for reading one PDF, DOCX, HTML or Markdown file")
+    parse_memory_bytes: int = Field(2 << 30, gt=0, description="memory for the same")
+    shutdown_seconds: int = Field(10, gt=0, description="how long requests may take to finish at shutdown")
+    log_level: str = Field("info", description="debug, info, warning or error")
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _split_keys(cls, value: object) -> object:
+        return tuple(key.strip() for key in value.split(",") if key.strip()) if isinstance(value, str) else value

