@@ -51,7 +51,7 @@ RUN --mount=type=cache,target=/var/cache/pip \
 
 
 FROM build AS wheel
-COPY README.md ./
+COPY README.md LICENSE ./
 COPY index index/
 COPY service service/
 COPY trainer trainer/

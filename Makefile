@@ -31,6 +31,7 @@ lint: .venv/dev.stamp
 
 bench: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.scan
+	$(BIN)/python -m benchmarks.spin
 	$(BIN)/python -m benchmarks.memory
 
 train:

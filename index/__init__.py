@@ -4,3 +4,9 @@ No HTTP and no gradients here. Data flows one way: text -> :mod:`~index.chunking
 :mod:`~index.encoder` -> :mod:`~index.store`; question -> state -> :mod:`~index.scoring` ->
 :mod:`~index.episode`.
 """
+
+import os
+
+# Before anything imports torch: its OpenMP threads otherwise spin for long after each forward pass and take the cores
+# from the scan that follows, and on a busy machine from everybody (benchmarks/results/spin.json).
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
