@@ -4,6 +4,7 @@
 
     qrag.sqlite3     documents, texts, chunks, and which rows of which segment are whose
     segments/*.faiss embeddings, written once
+    incoming/        files being received and read, of no use after a crash
     reserve          space given up to delete something when the disk is full
     lock             held while a process has the directory open
 
@@ -101,6 +102,7 @@ class Store:
     def __init__(self, directory: Path, *, dimension: int, fingerprint: str, device: torch.device) -> None:
         self.directory = directory
         self.segments_directory = directory / "segments"
+        self.incoming_directory = directory / "incoming"
         self._reserve = directory / "reserve"
         self.dimension = dimension
         self.device = device
@@ -116,6 +118,7 @@ class Store:
         self.listeners: list[Callable[[], None]] = []
         """Called, from any thread, whenever documents came, went or changed their status."""
         self.segments_directory.mkdir(parents=True, exist_ok=True)
+        self.incoming_directory.mkdir(exist_ok=True)
         self._lock_file = lock_directory(directory)
         self.database = Database(directory / "qrag.sqlite3")
         self._check_fingerprint(fingerprint)
@@ -274,9 +277,11 @@ class Store:
                 "INSERT INTO pieces SELECT uid, ?, ?, ?, ? FROM documents WHERE uid = ?",
                 [(first_chunk, segment, first_row, rows, uid) for uid, first_chunk, first_row, rows in pieces],
             )
-            for uid in finished:
+            ready = list(finished)
+            for uid in ready:
                 _update_status(connection, uid, "ready")
-                self._progress.pop(uid, None)
+        for uid in ready:  # only now: until the commit others still see it indexing
+            self._progress.pop(uid, None)
         self.announce()
         return segment
 
@@ -429,7 +434,7 @@ class Store:
             connection.execute("DELETE FROM texts WHERE uid IN (SELECT uid FROM uploads)")
             connection.execute("DELETE FROM uploads")
         known = {self.segment_path(segment) for segment in self.matrices}
-        for path in self.segments_directory.iterdir():
+        for path in [*self.segments_directory.iterdir(), *self.incoming_directory.iterdir()]:
             if path not in known:
                 path.unlink()
         self.remove_unused_segments()

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import from_json
@@ -27,6 +27,9 @@ from service.errors import InvalidEncoding, InvalidJson, InvalidRequest, Unsuppo
 from service.parsing import MediaType, ParseLimits, extract_text, media_type_of
 from service.schemas import CollectionName, DocumentFields, DocumentId, DocumentIn, DocumentsIn, Title
 from service.services import Services
+
+_READERS = CapacityLimiter(2)
+"""Files read at the same time; each may take a core and ``parse_memory_bytes``."""
 
 BLOCK = 1 << 20
 """Bytes read from a file at once."""
@@ -201,7 +204,9 @@ async def _store_file(
     limits = ParseLimits(services.settings.parse_seconds, services.settings.parse_memory_bytes)
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder, "text")
-        await to_thread.run_sync(lambda: extract_text(source, target, media_type, encoding=encoding, limits=limits))
+        await to_thread.run_sync(
+            lambda: extract_text(source, target, media_type, encoding=encoding, limits=limits), limiter=_READERS
+        )
         await to_thread.run_sync(_copy_text, target, upload)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -89,6 +90,8 @@ def open_services(settings: Settings) -> Services:
         fingerprint=encoder.config.action_fingerprint,
         device=encoder.device,
     )
+    # Spooled uploads count against the data disk, which is watched, not against /tmp, which may be memory.
+    tempfile.tempdir = str(store.incoming_directory)
     engine = Engine(encoder, max_running=settings.max_running_retrievals, max_waiting=settings.max_waiting_retrievals)
     worker = IndexingWorker(store, encoder, engine.embed_actions)
     log.info("opened checkpoint=%s device=%s data=%s", encoder.config.name, encoder.device, settings.data_dir)

@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     max_waiting_retrievals: int = Field(256, ge=0, description="episodes waiting behind them")
     min_free_bytes: int = Field(64 << 20, ge=0, description="uploads are refused with less disk space left")
     parse_seconds: float = Field(120.0, gt=0, description="time for reading one PDF, DOCX, HTML or Markdown file")
-    parse_memory_bytes: int = Field(2 << 30, gt=0, description="memory for the same")
+    parse_memory_bytes: int = Field(1 << 30, gt=0, description="memory for the same")
     shutdown_seconds: int = Field(10, gt=0, description="how long requests may take to finish at shutdown")
     log_level: str = Field("info", description="debug, info, warning or error")
 

@@ -1,0 +1,302 @@
+"""Store, indexing and compaction together, with a cheap stand-in for the model."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from index import indexing
+from index.catalog import Catalog
+from index.chunking import Chunking
+from index.compaction import compact
+from index.database import Database
+from index.errors import QueueFull, UnknownCollection
+from index.indexing import Indexer
+from index.scoring import Float32Array
+from index.store import Store
+from index.uploads import Description, Upload, publish
+
+DIMENSION = 8
+
+
+class WordEncoder:
+    """A word is a token; a chunk's input is its words' lengths."""
+
+    chunk_limit = 100
+
+    @property
+    def chunk_tokenizer(self) -> WordEncoder:
+        return self
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        return [len(text.split()) for text in texts]
+
+    def token_ends(self, text: str) -> list[int]:
+        return [match.end() for match in re.finditer(r"\S+", text)]
+
+    def action_inputs(self, texts: Sequence[str]) -> list[list[int]]:
+        return [[len(word) for word in text.split()] for text in texts]
+
+
+def embed(inputs: Sequence[Sequence[int]]) -> Float32Array:
+    """An embedding that depends on the input alone."""
+    return np.stack([np.random.default_rng(list(ids)).standard_normal(DIMENSION, dtype=np.float32) for ids in inputs])
+
+
+def open_store(directory: Path) -> Store:
+    return Store(directory, dimension=DIMENSION, fingerprint="words", device=torch.device("cpu"))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with closing(open_store(tmp_path)) as store:
+        yield store
+
+
+def post(store: Store, id: str, text: str, collection: str = "default", queue_limit: int = 1000) -> None:
+    upload = Upload(store.database)
+    upload.write(text)
+    about = Description(id, collection, None, {}, Chunking(mode="lines"))
+    publish(store, [(upload, about)], replace=False, queue_limit=queue_limit)
+
+
+def index_all(store: Store, embedding: Callable[..., Float32Array] = embed) -> None:
+    indexer = Indexer(store, WordEncoder(), embedding, threading.Event())
+    while indexer.work():
+        pass
+
+
+def lines(name: str, count: int) -> str:
+    return "\n".join(f"{name} {'x' * (1 + number % 50)} {'y' * (1 + number // 50)}" for number in range(count))
+
+
+def searchable(store: Store, collection: str = "default") -> dict[str, Float32Array]:
+    """The vectors that a search of the collection sees, by document."""
+    found = Catalog(store).scope(collection)
+    documents = store.documents_at(found.uids.tolist())
+    rows = np.empty((0, DIMENSION), dtype=np.float32)
+    if found.scope.size:
+        rows = found.scope.rows(np.arange(found.scope.size))
+    borders = found.scope.offsets
+    return {documents[uid].id: rows[borders[n] : borders[n + 1]] for n, uid in enumerate(found.uids.tolist())}
+
+
+def expected(text: str) -> Float32Array:
+    return embed(WordEncoder().action_inputs(text.splitlines()))
+
+
+def test_documents_span_segments_and_share_them(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexing, "SEGMENT_ROWS", 64)
+    texts = {"long": lines("a", 300), "short": lines("b", 3), "other": lines("c", 30)}
+    for id, text in texts.items():
+        post(store, id, text)
+    index_all(store)
+    found = searchable(store)
+    assert found.keys() == texts.keys()
+    for id, text in texts.items():
+        np.testing.assert_array_equal(found[id], expected(text))
+
+
+def test_interrupted_indexing_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexing, "SEGMENT_ROWS", 50)
+    monkeypatch.setattr(indexing, "EMBED_CHUNKS", 10)
+    text = lines("a", 220)
+    store = open_store(tmp_path)
+    post(store, "long", text)
+    stopping = threading.Event()
+    embedded = 0
+
+    def embed_until_stopped(inputs: Sequence[Sequence[int]]) -> Float32Array:
+        nonlocal embedded
+        embedded += len(inputs)
+        if embedded >= 120:
+            stopping.set()
+        return embed(inputs)
+
+    indexer = Indexer(store, WordEncoder(), embed_until_stopped, stopping)
+    while not stopping.is_set():
+        indexer.work()
+    assert store.document("long").status == "indexing"
+    assert store.document("long").progress == pytest.approx(120 / 220)
+    assert searchable(store) == {}
+    store.close()
+
+    rest = 0
+
+    def counting_embed(inputs: Sequence[Sequence[int]]) -> Float32Array:
+        nonlocal rest
+        rest += len(inputs)
+        return embed(inputs)
+
+    with closing(open_store(tmp_path)) as store:
+        index_all(store, counting_embed)
+        assert rest == 220 - 120
+        np.testing.assert_array_equal(searchable(store)["long"], expected(text))
+
+
+def test_short_documents_do_not_wait_for_a_long_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexing, "SEGMENT_ROWS", 50)
+    monkeypatch.setattr(indexing, "LONG_DOCUMENT_CHARACTERS", 1000)
+    post(store, "long", lines("a", 500))
+    indexer = Indexer(store, WordEncoder(), embed, threading.Event())
+    indexer.work()
+    post(store, "short", lines("b", 3))
+    indexer.work()
+    assert store.document("short").status == "ready"
+    assert store.document("long").status == "indexing"
+
+
+def test_a_document_that_fails_says_so_and_can_be_retried(store: Store) -> None:
+    post(store, "good", "one two")
+    post(store, "bad", "poison " * 20)
+    post(store, "late", "three four")
+
+    def poisoned(inputs: Sequence[Sequence[int]]) -> Float32Array:
+        if any(len(ids) == 20 for ids in inputs):
+            raise RuntimeError("out of memory")
+        return embed(inputs)
+
+    indexer = Indexer(store, WordEncoder(), poisoned, threading.Event())
+    while indexer.work():
+        pass
+    assert store.document("bad").status == "failed"
+    assert "RuntimeError" in (store.document("bad").error or "")
+    assert "bad" not in searchable(store)
+    for id in ("good", "bad", "late"):
+        store.retry_document(id)
+    index_all(store)
+    assert {document.status for document in store.documents()} == {"ready"}
+    np.testing.assert_array_equal(searchable(store)["bad"], expected("poison " * 20))
+
+
+def test_a_document_deleted_while_it_is_embedded_stays_deleted(store: Store) -> None:
+    post(store, "kept", lines("a", 20))
+    post(store, "gone", lines("b", 20))
+
+    def deleting_embed(inputs: Sequence[Sequence[int]]) -> Float32Array:
+        if store.find_document("gone"):
+            store.delete_document("gone")
+        return embed(inputs)
+
+    index_all(store, deleting_embed)
+    assert searchable(store).keys() == {"kept"}
+    assert store.find_document("gone") is None
+
+
+def test_the_queue_is_bounded(store: Store) -> None:
+    post(store, "a", "x", queue_limit=1)
+    with pytest.raises(QueueFull):
+        post(store, "b", "x", queue_limit=1)
+    assert store.find_document("b") is None
+    index_all(store)
+    post(store, "b", "x", queue_limit=1)
+    assert store.document("b").status == "queued"
+
+
+def test_leftovers_of_a_crash_are_swept_away(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    post(store, "kept", lines("a", 5))
+    index_all(store)
+    half = Upload(store.database)
+    half.write("never published " * 100_000)
+    store.close()
+    for leftover in ("segments/00000099.faiss", "segments/00000098.tmp", "incoming/upload"):
+        (tmp_path / leftover).write_bytes(b"half")
+    with closing(open_store(tmp_path)) as store:
+        assert searchable(store).keys() == {"kept"}
+        assert len(list(store.segments_directory.iterdir())) == 1
+        assert not list(store.incoming_directory.iterdir())
+        with store.database.read() as connection:
+            assert connection.execute("SELECT COUNT(*) FROM texts").fetchone()[0] == 1
+
+
+def test_a_database_created_by_halves_is_finished(tmp_path: Path) -> None:
+    (tmp_path / "qrag.sqlite3").touch()
+    with closing(open_store(tmp_path)) as store:
+        post(store, "a", "x")
+        assert store.document("a").status == "queued"
+
+
+def test_deleted_space_is_given_back(tmp_path: Path) -> None:
+    with closing(Database(tmp_path / "d.sqlite3")) as database:
+        upload = Upload(database)
+        upload.write("x" * 20_000_000)
+        upload.discard()
+        database.merge_log()
+        before = (tmp_path / "d.sqlite3").stat().st_size
+        while database.release_space():
+            pass
+        assert (tmp_path / "d.sqlite3").stat().st_size < before - 10_000_000
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_any_history_leaves_what_was_put_in(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Post, delete, index, merge and restart in any order, against a dictionary."""
+    directory = tmp_path_factory.mktemp("store")
+    with ExitStack() as stack:
+
+        def reopen() -> Store:
+            stack.close()
+            return stack.enter_context(closing(open_store(directory)))
+
+        store = reopen()
+        truth: dict[tuple[str, str], str] = {}
+        for _ in range(data.draw(st.integers(5, 30))):
+            action = data.draw(st.sampled_from(["post", "post", "post", "index", "delete", "compact", "restart"]))
+            if action == "post":
+                id, collection = data.draw(st.sampled_from("abcdefghijkl")), data.draw(st.sampled_from(["one", "two"]))
+                if store.find_document(id) is None:
+                    truth[collection, id] = lines(id, data.draw(st.sampled_from([0, 1, 5, 200])))
+                    post(store, id, truth[collection, id], collection)
+            elif action == "delete" and truth:
+                key = data.draw(st.sampled_from(sorted(truth)))
+                del truth[key]
+                store.delete_document(key[1])
+            elif action == "index":
+                index_all(store)
+            elif action == "compact":
+                compact(store)
+            elif action == "restart":
+                store = reopen()
+        index_all(store)
+        while compact(store):
+            pass
+        for collection in ("one", "two"):
+            wanted = {id: text for (where, id), text in truth.items() if where == collection}
+            if not wanted:
+                with pytest.raises(UnknownCollection):
+                    searchable(store, collection)
+                continue
+            found = searchable(store, collection)
+            assert found.keys() == {id for id, text in wanted.items() if text}
+            for id, vectors in found.items():
+                np.testing.assert_array_equal(vectors, expected(wanted[id]))
+        with store.database.read() as connection:
+            segments = connection.execute("SELECT COUNT(*) FROM segments").fetchone()[0]
+        assert len(list(store.segments_directory.iterdir())) == segments
+
+
+def test_many_small_segments_are_merged(store: Store) -> None:
+    for number in range(20):
+        post(store, f"d{number}", lines(f"d{number}", 3))
+        index_all(store)
+    assert len(store.matrices) == 20
+    scope = Catalog(store).scope("default").scope
+    before = scope.rows(np.arange(scope.size))
+    while compact(store):
+        pass
+    assert len(store.matrices) < 8
+    scope_after = Catalog(store).scope("default").scope
+    after = scope_after.rows(np.arange(scope_after.size))
+    np.testing.assert_array_equal(np.sort(before, axis=0), np.sort(after, axis=0))
+    np.testing.assert_array_equal(before, scope.rows(np.arange(scope.size)))  # the old scope is still mapped
