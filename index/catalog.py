@@ -52,6 +52,7 @@ class Catalog:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._cache: OrderedDict[str, SearchScope] = OrderedDict()
+        self._version = store.version
         self._lock = threading.Lock()
         store.listeners.append(self._forget)
 
@@ -64,7 +65,7 @@ class Catalog:
         id that the collection does not hold.
         """
         ids = None if document_ids is None else sorted(set(document_ids))
-        key = repr((collection, ids, filter and filter.model_dump(exclude_unset=True)))
+        key = repr((collection, ids, filter and filter.model_dump(by_alias=True, exclude_unset=True)))
         version = self._store.version
         with self._lock:
             cached = self._cache.get(key)
@@ -90,7 +91,9 @@ class Catalog:
         # An outdated scope must go at once, not when it is asked for again: it keeps deleted segments mapped,
         # and so their disk space taken.
         with self._lock:
-            self._cache.clear()
+            if self._version != self._store.version:
+                self._version = self._store.version
+                self._cache.clear()
 
     def _pieces(self, collection: str, ids: list[str] | None, filter: Filter | None) -> tuple[list[Piece], float]:
         with self._store.database.read() as connection:

@@ -95,14 +95,12 @@ def _sentences(text: str) -> Iterator[Span]:
     start = 0
     while start < len(text):
         window = text[start : start + SENTENCE_WINDOW]
-        following = text[start + len(window) : start + len(window) + 1]
         ends = _sentence_ends(window)
-        if following and ends:
-            pass  # the window may have cut what is left: it opens the next window
-        elif following:
-            ends = [_cut_before(window, following, len(window))]
-        else:
+        if start + len(window) == len(text):
             ends.append(len(window))
+        elif not ends:
+            ends = [_cut_before(window, text[start + len(window)], len(window))]
+        # The window may have cut what follows the last end: it opens the next window.
         begin = 0
         for end in ends:
             yield start + begin, start + end

@@ -39,7 +39,7 @@ def compact(store: Store) -> bool:
     if not chosen:
         return False
     marks = ",".join("?" * len(chosen))
-    with store.database.write() as connection:
+    with store.database.read() as connection:
         pieces = [
             Piece(*row)
             for row in connection.execute(
@@ -48,17 +48,20 @@ def compact(store: Store) -> bool:
                 chosen,
             )
         ]
-        vectors = np.concatenate([_rows(store, piece) for piece in pieces])
-        merged = store.insert_segment(connection, vectors)
+    if not pieces:
+        return True  # all deleted meanwhile
+    vectors = np.concatenate([_rows(store, piece) for piece in pieces])
+    with store.new_segment(vectors) as (connection, merged):
         first_row = 0
         for piece in pieces:
+            # Of a document deleted meanwhile there is no piece to update, and its rows stay dead.
             connection.execute(
                 "UPDATE pieces SET segment = ?, first_row = ? WHERE uid = ? AND first_chunk = ?",
                 (merged, first_row, piece.uid, piece.first_chunk),
             )
             first_row += piece.rows
-    store.announce()
-    store.remove_unused_segments()
+    store.announce(searchable=True)
+    store.remove_deleted()
     log.info("merged segments=%s rows=%d into=%d", chosen, len(vectors), merged)
     return True
 

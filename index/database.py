@@ -1,7 +1,8 @@
 """The SQLite file of a data directory: schema, connections, transactions.
 
 Write-ahead logging with ``synchronous=FULL``: a transaction that has returned survives ``kill -9`` and
-power loss. One connection writes, behind a lock; every thread reads through its own.
+power loss. One connection writes, behind a lock; reading connections are
+kept in a pool.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ CREATE TABLE properties (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROW
 
 -- Texts being received; the row goes when the document is published or the upload is given up.
 CREATE TABLE uploads (uid INTEGER PRIMARY KEY AUTOINCREMENT);
+
+-- Documents that are gone, but whose texts and chunks are still to be removed.
+CREATE TABLE deleted (uid INTEGER PRIMARY KEY);
 
 CREATE TABLE documents (
     uid         INTEGER PRIMARY KEY,   -- never used again, so late work on a deleted document finds nothing
@@ -98,9 +102,9 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._local = threading.local()
         self._write_lock = threading.RLock()
         self._readers: list[sqlite3.Connection] = []
+        self._idle_readers: list[sqlite3.Connection] = []
         with self._translated():
             self._writer = self._connect()
             if self._writer.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()[0] == 0:
@@ -128,17 +132,19 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
-        """This thread's connection, inside one consistent view of the data."""
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        """A connection that nobody else uses meanwhile, inside one consistent view of the data."""
         with self._translated():
-            if connection is None:
-                connection = self._local.connection = self._connect()
+            try:
+                connection = self._idle_readers.pop()
+            except IndexError:
+                connection = self._connect()
                 self._readers.append(connection)
             connection.execute("BEGIN")
             try:
                 yield connection
             finally:
                 connection.execute("ROLLBACK")
+                self._idle_readers.append(connection)
 
     def release_space(self) -> bool:
         """Give some of the space of deleted rows back to the file system; whether there was any to give."""
@@ -163,10 +169,12 @@ class Database:
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=30)
         connection.row_factory = sqlite3.Row
-        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # counts for a new file alone, and before WAL
+        if connection.execute("PRAGMA page_count").fetchone()[0] == 0:  # on an old file this would write to it
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # before WAL, which makes the first page
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(f"PRAGMA journal_size_limit={LOG_BYTES}")
         connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA secure_delete=OFF")  # overwriting what is deleted would go through the log
         connection.execute("PRAGMA foreign_keys=ON")
         return connection
 

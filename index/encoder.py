@@ -240,7 +240,10 @@ def resolve_device(name: str) -> torch.device:
     """``auto`` is the GPU where there is one; any other name is torch's."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise CheckpointError(f"QRAG_DEVICE={name} is no device of torch. Set auto, cpu, cuda or cuda:N.") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise CheckpointError("QRAG_DEVICE asks for a GPU and torch sees none. Set QRAG_DEVICE=auto.")
     return device

@@ -79,6 +79,11 @@ class Episode:
         return self._limits.beam_width == 1
 
     @property
+    def width(self) -> int:
+        """How many states the next step embeds."""
+        return len(self._paths)
+
+    @property
     def steps(self) -> tuple[Step, ...]:
         """The selections of the best path so far, in the order they were made."""
         return self._paths[0].steps

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Annotated, Any
 
 from pydantic import (
@@ -75,10 +76,14 @@ class Condition(_Node):
         value = metadata[self.field]
         return any(self._holds(member) for member in value) if isinstance(value, list) else self._holds(value)
 
+    @cached_property
+    def _wanted(self) -> frozenset[tuple[bool, object]]:
+        return frozenset(map(_typed, self.is_in or ()))
+
     def _holds(self, value: object) -> bool:
         if "equals" in self.model_fields_set and not _same(value, self.equals):
             return False
-        if self.is_in is not None and not any(_same(value, wanted) for wanted in self.is_in):
+        if self.is_in is not None and (isinstance(value, dict | list) or _typed(value) not in self._wanted):
             return False
         return all(
             _comparable(value, bound) and compare(value, bound)
@@ -132,6 +137,11 @@ Filter = Annotated[
     | Annotated[Not, Tag("not")],
     Discriminator(_kind),
 ]
+
+
+def _typed(value: object) -> tuple[bool, object]:
+    """Tells true from 1, which Python takes for the same."""
+    return isinstance(value, bool), value
 
 
 def _same(value: object, wanted: object) -> bool:

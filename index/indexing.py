@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from index.chunking import Tokenizer, chunk_document
+from index.chunking import Chunk, Tokenizer, chunk_document
 from index.encoder import Embeddings, TokenIds
 from index.errors import DiskFull
 from index.positions import IntArray
@@ -92,30 +92,41 @@ class Indexer:
             if not texts:
                 continue
             try:
-                vectors = self._embed(self._encoder.action_inputs([text.text for text in texts]))
+                self._embed_into(current, texts)
             except CancelledError:  # shutting down: keep what is done
                 current.finished -= {text.uid for text in texts}
                 break
-            except Exception as error:
-                self._fail(current, {text.uid for text in texts}, error)
-                continue
-            current.vectors.append(vectors)
-            current.rows.extend((text.uid, text.number) for text in texts)
-            for uid, number in {text.uid: text.number for text in texts}.items():
-                self._store.set_progress(uid, (number + 1) / current.totals[uid])
+            except Exception:
+                log.warning("embedding failed, trying each document by itself", exc_info=True)
+                for uid, own in groupby(texts, key=lambda text: text.uid):
+                    try:
+                        self._embed_into(current, list(own))
+                    except CancelledError:
+                        current.finished -= {text.uid for text in texts}
+                    except Exception as error:
+                        self._fail(current, {uid}, error)
         if not current.totals:
             return False
         self._save(current)
         return True
 
+    def _embed_into(self, current: _Round, texts: Sequence[_Text]) -> None:
+        current.vectors.append(self._embed(self._encoder.action_inputs([text.text for text in texts])))
+        current.rows.extend((text.uid, text.number) for text in texts)
+        for uid, number in {text.uid: text.number for text in texts}.items():
+            self._store.set_progress(uid, (number + 1) / current.totals[uid])
+
     def _texts(self, current: _Round) -> Iterator[_Text]:
         """The chunks of this round, and in ``current`` the documents that end with them."""
         left = SEGMENT_ROWS
         for document in self._waiting():
-            if left <= 0 or self._stopping.is_set():
-                return
+            is_long = document.characters > LONG_DOCUMENT_CHARACTERS
+            if left <= 0 or self._stopping.is_set() or (is_long and current.totals):
+                return  # short documents become searchable before the next part of a long one is begun
             try:
                 total, number = self._prepare(document)
+            except CancelledError:
+                return  # shutting down
             except DiskFull:
                 raise
             except Exception as error:
@@ -161,9 +172,15 @@ class Indexer:
         text = "".join(self._store.text_blocks(document.uid))
         limit = document.chunking.token_limit(self._encoder.chunk_limit)
         chunks = chunk_document(text, document.chunking.mode, limit, self._encoder.chunk_tokenizer)
-        table: IntArray = np.fromiter(chunks, dtype=np.dtype((np.int64, 3)))
+        table: IntArray = np.fromiter(self._until_stopped(chunks), dtype=np.dtype((np.int64, 3)))
         self._store.save_chunks(document.uid, table)
         return len(table), 0
+
+    def _until_stopped(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+        for chunk in chunks:
+            if self._stopping.is_set():
+                raise CancelledError
+            yield chunk
 
     def _save(self, current: _Round) -> None:
         rows = current.rows

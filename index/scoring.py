@@ -23,7 +23,7 @@ Which part scores what, and why:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -44,6 +44,9 @@ LONG_DOCUMENT = 2048
 
 ROW_BLOCK = 4096
 """Rows scored at once row by row: the block and its table of rotated states stay in the cache."""
+
+SMALL_PART = 256
+"""Rows below which neighbouring parts are copied together before they are scored."""
 
 DEVICE_ROW_BLOCK = 131_072
 """The same on a GPU: large enough to fill it, small enough to need little memory beside the matrix."""
@@ -134,7 +137,7 @@ def q_values(state: Float32Array, scope: Scope, selected: Sequence[int], functio
     """
     products = np.zeros(scope.size, dtype=np.float32)
     if function.positions.mode == "none":
-        for part in scope.parts:
+        for part in _joined(scope.parts):
             products[part.start : part.start + len(part.matrix)] = _products(part.matrix, state)
     else:
         _score_rotated(state, scope, selected, function, products)
@@ -245,7 +248,7 @@ def _score_rows(
     function: QFunction,
     out: Float32Array,
 ) -> None:
-    for piece in scope.pieces(start, start + len(levels)):
+    for piece in _joined(scope.pieces(start, start + len(levels))):
         block = ROW_BLOCK if isinstance(piece.matrix, np.ndarray) else DEVICE_ROW_BLOCK
         for low in range(0, len(piece.matrix), block):
             rows = piece.matrix[low : low + block]
@@ -253,6 +256,28 @@ def _score_rows(
             distinct, row_level = np.unique(levels[at : at + len(rows)], return_inverse=True)
             table = _rotated(state, distinct, function.positions).astype(np.float32)
             out[start + at : start + at + len(rows)] = _row_products(rows, table, row_level)
+
+
+def _joined(parts: Iterable[Part]) -> Iterator[Part]:
+    """The parts, small neighbours copied together: a filter may leave single rows, too few to pay for a call."""
+    small: list[Part] = []
+    for part in parts:
+        fits = len(part.matrix) < SMALL_PART and len(small) < SMALL_PART
+        if small and not (fits and type(part.matrix) is type(small[0].matrix)):
+            yield _join(small)
+            small = []
+        if len(part.matrix) < SMALL_PART:
+            small.append(part)
+        else:
+            yield part
+    if small:
+        yield _join(small)
+
+
+def _join(parts: Sequence[Part]) -> Part:
+    arrays = [part.matrix for part in parts if isinstance(part.matrix, np.ndarray)]
+    tensors = [part.matrix for part in parts if isinstance(part.matrix, torch.Tensor)]
+    return Part(parts[0].start, np.concatenate(arrays) if arrays else torch.cat(tensors))
 
 
 def _products(matrix: Matrix, query: Float32Array) -> Float32Array:

@@ -25,11 +25,12 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -41,6 +42,7 @@ from index.positions import IntArray
 from index.scoring import Float32Array, Matrix
 from index.vectors import open_segment, write_segment
 
+T = TypeVar("T")
 Status = Literal["queued", "indexing", "ready", "failed"]
 
 RESERVE_BYTES = 4 << 20
@@ -108,6 +110,8 @@ class Store:
         self.device = device
         self.version = 0
         """Grows whenever what is searchable changes."""
+        self.news = 0
+        """Grows whenever anything changes."""
         self.matrices: dict[int, Matrix] = {}
         self.stalled: str | None = None
         """Why nothing can be indexed for the time being; shown with every document that waits."""
@@ -127,7 +131,7 @@ class Store:
         for row in rows:
             self.matrices[row["segment"]] = self.open_matrix(row["segment"], row["rows"], row["bytes"])
         self._sweep()
-        self._keep_reserve()
+        self.keep_reserve()
 
     def close(self) -> None:
         """Close the files and let another process open the directory."""
@@ -227,7 +231,8 @@ class Store:
         """Number, range and text of a document's chunks from number ``first`` on."""
         with self.database.read() as connection:
             rows = connection.execute(
-                "SELECT number, start, end, tokens FROM chunks WHERE uid = ? AND number >= ? ORDER BY number LIMIT ?",
+                "SELECT number, start, end, c.tokens FROM chunks c JOIN documents USING (uid) "
+                "WHERE uid = ? AND number >= ? ORDER BY number LIMIT ?",
                 (uid, first, limit),
             ).fetchall()
             if not rows:
@@ -271,8 +276,7 @@ class Store:
         ``pieces`` say whose they are: ``(uid, first_chunk, first_row, rows)``. Documents deleted meanwhile
         are passed over.
         """
-        with self.database.write() as connection:
-            segment = self.insert_segment(connection, vectors)
+        with self.new_segment(vectors) as (connection, segment):
             connection.executemany(
                 "INSERT INTO pieces SELECT uid, ?, ?, ?, ? FROM documents WHERE uid = ?",
                 [(first_chunk, segment, first_row, rows, uid) for uid, first_chunk, first_row, rows in pieces],
@@ -282,11 +286,24 @@ class Store:
                 _update_status(connection, uid, "ready")
         for uid in ready:  # only now: until the commit others still see it indexing
             self._progress.pop(uid, None)
-        self.announce()
+        self.announce(searchable=bool(ready))
         return segment
 
-    def insert_segment(self, connection: sqlite3.Connection, vectors: Float32Array) -> int:
-        """Write a segment's file and its row; it counts once the transaction is committed."""
+    @contextmanager
+    def new_segment(self, vectors: Float32Array) -> Iterator[tuple[sqlite3.Connection, int]]:
+        """A transaction with a new segment in it; if it fails, nothing of the segment is left."""
+        segment: int | None = None
+        try:
+            with self.database.write() as connection:
+                segment = self._insert_segment(connection, vectors)
+                yield connection, segment
+        except BaseException:
+            if segment is not None:
+                self.matrices.pop(segment, None)
+                self.segment_path(segment).unlink(missing_ok=True)
+            raise
+
+    def _insert_segment(self, connection: sqlite3.Connection, vectors: Float32Array) -> int:
         segment: int = (
             connection.execute(
                 "INSERT INTO segments (rows, bytes, max_norm) VALUES (?, 0, ?)",
@@ -304,7 +321,7 @@ class Store:
         with self.database.write() as connection:
             for uid in uids:
                 _update_status(connection, uid, "ready")
-        self.announce()
+        self.announce(searchable=True)
 
     def fail_documents(self, uids: Iterable[int], reason: str) -> None:
         """Mark documents ``failed``; the reason is shown to the user."""
@@ -323,19 +340,23 @@ class Store:
         self.stalls += 1
         self.announce()
 
-    def announce(self) -> None:
-        """Tell whoever waits that documents came, went or changed their status."""
+    def announce(self, *, searchable: bool = False) -> None:
+        """Tell whoever waits that documents came, went or changed their status.
+
+        ``searchable`` says that a search would now see something else.
+        """
         with self._changed:
-            self.version += 1
+            self.news += 1
+            if searchable:
+                self.version += 1
             self._changed.notify_all()
         for listener in self.listeners:
             listener()
 
-    def wait_for_change(self, version: int, seconds: float) -> int:
-        """Wait until :attr:`version` differs from ``version``, at most ``seconds``; returns it."""
+    def wait_for_news(self, news: int, seconds: float) -> None:
+        """Wait until :attr:`news` differs from ``news``, at most ``seconds``."""
         with self._changed:
-            self._changed.wait_for(lambda: self.version != version, seconds)
-            return self.version
+            self._changed.wait_for(lambda: self.news != news, seconds)
 
     def segment_path(self, segment: int) -> Path:
         """Where a segment's file is."""
@@ -347,8 +368,41 @@ class Store:
             self.segment_path(segment), rows=rows, dimension=self.dimension, size=size, device=self.device
         )
 
-    def remove_unused_segments(self) -> None:
-        """Drop the segments in which no document has a row any more."""
+    def remove_deleted(self) -> bool:
+        """Remove what deleted documents have left behind, in small transactions; whether there was anything.
+
+        Deleting itself only has to say that the documents are gone: removing millions of rows at once
+        would keep others from writing, and need much space for the log when there may be none.
+        """
+        with self.database.read() as connection:
+            uids = [row["uid"] for row in connection.execute("SELECT uid FROM deleted ORDER BY uid")]
+            unused = connection.execute(
+                "SELECT 1 FROM segments WHERE segment NOT IN (SELECT segment FROM pieces) LIMIT 1"
+            ).fetchone()
+        if unused:
+            self._on_the_reserve(self._remove_unused_segments)
+        for uid in uids:
+            while self._on_the_reserve(partial(self._remove_rows, uid)):
+                self.database.merge_log()
+            self._progress.pop(uid, None)
+        return bool(uids or unused)
+
+    def _remove_rows(self, uid: int) -> bool:
+        """Remove some rows of a deleted document; whether there may be more."""
+        with self.database.write() as connection:
+            removed = sum(
+                connection.execute(
+                    f"DELETE FROM {table} WHERE uid = ?1 AND {key} IN "
+                    f"(SELECT {key} FROM {table} WHERE uid = ?1 ORDER BY {key} LIMIT {limit})",
+                    (uid,),
+                ).rowcount
+                for table, key, limit in (("texts", "start", 256), ("chunks", "number", 20_000))
+            )
+            if not removed:
+                connection.execute("DELETE FROM deleted WHERE uid = ?", (uid,))
+        return removed > 0
+
+    def _remove_unused_segments(self) -> None:
         with self.database.write() as connection:
             unused = [
                 row[0]
@@ -363,22 +417,27 @@ class Store:
 
     def _delete(self, choose: Callable[[sqlite3.Connection], list[int]]) -> None:
         """Delete the documents whose ``uid``s are chosen inside the transaction, on a full disk too."""
-        try:
+
+        def remove() -> None:
             with self.database.write() as connection:
                 delete(connection, choose(connection))
+
+        self._on_the_reserve(remove)
+        self.stalled = None  # there will be space: indexing may try again
+        self.announce(searchable=True)
+
+    def _on_the_reserve(self, remove: Callable[[], T]) -> T:
+        """Do something that frees space; it first writes a log, and on a full disk the reserve makes room for that."""
+        try:
+            return remove()
         except DiskFull:
-            # Even deleting writes a log first: that is what the reserve is for.
             self._reserve.unlink(missing_ok=True)
             self.database.merge_log()
-            with self.database.write() as connection:
-                delete(connection, choose(connection))
-        self.stalled = None  # there is space now: indexing may try again
-        self.announce()
-        self.remove_unused_segments()
-        self._keep_reserve()
+            return remove()
 
-    def _keep_reserve(self) -> None:
-        plenty = shutil.disk_usage(self.directory).free > 4 * RESERVE_BYTES
+    def keep_reserve(self) -> None:
+        """Take the space kept for deleting on a full disk, if it is not taken and there is plenty."""
+        plenty = shutil.disk_usage(self.directory).free > 2 * RESERVE_BYTES
         if plenty and not self._reserve.exists():
             with suppress(OSError), self._reserve.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
@@ -435,9 +494,11 @@ class Store:
             connection.execute("DELETE FROM uploads")
         known = {self.segment_path(segment) for segment in self.matrices}
         for path in [*self.segments_directory.iterdir(), *self.incoming_directory.iterdir()]:
-            if path not in known:
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path not in known:
                 path.unlink()
-        self.remove_unused_segments()
+        self.remove_deleted()
 
 
 def lock_directory(directory: Path) -> IO[str]:
@@ -485,9 +546,13 @@ def _update_status(connection: sqlite3.Connection, uid: int, status: Status, err
 
 
 def delete(connection: sqlite3.Connection, uids: Sequence[int]) -> None:
-    """Remove documents with all that belongs to them; their segments may become unused."""
-    for table in ("pieces", "chunks", "texts", "documents"):
-        connection.executemany(f"DELETE FROM {table} WHERE uid = ?", [(uid,) for uid in uids])
+    """Remove documents; :meth:`Store.remove_deleted` removes what belongs to them."""
+    for statement in (
+        "DELETE FROM pieces WHERE uid = ?",
+        "DELETE FROM documents WHERE uid = ?",
+        "INSERT INTO deleted VALUES (?)",
+    ):
+        connection.executemany(statement, [(uid,) for uid in uids])
 
 
 def _text(connection: sqlite3.Connection, uid: int, start: int, end: int) -> str:

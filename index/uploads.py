@@ -58,7 +58,12 @@ class Upload:
         self._pending_characters += len(text)
         if self._pending_characters >= 16 * TEXT_BLOCK:
             with self._database.write() as connection:
-                self._store(connection, whole_blocks_only=True)
+                uid, stored = self._store(connection, whole_blocks_only=True)
+            # Noted only now: had the transaction been rolled back, the uid would be given to another upload.
+            self._uid = uid
+            self._stored_characters += stored
+            rest = "".join(self._pending)[stored:]
+            self._pending, self._pending_characters = [rest], len(rest)
 
     @property
     def characters(self) -> int:
@@ -72,7 +77,7 @@ class Upload:
 
     def finish(self, connection: sqlite3.Connection) -> int:
         """Store the rest inside the publishing transaction; returns the document's ``uid``."""
-        uid = self._store(connection, whole_blocks_only=False)
+        uid, _ = self._store(connection, whole_blocks_only=False)
         connection.execute("DELETE FROM uploads WHERE uid = ?", (uid,))
         return uid
 
@@ -84,21 +89,21 @@ class Upload:
                 if connection.execute("DELETE FROM uploads WHERE uid = ?", (self._uid,)).rowcount:
                     connection.execute("DELETE FROM texts WHERE uid = ?", (self._uid,))
 
-    def _store(self, connection: sqlite3.Connection, *, whole_blocks_only: bool) -> int:
-        if self._uid is None:
-            self._uid = connection.execute("INSERT INTO uploads DEFAULT VALUES").lastrowid or 0
+    def _store(self, connection: sqlite3.Connection, *, whole_blocks_only: bool) -> tuple[int, int]:
+        """Write what is pending; returns the ``uid`` and the number of characters. Changes nothing here."""
+        uid = self._uid
+        if uid is None:
+            uid = connection.execute("INSERT INTO uploads DEFAULT VALUES").lastrowid or 0
         text = "".join(self._pending)
         stop = len(text) - len(text) % TEXT_BLOCK if whole_blocks_only else len(text)
         connection.executemany(
             "INSERT INTO texts VALUES (?, ?, ?)",
             (
-                (self._uid, self._stored_characters + at, text[at : min(at + TEXT_BLOCK, stop)])
+                (uid, self._stored_characters + at, text[at : min(at + TEXT_BLOCK, stop)])
                 for at in range(0, stop, TEXT_BLOCK)
             ),
         )
-        self._stored_characters += stop
-        self._pending, self._pending_characters = [text[stop:]], len(text) - stop
-        return self._uid
+        return uid, stop
 
 
 def publish(
@@ -126,8 +131,7 @@ def publish(
     finally:
         for upload, _ in uploads:
             upload.discard()
-    store.announce()
-    store.remove_unused_segments()
+    store.announce(searchable=replace)
     return published
 
 

@@ -6,6 +6,7 @@ import argparse
 import logging
 import signal
 import sys
+from contextlib import suppress
 
 import uvicorn
 from pydantic import ValidationError
@@ -52,7 +53,8 @@ def _serve(settings: Settings) -> None:
     # uvicorn drains on SIGTERM and then raises it once more: a stop that was asked for is a success.
     signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(0))
     server = uvicorn.Server(config)
-    server.run()
+    with suppress(KeyboardInterrupt):  # Ctrl-C is drained like SIGTERM
+        server.run()
     if not server.started:
         sys.exit(1)
 

@@ -1,9 +1,9 @@
 """The engine: one thread owns the model and runs the episodes of all requests together.
 
-At each tick the states of every running episode are embedded in one forward pass, and each episode takes
-one step. Between two ticks at most one batch of chunks is embedded for indexing, so neither
-retrieval nor indexing can starve the other. An episode whose client has gone is dropped at the next
-tick.
+At each tick the states of the running episodes are embedded in one forward pass, and each episode takes one
+step; where there are too many for one pass they take turns. Between two ticks at most one batch of chunks is
+embedded for indexing, so neither retrieval nor indexing can starve the other. An episode whose client has
+gone is dropped at the next tick.
 """
 
 from __future__ import annotations
@@ -25,6 +25,12 @@ from index.scoring import Float32Array
 from service.errors import Overloaded
 
 log = logging.getLogger(__name__)
+
+
+CPU_TICK_STATES = 32
+"""Most states embedded in one tick on a CPU, some seconds at worst: the others' turn comes after it."""
+
+GPU_TICK_STATES = 1024
 
 
 @dataclass
@@ -91,6 +97,7 @@ class Engine:
         """Episodes dropped because their client had gone."""
         self._max_running = max_running
         self._max_waiting = max_waiting
+        self._tick_states = GPU_TICK_STATES if encoder.device.type == "cuda" else CPU_TICK_STATES
         self._running: list[Run] = []
         self._waiting: deque[Run] = deque()
         self._jobs: deque[tuple[Sequence[TokenIds], Future[Embeddings]]] = deque()
@@ -170,10 +177,22 @@ class Engine:
                 self._admit()
                 job = self._jobs.popleft() if self._jobs else None
             if self._running:
-                self._tick(self._running)
-                self._running = [run for run in self._running if run.episode.stopped_by is None and not run.failed]
+                turn = self._next_turn()
+                self._tick(turn)
+                waiting_for_theirs = self._running[len(turn) :]
+                unfinished = [run for run in turn if run.episode.stopped_by is None and not run.failed]
+                self._running = waiting_for_theirs + unfinished
             if job is not None:
                 self._do(*job)
+
+    def _next_turn(self) -> list[Run]:
+        """The first of the running episodes, as many as one forward pass should hold."""
+        states = 0
+        for count, run in enumerate(self._running):
+            states += run.episode.width
+            if count and states > self._tick_states:
+                return self._running[:count]
+        return self._running[:]
 
     def _admit(self) -> None:
         still_wanted = [run for run in self._running if not run.cancelled]

@@ -13,8 +13,8 @@ from service.metrics import Metrics
 from service.problems import problem_response
 from service.settings import Settings
 
-OPEN_PATHS = {"/healthz", "/readyz"}
-"""Answer without a key: probes have none."""
+OPEN_PATHS = {"/healthz", "/readyz", "/openapi.json", "/docs"}
+"""Answer without a key: probes and browsers have none."""
 
 UPLOAD_PATH = "/documents"
 OTHER_BODY_BYTES = 1 << 20
@@ -53,6 +53,9 @@ class Gate:
                 raise
             error = Overloaded("The service is shutting down. Try again shortly.", retry_after=5)
             await problem_response(error)(scope, receive, noting_send)
+        except Exception:
+            status = 500  # what the framework answers further out
+            raise
         finally:
             route = scope.get("route")
             self._metrics.request(scope["method"], getattr(route, "path", "other"), status, time.perf_counter() - began)

@@ -6,8 +6,10 @@ and read by a worker process (:mod:`service.parsing`), whose output is streamed 
 
 from __future__ import annotations
 
+import asyncio
 import codecs
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from email.message import Message
@@ -23,13 +25,16 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from index.uploads import Description, Upload
-from service.errors import InvalidEncoding, InvalidJson, InvalidRequest, UnsupportedMediaType
+from service.dependencies import client_gone
+from service.errors import InvalidEncoding, InvalidJson, InvalidRequest, Overloaded, UnsupportedMediaType
 from service.parsing import MediaType, ParseLimits, extract_text, media_type_of
 from service.schemas import CollectionName, DocumentFields, DocumentId, DocumentIn, DocumentsIn, Title
 from service.services import Services
 
 _READERS = CapacityLimiter(2)
 """Files read at the same time; each may take a core and ``parse_memory_bytes``."""
+
+MAX_WAITING_FILES = 16
 
 BLOCK = 1 << 20
 """Bytes read from a file at once."""
@@ -88,7 +93,7 @@ async def receive(request: Request, services: Services, parameters: UploadParame
                 async for block in request.stream():
                     await to_thread.run_sync(spool.write, block)
                 spool.flush()
-                await _store_file(Path(spool.name), media_type, charset, upload, services)
+                await _store_file(request, Path(spool.name), media_type, charset, upload, services)
         return uploads, False
     except BaseException:
         for upload, _ in uploads:
@@ -103,26 +108,28 @@ async def _receive_json(request: Request, services: Services, parameters: Upload
     body = bytearray()
     async for block in request.stream():
         body += block
-    try:
-        data: Any = await to_thread.run_sync(partial(from_json, body, allow_inf_nan=False))
-    except ValueError as error:
-        raise InvalidJson(f"The body is not valid JSON: {error}. Send JSON in UTF-8.") from None
-    body.clear()
-    many = isinstance(data, dict) and "documents" in data
-    documents = (
-        DocumentsIn.model_validate(data, strict=True).documents
-        if many
-        else [DocumentIn.model_validate(data, strict=True)]
-    )
     limit = services.settings.max_documents_per_request
-    if len(documents) > limit:
-        raise InvalidRequest(f"A request may hold at most {limit} documents; this one has {len(documents)}.")
-    del data
+    documents, many = await to_thread.run_sync(_parse_documents, body, limit)
     for document in documents:
         upload = Upload(services.store.database)
         uploads.append((upload, _describe(document)))
         await to_thread.run_sync(upload.write, document.text)
     return many
+
+
+def _parse_documents(body: bytearray, limit: int) -> tuple[list[DocumentIn], bool]:
+    """The documents of a JSON body, which is used up, and whether it is a list of them."""
+    try:
+        data: Any = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidJson(f"The body is not valid JSON: {error}. Send JSON in UTF-8.") from None
+    body.clear()
+    if not (isinstance(data, dict) and "documents" in data):
+        return [DocumentIn.model_validate(data, strict=True)], False
+    # Before the documents are validated: millions of invalid ones would make as many error messages.
+    if isinstance(data["documents"], list) and len(data["documents"]) > limit:
+        raise InvalidRequest(f"A request may hold at most {limit} documents; this one has {len(data['documents'])}.")
+    return DocumentsIn.model_validate(data, strict=True).documents, True
 
 
 async def _receive_form(request: Request, services: Services, parameters: UploadParameters, uploads: Uploads) -> bool:
@@ -152,11 +159,11 @@ async def _store_form(request: Request, services: Services, parameters: UploadPa
             title = {"title": file.filename} if file.filename and not fields.get("title") else {}
             upload = Upload(services.store.database)
             uploads.append((upload, _description({**fields, **title})))
-            await _store_part(file, upload, services)
+            await _store_part(request, file, upload, services)
         return len(files) > 1
 
 
-async def _store_part(file: UploadFile, upload: Upload, services: Services) -> None:
+async def _store_part(request: Request, file: UploadFile, upload: Upload, services: Services) -> None:
     media_type = media_type_of(file.content_type, file.filename)
     charset = _charset(file.content_type)
     if media_type is MediaType.PLAIN_TEXT:
@@ -166,7 +173,7 @@ async def _store_part(file: UploadFile, upload: Upload, services: Services) -> N
         async for block in _blocks(file):
             await to_thread.run_sync(spool.write, block)
         spool.flush()
-        await _store_file(Path(spool.name), media_type, charset, upload, services)
+        await _store_file(request, Path(spool.name), media_type, charset, upload, services)
 
 
 async def _blocks(file: UploadFile) -> AsyncIterator[bytes]:
@@ -198,16 +205,30 @@ def _decode_into(
 
 
 async def _store_file(
-    source: Path, media_type: MediaType, charset: str | None, upload: Upload, services: Services
+    request: Request, source: Path, media_type: MediaType, charset: str | None, upload: Upload, services: Services
 ) -> None:
     encoding = _encoding(charset) if charset is not None else None
     limits = ParseLimits(services.settings.parse_seconds, services.settings.parse_memory_bytes)
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder, "text")
-        await to_thread.run_sync(
-            lambda: extract_text(source, target, media_type, encoding=encoding, limits=limits), limiter=_READERS
-        )
-        await to_thread.run_sync(_copy_text, target, upload)
+    if _READERS.statistics().tasks_waiting >= MAX_WAITING_FILES:
+        raise Overloaded("Many files are waiting to be read. Try again in half a minute.", retry_after=30)
+    abandoned = threading.Event()
+    watcher = asyncio.create_task(_note_when_gone(request, abandoned))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            target = Path(folder, "text")
+            read = partial(
+                extract_text, source, target, media_type, encoding=encoding, limits=limits, abandoned=abandoned
+            )
+            await to_thread.run_sync(read, limiter=_READERS, abandon_on_cancel=True)
+            await to_thread.run_sync(_copy_text, target, upload)
+    finally:
+        watcher.cancel()
+        abandoned.set()
+
+
+async def _note_when_gone(request: Request, abandoned: threading.Event) -> None:
+    await client_gone(request)
+    abandoned.set()
 
 
 def _copy_text(source: Path, upload: Upload) -> None:
@@ -226,7 +247,7 @@ def _charset(content_type: str | None) -> str | None:
 def _encoding(charset: str | None) -> str:
     if charset is None:
         return "utf-8"
-    with suppress(LookupError):
+    with suppress(LookupError, ValueError):
         name = codecs.lookup(charset).name
         if name in ENCODINGS:
             return name

@@ -54,19 +54,23 @@ class IndexingWorker:
 
     def _loop(self) -> None:
         while not self._stopping.is_set():
-            version = self._store.version
+            store = self._store
+            news = store.news
             try:
-                if self._store.stalled and not self._store.database.release_space() and self._no_space():
-                    self._store.wait_for_change(version, PAUSE_SECONDS)
-                    self._store.stall(STALLED)
+                freed = store.remove_deleted() or store.database.release_space()
+                if store.stalled and not freed and self._no_space():
+                    store.wait_for_news(news, PAUSE_SECONDS)
+                    store.stall(STALLED)
                     continue
-                worked = self._indexer.work() or compact(self._store) or self._store.database.release_space()
-                self._store.stalled = None
+                worked = self._indexer.work() or compact(store) or freed
+                store.stalled = None
                 if not worked:
-                    self._store.wait_for_change(version, IDLE_SECONDS)
+                    store.keep_reserve()
+                    store.wait_for_news(news, IDLE_SECONDS)
             except DiskFull as error:
                 log.error("indexing waits: %s", error)
-                self._store.stall(STALLED)
+                store.stall(STALLED)
+                store.wait_for_news(store.news, PAUSE_SECONDS)
             except Exception:
                 log.exception("indexing round failed")
                 self._stopping.wait(PAUSE_SECONDS)

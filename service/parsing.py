@@ -13,6 +13,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,6 +26,7 @@ from service.errors import (
     DocumentTooComplex,
     EncryptedDocument,
     InvalidEncoding,
+    Overloaded,
     ServiceError,
     UnreadableDocument,
     UnsupportedMediaType,
@@ -40,6 +43,7 @@ FILE_FAILED: Final = 4
 _WORKER_MODULE: Final = "service.parsing_worker"
 _IMPORT_ROOT: Final = Path(__file__).resolve().parent.parent
 _LOGGED_DIAGNOSTICS_BYTES: Final = 4096
+_LOOK_EVERY_SECONDS: Final = 0.5
 
 
 class MediaType(StrEnum):
@@ -128,13 +132,20 @@ def media_type_of(content_type: str | None, filename: str | None) -> MediaType:
 
 
 def extract_text(
-    source: Path, target: Path, media_type: MediaType, *, encoding: str | None = None, limits: ParseLimits
+    source: Path,
+    target: Path,
+    media_type: MediaType,
+    *,
+    encoding: str | None = None,
+    limits: ParseLimits,
+    abandoned: threading.Event | None = None,
 ) -> None:
     """Write the text of the document in ``source`` to ``target``, as UTF-8.
 
     Blocks until a worker process has read the document; call it in a thread. ``encoding`` is the
     charset the sender declared, used for HTML and Markdown only; without one a byte order mark, then
-    HTML's ``<meta>``, then UTF-8 decides. If anything is raised, ``target`` does not exist.
+    HTML's ``<meta>``, then UTF-8 decides. If anything is raised, ``target`` does not exist. Setting
+    ``abandoned`` ends the work within half a second.
 
     Raises:
         UnreadableDocument: if the document is damaged, not of its media type, or a scan without text.
@@ -142,6 +153,7 @@ def extract_text(
         DocumentTooComplex: if reading it exceeds ``limits``, or its structure is hostile.
         InvalidEncoding: if HTML or Markdown is not valid in its encoding, or that is unknown.
         OSError: if ``source`` cannot be read, or ``target`` not written (``ENOSPC``: a full disk).
+        Overloaded: if it was abandoned.
         ServiceError: if the worker fails for a reason that is not the document's; it is logged.
         ValueError: if ``media_type`` is plain text, which needs no parser.
     """
@@ -158,7 +170,7 @@ def extract_text(
         "output_bytes": limits.output_bytes,
     }
     try:
-        status, answer, diagnostics = _run_worker(request, limits.seconds)
+        status, answer, diagnostics = _run_worker(request, limits.seconds, abandoned or threading.Event())
         if status != 0:
             _raise_failure(status, answer, diagnostics, limits)
     except BaseException:
@@ -166,7 +178,7 @@ def extract_text(
         raise
 
 
-def _run_worker(request: WorkerRequest, seconds: float) -> tuple[int, bytes, bytes]:
+def _run_worker(request: WorkerRequest, seconds: float, abandoned: threading.Event) -> tuple[int, bytes, bytes]:
     """Return the worker's exit status, standard output and standard error."""
     with subprocess.Popen(
         [sys.executable, "-m", _WORKER_MODULE],
@@ -177,7 +189,7 @@ def _run_worker(request: WorkerRequest, seconds: float) -> tuple[int, bytes, byt
         process_group=0,
     ) as worker:
         try:
-            answer, diagnostics = worker.communicate(json.dumps(request).encode(), timeout=seconds)
+            answer, diagnostics = _communicate(worker, json.dumps(request).encode(), seconds, abandoned)
         except BaseException as reason:
             with suppress(ProcessLookupError):
                 os.killpg(worker.pid, signal.SIGKILL)
@@ -185,6 +197,22 @@ def _run_worker(request: WorkerRequest, seconds: float) -> tuple[int, bytes, byt
                 raise _too_slow(seconds) from None
             raise
     return worker.returncode, answer, diagnostics
+
+
+def _communicate(
+    worker: subprocess.Popen[bytes], request: bytes, seconds: float, abandoned: threading.Event
+) -> tuple[bytes, bytes]:
+    deadline = time.monotonic() + seconds
+    unsent: bytes | None = request
+    while not abandoned.is_set():
+        left = deadline - time.monotonic()
+        try:
+            return worker.communicate(unsent, timeout=min(_LOOK_EVERY_SECONDS, max(left, 0)))
+        except subprocess.TimeoutExpired:
+            unsent = None  # a second call goes on with what the first was given
+            if left <= 0:
+                raise
+    raise Overloaded("The service is shutting down. Try again shortly.", retry_after=5)
 
 
 def _raise_failure(status: int, answer: bytes, diagnostics: bytes, limits: ParseLimits) -> Never:

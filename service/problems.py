@@ -52,7 +52,9 @@ def problem_of(error: Exception) -> tuple[Problem, dict[str, str]]:
             if retry_after is not None:
                 headers["Retry-After"] = str(retry_after)
             return _problem(status, code, title, str(error)), headers
-    if isinstance(error, RequestValidationError | ValidationError):
+    if isinstance(error, ValidationError):
+        return _validation_problem(error.errors(include_url=False, include_input=False)), headers
+    if isinstance(error, RequestValidationError):
         return _validation_problem(error.errors()), headers
     if isinstance(error, HTTPException):
         if isinstance(error.__cause__, ServiceError):

@@ -25,6 +25,7 @@ from index.store import CollectionSize, Document, Status
 MAX_STEPS = 32
 MAX_BEAM_WIDTH = 16
 MAX_FILTER_LEVELS = 64
+MAX_FILTER_VALUES = 3000
 METADATA_BYTES = 16_384
 TRACE_CANDIDATES = 10
 
@@ -222,7 +223,9 @@ class RetrieveIn(_Request):
     filter: Filter | None = Field(None, description="search only documents whose metadata matches")
     max_steps: PositiveInteger = Field(6, le=MAX_STEPS, description="most chunks to select")
     stop: Stop = Field(default=BudgetStop(rule="budget"), description="when to stop before `max_steps`")
-    beam_width: PositiveInteger = Field(1, le=MAX_BEAM_WIDTH, description="1 is greedy; more plans ahead by beam search")
+    beam_width: PositiveInteger = Field(
+        1, le=MAX_BEAM_WIDTH, description="1 is greedy; more plans ahead by beam search"
+    )
     max_context_tokens: PositiveInteger | None = Field(
         None, description="stop before `context` gets longer, in tokens of the checkpoint's tokenizer"
     )
@@ -242,7 +245,7 @@ class RetrieveIn(_Request):
     @classmethod
     def _is_shallow(cls, value: object) -> object:
         level: list[object] = [value]
-        depth = 0
+        depth = values = 0
         while level:
             level = [
                 member
@@ -251,6 +254,9 @@ class RetrieveIn(_Request):
                 for member in (node.values() if isinstance(node, dict) else node)
             ]
             depth += 1
+            values += len(level)
+            if values > MAX_FILTER_VALUES:
+                raise ValueError(f"a filter may have at most {MAX_FILTER_VALUES} names and values in all")
             if depth > MAX_FILTER_LEVELS:
                 raise ValueError(f"a filter may have at most {MAX_FILTER_LEVELS} levels of objects and lists")
         return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     parse_seconds: float = Field(120.0, gt=0, description="time for reading one PDF, DOCX, HTML or Markdown file")
     parse_memory_bytes: int = Field(1 << 30, gt=0, description="memory for the same")
     shutdown_seconds: int = Field(10, gt=0, description="how long requests may take to finish at shutdown")
-    log_level: str = Field("info", description="debug, info, warning or error")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
 
     @field_validator("api_keys", mode="before")
     @classmethod

@@ -92,7 +92,7 @@ _POSTED = DocumentOut | DocumentsOut
         200: {"model": _POSTED, "description": "The same content was there already"},
         201: {"model": _POSTED, "description": "Searchable (with `wait=true`)"},
         202: {"description": "Stored; it will be indexed, also after a restart"},
-        **responses(400, 409, 413, 415, 422, 429, 500, 507),
+        **responses(400, 409, 413, 415, 422, 429, 500, 503, 507),
     },
     openapi_extra={"requestBody": _REQUEST_BODY},
     summary="Index documents",
@@ -211,7 +211,10 @@ def get_text(
 
     def blocks() -> Iterator[bytes]:
         for at in range(start, stop, TEXT_BLOCK):
-            yield services.store.text(document.uid, at, min(at + TEXT_BLOCK, stop)).encode("utf-8")
+            text = services.store.text(document.uid, at, min(at + TEXT_BLOCK, stop))
+            if len(text) < min(TEXT_BLOCK, stop - at):
+                raise UnknownDocument("The document was deleted meanwhile.")  # breaks off: no half text looks whole
+            yield text.encode("utf-8")
 
     return StreamingResponse(blocks(), media_type="text/plain; charset=utf-8")
 

@@ -1,0 +1,107 @@
+"""Random scopes, Q-functions and selections for the property tests."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from index.positions import Positions
+from index.scoring import Part, QFunction, Scope
+
+Float32 = NDArray[np.float32]
+
+levels = st.one_of(st.sampled_from([1, 2, 18, 1024]), st.integers(1, 1024))
+modes = st.sampled_from(["relative", "relative", "absolute", "none"])
+positions = st.builds(
+    Positions,
+    mode=modes,
+    delta=st.sampled_from([10.0, 20.0, 0.0, 3.7]),
+    ell=st.sampled_from([9.0, 18.0, 1.3]),
+    levels=levels,
+    rope_base=st.sampled_from([10000.0, 10.0, 1.5]),
+)
+
+
+@st.composite
+def selections(draw: st.DrawFn, size: int) -> list[int]:
+    """Some of ``size`` candidates, often the first, the last and neighbours among them."""
+    chosen = draw(st.sets(st.integers(0, size - 1), max_size=6))
+    if draw(st.booleans()):
+        chosen.add(0)
+    if draw(st.booleans()):
+        chosen.add(size - 1)
+    if draw(st.booleans()):
+        at = draw(st.integers(0, size - 1))
+        chosen |= {at, min(at + 1, size - 1)}
+    return sorted(chosen)
+
+
+def random_vectors(count: int, dimension: int, seed: int, *, length: float | None = 1.0) -> Float32:
+    """Vectors, shape ``[count, dimension]``, of this length or of various; some repeated, some but for one bit."""
+    generator = np.random.default_rng(seed)
+    vectors = generator.standard_normal((count, dimension)).astype(np.float32)
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors *= (generator.uniform(0.1, 20, (count, 1)) if length is None else length) / norms
+    for copy, original in generator.integers(0, count, (count // 3, 2)):
+        vectors[copy] = vectors[original]
+        if generator.random() < 0.5:
+            coordinate = generator.integers(dimension)
+            vectors[copy, coordinate] = np.nextafter(vectors[copy, coordinate], np.float32(99))
+    return vectors
+
+
+def split(matrix: Float32, cuts: Sequence[int], *, on_torch: Sequence[bool] = ()) -> tuple[Part, ...]:
+    """Parts that cover the rows of a matrix; those marked ``on_torch`` are tensors."""
+    borders = [0, *cuts, len(matrix)]
+    parts = []
+    for number, (start, stop) in enumerate(itertools.pairwise(borders)):
+        rows = matrix[start:stop]
+        tensor = number < len(on_torch) and on_torch[number]
+        parts.append(Part(start, torch.from_numpy(rows.copy()) if tensor else rows))
+    return tuple(parts)
+
+
+class Case(NamedTuple):
+    """What a Q-value depends on."""
+
+    state: Float32
+    scope: Scope
+    selected: list[int]
+    function: QFunction
+    scale: float
+    """Largest magnitude that a Q-value can have."""
+
+
+@st.composite
+def scopes(draw: st.DrawFn, dimension: int, *, unit: bool, counts: st.SearchStrategy[list[int]]) -> Scope:
+    """Documents whose matrix is cut into parts at arbitrary places, each a NumPy array or a tensor."""
+    sizes = draw(counts)
+    total = sum(sizes)
+    vectors = random_vectors(total, dimension, draw(st.integers(0, 2**32 - 1)), length=1.0 if unit else None)
+    cuts = sorted(draw(st.sets(st.integers(1, total - 1), max_size=4))) if total > 1 else []
+    on_torch = draw(st.lists(st.booleans(), min_size=len(cuts) + 1, max_size=len(cuts) + 1))
+    bound = float(np.linalg.norm(vectors.astype(np.float64), axis=1).max())
+    return Scope(np.cumsum([0, *sizes]), split(vectors, cuts, on_torch=on_torch), max(bound, 1.0))
+
+
+small_documents = st.lists(st.integers(1, 12), min_size=1, max_size=6)
+
+
+@st.composite
+def cases(draw: st.DrawFn, counts: st.SearchStrategy[list[int]] = small_documents) -> Case:
+    """A state, a scope, a selection and a Q-function."""
+    dimension = 2 * draw(st.integers(1, 8))
+    unit = draw(st.booleans())
+    scope = draw(scopes(dimension, unit=unit, counts=counts))
+    state = random_vectors(1, dimension, draw(st.integers(0, 2**32 - 1)), length=1.0 if unit else None)[0]
+    w = draw(st.sampled_from([1.0, 1.5, -2.0, 0.01, 0.0]))
+    b = draw(st.sampled_from([0.0, -0.25, 3.0]))
+    function = QFunction(w, b, draw(positions))
+    scale = abs(w) * float(np.linalg.norm(state)) * scope.norm_bound + abs(b)
+    return Case(state, scope, draw(selections(scope.size)), function, scale)

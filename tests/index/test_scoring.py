@@ -1,0 +1,190 @@
+"""Exact Q: what `q_values`, `best` and `exact_q` say is what the formulas say."""
+
+from __future__ import annotations
+
+import math
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from index import scoring
+from index.positions import Positions
+from index.scoring import Part, QFunction, Scope, best, exact_q, q_values
+from index.vectors import nearest
+from tests.index import reference, strategies
+from tests.index.strategies import Case, Float32
+
+# Documents of this many chunks are scored run by run instead of row by row: both ways are drawn.
+ANY_LONG_DOCUMENT = st.sampled_from([1, 4, scoring.LONG_DOCUMENT])
+ANY_BLOCK = st.sampled_from([1, 3, scoring.ROW_BLOCK])
+
+
+def check_against_reference(case: Case, count: int) -> None:
+    state, scope, selected, function, scale = case
+    expected = reference.q_of(state, scope, selected, function)
+    values = q_values(state, scope, selected, function)
+    assert values.dtype == np.float32
+    assert np.flatnonzero(values == -np.inf).tolist() == selected
+    np.testing.assert_allclose(values, expected, rtol=0, atol=1e-5 * max(scale, 1))
+
+    found = best(values, count, state, scope, selected, function)
+    wanted = reference.ranking(expected)[:count]
+    assert [candidate.position for candidate in found] == wanted
+    np.testing.assert_allclose([candidate.q for candidate in found], expected[wanted], rtol=0, atol=1e-12 * scale)
+
+
+@settings(deadline=None, max_examples=1000)
+@given(strategies.cases(), st.integers(1, 80), ANY_LONG_DOCUMENT, ANY_BLOCK)
+def test_q_and_the_best_are_the_references(case: Case, count: int, long_document: int, block: int) -> None:
+    with (
+        patch.object(scoring, "LONG_DOCUMENT", long_document),
+        patch.object(scoring, "ROW_BLOCK", block),
+        patch.object(scoring, "DEVICE_ROW_BLOCK", block),
+    ):
+        check_against_reference(case, count)
+
+
+LONG = scoring.LONG_DOCUMENT
+LONG_AND_SHORT = st.sampled_from([[LONG], [LONG + 37], [3, LONG + 1, 5], [LONG, LONG - 1, LONG, 1]])
+
+
+@settings(deadline=None, max_examples=12)
+@given(strategies.cases(LONG_AND_SHORT), st.integers(1, 5))
+def test_long_documents_among_short_ones_are_the_references(case: Case, count: int) -> None:
+    check_against_reference(case, count)
+
+
+@settings(deadline=None)
+@given(strategies.cases(), st.data())
+def test_exact_q_at_any_positions_in_any_order(case: Case, data: st.DataObject) -> None:
+    state, scope, selected, function, scale = case
+    free = [p for p in range(scope.size) if p not in selected]
+    asked = data.draw(st.lists(st.sampled_from(free), max_size=12)) if free else []
+    expected = reference.q_of(state, scope, selected, function)[asked]
+    found = exact_q(state, scope, selected, function, np.array(asked, dtype=np.int64))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * max(scale, 1))
+
+
+@settings(deadline=None, max_examples=300)
+@given(strategies.cases(), st.sampled_from([1.0, 1e3]), st.integers(1, 4))
+def test_what_single_precision_cannot_tell_apart_is_still_in_order(case: Case, offset: float, count: int) -> None:
+    # The differences drown in b: in float32 most values are equal.
+    function = QFunction(1e-5, offset, case.function.positions)
+    values = q_values(case.state, case.scope, case.selected, function)
+    products = reference.q_of(case.state, case.scope, case.selected, QFunction(1.0, 0.0, function.positions))
+    found = best(values, count, case.state, case.scope, case.selected, function)
+    assert [candidate.position for candidate in found] == reference.ranking(1e-5 * products + offset)[:count]
+
+
+def test_values_on_either_side_of_a_rounding_border_are_in_order() -> None:
+    # Nearly equal products lie at the middle of two neighbouring floats of b: rounding tears them far apart.
+    function = QFunction(1.0, 1000.0, Positions(mode="none"))
+    middle = 17 * 2.0**-15
+    torn = 0
+    for seed in range(100):
+        generator = np.random.default_rng(seed)
+        vectors = strategies.random_vectors(1, 16, seed).repeat(64, axis=0)
+        for row, coordinate in zip(vectors, generator.integers(16, size=64), strict=True):
+            row[coordinate] = np.nextafter(row[coordinate], np.float32(99))
+        direction = strategies.random_vectors(1, 16, seed + 1000)[0].astype(np.float64)
+        state = (direction * middle / (vectors[0].astype(np.float64) @ direction)).astype(np.float32)
+        scope = Scope(np.array([0, 64]), (Part(0, vectors),), norm_bound=1.0001)
+        values = q_values(state, scope, [], function)
+        wanted = reference.ranking(reference.q_of(state, scope, [], function))[0]
+        torn += bool(values[wanted] < values.max())
+        assert [candidate.position for candidate in best(values, 1, state, scope, [], function)] == [wanted]
+    assert torn > 0
+
+
+@pytest.mark.parametrize("on_torch", [False, True])
+@pytest.mark.parametrize("long_document", [2, 100])
+def test_equal_chunks_are_taken_in_document_order(
+    long_document: int, on_torch: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "LONG_DOCUMENT", long_document)
+    vectors = strategies.random_vectors(1, 8, seed=1).repeat(20, axis=0)
+    state = vectors[0].copy()
+    vectors[[0, 1, 7]] *= -1
+    parts = strategies.split(vectors, [3, 9], on_torch=[on_torch] * 3)
+    scope = Scope(np.array([0, 5, 8, 20]), parts)
+    function = QFunction(1.0, 0.0, Positions(mode="none"))
+    found = best(q_values(state, scope, [2], function), 5, state, scope, [2], function)
+    assert [candidate.position for candidate in found] == [3, 4, 5, 6, 8]
+
+
+def test_repeated_lines_beyond_one_block_are_taken_in_document_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "ROW_BLOCK", 7)
+    vectors = strategies.random_vectors(1, 10, seed=1).repeat(100, axis=0)
+    scope = Scope(np.array([0, 100]), (Part(0, vectors),))
+    function = QFunction(1.0, 0.0, Positions(mode="none"))
+    found = best(q_values(vectors[0], scope, [], function), 50, vectors[0], scope, [], function)
+    assert [candidate.position for candidate in found] == list(range(50))
+
+
+def test_nothing_is_left_when_all_is_selected() -> None:
+    vectors = strategies.random_vectors(3, 4, seed=0)
+    scope = Scope(np.array([0, 2, 3]), (Part(0, vectors),))
+    function = QFunction(1.0, 0.0, Positions())
+    values = q_values(vectors[0], scope, [0, 1, 2], function)
+    assert values.tolist() == [-math.inf] * 3
+    assert best(values, 4, vectors[0], scope, [0, 1, 2], function) == []
+
+
+def test_an_empty_scope_has_no_candidates() -> None:
+    scope = Scope(np.array([0]), ())
+    state = strategies.random_vectors(1, 4, seed=0)[0]
+    for mode in ("relative", "absolute", "none"):
+        function = QFunction(1.0, 0.0, Positions.model_validate({"mode": mode}))
+        values = q_values(state, scope, [], function)
+        assert values.shape == (0,)
+        assert best(values, 1, state, scope, [], function) == []
+
+
+@settings(deadline=None)
+@given(strategies.cases(), st.data())
+def test_a_scope_finds_documents_and_rows(case: Case, data: st.DataObject) -> None:
+    scope = case.scope
+    document_of = [d for d, count in enumerate(np.diff(scope.offsets)) for _ in range(count)]
+    assert [scope.document_of(p) for p in range(scope.size)] == document_of
+    asked = data.draw(st.lists(st.integers(0, scope.size - 1), min_size=1))
+    everything = np.concatenate([np.asarray(part.matrix) for part in scope.parts])
+    np.testing.assert_array_equal(scope.rows(np.array(asked)), everything[asked])
+
+
+@settings(deadline=None)
+@given(strategies.cases(), st.data())
+def test_pieces_are_the_rows_of_a_stretch(case: Case, data: st.DataObject) -> None:
+    scope = case.scope
+    start = data.draw(st.integers(0, scope.size - 1))
+    stop = data.draw(st.integers(start + 1, scope.size))
+    pieces = list(scope.pieces(start, stop))
+    assert [p for piece in pieces for p in range(piece.start, piece.start + len(piece.matrix))] == list(
+        range(start, stop)
+    )
+    rows = np.concatenate([np.asarray(piece.matrix) for piece in pieces])
+    np.testing.assert_array_equal(rows, scope.rows(np.arange(start, stop)))
+
+
+@settings(deadline=None)
+@given(strategies.cases(), st.integers(1, 30))
+def test_nearest_is_plain_top_k(case: Case, count: int) -> None:
+    matrix = np.concatenate([np.asarray(part.matrix) for part in case.scope.parts]).astype(np.float64)
+    products = matrix @ case.state.astype(np.float64)
+    found = nearest(case.state, case.scope, count)
+    assert len(found) == min(count, case.scope.size)
+    positions = [candidate.position for candidate in found]
+    assert len(set(positions)) == len(positions)
+    tolerance = 1e-6 * max(float(np.linalg.norm(case.state)) * case.scope.norm_bound, 1)
+    np.testing.assert_allclose(products[positions], np.sort(products)[::-1][:count], rtol=0, atol=tolerance)
+    np.testing.assert_allclose([candidate.q for candidate in found], products[positions], rtol=0, atol=tolerance)
+
+
+def test_nearest_spans_arrays_and_tensors() -> None:
+    matrix: Float32 = np.eye(6, dtype=np.float32)
+    scope = Scope(np.array([0, 6]), (Part(0, matrix[:2]), Part(2, torch.from_numpy(matrix[2:5])), Part(5, matrix[5:])))
+    query = np.array([0.1, 0.5, 0.2, 0.6, 0.3, 0.4], dtype=np.float32)
+    assert [candidate.position for candidate in nearest(query, scope, 4)] == [3, 1, 5, 4]

@@ -1,0 +1,203 @@
+"""The OpenAPI document: valid, complete, and true of the running service."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jsonschema_rs
+import pytest
+import schemathesis
+
+from tests.service.helpers import JSON, Json, add, ask, problem, stream
+
+METHODS = {"get", "post", "delete"}
+
+SCHEMATHESIS = """
+seed = 20260101
+workers = 1
+
+[generation]
+max-examples = 20
+no-shrink = true
+
+# Whether an upload is acceptable is more than a schema can say: a PDF has to be one, a text has to be in its
+# charset, `metadata` and `chunking` are JSON inside a string, and fields in the query go with raw bodies only.
+[[operations]]
+include-name = "POST /documents"
+checks.positive_data_acceptance.enabled = false
+"""
+
+
+@pytest.fixture
+def client(shared_client: httpx.Client) -> httpx.Client:
+    return shared_client
+
+
+@pytest.fixture(scope="module")
+def document(shared_client: httpx.Client) -> Json:
+    answer = shared_client.get("/openapi.json")
+    assert answer.status_code == 200
+    content: Json = answer.json()
+    return content
+
+
+def operations(document: Json) -> Iterator[tuple[str, Json]]:
+    for path, item in document["paths"].items():
+        assert set(item) <= METHODS
+        for method, operation in item.items():
+            yield f"{method.upper()} {path}", operation
+
+
+def validator(document: Json, schema: Json) -> jsonschema_rs.Draft202012Validator:
+    return jsonschema_rs.Draft202012Validator({**schema, "components": document["components"]})
+
+
+def test_document_is_valid_openapi(document: Json) -> None:
+    assert document["openapi"].startswith("3.1.")
+    schemathesis.openapi.from_dict(document).validate()
+
+
+def test_validation_would_notice_an_invalid_document(document: Json) -> None:
+    with pytest.raises(Exception, match="info"):
+        schemathesis.openapi.from_dict({**document, "info": {}}).validate()
+
+
+def test_every_route_of_the_contract_is_described(document: Json) -> None:
+    assert {name for name, _ in operations(document)} == {
+        "POST /documents",
+        "GET /documents",
+        "GET /documents/{id}",
+        "DELETE /documents/{id}",
+        "GET /documents/{id}/chunks",
+        "GET /documents/{id}/text",
+        "POST /documents/{id}/retry",
+        "GET /collections",
+        "DELETE /collections/{name}",
+        "POST /retrieve",
+        "GET /healthz",
+        "GET /readyz",
+        "GET /metrics",
+        "GET /model",
+    }
+
+
+def test_every_schema_is_closed_in_itself(document: Json) -> None:
+    schemas = document["components"]["schemas"]
+    used = set(re.findall(r'#/components/schemas/(\w+)"', jsonable(document)))
+    assert used <= set(schemas)
+    for schema in schemas.values():
+        validator(document, schema)  # raises if it is no JSON Schema, or refers to nowhere
+    for name in ("DocumentIn", "DocumentsIn", "RetrieveIn", "Condition", "Chunking", "ThresholdStop"):
+        assert schemas[name]["additionalProperties"] is False
+
+
+def jsonable(document: Json) -> str:
+    return httpx.Request("POST", "http://x", json=document).content.decode()
+
+
+def test_every_operation_has_words_for_people(document: Json) -> None:
+    identifiers = []
+    for name, operation in operations(document):
+        assert operation["summary"], name
+        assert operation["description"], name
+        assert operation["tags"], name
+        identifiers.append(operation["operationId"])
+    assert len(identifiers) == len(set(identifiers)) == 14
+
+
+def test_every_request_body_has_examples_and_they_are_accepted(document: Json, client: httpx.Client) -> None:
+    bodies = {name: operation["requestBody"] for name, operation in operations(document) if "requestBody" in operation}
+    assert set(bodies) == {"POST /documents", "POST /retrieve"}
+    for name, body in bodies.items():
+        for media_type, content in body["content"].items():
+            schema = validator(document, content.get("schema", {}))
+            examples = [each["value"] for each in content.get("examples", {}).values()]
+            examples += [content["example"]] if "example" in content else []
+            if media_type == "application/json":
+                referred = re.findall(r"schemas/(\w+)", jsonable(content["schema"]))
+                examples += [
+                    e for each in referred for e in document["components"]["schemas"][each].get("examples", [])
+                ]
+                assert len(examples) >= 2
+            for example in examples:
+                schema.validate(example)
+                path = name.removeprefix("POST ")
+                if media_type == "application/json":
+                    answer = client.post(path, json=example, params={"replace": True} if path == "/documents" else {})
+                else:
+                    answer = client.post(path, content=example, headers={"Content-Type": media_type})
+                assert answer.status_code in (200, 202), answer.text
+
+
+def test_every_error_is_a_documented_problem_with_an_example(document: Json) -> None:
+    schema = validator(document, {"$ref": "#/components/schemas/Problem"})
+    for name, operation in operations(document):
+        errors = {int(status): each for status, each in operation["responses"].items() if int(status) >= 400}
+        if operation["tags"] != ["operations"]:
+            assert 422 in errors, name
+        if "{" in name:
+            assert 404 in errors, name
+        if "requestBody" in operation:
+            assert {400, 413, 415} <= set(errors), name
+        for status, response in errors.items():
+            assert set(response["content"]) == {"application/problem+json"}, name
+            content = response["content"]["application/problem+json"]
+            assert content["schema"] == {"$ref": "#/components/schemas/Problem"}
+            schema.validate(content["example"])
+            assert content["example"]["status"] == status
+            assert response["description"]
+
+
+def test_answers_have_the_described_shape_and_nothing_else(
+    document: Json, client: httpx.Client, collection: str
+) -> None:
+    def check(model: str, value: Any) -> None:
+        validator(document, {"$ref": f"#/components/schemas/{model}"}).validate(value)
+        assert set(value) == set(document["components"]["schemas"][model]["properties"]), model
+
+    added = add(client, "Ana signed the lease. 🎉", collection=collection, metadata={"a": [None, {"b": 1}]})
+    check("DocumentOut", added)
+    check("DocumentPage", client.get("/documents").json())
+    check("ChunkPage", client.get(f"/documents/{added['id']}/chunks").json())
+    check("CollectionsOut", client.get("/collections").json())
+    check("ModelOut", client.get("/model").json())
+    check("RetrieveOut", ask(client, "Who?", collection=collection, trace=True))
+    for name, event in stream(client, "Who?", collection=collection):
+        check({"step": "StepEvent", "result": "RetrieveOut"}[name], event)
+    check("Problem", problem(client.get("/documents?limit=0"), 422, "validation_error"))
+
+
+def test_examples_of_other_types_of_body_are_there(document: Json) -> None:
+    content = document["paths"]["/documents"]["post"]["requestBody"]["content"]
+    for media_type in ("text/plain", "text/markdown", "text/html"):
+        assert content[media_type]["example"]
+    assert content["multipart/form-data"]["schema"]["required"] == ["file"]
+
+
+def test_there_is_a_page_for_people(client: httpx.Client) -> None:
+    answer = client.get("/docs")
+    assert answer.status_code == 200
+    assert "openapi.json" in answer.text
+
+
+def test_service_keeps_its_contract_under_generated_requests(client: httpx.Client, tmp_path: Path) -> None:
+    (tmp_path / "schemathesis.toml").write_text(SCHEMATHESIS)
+    command = [sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()", "run", "--no-color"]
+    run = subprocess.run(
+        [*command, str(client.base_url.join("/openapi.json"))],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
+    assert "Tested: 14" in run.stdout
+    assert client.get("/readyz").status_code == 200
+    assert client.post("/retrieve", content=b"{", headers=JSON).status_code == 400
