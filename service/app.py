@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from service import problems
+from service import schemas as models
 from service.gate import OPEN_PATHS, Gate
 from service.routes import documents, operations, retrieval
 from service.schemas import Problem, RetrieveOut, StepEvent
@@ -64,6 +65,9 @@ def _openapi(app: FastAPI, with_keys: bool) -> dict[str, Any]:
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(schema.pop("$defs", {}))
         schemas[model.__name__] = schema
+    for name, schema in schemas.items():
+        if "examples" in schema:  # the framework has dropped what is null in them
+            schema["examples"] = getattr(models, name).model_config["json_schema_extra"]["examples"]
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     if with_keys:

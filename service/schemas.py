@@ -21,6 +21,7 @@ from index.chunking import Chunking
 from index.episode import StoppedBy
 from index.filters import Filter
 from index.store import CollectionSize, Document, Status
+from service import examples
 
 MAX_STEPS = 32
 MAX_BEAM_WIDTH = 16
@@ -108,6 +109,8 @@ class DocumentsIn(_Request):
 class DocumentOut(_Response):
     """A document resource."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.DOCUMENT]})
+
     id: str
     title: str | None
     collection: str
@@ -132,11 +135,15 @@ class DocumentOut(_Response):
 class DocumentsOut(_Response):
     """Documents that were posted together."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"documents": [examples.DOCUMENT]}]})
+
     documents: list[DocumentOut]
 
 
 class DocumentPage(_Response):
     """One page of documents in order of arrival."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"documents": [examples.DOCUMENT], "next_cursor": "1"}]})
 
     documents: list[DocumentOut]
     next_cursor: str | None = Field(description="pass as `cursor` for the next page; null on the last")
@@ -154,6 +161,8 @@ class ChunkOut(_Response):
 
 class ChunkPage(_Response):
     """One page of a document's chunks."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.CHUNKS]})
 
     document_id: str
     chunks: list[ChunkOut]
@@ -176,6 +185,8 @@ class CollectionOut(_Response):
 
 class CollectionsOut(_Response):
     """Every collection that holds a document."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.COLLECTIONS]})
 
     collections: list[CollectionOut]
 
@@ -337,6 +348,8 @@ class Timings(_Response):
 class RetrieveOut(_Response):
     """The evidence: chunks, and a context ready to be pasted into a prompt."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.RESULT]})
+
     chunks: list[SelectedChunk]
     context: str
     citations: list[Citation]
@@ -352,6 +365,8 @@ class RetrieveOut(_Response):
 
 class ModelOut(_Response):
     """The loaded checkpoint and the limits that follow from it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.MODEL]})
 
     name: str
     base_model: str
@@ -371,11 +386,15 @@ class ModelOut(_Response):
 class Health(_Response):
     """The process answers."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "ok"}]})
+
     status: Literal["ok"] = "ok"
 
 
 class Readiness(_Response):
     """The model is loaded and the store is open."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "ready"}]})
 
     status: Literal["ready"] = "ready"
 

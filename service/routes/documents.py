@@ -73,7 +73,8 @@ _REQUEST_BODY: dict[str, Any] = {
                     "chunking": {"type": "string", "description": "a mode, or a JSON object"},
                 },
                 "additionalProperties": False,
-            }
+            },
+            "example": {"file": ["(the file)"], "title": "Minutes", "chunking": "lines"},
         },
     },
 }

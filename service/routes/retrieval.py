@@ -20,6 +20,7 @@ from index.errors import UnknownDocument
 from index.scoring import Candidate
 from index.store import Document
 from index.vectors import nearest
+from service import examples
 from service.context import block, render
 from service.dependencies import AppServices, client_gone, known_query
 from service.engine import Run, RunEvents
@@ -64,7 +65,8 @@ def _must_be_json(request: Request) -> None:
                         "type": "string",
                         "description": "With `Accept: text/event-stream`: a `step` event for each step (StepEvent), "
                         "then one `result` (RetrieveOut), or one `error` (Problem).",
-                    }
+                    },
+                    "example": examples.EVENTS,
                 }
             }
         },

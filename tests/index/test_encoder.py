@@ -413,3 +413,9 @@ def test_the_device_is_the_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert resolve_device("auto") == torch.device("cuda")
     assert resolve_device("cuda:1") == torch.device("cuda:1")
+
+
+@pytest.mark.parametrize("name", ["gpu", "", "cuda:one"])
+def test_a_device_of_another_name_is_refused(name: str) -> None:
+    with pytest.raises(CheckpointError, match="Set auto, cpu, cuda or cuda:N"):
+        resolve_device(name)

@@ -42,6 +42,7 @@ def chunk_named_by_its_position(position: int) -> ChunkTokens:
 def run(episode: Episode, state_of: StateOf, function: QFunction, watch: Callable[[], None] = lambda: None) -> Episode:
     while episode.stopped_by is None:
         selected = [tuple(ids[0] for ids in path) for path in episode.states()]
+        assert len(selected) == episode.width
         assert all(list(path) == sorted(set(path)) for path in selected)  # in document order, none twice
         episode.advance(np.stack([state_of(path) for path in selected]), function)
         watch()

@@ -21,6 +21,8 @@ from tests.index.strategies import Case, Float32
 # Documents of this many chunks are scored run by run instead of row by row: both ways are drawn.
 ANY_LONG_DOCUMENT = st.sampled_from([1, 4, scoring.LONG_DOCUMENT])
 ANY_BLOCK = st.sampled_from([1, 3, scoring.ROW_BLOCK])
+# Parts of fewer rows are scored together with their neighbours.
+ANY_SMALL_PART = st.sampled_from([1, 2, 6, scoring.SMALL_PART])
 
 
 def check_against_reference(case: Case, count: int) -> None:
@@ -38,12 +40,15 @@ def check_against_reference(case: Case, count: int) -> None:
 
 
 @settings(deadline=None, max_examples=1000)
-@given(strategies.cases(), st.integers(1, 80), ANY_LONG_DOCUMENT, ANY_BLOCK)
-def test_q_and_the_best_are_the_references(case: Case, count: int, long_document: int, block: int) -> None:
+@given(strategies.cases(), st.integers(1, 80), ANY_LONG_DOCUMENT, ANY_BLOCK, ANY_SMALL_PART)
+def test_q_and_the_best_are_the_references(
+    case: Case, count: int, long_document: int, block: int, small_part: int
+) -> None:
     with (
         patch.object(scoring, "LONG_DOCUMENT", long_document),
         patch.object(scoring, "ROW_BLOCK", block),
         patch.object(scoring, "DEVICE_ROW_BLOCK", block),
+        patch.object(scoring, "SMALL_PART", small_part),
     ):
         check_against_reference(case, count)
 

@@ -130,9 +130,25 @@ def test_every_request_body_has_examples_and_they_are_accepted(document: Json, c
                 path = name.removeprefix("POST ")
                 if media_type == "application/json":
                     answer = client.post(path, json=example, params={"replace": True} if path == "/documents" else {})
+                elif media_type == "multipart/form-data":
+                    files = [("file", ("minutes.txt", each)) for each in example.pop("file")]
+                    answer = client.post(path, data=example, files=files)
                 else:
                     answer = client.post(path, content=example, headers={"Content-Type": media_type})
                 assert answer.status_code in (200, 202), answer.text
+
+
+def test_every_answer_has_an_example_of_its_schema(document: Json) -> None:
+    for name, operation in operations(document):
+        for status, response in operation["responses"].items():
+            for media_type, content in response.get("content", {}).items():
+                if status < "300" and media_type == "application/json":
+                    referred = re.findall(r"schemas/(\w+)", jsonable(content["schema"]))
+                    models = [document["components"]["schemas"][each] for each in referred]
+                    assert all(model["examples"] for model in models), name
+                    for model in models:
+                        for example in model["examples"]:
+                            validator(document, model).validate(example)
 
 
 def test_every_error_is_a_documented_problem_with_an_example(document: Json) -> None:

@@ -1,0 +1,79 @@
+"""Example answers for the OpenAPI document; tests hold them to the schemas."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Example = dict[str, Any]
+
+DOCUMENT: Example = {
+    "id": "franklin",
+    "title": "Autobiography",
+    "collection": "default",
+    "metadata": {"year": 1916},
+    "chunking": {"mode": "sentences", "max_tokens": None},
+    "status": "ready",
+    "progress": 1.0,
+    "chunks": 2198,
+    "tokens": 100574,
+    "characters": 438827,
+    "sha256": "9124dd490316c914b371e53c30730f1137741757514c76dfc5591320bdb84fe0",
+    "error": None,
+    "created_at": "2025-11-07T09:00:00.000Z",
+    "updated_at": "2025-11-07T09:00:06.000Z",
+}
+CHUNKS: Example = {
+    "document_id": "franklin",
+    "chunks": [{"index": 0, "start": 0, "end": 30, "tokens": 8, "text": "[Illustration: FRANKLIN ARMS]"}],
+    "next_cursor": "1",
+}
+COLLECTIONS: Example = {
+    "collections": [{"name": "default", "documents": 1, "chunks": 2198, "bytes": 438844}],
+}
+_CHUNK: Example = {
+    "document_id": "franklin",
+    "title": "Autobiography",
+    "index": 44,
+    "start": 11191,
+    "end": 11256,
+    "text": "He invented the Franklin\nstove, still widely used, and refused to",
+    "step": 0,
+    "q": 0.663,
+    "metadata": {"year": 1916},
+}
+RESULT: Example = {
+    "chunks": [_CHUNK],
+    "context": "[1] Autobiography\nHe invented the Franklin\nstove, still widely used, and refused to",
+    "citations": [
+        {
+            "marker": "[1]",
+            "document_id": "franklin",
+            "title": "Autobiography",
+            "index": 44,
+            "start": 11191,
+            "end": 11256,
+        }
+    ],
+    "steps": [{"step": 0, "q": 0.663, "document_id": "franklin", "index": 44, "candidates": None}],
+    "one_step": None,
+    "stopped_by": "budget",
+    "usage": {"question_tokens": 13, "context_tokens": 25, "candidates": 2198, "truncated_tokens": 0},
+    "model": "qrag-minilm-untrained",
+    "timings": {"queue_ms": 0.1, "encode_ms": 11.2, "search_ms": 1.3, "total_ms": 13.9},
+}
+MODEL: Example = {
+    "name": "qrag-minilm-untrained",
+    "base_model": "sentence-transformers/all-MiniLM-L6-v2",
+    "dimension": 384,
+    "device": "cpu",
+    "positions": {"mode": "none", "delta": 10.0, "ell": 9.0, "levels": 18, "rope_base": 10000.0},
+    "stop_threshold": None,
+    "max_question_tokens": 256,
+    "max_chunk_tokens": 510,
+    "max_state_tokens": 512,
+    "max_steps": 32,
+    "max_beam_width": 16,
+    "max_body_bytes": 134217728,
+    "training": None,
+}
+EVENTS = 'event: step\ndata: {"step": 0, "q": 0.663, ...}\n\nevent: result\ndata: {"chunks": [...], ...}\n\n'
