@@ -59,7 +59,7 @@ class Catalog:
     def scope(
         self, collection: str, document_ids: Sequence[str] | None = None, filter: Filter | None = None
     ) -> SearchScope:
-        """The chunks of a collection's ready documents, in storage order.
+        """The chunks of a collection's ready documents, in order of arrival.
 
         Raises :class:`~index.errors.UnknownCollection`, or :class:`~index.errors.UnknownDocument` for an
         id that the collection does not hold.
@@ -138,9 +138,9 @@ class Catalog:
 
     def _build(self, found: tuple[list[Piece], float]) -> SearchScope:
         pieces, norm_bound = found
-        # Documents in the order of their first rows, so that neighbours on disk are neighbours here.
-        place = {piece.uid: (piece.segment, piece.first_row) for piece in pieces if piece.first_chunk == 0}
-        pieces = sorted(pieces, key=lambda piece: (place[piece.uid], piece.first_chunk))
+        # Documents in order of arrival, which is nearly their order on disk but does not change when segments
+        # are merged: the same question over the same documents has the same answer, before and after.
+        pieces = sorted(pieces, key=lambda piece: (piece.uid, piece.first_chunk))
         uids = [piece.uid for piece in pieces if piece.first_chunk == 0]
         counts = dict.fromkeys(uids, 0)
         parts: list[Part] = []

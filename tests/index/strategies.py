@@ -56,13 +56,13 @@ def random_vectors(count: int, dimension: int, seed: int, *, length: float | Non
     return vectors
 
 
-def split(matrix: Float32, cuts: Sequence[int], *, on_torch: Sequence[bool] = ()) -> tuple[Part, ...]:
-    """Parts that cover the rows of a matrix; those marked ``on_torch`` are tensors."""
+def split(matrix: Float32, cuts: Sequence[int], *, on_torch: Sequence[bool]) -> tuple[Part, ...]:
+    """Parts that cover the rows of a matrix; those marked ``on_torch``, over and over, are tensors."""
     borders = [0, *cuts, len(matrix)]
     parts = []
     for number, (start, stop) in enumerate(itertools.pairwise(borders)):
         rows = matrix[start:stop]
-        tensor = number < len(on_torch) and on_torch[number]
+        tensor = on_torch[number % len(on_torch)]
         parts.append(Part(start, torch.from_numpy(rows.copy()) if tensor else rows))
     return tuple(parts)
 
@@ -84,8 +84,9 @@ def scopes(draw: st.DrawFn, dimension: int, *, unit: bool, counts: st.SearchStra
     sizes = draw(counts)
     total = sum(sizes)
     vectors = random_vectors(total, dimension, draw(st.integers(0, 2**32 - 1)), length=1.0 if unit else None)
-    cuts = sorted(draw(st.sets(st.integers(1, total - 1), max_size=4))) if total > 1 else []
-    on_torch = draw(st.lists(st.booleans(), min_size=len(cuts) + 1, max_size=len(cuts) + 1))
+    few = st.sets(st.integers(1, total - 1), max_size=4) if total > 1 else st.just(set())
+    cuts = sorted(draw(st.one_of(few, few, st.just(set(range(1, total))))))
+    on_torch = draw(st.lists(st.booleans(), min_size=1, max_size=5))
     bound = float(np.linalg.norm(vectors.astype(np.float64), axis=1).max())
     return Scope(np.cumsum([0, *sizes]), split(vectors, cuts, on_torch=on_torch), max(bound, 1.0))
 

@@ -114,7 +114,7 @@ def test_equal_chunks_are_taken_in_document_order(
     vectors = strategies.random_vectors(1, 8, seed=1).repeat(20, axis=0)
     state = vectors[0].copy()
     vectors[[0, 1, 7]] *= -1
-    parts = strategies.split(vectors, [3, 9], on_torch=[on_torch] * 3)
+    parts = strategies.split(vectors, [3, 9], on_torch=[on_torch])
     scope = Scope(np.array([0, 5, 8, 20]), parts)
     function = QFunction(1.0, 0.0, Positions(mode="none"))
     found = best(q_values(state, scope, [2], function), 5, state, scope, [2], function)

@@ -113,6 +113,17 @@ def test_both_orders_hold_the_same_chunks(client: httpx.Client, collection: str)
     assert by_step[0] == by_step[1]
 
 
+def test_answers_stay_the_same_while_others_index(client: httpx.Client, collection: str) -> None:
+    """Every upload is a segment of vectors at first, and every eight of a size are merged behind the scenes."""
+    for lines in (SENTENCES[:1], SENTENCES[1:11], SENTENCES[11:]):
+        add_lines(client, collection, lines)
+    first = ask(client, QUESTION, collection=collection, max_steps=12, trace=True)
+    for number in range(20):
+        add(client, f"Number {number}.", collection=f"{collection}-other")
+        again = ask(client, QUESTION, collection=collection, max_steps=12, trace=True)
+        assert {**again, "timings": None} == {**first, "timings": None}
+
+
 def test_trace_shows_the_best_candidates_and_what_one_step_would_return(client: httpx.Client, collection: str) -> None:
     add_library(client, collection)
     plain = ask(client, QUESTION, collection=collection, max_steps=5)
