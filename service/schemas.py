@@ -77,7 +77,9 @@ class DocumentFields(_Request):
     id: DocumentId | None = None
     title: Title | None = None
     collection: CollectionName = "default"
-    metadata: Metadata = Field(default_factory=dict, description="a flat JSON object, for filters and for you")
+    metadata: Metadata = Field(
+        default_factory=dict, description="a JSON object, for you and for filters, which look at its top-level fields"
+    )
     chunking: Chunking = Chunking()
 
 
