@@ -6,6 +6,8 @@
 
 PYTHON ?= python3
 TORCH_INDEX ?=
+DATA ?= data/training
+RUN ?= runs/default
 BIN := .venv/bin
 EXTRA := $(if $(shell command -v nvidia-smi),gpu,cpu)
 
@@ -16,7 +18,7 @@ help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -2
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the benchmarks behind the published figures"
-	@echo "make train   train a checkpoint"
+	@echo "make train   train the default checkpoint: DATA=folder (docs/data.md) RUN=folder"
 
 serve: .venv/serve.stamp
 	$(BIN)/python -m service
@@ -34,8 +36,8 @@ bench: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.spin
 	$(BIN)/python -m benchmarks.memory
 
-train:
-	@echo "There is no trainer yet: the default checkpoint is the untrained base model."; exit 1
+train: .venv/train.stamp
+	$(BIN)/python -m trainer train trainer/recipes/default.yaml --data $(DATA) --out $(RUN) $(if $(wildcard $(RUN)/state),--resume)
 
 check-readme: .venv/dev.stamp
 	$(BIN)/python .ci/check_readme.py
@@ -53,6 +55,10 @@ clean:
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[$(EXTRA)]'
 	touch $@
 
+.venv/train.stamp: .venv/serve.stamp
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[$(EXTRA),train]'
+	touch $@
+
 .venv/dev.stamp: .venv/serve.stamp
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[$(EXTRA),dev]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[$(EXTRA),train,dev]'
 	touch $@

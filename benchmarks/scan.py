@@ -18,9 +18,9 @@ import faiss
 import numpy as np
 import torch
 
-from benchmarks.machine import describe_machine
 from index.positions import Positions, level_indices, rotate, runs
 from index.scoring import Part, QFunction, Scope, best, q_values
+from trainer.machine import describe_machine
 
 RESULT = Path(__file__).parent / "results" / "scan.json"
 DIMENSION = 384

@@ -46,7 +46,7 @@ def measure() -> dict[str, float]:
 
 
 def main() -> None:
-    from benchmarks.machine import describe_machine
+    from trainer.machine import describe_machine
 
     found: dict[str, list[dict[str, float]]] = {name: [] for name in SETTINGS}
     for _ in range(ROUNDS):

@@ -7,8 +7,11 @@
     action/      the action tower, likewise
     README.md    the model card
 
-A tower that is exactly a published base model is not copied: ``qrag.json`` names the installed
-Python package that carries it, with the checksum of its weights.
+A tower that is a published base model, or differs from one in some of its weights, does not copy it:
+``qrag.json`` names the installed Python package that carries it, with the checksum of its weights, and the folder
+of the tower holds what differs alone (:class:`PatchedTower`). ``python -m trainer export`` writes whole towers.
+
+An action tower may end in a *projection*, an adapter trained behind a frozen model: a linear map of its embedding.
 """
 
 from __future__ import annotations
@@ -16,10 +19,13 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from index.errors import CheckpointError
@@ -28,6 +34,8 @@ from index.scoring import QFunction
 
 FORMAT_VERSION: Literal[1] = 1
 CONFIG_FILE = "qrag.json"
+DENSE = "model.safetensors"
+"""Where sentence-transformers keeps the weights of a linear map, inside its folder."""
 
 Pooling = Literal["mean", "cls", "last"]
 
@@ -54,7 +62,19 @@ class PackageTower(_Frozen):
     sha256: str = Field(description="checksum of its weights: see weights_sha256", pattern=r"^[0-9a-f]{64}$")
 
 
-TowerSource = Annotated[DirectoryTower | PackageTower, Field(discriminator="kind")]
+class PatchedTower(_Frozen):
+    """A tower that differs from a base model in some weights, which are stored inside the checkpoint."""
+
+    kind: Literal["patched"] = "patched"
+    base: PackageTower
+    path: str = Field(description="folder inside the checkpoint", pattern=r"^[A-Za-z0-9_-]+$")
+    sha256: str = Field(description="checksum of what differs: see weights_sha256", pattern=r"^[0-9a-f]{64}$")
+
+
+TowerSource = Annotated[DirectoryTower | PackageTower | PatchedTower, Field(discriminator="kind")]
+
+PROJECTION = "projection"
+"""In a patch, the tensors ``projection.weight`` and ``projection.bias`` are those of a linear map behind the model."""
 
 
 class CheckpointConfig(_Frozen):
@@ -94,7 +114,7 @@ class CheckpointConfig(_Frozen):
     def action_fingerprint(self) -> str:
         """Changes exactly when the same chunk would get another embedding (SHA-256, hexadecimal)."""
         parts = {
-            "weights": self.action.sha256,
+            "weights": _weights_identity(self.action),
             "dimension": self.dimension,
             "pooling": self.pooling,
             "normalize": self.normalize,
@@ -102,6 +122,10 @@ class CheckpointConfig(_Frozen):
             "tokens": self.action_tokens,
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _weights_identity(source: TowerSource) -> str:
+    return f"{source.base.sha256}+{source.sha256}" if isinstance(source, PatchedTower) else source.sha256
 
 
 def read_config(directory: Path) -> CheckpointConfig:
@@ -137,9 +161,9 @@ def write_config(directory: Path, config: CheckpointConfig) -> None:
 
 
 def weights_sha256(tower: Path) -> str:
-    """SHA-256 over a tower's safetensors files in the order of their names, hexadecimal."""
+    """SHA-256 over a tower's safetensors files in the order of their names, a projection's last; hexadecimal."""
     digest = hashlib.sha256()
-    for path in sorted(tower.glob("*.safetensors")):
+    for path in [*sorted(tower.glob("*.safetensors")), *sorted(tower.glob(f"*_Dense/{DENSE}"))]:
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
@@ -155,12 +179,15 @@ def write_tower(
     pooling: Pooling,
     normalize: bool,
     max_tokens: int,
+    projection: torch.nn.Linear | None = None,
 ) -> DirectoryTower:
     """Write ``checkpoint/name`` so that transformers and sentence-transformers load it; safetensors only."""
     directory = checkpoint / name
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     modules = ["Transformer", "Pooling", *(["Normalize"] if normalize else [])]
+    if projection is not None:
+        modules += ["Dense", "Normalize"]
     listing = [
         {
             "idx": at,
@@ -178,6 +205,8 @@ def write_tower(
     }
     for folder in listing[1:]:
         (directory / str(folder["path"])).mkdir(exist_ok=True)
+    if projection is not None:
+        _write_dense(directory / str(listing[modules.index("Dense")]["path"]), projection)
     for path, content in (
         ("modules.json", listing),
         ("sentence_bert_config.json", {"max_seq_length": max_tokens}),
@@ -187,21 +216,73 @@ def write_tower(
     return DirectoryTower(path=name, sha256=weights_sha256(directory))
 
 
-def tower_directory(checkpoint: Path, source: DirectoryTower | PackageTower) -> Path:
-    """Where a tower's files are, its weights verified.
+def _write_dense(directory: Path, projection: torch.nn.Linear) -> None:
+    """A linear map as sentence-transformers stores it."""
+    config = {
+        "in_features": projection.in_features,
+        "out_features": projection.out_features,
+        "bias": True,
+        "activation_function": "torch.nn.modules.linear.Identity",
+    }
+    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    save_file({f"linear.{key}": value for key, value in _projection_tensors(projection).items()}, directory / DENSE)
+
+
+def write_patch(
+    checkpoint: Path,
+    name: str,
+    weights: Mapping[str, torch.Tensor],
+    base: PackageTower,
+    projection: torch.nn.Linear | None = None,
+) -> PatchedTower:
+    """Write ``checkpoint/name`` with the ``weights`` that differ from ``base``, in the precision they have."""
+    directory = checkpoint / name
+    directory.mkdir(exist_ok=True)
+    tensors = {key: value.detach().contiguous().cpu() for key, value in weights.items()}
+    if projection is not None:
+        tensors |= {f"{PROJECTION}.{key}": value for key, value in _projection_tensors(projection).items()}
+    save_file(tensors, directory / "patch.safetensors")
+    return PatchedTower(base=base, path=name, sha256=weights_sha256(directory))
+
+
+def _projection_tensors(projection: torch.nn.Linear) -> dict[str, torch.Tensor]:
+    return {key: value.detach().float().contiguous().cpu() for key, value in projection.state_dict().items()}
+
+
+def patch_of(checkpoint: Path, source: TowerSource) -> dict[str, torch.Tensor]:
+    """What a checkpoint stores of a tower beside its model: replaced weights, and those of a projection.
+
+    The latter are named ``projection.weight`` and ``projection.bias``. Raises :class:`CheckpointError` if a patch is
+    missing or differs from the recorded checksum.
+    """
+    if isinstance(source, PatchedTower):
+        directory = _verified(checkpoint / source.path, source.sha256, "Copy the whole checkpoint again.")
+        return load_file(directory / "patch.safetensors")
+    if isinstance(source, DirectoryTower):
+        for path in sorted((checkpoint / source.path).glob(f"*_Dense/{DENSE}")):
+            return {key.replace("linear", PROJECTION, 1): value for key, value in load_file(path).items()}
+    return {}
+
+
+def tower_directory(checkpoint: Path, source: TowerSource) -> Path:
+    """Where a tower's files are, its weights verified; of a patched tower those of its base.
 
     Raises :class:`CheckpointError` if they are missing or differ from the recorded checksum.
     """
     if isinstance(source, DirectoryTower):
-        directory, remedy = checkpoint / source.path, "Copy the whole checkpoint again."
-    else:
-        remedy = f"Install the pinned version of {source.distribution}."
-        spec = importlib.util.find_spec(source.package)
-        if spec is None or not spec.submodule_search_locations:
-            raise CheckpointError(f"The base model's package {source.package} is not installed. {remedy}")
-        directory = Path(spec.submodule_search_locations[0]) / source.path
+        return _verified(checkpoint / source.path, source.sha256, "Copy the whole checkpoint again.")
+    if isinstance(source, PatchedTower):
+        source = source.base
+    remedy = f"Install the pinned version of {source.distribution}."
+    spec = importlib.util.find_spec(source.package)
+    if spec is None or not spec.submodule_search_locations:
+        raise CheckpointError(f"The base model's package {source.package} is not installed. {remedy}")
+    return _verified(Path(spec.submodule_search_locations[0]) / source.path, source.sha256, remedy)
+
+
+def _verified(directory: Path, sha256: str, remedy: str) -> Path:
     if not any(directory.glob("*.safetensors")):
         raise CheckpointError(f"{directory} has no safetensors file. {remedy}")
-    if weights_sha256(directory) != source.sha256:
+    if weights_sha256(directory) != sha256:
         raise CheckpointError(f"The weights in {directory} do not have the recorded checksum. {remedy}")
     return directory

@@ -7,7 +7,7 @@ float32 embeddings.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from index.checkpoint import CheckpointConfig, read_config, tower_directory
+from index.checkpoint import PROJECTION, CheckpointConfig, patch_of, read_config, tower_directory
 from index.errors import CheckpointError
 from index.scoring import QFunction
 
@@ -74,11 +74,23 @@ class TextTokenizer:
 
 
 class Tower:
-    """One encoder: token ids to embeddings."""
+    """One encoder: token ids to embeddings.
 
-    def __init__(self, model: torch.nn.Module, tokenizer: TextTokenizer, *, pooling: str, normalize: bool) -> None:
+    ``projection`` is an adapter behind a frozen model: a linear map of its (normalised) embedding.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        tokenizer: TextTokenizer,
+        *,
+        pooling: str,
+        normalize: bool,
+        projection: torch.nn.Linear | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
-        self._model = model
+        self.model = model
+        self.projection = projection
         self._pooling = pooling
         self._normalize = normalize
         self._device = next(model.parameters()).device
@@ -100,20 +112,29 @@ class Tower:
 
     @torch.inference_mode()
     def _forward(self, inputs: Sequence[TokenIds]) -> Embeddings:
+        embeddings: Embeddings = self.forward(inputs).cpu().numpy()
+        return embeddings
+
+    def forward(self, inputs: Sequence[TokenIds]) -> torch.Tensor:
+        """The same in one batch, as a float32 tensor on the tower's device that gradients can flow through."""
         lengths = torch.tensor([len(ids) for ids in inputs])
         padded = np.full((len(inputs), int(lengths.max())), self.tokenizer.padding, dtype=np.int64)
         for row, ids in zip(padded, inputs, strict=True):
             row[: len(ids)] = ids
         lengths = lengths.to(self._device)
         mask = torch.arange(padded.shape[1], device=self._device)[None] < lengths[:, None]
-        hidden = self._model(
+        hidden = self.model(
             input_ids=torch.from_numpy(padded).to(self._device), attention_mask=mask.long()
         ).last_hidden_state.float()
         pooled = _pool(hidden, mask, lengths, self._pooling)
         if self._normalize:
             pooled = torch.nn.functional.normalize(pooled, dim=1)
-        embeddings: Embeddings = pooled.cpu().numpy()
-        return embeddings
+        return pooled if self.projection is None else project(self.projection, pooled)
+
+
+def project(projection: torch.nn.Linear, embeddings: torch.Tensor) -> torch.Tensor:
+    """The adapter's embeddings, shape ``[n, d]``, normalised."""
+    return torch.nn.functional.normalize(projection(embeddings), dim=1)
 
 
 def _pool(hidden: torch.Tensor, mask: torch.Tensor, lengths: torch.Tensor, pooling: str) -> torch.Tensor:
@@ -157,25 +178,25 @@ class Encoder:
     def __init__(self, config: CheckpointConfig, state: Tower, action: Tower) -> None:
         self.config = config
         self.function: QFunction = config.function
-        self._state = state
-        self._action = action
+        self.state_tower = state
+        self.action_tower = action
         self._separator = state.tokenizer.separator(config.separator)
         self.action_batch_tokens = action.batch_tokens
 
     @property
     def device(self) -> torch.device:
         """Where the towers compute."""
-        return self._state._device
+        return self.state_tower._device
 
     @property
     def chunk_tokenizer(self) -> TextTokenizer:
         """Counts tokens the way the action tower does."""
-        return self._action.tokenizer
+        return self.action_tower.tokenizer
 
     @property
     def chunk_limit(self) -> int:
         """Most tokens of a chunk that the action tower reads whole."""
-        tokenizer = self._action.tokenizer
+        tokenizer = self.action_tower.tokenizer
         prefix = len(tokenizer.tokenize([self.config.action_prefix])[0])
         return self.config.action_tokens - len(tokenizer.before) - len(tokenizer.after) - prefix
 
@@ -186,11 +207,11 @@ class Encoder:
 
     def question_tokens(self, question: str) -> list[int]:
         """The question's tokens, with the checkpoint's prefix."""
-        return self._state.tokenizer.tokenize([self.config.state_prefix + question])[0]
+        return self.state_tower.tokenizer.tokenize([self.config.state_prefix + question])[0]
 
     def state_tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokens of chunks the way the state tower reads them."""
-        return self._state.tokenizer.tokenize(texts)
+        return self.state_tower.tokenizer.tokenize(texts)
 
     def compose_state(self, question: TokenIds, chunks: Sequence[TokenIds]) -> StateInput:
         """``question [SEP] chunk [SEP] chunk ...`` with special tokens, within the tower's limit.
@@ -198,7 +219,7 @@ class Encoder:
         Where it does not fit, the longest chunks are shortened first; nothing is taken from the
         question.
         """
-        tokenizer = self._state.tokenizer
+        tokenizer = self.state_tower.tokenizer
         room = self.config.state_tokens - len(tokenizer.before) - len(tokenizer.after) - len(question)
         kept = _shortened([len(ids) for ids in chunks], room - len(chunks) * len(self._separator))
         body = list(question)
@@ -210,17 +231,22 @@ class Encoder:
 
     def embed_states(self, states: Sequence[StateInput]) -> Embeddings:
         """State embeddings, shape ``[len(states), d]``."""
-        return self._state.embed([state.ids for state in states])
+        return self.state_tower.embed([state.ids for state in states])
 
     def action_inputs(self, texts: Sequence[str]) -> list[list[int]]:
         """Complete inputs of the action tower for chunks within :attr:`chunk_limit`."""
-        tokenizer = self._action.tokenizer
+        tokenizer = self.action_tower.tokenizer
         prefixed = [self.config.action_prefix + text for text in texts]
         return [[*tokenizer.before, *ids, *tokenizer.after] for ids in tokenizer.tokenize(prefixed)]
 
+    def cut_action_inputs(self, texts: Sequence[str]) -> list[TokenIds]:
+        """The same for texts of any length: what the action tower cannot read is cut off."""
+        limit, end = self.config.action_tokens, self.action_tower.tokenizer.after
+        return [ids if len(ids) <= limit else [*ids[: limit - len(end)], *end] for ids in self.action_inputs(texts)]
+
     def embed_actions(self, inputs: Sequence[TokenIds]) -> Embeddings:
         """Chunk embeddings, shape ``[len(inputs), d]``."""
-        return self._action.embed(inputs)
+        return self.action_tower.embed(inputs)
 
 
 def _shortened(lengths: Sequence[int], room: int) -> list[int]:
@@ -266,10 +292,16 @@ def load_encoder(checkpoint: Path, *, device: str = "auto", dtype: torch.dtype |
     where = resolve_device(device)
     directories = {source: tower_directory(checkpoint, source) for source in (config.state, config.action)}
     models = {
-        source: _load_model(directory, where, dtype or native_dtype(where)) for source, directory in directories.items()
+        source: load_model(directory, where, dtype or native_dtype(where)) for source, directory in directories.items()
     }
     towers = {
-        source: Tower(model, _load_tokenizer(directories[source]), pooling=config.pooling, normalize=config.normalize)
+        source: Tower(
+            model,
+            _load_tokenizer(directories[source]),
+            pooling=config.pooling,
+            normalize=config.normalize,
+            projection=_apply_patch(model, patch_of(checkpoint, source), config),
+        )
         for source, model in models.items()
     }
     for source, model in models.items():
@@ -280,6 +312,28 @@ def load_encoder(checkpoint: Path, *, device: str = "auto", dtype: torch.dtype |
                 "Export the checkpoint again."
             )
     return Encoder(config, towers[config.state], towers[config.action])
+
+
+def _apply_patch(
+    model: PreTrainedModel, tensors: Mapping[str, torch.Tensor], config: CheckpointConfig
+) -> torch.nn.Linear | None:
+    """Replace the weights of a model that a checkpoint stores; returns the projection behind it, if there is one."""
+    start = f"{PROJECTION}."
+    behind = {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
+    replaced = {key: value for key, value in tensors.items() if not key.startswith(start)}
+    remedy = "Export the checkpoint again."
+    try:
+        if unknown := model.load_state_dict(replaced, strict=False).unexpected_keys:
+            raise CheckpointError(f"{config.name} replaces {unknown[0]}, which its base model does not have. {remedy}")
+        if not behind:
+            return None
+        projection = torch.nn.Linear(model.config.hidden_size, config.dimension)
+        projection.load_state_dict(behind)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"The weights that {config.name} stores do not fit its base model: {error} {remedy}"
+        ) from error
+    return projection.requires_grad_(False).to(model.device)
 
 
 def _load_tokenizer(directory: Path) -> TextTokenizer:
@@ -294,7 +348,11 @@ def _load_tokenizer(directory: Path) -> TextTokenizer:
         ) from error
 
 
-def _load_model(directory: Path, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+def load_model(directory: Path, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+    """A tower's model in evaluation mode.
+
+    Raises :class:`~index.errors.CheckpointError` if it cannot be loaded whole.
+    """
     try:
         model: PreTrainedModel
         model, loading = AutoModel.from_pretrained(

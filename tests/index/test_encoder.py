@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,24 +11,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import (
-    AutoModel,
-    AutoTokenizer,
-    BertConfig,
-    BertModel,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-    Qwen3Config,
-    Qwen3Model,
-    XLMRobertaConfig,
-    XLMRobertaModel,
-)
+from transformers import AutoModel, PreTrainedModel
 
-from index.checkpoint import CheckpointConfig, Pooling, read_config, write_config, write_tower
+from index.checkpoint import CheckpointConfig, read_config, write_config, write_tower
 from index.encoder import Encoder, TextTokenizer, Tower, load_encoder, resolve_device, token_batches
 from index.errors import CheckpointError
-from tests.support import BASE_MODEL
+from tests.architectures import ARCHITECTURES
 
 CLS, SEP = 101, 102
 
@@ -193,7 +180,8 @@ def test_what_shares_a_batch_changes_no_embedding(
     assert not np.allclose(alone[0], alone[1], atol=1e-3)
 
 
-def test_embedding_twice_gives_the_same(encoder: Encoder) -> None:
+def test_embedding_twice_gives_the_same(tiny_checkpoint: Path) -> None:
+    encoder = load_encoder(tiny_checkpoint, device="cpu")
     inputs = encoder.action_inputs(TEXTS)
     np.testing.assert_array_equal(encoder.embed_actions(inputs), encoder.embed_actions(inputs))
 
@@ -201,97 +189,9 @@ def test_embedding_twice_gives_the_same(encoder: Encoder) -> None:
 # -- pooling and architectures ----------------------------------------------------------------------------------------
 
 
-def bert(vocabulary: int) -> PreTrainedModel:
-    torch.manual_seed(5)
-    config = BertConfig(
-        vocab_size=vocabulary, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
-    )
-    return BertModel(config)
-
-
-def xlm_roberta(vocabulary: int) -> PreTrainedModel:
-    """As multilingual-e5: positions count from the padding id, which is not zero."""
-    torch.manual_seed(5)
-    config = XLMRobertaConfig(
-        vocab_size=vocabulary,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=130,
-        pad_token_id=1,
-        bos_token_id=0,
-        eos_token_id=2,
-    )
-    return XLMRobertaModel(config)
-
-
-def qwen3(vocabulary: int) -> PreTrainedModel:
-    """As Qwen3-Embedding: causal attention, rotary positions."""
-    torch.manual_seed(5)
-    config = Qwen3Config(
-        vocab_size=vocabulary,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=256,
-    )
-    return Qwen3Model(config)
-
-
-def sentencepiece_tokenizer() -> PreTrainedTokenizerFast:
-    words = [f"▁{word}" for word in ("query", "passage", "the", "ball", "is", "red")]
-    specials = ["<s>", "<pad>", "</s>", "<unk>"]
-    vocabulary = [(token, 0.0) for token in specials] + [(word, -3.0) for word in words]
-    vocabulary += [(character, -6.0) for character in "▁:.abcdefghijklmnopqrstuvwxyz"]
-    backend = Tokenizer(models.Unigram(vocabulary, 3))
-    backend.normalizer = normalizers.NFKC()
-    backend.pre_tokenizer = pre_tokenizers.Metaspace()
-    backend.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
-    )
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=backend, cls_token="<s>", sep_token="</s>", pad_token="<pad>", unk_token="<unk>"
-    )
-
-
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    end = "<|endoftext|>"
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=280, initial_alphabet=alphabet, special_tokens=[end], show_progress=False)
-    backend.train_from_iterator(["the ball is red, the red ball is the ball"], trainer)
-    at_end = [(end, backend.token_to_id(end))]
-    backend.post_processor = processors.TemplateProcessing(single=f"$A {end}", special_tokens=at_end)
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=backend, eos_token=end, pad_token=end
-    )
-
-
-def base_tokenizer() -> PreTrainedTokenizerFast:
-    loaded = AutoTokenizer.from_pretrained(BASE_MODEL)
-    assert isinstance(loaded, PreTrainedTokenizerFast)
-    return loaded
-
-
-ARCHITECTURES: dict[str, tuple[Callable[[int], PreTrainedModel], Callable[[], PreTrainedTokenizerFast], Pooling]] = {
-    "bert-cls": (bert, base_tokenizer, "cls"),
-    "bert-last": (bert, base_tokenizer, "last"),
-    "bert-mean": (bert, base_tokenizer, "mean"),
-    "xlm-roberta-mean": (xlm_roberta, sentencepiece_tokenizer, "mean"),
-    "qwen3-last": (qwen3, byte_tokenizer, "last"),
-}
-
-
 def write_checkpoint(directory: Path, architecture: str, *, normalize: bool) -> PreTrainedModel:
-    make_model, make_tokenizer, pooling = ARCHITECTURES[architecture]
-    tokenizer = make_tokenizer()
-    model = make_model(len(tokenizer))
-    torch.nn.Module.eval(model)
+    model, tokenizer = ARCHITECTURES[architecture].make()
+    pooling = ARCHITECTURES[architecture].pooling
     tower = write_tower(directory, "both", model, tokenizer, pooling=pooling, normalize=normalize, max_tokens=120)
     config = CheckpointConfig(
         name=architecture,

@@ -1,0 +1,84 @@
+"""Learners over tiny models in float32, and random questions for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from index.positions import Positions
+from trainer.checkpoints import initial_config
+from trainer.datasets.question import Question
+from trainer.networks import QNetwork
+from trainer.pqn import Hyperparameters, Learner
+from trainer.recipe import MultihopTask, Recipe
+
+CPU = torch.device("cpu")
+
+WORDS = (
+    "ball box key lamp river stone tower garden kitchen bridge letter clock horse ship candle mirror "
+    "red green old small heavy broken golden hidden Ann Bob Carl Dora Emil Fred Gina Hugo took left found saw gave lost"
+).split()
+
+
+def make_recipe(base: Path, **fields: Any) -> Recipe:
+    """A recipe for a tiny model; ``fields`` replace its own."""
+    plain: dict[str, Any] = {
+        "name": "tiny",
+        "base": str(base),
+        "state_tokens": 96,
+        "action_tokens": 32,
+        "positions": Positions(levels=8),
+        "tasks": (MultihopTask(kind="jsonl", path="own.jsonl"),),
+    }
+    return Recipe(**plain | fields)
+
+
+def make_network(recipe: Recipe, dtype: torch.dtype = torch.float32) -> QNetwork:
+    """The network that training by a recipe starts from."""
+    base = Path(recipe.base)
+    mode = recipe.hyperparameters.action_mode
+    return QNetwork(initial_config(recipe, base), base, action_mode=mode, device=CPU, dtype=dtype)
+
+
+def make_learner(
+    base: Path, settings: Hyperparameters, *, seed: int = 0, dtype: torch.dtype = torch.float32, **fields: Any
+) -> Learner:
+    """A learner at the start of its training."""
+    torch.manual_seed(0)
+    recipe = make_recipe(base, hyperparameters=settings, **fields)
+    return Learner(make_network(recipe, dtype), make_network(recipe, dtype), settings, seed)
+
+
+def words(generator: np.random.Generator, count: int) -> str:
+    """Some of the words at random."""
+    return " ".join(generator.choice(WORDS, size=count))
+
+
+def random_question(
+    generator: np.random.Generator, counts: Sequence[int] = (7,), *, support: int = 2, budget: int = 3
+) -> Question:
+    """A question over chunks of random words, no two alike."""
+    chunks = [f"{number} {words(generator, int(generator.integers(1, 9)))}" for number in range(sum(counts))]
+    return Question(
+        id=str(generator.integers(2**31)),
+        task="random",
+        text=f"Where is {words(generator, 4)}?",
+        chunks=chunks,
+        counts=tuple(counts),
+        support=frozenset(generator.choice(len(chunks), size=support, replace=False).tolist()),
+        budget=budget,
+    )
+
+
+def random_questions(seed: int, count: int = 6) -> list[Question]:
+    """Questions over documents of various numbers and lengths, with one to three chunks of support."""
+    generator = np.random.default_rng(seed)
+    shapes = [(7,), (3, 1, 4), (1,) * 8, (12,), (2, 2), (5, 9)]
+    return [
+        random_question(generator, shapes[at % len(shapes)], support=1 + at % 3, budget=2 + at % 3)
+        for at in range(count)
+    ]

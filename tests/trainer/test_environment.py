@@ -1,0 +1,191 @@
+"""The trainer's episodes: the states, positions and selections of the service, and what each action is worth."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from index.episode import ChunkTokens, Episode, Limits
+from index.positions import Positions
+from index.scoring import Part, Scope
+from tests.index import reference, strategies
+from tests.trainer.learners import make_learner, random_question, random_questions
+from trainer.datasets.question import Question
+from trainer.environment import Environment, Observer, Reward, clairvoyant_q, document_levels, final_reward
+from trainer.pqn import Hyperparameters, Learner
+
+# -- the course of an episode -----------------------------------------------------------------------------------------
+
+
+def question(chunks: int, support: set[int], budget: int) -> Question:
+    texts = [f"chunk {number}" for number in range(chunks)]
+    return Question("1", "test", "Where?", texts, (chunks,), frozenset(support), budget)
+
+
+def started(chunks: int, support: set[int], budget: int = 9, selected: tuple[int, ...] = ()) -> Environment:
+    return Environment(question(chunks, support, budget), [], budget, list(selected))
+
+
+def test_an_episode_ends_when_all_support_is_found() -> None:
+    environment = started(6, {1, 4}, budget=5)
+    rewards = [environment.step(position, "completion") for position in (4, 2)]
+    assert (environment.done, environment.missing, environment.selected) == (False, 1, [2, 4])
+    rewards.append(environment.step(1, "completion"))
+    assert (environment.done, environment.truncated, environment.selected) == (True, False, [1, 2, 4])
+    assert rewards == [0, 0, 1]
+
+
+def test_an_episode_is_cut_off_when_the_budget_is_spent() -> None:
+    environment = started(6, {1, 4}, budget=2)
+    assert [environment.step(position, "shaped") for position in (4, 2)] == [0, 0]
+    assert (environment.done, environment.truncated, environment.missing) == (True, True, 1)
+
+
+def test_support_found_with_the_last_selection_is_no_cut() -> None:
+    environment = started(6, {1, 4}, budget=2, selected=(4,))
+    assert environment.step(1, "completion") == 1
+    assert (environment.done, environment.truncated) == (True, False)
+
+
+@pytest.mark.parametrize(("kind", "worth"), [("completion", 1.0), ("shaped", 0.5 + 0.5 * 2 / 3)])
+def test_the_final_reward(kind: Reward, worth: float) -> None:
+    environment = started(6, {1, 4}, selected=(0, 1))
+    assert environment.step(4, kind) == worth == final_reward(kind, 2, 3)
+    assert final_reward(kind, 2, 2) == 1.0
+
+
+# -- what an action is worth ------------------------------------------------------------------------------------------
+
+
+def best_return(environment: Environment, action: int, gamma: float, reward: Reward) -> float:
+    """Of every order in which the chunks can be selected after the action, the largest discounted sum of rewards."""
+    rest = [p for p in range(len(environment.question.chunks)) if p not in (*environment.selected, action)]
+    best = -np.inf
+    for order in itertools.permutations(rest):
+        trial = Environment(environment.question, [], 99, list(environment.selected))
+        total = discount = 0.0
+        for position in (action, *order):
+            if trial.done:
+                break
+            discount = 1.0 if not discount else discount * gamma
+            total += discount * trial.step(position, reward)
+        best = max(best, total)
+    return best
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    chunks=st.integers(1, 6),
+    gamma=st.sampled_from([0.5, 0.8, 1.0]),
+    reward=st.sampled_from(["completion", "shaped"]),
+    data=st.data(),
+)
+def test_the_clairvoyant_value_is_that_of_a_brute_force_search(
+    chunks: int, gamma: float, reward: Reward, data: st.DataObject
+) -> None:
+    support = data.draw(st.sets(st.integers(0, chunks - 1), min_size=1))
+    selected = data.draw(st.sets(st.integers(0, chunks - 1)).filter(lambda chosen: not support <= chosen))
+    environment = started(chunks, support, selected=tuple(sorted(selected)))
+    values = clairvoyant_q(environment, gamma, reward)
+    assert values.shape == (chunks,)
+    for action in set(range(chunks)) - selected:
+        assert values[action] == pytest.approx(best_return(environment, action, gamma, reward), rel=1e-6)
+
+
+# -- observations -----------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=5), strategies.positions, st.data())
+def test_levels_are_the_positions_of_the_formula(counts: list[int], positions: Positions, data: st.DataObject) -> None:
+    selected = data.draw(strategies.selections(sum(counts)))
+    rho = positions.rho(document_levels(counts, selected, positions))
+    assert rho.shape == (sum(counts),)
+    first = 0
+    for count in counts:
+        inside = [position - first for position in selected if first <= position < first + count]
+        for i in set(range(count)) - set(inside):
+            assert rho[first + i] == pytest.approx(reference.rho(i, count, inside, positions))
+        first += count
+
+
+@pytest.fixture(scope="module")
+def learner(tiny_base: Path) -> Learner:
+    """One whose policy is greedy: the temperature is next to nothing."""
+    return make_learner(tiny_base, Hyperparameters(alpha_start=1e-9, alpha_end=1e-9, action_mode="adapter"))
+
+
+def test_an_observation_says_what_the_networks_read(learner: Learner) -> None:
+    observer = Observer(learner.network.encoder, 0.8, "completion")
+    asked = question(6, {1, 4}, budget=4)
+    environment = observer.start(asked)
+    assert environment.budget == 4
+    for position in (4, 2):
+        environment.step(position, "completion")
+    observation = observer.observe(environment)
+    encoder = learner.network.encoder
+    expected = encoder.compose_state(encoder.question_tokens("Where?"), encoder.state_tokens(["chunk 2", "chunk 4"]))
+    assert list(observation.state) == expected.ids
+    assert observation.available.tolist() == [True, True, False, True, False, True]
+    assert observation.support.tolist() == [False, True, False, False, False, False]
+    np.testing.assert_allclose(observation.optimal[observation.available], [0.8, 1, 0.8, 0.8], rtol=1e-6)
+    levels = document_levels((6,), [2, 4], encoder.function.positions)
+    np.testing.assert_array_equal(observation.levels, levels)
+
+
+def test_states_that_are_too_long_are_cut_as_the_service_cuts_them(learner: Learner) -> None:
+    encoder = learner.network.encoder
+    asked = Question("1", "test", "why " * 100, ["ball " * 40, "key " * 60, "box"], (3,), frozenset({2}), 3)
+    observer = Observer(encoder, 0.8, "completion")
+    environment = observer.start(asked)
+    for position in (1, 0):
+        environment.step(position, "completion")
+    state = list(observer.observe(environment).state)
+    tokens = encoder.question_tokens(asked.text)[: encoder.question_limit]
+    assert state == encoder.compose_state(tokens, encoder.state_tokens(asked.chunks[:2])).ids
+    assert len(state) == encoder.config.state_tokens
+
+
+def served(learner: Learner, asked: Question) -> list[int]:
+    """What the service selects with the learner's networks."""
+    encoder, network = learner.network.encoder, learner.network
+    with torch.no_grad():
+        matrix = network.chunks(torch.from_numpy(encoder.embed_actions(encoder.cut_action_inputs(asked.chunks))))
+    scope = Scope(np.cumsum([0, *asked.counts]), (Part(0, matrix.numpy()),), norm_bound=1.001)
+
+    def read_chunk(position: int) -> ChunkTokens:
+        return ChunkTokens(encoder.state_tokens([asked.chunks[position]])[0], 0)
+
+    episode = Episode(scope, Limits(asked.budget), read_chunk)
+    tokens = encoder.question_tokens(asked.text)[: encoder.question_limit]
+    while episode.stopped_by is None:
+        states = [encoder.compose_state(tokens, chunks) for chunks in episode.states()]
+        episode.advance(encoder.embed_states(states), learner.function)
+    return [step.position for step in episode.steps]
+
+
+@pytest.mark.parametrize("mode", ["relative", "absolute", "none"])
+def test_a_greedy_rollout_selects_what_the_service_selects(tiny_base: Path, mode: str) -> None:
+    settings = Hyperparameters(alpha_start=1e-9, alpha_end=1e-9, action_mode="adapter", batch_tokens=150)
+    positions = Positions.model_validate({"mode": mode, "levels": 8})
+    learner = make_learner(tiny_base, settings, positions=positions)
+    with torch.no_grad():  # any projection will do, but for the identity
+        assert learner.network.projection is not None
+        learner.network.projection.weight.add_(0.3 * torch.randn(32, 32))
+        for name, value in {"w": -1.5, "b": 0.25}.items():
+            learner.masters.values[name].fill_(value)
+            learner.network.get_parameter(name).fill_(value)
+    generator = np.random.default_rng(5)
+    asked = [*random_questions(1, 12), random_question(generator, (90,), budget=5), random_question(generator, (40, 2))]
+    steps = 0
+    for one, trajectory in zip(asked, learner.rollout(asked), strict=True):
+        actions = [transition.action for transition in trajectory.transitions]
+        assert actions == served(learner, one)[: len(actions)]
+        steps += len(actions)
+    assert steps > 2 * len(asked)

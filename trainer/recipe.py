@@ -1,0 +1,143 @@
+"""A recipe: everything that decides what a training run produces, as a small YAML file.
+
+Unknown fields, values out of range and impossible combinations are refused before anything is loaded.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError, model_validator
+
+from index.checkpoint import Pooling
+from index.positions import Positions
+from trainer.datasets.ruler import VARIANTS
+from trainer.errors import RecipeError
+from trainer.pqn import Hyperparameters
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _Task(_Model):
+    weight: float = Field(1.0, gt=0, description="share of the episodes, relative to the other tasks' weights")
+    budget: int | None = Field(None, ge=1, description="selections of an episode; default: the benchmark's own")
+    validation: int = Field(100, ge=0, description="questions held out of the training data for model selection")
+
+
+class BabiTask(_Task):
+    """bAbI stories hidden in the sentences of books (BabiLong)."""
+
+    kind: Literal["babi"]
+    task: Literal["qa1", "qa2", "qa3", "qa4", "qa5"]
+    path: str = Field(description="file of the task's stories")
+    sentences: tuple[PositiveInt, PositiveInt] = Field((20, 120), description="fewest and most chunks of a document")
+    rename: float = Field(0.0, ge=0, le=1, description="share of stories whose people, things and places are renamed")
+    stories: tuple[str, ...] = Field((), description="files of stories to ask further questions of this task about")
+    re_ask: float = Field(0.0, ge=0, le=1, description="share of the questions that are such further ones")
+
+
+class RulerTask(_Task):
+    """RULER's needles, generated at the start."""
+
+    kind: Literal["ruler"]
+    variants: tuple[str, ...] = Field(min_length=1, description="of the eight, without `niah_`")
+    tokens: int = Field(4096, ge=256, description="length of the context")
+    questions: int = Field(300, ge=1, description="to generate of each variant")
+
+
+class MultihopTask(_Task):
+    """Paragraphs as documents of one chunk each."""
+
+    kind: Literal["hotpotqa", "2wiki", "musique", "jsonl"]
+    path: str = Field(description="file in the official format of that name, or in the trainer's own (`jsonl`)")
+    distractors: int = Field(0, ge=0, description="paragraphs of other questions added to each question")
+    single_hops: float = Field(
+        0.0, ge=0, le=1, description="musique only: share of episodes on the single-hop questions it was made of"
+    )
+
+
+Task = Annotated[BabiTask | RulerTask | MultihopTask, Field(discriminator="kind")]
+
+
+class Recipe(_Model):
+    """The content of a recipe file; paths are relative to the data folder given on the command line."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the checkpoint")
+    base: str = Field(
+        "minilm", description="`minilm` (comes with the package), or the folder of a model with its tokenizer"
+    )
+    seed: int = Field(0, ge=0)
+    pooling: Pooling = "mean"
+    normalize: bool = True
+    separator: str = Field("[SEP]", description="between the question and the chunks of a state")
+    state_prefix: str = Field("", description="`query: ` for e5")
+    action_prefix: str = Field("", description="`passage: ` for e5")
+    state_tokens: int = Field(512, gt=8, description="most tokens the state tower reads")
+    action_tokens: int = Field(256, gt=8, description="most tokens the action tower reads")
+    positions: Positions = Positions(levels=128)
+    books: str | None = Field(None, description="folder of books, see `docs/data.md`; needed by babi and ruler tasks")
+    book_sentences: int = Field(20_000, ge=1, description="sentences of books to use as background")
+    tasks: tuple[Task, ...] = Field(min_length=1)
+    validate_every: int = Field(4_000, ge=1, description="transitions between two validations")
+    hyperparameters: Hyperparameters = Hyperparameters()
+
+    @model_validator(mode="after")
+    def _combinations(self) -> Recipe:
+        settings = self.hyperparameters
+        if self.books is None and any(isinstance(task, BabiTask | RulerTask) for task in self.tasks):
+            raise ValueError("babi and ruler tasks hide facts in books: set `books`")
+        if not any(task.validation for task in self.tasks):
+            raise ValueError("no task holds out questions: the best checkpoint is chosen on them, set `validation`")
+        if settings.alpha_end > settings.alpha_start:
+            raise ValueError("the temperature is annealed downwards: alpha_end must not exceed alpha_start")
+        if settings.action_mode == "frozen" and self.positions.mode == "relative" and self.positions.levels < 2:
+            raise ValueError("relative positions with one level say nothing within an interval: use mode none")
+        for task in self.tasks:
+            if isinstance(task, BabiTask) and task.re_ask > 0 and not task.stories:
+                raise ValueError(f"{task.task}: re_ask needs `stories` to ask about")
+            if isinstance(task, BabiTask) and task.re_ask > 0 and task.task not in ("qa1", "qa2", "qa3"):
+                raise ValueError(f"{task.task}: further questions can be asked for qa1, qa2 and qa3 only")
+            if isinstance(task, MultihopTask) and task.single_hops > 0 and task.kind != "musique":
+                raise ValueError(f"{task.kind}: only musique has single hops")
+            if isinstance(task, RulerTask) and (unknown := set(task.variants).difference(VARIANTS)):
+                raise ValueError(f"ruler has no variant {min(unknown)}, but {', '.join(VARIANTS)}")
+            if isinstance(task, BabiTask) and task.sentences[0] > task.sentences[1]:
+                raise ValueError(f"{task.task}: sentences must be the fewest and the most")
+        return self
+
+
+def read_recipe(path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
+    """Read a recipe; ``overrides`` replace fields by dotted name, as in ``{"hyperparameters.gamma": 0.9}``.
+
+    Raises :class:`~trainer.errors.RecipeError` naming the field that is wrong.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{path} does not exist. Recipes are in trainer/recipes.") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"{path} cannot be read: {error}") from error
+    if not isinstance(data, dict):
+        raise RecipeError(f"{path} must hold fields, such as `name: ...`.")
+    for name, value in (overrides or {}).items():
+        _set(data, name.split("."), value)
+    try:
+        return TypeAdapter(Recipe).validate_python(data)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'recipe'}: {problem['msg']}" for problem in error.errors()
+        )
+        raise RecipeError(f"{path}: {problems}") from error
+
+
+def _set(data: dict[str, Any], path: list[str], value: Any) -> None:
+    for name in path[:-1]:
+        inner = data.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise RecipeError(f"{'.'.join(path)} cannot be set: {name} holds no fields.")
+        data = inner
+    data[path[-1]] = value
