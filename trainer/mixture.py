@@ -113,13 +113,19 @@ def _babi(task: BabiTask, data: Path, background: Sequence[str], validation: Map
         raise RecipeError(f"{task.path} has {len(every)} questions: too few to hold out {task.validation}.")
     held_out = every[len(every) - task.validation :]
     budget = task.budget or BUDGETS[task.task]
+    _check_budget(budget, max(len(item.support) for item in every), task.path)
     # Neither this task's held-out stories nor another's are asked about.
     told = [
         item
         for path in task.stories
         for item in _whole_stories(_training_part(read_babi(data / path, task.task), validation.get(path, 0)))
     ]
-    further = more_questions(told, task.task) if task.re_ask > 0 else []
+    try:
+        further = more_questions(told, task.task) if task.re_ask > 0 else []
+    except ValueError as error:
+        raise RecipeError(f"{task.task}: {error}.") from None
+    if task.re_ask > 0 and not further:
+        raise RecipeError(f"{task.task}: nothing further can be asked about the stories of {', '.join(task.stories)}.")
     low, high = task.sentences
 
     def draw(generator: np.random.Generator) -> Question:
@@ -150,6 +156,11 @@ def _goes_on(item: BabiQuestion, after: BabiQuestion) -> bool:
     return after.facts[: len(item.facts)] == item.facts
 
 
+def _check_budget(budget: int, support: int, where: str) -> None:
+    if budget < support:
+        raise RecipeError(f"budget: {where} has a question that needs {support} chunks; {budget} selections never do.")
+
+
 def pick(pool: Sequence[T], generator: np.random.Generator) -> T:
     """One of them, all equally likely."""
     return pool[int(generator.integers(len(pool)))]
@@ -165,6 +176,8 @@ def _ruler(task: RulerTask, variant: str, background: Sequence[str]) -> Source:
 
 def _multihop(task: MultihopTask, data: Path) -> Source:
     questions = list(READERS[task.kind](data / task.path))
+    # Files are often sorted, MuSiQue's by the number of hops: what is held out must be like the rest.
+    questions = [questions[at] for at in np.random.default_rng(0).permutation(len(questions))]
     source = _fixed(questions, task.weight, task.validation, task.budget)
     training = questions[: len(questions) - task.validation]
     hops: list[Question] = []
@@ -208,6 +221,7 @@ def shuffled(question: Question, generator: np.random.Generator) -> Question:
 
 def _fixed(questions: Sequence[Question], weight: float, validation: int, budget: int | None) -> Source:
     if budget is not None:
+        _check_budget(budget, max(len(question.support) for question in questions), questions[0].task)
         questions = [replace(question, budget=budget) for question in questions]
     cut = len(questions) - validation
     if cut <= 0:

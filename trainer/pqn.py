@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ from trainer.distributed import average_gradients, largest, total
 from trainer.environment import BoolArray, Environment, FloatArray, Observation, Observer, Reward
 from trainer.networks import ActionMode, ChunkTable, MasterWeights, QNetwork
 from trainer.scoring import q_values, rotation
+
+Behaviour = Literal["policy", "support"]
 
 SCORED_CANDIDATES = 16_384
 """Candidates, padding included, scored at once: their rotations fit the cache of a CPU."""
@@ -63,12 +65,16 @@ class Hyperparameters:
     reward: Reward = "completion"
     warm_start: float = 0.7
     """Share of the training that regresses on clairvoyant values; λ-returns follow."""
+    squared: float = 1.0
+    """Weight of the squared errors in the warm start."""
     contrast: float = 1.0
-    """Weight, beside the squared errors, of ``-log π(missing support | state)`` in the warm start."""
+    """Weight, beside them, of ``-log π(missing support | state)``. Alone, it is supervised imitation."""
     contrast_alpha: float = 0.05
     """Temperature of that term's policy."""
     target_decay: float = 0.98
     """Of the target network's moving average, per update; 0 turns it off: it is then the network itself."""
+    behaviour: Behaviour = "policy"
+    """Whose selections are learned from: the ``policy``'s own, or, as imitation does, ``support`` in random order."""
     action_mode: ActionMode = "adapter"
     """``frozen``: the action tower is the base model; ``adapter``: behind it a trained linear map; ``refreshed``: it is
     trained, its stored embeddings renewed on a schedule."""
@@ -81,9 +87,10 @@ class Hyperparameters:
         """Raises :class:`ValueError` for a value out of range."""
         counts = ("transitions", "environments", "minibatch", "candidates", "refresh_updates")
         for name in (*counts, "alpha_start", "alpha_end", "contrast_alpha"):
-            if getattr(self, name) is not None and not 0 < getattr(self, name) < np.inf:
+            if not 0 < getattr(self, name) < np.inf:
                 raise ValueError(f"{name} must be above 0")
-        for name in ("learning_rate", "head_learning_rate", "weight_decay", "contrast", "live_chunks", "batch_tokens"):
+        rates = ("learning_rate", "head_learning_rate", "weight_decay")
+        for name in (*rates, "squared", "contrast", "live_chunks", "batch_tokens"):
             if not 0 <= getattr(self, name) < np.inf:
                 raise ValueError(f"{name} must be 0 or above")
         for name in ("gamma", "lambda_", "warm_start", "target_decay"):
@@ -156,7 +163,7 @@ def clairvoyant_loss(
     error = sum((squared * group).sum(1) / group.sum(1).clamp(min=1) for group in (support, others))
     logits = (q / settings.contrast_alpha).masked_fill(~available, -torch.inf)
     found = torch.logsumexp(logits.masked_fill(~support, -torch.inf), dim=1)
-    return error + settings.contrast * (torch.logsumexp(logits, dim=1) - found)
+    return settings.squared * error + settings.contrast * (torch.logsumexp(logits, dim=1) - found)
 
 
 # -- the learner ------------------------------------------------------------------------------------------------------
@@ -273,6 +280,8 @@ class Learner:
     def _sample(self, q: FloatArray, observation: Observation) -> int:
         """By the Gumbel trick: the argmax of Q/α plus noise is distributed as softmax(Q/α)."""
         noise = self.generator.gumbel(size=len(q))
+        if self.settings.behaviour == "support":
+            return int(np.where(observation.support, noise, -np.inf).argmax())
         return int(np.where(observation.available, q / self.alpha + noise, -np.inf).argmax())
 
     # 2. targets

@@ -94,6 +94,10 @@ class Recipe(_Model):
             raise ValueError("no task holds out questions: the best checkpoint is chosen on them, set `validation`")
         if settings.alpha_end > settings.alpha_start:
             raise ValueError("the temperature is annealed downwards: alpha_end must not exceed alpha_start")
+        if settings.behaviour == "support" and settings.warm_start < 1:
+            raise ValueError("λ-returns are of the policy's own episodes: behaviour support needs warm_start 1")
+        if settings.warm_start > 0 and settings.squared == 0 and settings.contrast == 0:
+            raise ValueError("the warm start has nothing to learn from: squared and contrast are both 0")
         if settings.action_mode == "frozen" and self.positions.mode == "relative" and self.positions.levels < 2:
             raise ValueError("relative positions with one level say nothing within an interval: use mode none")
         for task in self.tasks:

@@ -187,7 +187,7 @@ def ruler_files(data: Path, lengths: Sequence[str] | None, questions: int | None
 
 
 def _tokens_of(path: Path) -> int:
-    match = re.search(r"_(\d+)\.jsonl", path.name)
+    match = re.search(r"_(\d{3,})\.jsonl", path.name)
     if match is None:
         raise DataError(path, None, "the name does not end in the length, as in niah_single_1_4096.jsonl")
     return int(match[1])

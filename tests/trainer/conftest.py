@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.trainer.models import write_bert
+from tests.architectures import write_base
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -21,5 +21,5 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base model to train from: a random BERT of one layer and dimension 32, with the tokenizer of MiniLM."""
-    return write_bert(tmp_path_factory.mktemp("tiny-base"))
+    """A base model to train from: a random BERT of two layers and dimension 32, with the tokenizer of MiniLM."""
+    return write_base(tmp_path_factory.mktemp("tiny-base"), "bert-mean")

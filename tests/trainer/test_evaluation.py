@@ -54,7 +54,7 @@ def random_questions(count: int, seed: int = 0) -> list[Question]:
     return questions
 
 
-def slow_episode(encoder: Encoder, question: Question, vectors: dict[str, np.ndarray]) -> list[int]:  # type: ignore[type-arg]
+def slow_episode(encoder: Encoder, question: Question, vectors: dict[str, np.ndarray]) -> list[int]:
     """The definition: at each step every chunk's Q in float64, chunk by chunk."""
     function = encoder.function
     selected: list[int] = []
@@ -116,7 +116,7 @@ def test_questions_are_taken_together_as_far_as_memory_allows(monkeypatch: pytes
 # -- chunk vectors ----------------------------------------------------------------------------------------------------
 
 
-def covered(scope: Scope) -> np.ndarray:  # type: ignore[type-arg]
+def covered(scope: Scope) -> np.ndarray:
     """Every row in order; the parts must join without gaps."""
     position = 0
     rows = []
@@ -133,7 +133,7 @@ letters = st.sampled_from("abcdefg")
 
 @given(background=st.lists(letters, min_size=1, max_size=30), chunks=st.lists(letters, min_size=1, max_size=40))
 def test_a_scope_covers_every_chunk_in_order(background: list[str], chunks: list[str]) -> None:
-    def matrix(texts: Sequence[str]) -> np.ndarray:  # type: ignore[type-arg]
+    def matrix(texts: Sequence[str]) -> np.ndarray:
         return np.array([[ord(text)] * 2 for text in texts], dtype=np.float32)
 
     vectors = ChunkVectors(background, matrix(background))
@@ -167,9 +167,7 @@ def test_repeated_texts_get_a_row_each_time(encoder: Encoder) -> None:
     assert not np.array_equal(matrix[0], matrix[1])
 
 
-def test_embeddings_are_kept_and_found_again(
-    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_embeddings_are_kept_and_found_again(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainer.evaluation.CACHE_FROM", 3)
     texts = ["a lamp", "a stone", "bread", "a lamp"]
     first = embed_in_order(encoder, texts, tmp_path)

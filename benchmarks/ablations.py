@@ -1,0 +1,103 @@
+"""What each part of the training is worth: one thing changed at a time, on QA3 and on HotpotQA.
+
+    python -m benchmarks.ablations --data DATA [--runs FOLDER] [--only NAME ...]
+
+Every variant trains from the same recipe with the same seed, the same number of transitions, and is tested on
+questions that it neither trained nor was selected on. A variant that has a result already is not run again.
+Result: ``benchmarks/results/ablations.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from index.encoder import load_encoder, resolve_device
+from trainer.evaluation import Player
+from trainer.machine import describe_machine
+from trainer.recipe import read_recipe
+from trainer.reports import measure
+from trainer.suites import babilong, multihop
+from trainer.training import train
+
+RESULT = Path(__file__).parent / "results" / "ablations.json"
+RECIPES = Path(__file__).parent.parent / "trainer" / "recipes"
+
+VARIANTS: dict[str, dict[str, object]] = {
+    "default": {},
+    "action tower frozen": {"hyperparameters.action_mode": "frozen"},
+    "action tower refreshed": {"hyperparameters.action_mode": "refreshed", "hyperparameters.live_chunks": 4},
+    "no warm start": {"hyperparameters.warm_start": 0.0},
+    "λ-returns for the last 30%": {"hyperparameters.warm_start": 0.7},
+    "the same, λ = 0": {"hyperparameters.warm_start": 0.7, "hyperparameters.lambda_": 0.0},
+    "the same, λ = 1": {"hyperparameters.warm_start": 0.7, "hyperparameters.lambda_": 1.0},
+    "the same, no target network": {"hyperparameters.warm_start": 0.7, "hyperparameters.target_decay": 0.0},
+    "no contrast": {"hyperparameters.contrast": 0.0},
+    "supervised imitation": {"hyperparameters.behaviour": "support", "hyperparameters.squared": 0.0},
+    # griver/Q-RAG, README of the public code: its settings, without its bugs, in this trainer.
+    "public code's settings": {
+        "positions": {"mode": "relative", "delta": 20.0, "ell": 18.0, "levels": 18},
+        "hyperparameters.warm_start": 0.0,
+        "hyperparameters.gamma": 0.99,
+        "hyperparameters.lambda_": 0.5,
+        "hyperparameters.alpha_start": 0.05,
+        "hyperparameters.alpha_end": 0.005,
+        "hyperparameters.learning_rate": 1.5e-5,
+        "hyperparameters.weight_decay": 5e-4,
+        "hyperparameters.reward": "shaped",
+        "hyperparameters.action_mode": "refreshed",
+        "hyperparameters.live_chunks": 4,
+    },
+    "positions none": {"positions.mode": "none"},
+    "positions absolute": {"positions.mode": "absolute"},
+    "levels 18": {"positions.levels": 18},
+    "levels 1024": {"positions.levels": 1024},
+}
+
+
+def run(task: str, variant: str, data: Path, runs: Path, seed: int) -> dict[str, Any]:
+    """Train one variant and test it; all-support recall at the budget by test set."""
+    folder = runs / task / variant.replace(" ", "-")
+    recipe = read_recipe(RECIPES / f"ablation-{task}.yaml", {**VARIANTS[variant], "seed": seed})
+    resume = (folder / "state").exists()
+    best = train(recipe, data, folder, device=resolve_device("auto"), resume=resume)
+    last = json.loads((folder / "validation.jsonl").read_text().splitlines()[-1])
+    player = Player(load_encoder(best))
+    sets = babilong(data, ["4K", "128K"], None, 0) if task == "qa3" else multihop(data, None, None, 0)
+    rows = [measure(player, test_set) for test_set in sets if test_set.task == task]
+    return {
+        "seed": seed,
+        "seconds": last["seconds"],
+        "transitions": last["transitions"],
+        "recall": {row.length or "dev": row.at_budget for row in rows},
+        "recall_by_step": {row.length or "dev": row.recall_by_step for row in rows},
+        "questions": {row.length or "dev": row.questions for row in rows},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="the data folder, see docs/data.md")
+    parser.add_argument("--runs", type=Path, help="where runs are kept, so that an interrupted one can go on")
+    parser.add_argument("--tasks", nargs="+", default=["qa3", "hotpotqa"], choices=["qa3", "hotpotqa"])
+    parser.add_argument("--only", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    result: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    with tempfile.TemporaryDirectory() as temporary:
+        for task in arguments.tasks:
+            for variant in arguments.only:
+                found = result.setdefault("results", {}).setdefault(task, {}).setdefault(variant, [])
+                if any(one["seed"] == arguments.seed for one in found):
+                    continue
+                found.append(run(task, variant, arguments.data, arguments.runs or Path(temporary), arguments.seed))
+                print(task, variant, found[-1]["recall"], flush=True)
+                result["machine"] = describe_machine()
+                RESULT.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from index.encoder import Encoder, load_encoder
+from index.positions import Positions
+from trainer.baselines import BM25, OneStep, untrained_encoder
+from trainer.datasets.question import Question
+from trainer.evaluation import Player, embed_in_order
+
+CHUNKS = [
+    "The river froze over in December.",
+    "Ada keeps the silver compass in a drawer.",
+    "Nobody had opened the drawer for years.",
+    "The compass needle points north.",
+    "Bread is baked on Fridays.",
+]
+
+
+def question_of(text: str, budget: int = 3, chunks: list[str] | None = None) -> Question:
+    chunks = chunks or CHUNKS
+    return Question("id", "task", text, chunks, (len(chunks),), frozenset({0}), budget)
+
+
+@pytest.fixture(scope="module")
+def untrained(tiny_checkpoint: Path) -> Encoder:
+    """A tiny encoder in the place of the base model: the same states, without positions."""
+    encoder = load_encoder(tiny_checkpoint, device="cpu")
+    encoder.function = Encoder(
+        encoder.config.model_copy(update={"positions": Positions(mode="none"), "w": 1.0, "b": 0.0}),
+        encoder.state_tower,
+        encoder.action_tower,
+    ).function
+    return encoder
+
+
+def test_bm25_finds_the_words_of_the_question() -> None:
+    first, second = BM25().select([question_of("Where is the silver compass?"), question_of("When is bread baked?", 1)])
+    assert first[:2] == [1, 3]
+    assert len(first) == 3
+    assert second == [4]
+
+
+def test_bm25_takes_the_document_order_where_nothing_tells_chunks_apart() -> None:
+    (of_stop_words,) = BM25().select([question_of("is it the")])
+    (of_unknown_words,) = BM25().select([question_of("zebra xylophone")])
+    assert of_stop_words == of_unknown_words == [0, 1, 2]
+
+
+def test_bm25_selects_no_more_than_there_is() -> None:
+    ways = BM25()
+    assert ways.select([question_of("bread", 9)])[0][0] == 4
+    assert len(ways.select([question_of("bread", 9)])[0]) == len(CHUNKS)
+    assert len(ways.select([question_of("it is", 9, ["one"])])[0]) == 1
+
+
+def test_one_step_is_the_order_of_the_inner_products(untrained: Encoder) -> None:
+    questions = [question_of(text, budget) for text, budget in (("silver compass", 3), ("frozen rivers", 9))]
+    chunks = embed_in_order(untrained, CHUNKS).astype(np.float64)
+    for question, found in zip(questions, OneStep(untrained).select(questions), strict=True):
+        inputs = [untrained.compose_state(untrained.question_tokens(question.text), [])]
+        order = np.argsort(-(chunks @ untrained.embed_states(inputs)[0].astype(np.float64)), kind="stable")
+        assert found == order[: question.budget].tolist()
+
+
+def test_one_step_begins_as_several_steps_do(untrained: Encoder) -> None:
+    questions = [question_of(text) for text in ("silver compass", "frozen rivers", "baked bread")]
+    several = Player(untrained).select(questions)
+    assert [found[0] for found in OneStep(untrained).select(questions)] == [found[0] for found in several]
+
+
+def test_the_untrained_encoder_is_one_tower_without_positions() -> None:
+    encoder = untrained_encoder(None, torch.device("cpu"))
+    assert encoder.state_tower is encoder.action_tower
+    assert encoder.function.positions.mode == "none"
+    assert (encoder.function.w, encoder.function.b) == (1.0, 0.0)
+    # The real base model: it must tell the chunk about the compass from the others.
+    (found,) = OneStep(encoder).select([question_of("Where is the silver compass?")])
+    assert found[0] == 1

@@ -1,0 +1,231 @@
+"""From a base model to a checkpoint that serves the same, and from there to whole towers that others load."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
+
+from index.checkpoint import DirectoryTower, PackageTower, PatchedTower, read_config, tower_directory
+from index.encoder import Encoder, load_encoder
+from index.positions import Positions
+from tests.support import BASE_MODEL, write_random_checkpoint
+from tests.trainer.learners import CPU, make_learner, make_recipe, random_questions
+from trainer.checkpoints import MINILM, base_directory, export, initial_config, write_checkpoint
+from trainer.errors import RecipeError
+from trainer.networks import ActionMode, QNetwork
+from trainer.pqn import Hyperparameters, Learner
+from trainer.recipe import Recipe
+
+TEXTS = ["Ann took the red ball.", "Where is the ball?", "", "a long text: " + "so many words " * 10]
+
+Array = NDArray[np.float32]
+
+
+# -- where training starts --------------------------------------------------------------------------------------------
+
+
+def test_the_base_model_is_the_packaged_one_or_a_folder(tiny_base: Path) -> None:
+    assert base_directory(MINILM) == BASE_MODEL
+    assert base_directory(str(tiny_base)) == tiny_base
+
+
+@pytest.mark.parametrize("lacking", ["config.json", "model.safetensors", "tokenizer.json", None])
+def test_a_folder_without_a_model_is_refused(tiny_base: Path, tmp_path: Path, lacking: str | None) -> None:
+    folder = tmp_path / "base"
+    if lacking is not None:
+        shutil.copytree(tiny_base, folder)
+        (folder / lacking).unlink()
+    with pytest.raises(RecipeError, match=rf"base: {folder} holds no model .*Give the folder .*or minilm\."):
+        base_directory(str(folder))
+
+
+def test_training_starts_from_the_base_model_in_both_roles(tiny_base: Path) -> None:
+    positions = Positions(mode="relative", delta=20, ell=18, levels=7)
+    fields: dict[str, Any] = {
+        "name": "some-name",
+        "pooling": "cls",
+        "normalize": False,
+        "separator": "|",
+        "state_prefix": "q: ",
+        "action_prefix": "p: ",
+        "state_tokens": 77,
+        "action_tokens": 55,
+        "positions": positions,
+    }
+    config = initial_config(make_recipe(tiny_base, **fields), tiny_base)
+    assert {name: getattr(config, name) for name in fields} == fields
+    assert (config.w, config.b, config.dimension, config.stop_threshold) == (1, 0, 32, None)
+    assert config.state == config.action
+    packaged = initial_config(make_recipe(Path(MINILM)), BASE_MODEL)
+    assert packaged.dimension == 384
+    assert packaged.base_model == "sentence-transformers/all-MiniLM-L6-v2"
+    assert tower_directory(BASE_MODEL, packaged.action) == BASE_MODEL
+
+
+@pytest.mark.parametrize("name", ["state_tokens", "action_tokens"])
+def test_more_tokens_than_the_model_reads_are_refused(name: str) -> None:
+    initial_config(make_recipe(Path(MINILM), **{name: 512}), BASE_MODEL)
+    with pytest.raises(RecipeError, match=f"{name}: minilm reads at most 512 tokens"):
+        initial_config(make_recipe(Path(MINILM), **{name: 513}), BASE_MODEL)
+
+
+def test_a_model_of_unknown_size_is_refused(tiny_base: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_base, tmp_path / "base"))
+    content = json.loads((folder / "config.json").read_text())
+    del content["hidden_size"]
+    (folder / "config.json").write_text(json.dumps(content))
+    with pytest.raises(RecipeError, match=r"names no hidden_size in its config\.json"):
+        initial_config(make_recipe(folder), folder)
+
+
+# -- what training leaves behind --------------------------------------------------------------------------------------
+
+
+def trained(base: Path, mode: ActionMode) -> tuple[Recipe, Learner]:
+    """A learner after an update that changed everything it may; its target network is the network itself."""
+    settings = Hyperparameters(action_mode=mode, learning_rate=0.5, head_learning_rate=5.0, transitions=1000)
+    if base != Path(MINILM):
+        return make_recipe(base, hyperparameters=settings), updated(make_learner(base, settings))
+    recipe = make_recipe(base, hyperparameters=settings)
+    config = initial_config(recipe, BASE_MODEL)
+    network = QNetwork(config, BASE_MODEL, action_mode=mode, device=CPU, dtype=torch.bfloat16)
+    return recipe, updated(Learner(network, network, settings, seed=0))
+
+
+def updated(learner: Learner) -> Learner:
+    learner.update(random_questions(0, 2))
+    return learner
+
+
+def in_memory(learner: Learner) -> tuple[Array, Array]:
+    """Embeddings of states and chunks by the learner's networks."""
+    network, encoder = learner.network, learner.network.encoder
+    with torch.no_grad():
+        actions = network.chunks(torch.from_numpy(encoder.embed_actions(encoder.cut_action_inputs(TEXTS))))
+        states = network.embed_states([state.ids for state in composed(encoder)], 2048)
+    return states.numpy(), actions.numpy()
+
+
+def composed(encoder: Encoder) -> list[Any]:
+    return [encoder.compose_state(encoder.question_tokens(text), encoder.state_tokens(TEXTS[:2])) for text in TEXTS]
+
+
+def served(encoder: Encoder) -> tuple[Array, Array]:
+    """The same by a loaded checkpoint."""
+    return encoder.embed_states(composed(encoder)), encoder.embed_actions(encoder.cut_action_inputs(TEXTS))
+
+
+@pytest.mark.parametrize("mode", ["frozen", "adapter", "refreshed"])
+@pytest.mark.parametrize("base", [MINILM, "folder"])
+def test_a_checkpoint_serves_what_was_trained(tiny_base: Path, tmp_path: Path, base: str, mode: ActionMode) -> None:
+    recipe, learner = trained(Path(MINILM) if base == MINILM else tiny_base, mode)
+    write_checkpoint(tmp_path / "best", recipe, learner, {"mean": 0.5})
+    encoder = load_encoder(tmp_path / "best", device="cpu", dtype=learner.network.state.dtype)
+    # The network in memory computes attention in another order.
+    tolerance = 0.03 if base == MINILM else 1e-5
+    for found, expected in zip(served(encoder), in_memory(learner), strict=True):
+        np.testing.assert_allclose(found, expected, atol=tolerance)
+    untrained = served(learner_at_start(recipe))
+    assert not np.allclose(served(encoder)[0], untrained[0], atol=3 * tolerance)
+    assert np.allclose(served(encoder)[1], untrained[1], atol=tolerance) == (mode == "frozen")
+    assert encoder.function == learner.function
+    assert encoder.function.w != 1
+
+
+def learner_at_start(recipe: Recipe) -> Encoder:
+    base = base_directory(recipe.base)
+    dtype = torch.bfloat16 if recipe.base == MINILM else torch.float32
+    return QNetwork(initial_config(recipe, base), base, action_mode="frozen", device=CPU, dtype=dtype).encoder
+
+
+@pytest.mark.parametrize(
+    ("mode", "action_kind"), [("frozen", PackageTower), ("adapter", PatchedTower), ("refreshed", PatchedTower)]
+)
+def test_of_the_packaged_model_only_what_differs_is_stored(
+    tmp_path: Path, mode: ActionMode, action_kind: type[object]
+) -> None:
+    recipe, learner = trained(Path(MINILM), mode)
+    write_checkpoint(tmp_path, recipe, learner, {})
+    config = read_config(tmp_path)
+    assert isinstance(config.state, PatchedTower)
+    assert isinstance(config.action, action_kind)
+    state = load_file(tmp_path / "state" / "patch.safetensors")
+    assert state.keys() == {name.removeprefix("state.") for name in learner.masters.values if name.startswith("state.")}
+    assert {value.dtype for value in state.values()} == {torch.bfloat16}
+    size = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+    assert size < (45 if mode == "refreshed" else 30) << 20
+    untrained = initial_config(recipe, BASE_MODEL)
+    # Frozen: an index of the base model still serves.
+    assert (config.action_fingerprint == untrained.action_fingerprint) == (mode == "frozen")
+
+
+def test_a_checkpoint_says_where_it_comes_from(tiny_base: Path, tmp_path: Path) -> None:
+    recipe, learner = trained(tiny_base, "adapter")
+    write_checkpoint(tmp_path, recipe, learner, {"mean": 0.5, "transitions": 12})
+    config = read_config(tmp_path)
+    assert config.name == "tiny"
+    assert isinstance(config.state, DirectoryTower)
+    assert config.training is not None
+    assert Recipe.model_validate(config.training["recipe"]) == recipe
+    assert config.training["validation"] == {"mean": 0.5, "transitions": 12}
+    assert config.training["seed"] == 0
+    assert re.fullmatch("[0-9a-f]{40}", config.training["commit"] or "0" * 40)
+    assert not list(tmp_path.rglob("*.bin")) + list(tmp_path.rglob("*.pt")) + list(tmp_path.rglob("*.pkl"))
+
+
+def test_a_later_checkpoint_replaces_an_earlier_one(tiny_base: Path, tmp_path: Path) -> None:
+    recipe, learner = trained(tiny_base, "adapter")
+    write_checkpoint(tmp_path, recipe, learner, {})
+    first = served(load_encoder(tmp_path, device="cpu", dtype=torch.float32))
+    updated(learner)
+    write_checkpoint(tmp_path, recipe, learner, {})
+    second = served(load_encoder(tmp_path, device="cpu", dtype=torch.float32))
+    np.testing.assert_allclose(second[1], in_memory(learner)[1], atol=1e-5)
+    assert not np.allclose(first[1], second[1], atol=1e-3)
+
+
+# -- export -----------------------------------------------------------------------------------------------------------
+
+
+def by_others(tower: Path, texts: list[str]) -> Array:
+    """The texts' embeddings by sentence-transformers."""
+    return np.asarray(SentenceTransformer(str(tower), device="cpu", local_files_only=True).encode(texts))
+
+
+def test_an_exported_checkpoint_is_whole_and_the_same_elsewhere(tmp_path: Path) -> None:
+    recipe, learner = trained(Path(MINILM), "adapter")
+    checkpoint, destination = tmp_path / "best", tmp_path / "exported"
+    write_checkpoint(checkpoint, recipe, learner, {})
+    (checkpoint / "README.md").write_text("the card")
+    config = export(checkpoint, destination)
+    assert config == read_config(destination)
+    assert isinstance(config.state, DirectoryTower)
+    assert isinstance(config.action, DirectoryTower)
+    assert (destination / "README.md").read_text() == "the card"
+    patched = load_encoder(checkpoint, device="cpu", dtype=torch.float32)
+    whole = load_encoder(destination, device="cpu", dtype=torch.float32)
+    assert whole.function == patched.function
+    for ours, theirs in zip(served(whole), served(patched), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    np.testing.assert_allclose(by_others(destination / "action", TEXTS), served(patched)[1], atol=1e-5)
+    questions = [patched.compose_state(patched.question_tokens(text), []) for text in TEXTS]
+    np.testing.assert_allclose(by_others(destination / "state", TEXTS), patched.embed_states(questions), atol=1e-5)
+
+
+def test_an_export_overwrites_nothing(tmp_path: Path) -> None:
+    write_random_checkpoint(tmp_path / "checkpoint")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").write_text("mine")
+    with pytest.raises(RecipeError, match=r"taken is not empty\. Export into a new folder"):
+        export(tmp_path / "checkpoint", tmp_path / "taken")
+    assert [path.name for path in (tmp_path / "taken").iterdir()] == ["file"]

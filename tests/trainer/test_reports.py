@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from index.checkpoint import read_config
+from trainer.datasets.question import Question
+from trainer.errors import DataError
+from trainer.reports import Result, Row, fingerprint, markdown, measure, read_report, write_report
+from trainer.suites import TestSet
+
+
+def row(task: str, recall: float, length: str = "", tokens: int | None = None, budget: int = 4) -> Row:
+    return Row(
+        task=task,
+        length=length,
+        tokens=tokens,
+        questions=100,
+        budget=budget,
+        least_budget=2,
+        recall_by_step=(0.0, recall),
+        at_budget=recall,
+        standard_error=0.01,
+        support_f1=0.5,
+        seconds=1.0,
+    )
+
+
+def result(name: str, suite: str, *rows: Row) -> Result:
+    return Result(name=name, fingerprint=None, suite=suite, seed=0, machine={}, rows=rows)
+
+
+def test_results_of_one_name_are_merged_into_mean_and_spread() -> None:
+    results = [result("ours", "babilong", row("qa1", recall, "1K", 1000, 2)) for recall in (0.9, 1.0)]
+    assert "| qa1 | 2 | 0.950 ± 0.071 |" in markdown(results)
+
+
+def test_lengths_are_columns_and_tasks_are_averaged() -> None:
+    rows = [
+        row(task, value, length, tokens) for task, value in (("qa1", 1.0), ("qa2", 0.5)) for length, tokens in LENGTHS
+    ]
+    lines = markdown([result("ours", "babilong", *rows)]).splitlines()
+    assert lines[2:] == [
+        "| task | budget | retrieval | 1K | 4K |",
+        "|---|---|---|---|---|",
+        "| qa1 | 2-4 | ours | 1.000 | 1.000 |",
+        "| qa2 | 2-4 | ours | 0.500 | 0.500 |",
+        "| mean |  | ours | 0.750 | 0.750 |",
+    ]
+
+
+LENGTHS = (("1K", 1000), ("4K", 4000))
+
+
+def test_ways_of_retrieving_are_columns_where_there_is_one_length() -> None:
+    table = markdown([result("bm25", "multihop", row("musique", 0.1)), result("ours", "multihop", row("musique", 0.6))])
+    assert "| task | budget | bm25 | ours |" in table
+    assert "| musique | 2-4 | 0.100 | 0.600 |" in table
+    assert "mean" not in table
+
+
+def test_no_mean_where_a_run_lacks_a_task() -> None:
+    complete = result("ours", "babilong", row("qa1", 1.0, "1K"), row("qa2", 0.5, "1K"))
+    table = markdown([complete, result("ours", "babilong", row("qa1", 1.0, "1K"))])
+    assert table.splitlines()[-1] == "| mean |  |  |"
+
+
+def test_each_suite_gets_a_table() -> None:
+    table = markdown([result("a", "jsonl", row("own", 1.0)), result("a", "multihop", row("musique", 1.0))])
+    assert [line for line in table.splitlines() if line.startswith("**")] == ["**jsonl**", "**multihop**"]
+
+
+def test_a_report_is_read_as_it_was_written(tmp_path: Path) -> None:
+    results = (result("ours", "babilong", row("qa1", 0.9, "1K", 1000)),)
+    write_report(tmp_path / "new" / "a.json", results)
+    assert read_report(tmp_path / "new" / "a.json").results == results
+
+
+@pytest.mark.parametrize("content", [b"{}", b"not json", b'{"results": [{"name": 1}]}'])
+def test_another_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.json: is no result of an evaluation"):
+        read_report(tmp_path / "a.json")
+
+
+class FirstChunks:
+    """Selects the first chunks; counts what it is given to read."""
+
+    def __init__(self) -> None:
+        self.read_texts: list[str] = []
+
+    def read(self, background: object) -> None:
+        assert isinstance(background, list)
+        self.read_texts += background
+
+    def select(self, questions: list[Question]) -> list[list[int]]:
+        return [list(range(question.budget)) for question in questions]
+
+
+def test_measuring_counts_every_question_once() -> None:
+    def draw() -> list[Question]:
+        return [
+            Question(str(at), "t", "why", ["a", "b", "c"], (3,), frozenset({at}), budget)
+            for at, budget in ((0, 1), (1, 1), (1, 2), (2, 2))
+        ]
+
+    retriever = FirstChunks()
+    found = measure(retriever, TestSet("t", "1K", 1000, 4, lambda: iter(draw()), ["a", "b"]))  # type: ignore[arg-type]
+    assert retriever.read_texts == ["a", "b"]
+    assert (found.questions, found.least_budget, found.budget) == (4, 1, 2)
+    assert found.recall_by_step == (0.25, 0.5)
+    assert found.at_budget == 0.5
+
+
+def test_a_fingerprint_follows_the_weights_and_not_the_name(tiny_checkpoint: Path) -> None:
+    config = read_config(tiny_checkpoint)
+    assert fingerprint(config) == fingerprint(config.model_copy(update={"name": "other", "training": {"seed": 1}}))
+    assert fingerprint(config) != fingerprint(config.model_copy(update={"w": 2.0}))
