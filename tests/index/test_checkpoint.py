@@ -388,16 +388,29 @@ def test_the_packaged_base_model_is_all_minilm_l6_v2(
     np.testing.assert_array_equal(states, actions)
 
 
-def test_the_default_checkpoint_loads_and_its_towers_elsewhere_too() -> None:
+def test_the_default_checkpoint_loads_and_its_towers_elsewhere_too(tmp_path: Path) -> None:
     encoder = load_encoder(DEFAULT, device="cpu", dtype=torch.float32)
     config = encoder.config
     assert config == read_config(DEFAULT)
+    # Its towers may be stored as what differs from the packaged model: written whole, others load them.
+    for name, tower in (("state", encoder.state_tower), ("action", encoder.action_tower)):
+        assert isinstance(tower.model, PreTrainedModel)
+        write_tower(
+            tmp_path,
+            name,
+            tower.model,
+            AutoTokenizer.from_pretrained(BASE_MODEL),
+            pooling=config.pooling,
+            normalize=config.normalize,
+            max_tokens=config.action_tokens,
+            projection=tower.projection,
+        )
     actions = encoder.embed_actions(encoder.action_inputs(TEXTS))
     prefixed = [config.action_prefix + text for text in TEXTS]
-    np.testing.assert_allclose(actions, theirs(tower_directory(DEFAULT, config.action), prefixed), atol=1e-5)
+    np.testing.assert_allclose(actions, theirs(tmp_path / "action", prefixed), atol=1e-5)
     states = encoder.embed_states([encoder.compose_state(encoder.question_tokens(text), []) for text in TEXTS])
     prefixed = [config.state_prefix + text for text in TEXTS]
-    np.testing.assert_allclose(states, theirs(tower_directory(DEFAULT, config.state), prefixed), atol=1e-5)
+    np.testing.assert_allclose(states, theirs(tmp_path / "state", prefixed), atol=1e-5)
 
 
 def test_the_default_checkpoint_is_at_most_30_mb() -> None:
