@@ -201,13 +201,16 @@ def _split(text: str, start: int, end: int, max_tokens: int, tokenizer: Tokenize
             token_ends = tokenizer.token_ends(window)
             limit = len(window) if len(token_ends) <= max_tokens else max(token_ends[max_tokens - 1], 1)
             cut = limit if start + limit == end else _cut_before(window, text[start + limit], limit)
+            grapheme = _GRAPHEME.match(window).end()
+            # A grapheme may be fewer tokens by itself than its beginning is inside the whole.
+            if cut < grapheme < len(window) and tokenizer.count([window[:grapheme]])[0] <= max_tokens:
+                cut = grapheme
             ((first, last),) = _trimmed(text, [(start, start + cut)])
             (tokens,) = tokenizer.count([text[first:last]])
             if tokens <= max_tokens or cut == 1:
                 break
             # Some tokenizers make more tokens of a part than they made of it inside the whole.
             shorter = cut - max(1, cut // 8)
-            grapheme = _GRAPHEME.match(window).end()
             window = window[: max(shorter, grapheme) if grapheme < cut else shorter]
         yield Chunk(first, last, tokens)
         following = _NOT_BLANK.search(text, start + cut, end)

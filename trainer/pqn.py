@@ -36,7 +36,7 @@ SCORED_CANDIDATES = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Hyperparameters:
-    """Everything that shapes the learning; ``docs/training.md`` has what each was measured to do."""
+    """Everything that shapes the learning."""
 
     transitions: int = 40_000
     """Selections to train on in all."""
