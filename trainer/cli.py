@@ -50,7 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train(arguments: argparse.Namespace) -> None:
     recipe = read_recipe(arguments.recipe, _overrides(arguments.set))
     best = train(
-        recipe, arguments.data, arguments.out, device=resolve_device(arguments.device), resume=arguments.resume
+        recipe,
+        arguments.data,
+        arguments.out,
+        device=resolve_device(arguments.device),
+        resume=arguments.resume,
+        cache=arguments.cache,
     )
     log.info("the best checkpoint is %s", best)
 
@@ -181,6 +186,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(command)
     command.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
     command.add_argument("--resume", action="store_true", help="go on where the run was interrupted")
+    command.add_argument(
+        "--cache", type=Path, metavar="DIR", help="embed known chunks first and keep them here for other runs"
+    )
     command.add_argument(
         "--set",
         action="append",

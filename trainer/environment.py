@@ -30,8 +30,10 @@ class Observation(NamedTuple):
     available: BoolArray
     support: BoolArray
     """The support that is still missing."""
-    optimal: FloatArray
-    """The optimal Q of each candidate, known from the support: see :func:`clairvoyant_q`."""
+    found: float
+    """The optimal Q of selecting support that is missing: see :func:`clairvoyant_q`."""
+    wasted: float
+    """The optimal Q of selecting anything else."""
 
 
 @dataclass
@@ -75,20 +77,18 @@ def final_reward(kind: Reward, support: int, steps: int) -> float:
     return 1.0 if kind == "completion" else 0.5 + 0.5 * support / steps
 
 
-def clairvoyant_q(environment: Environment, gamma: float, reward: Reward) -> FloatArray:
-    """The optimal Q of every candidate when the support is known, shape ``[candidates]``.
+def clairvoyant_q(environment: Environment, gamma: float, reward: Reward) -> tuple[float, float]:
+    """The optimal Q of selecting support that is missing, and of selecting anything else, when the support is known.
 
     With ``m`` support chunks missing after an action, the best that can follow takes ``m`` more selections, so the
     action is worth ``γ^m`` times the final reward. One visited state so supervises all of its candidates.
     """
     taken, missing = len(environment.selected), environment.missing
-    worth = [
+    found, wasted = (
         gamma**m * final_reward(reward, len(environment.question.support), taken + 1 + m)
         for m in (missing - 1, missing)
-    ]
-    values = np.full(len(environment.question.chunks), worth[1], dtype=np.float32)
-    values[list(environment.question.support.difference(environment.selected))] = worth[0]
-    return values
+    )
+    return found, wasted
 
 
 def document_levels(counts: Sequence[int], selected: Sequence[int], positions: Positions) -> IntArray:
@@ -127,12 +127,14 @@ class Observer:
         available[selected] = False
         support = np.zeros(len(question.chunks), dtype=np.bool_)
         support[list(question.support.difference(selected))] = True
+        found, wasted = clairvoyant_q(environment, self._gamma, self._reward)
         return Observation(
             state=self._encoder.compose_state(environment.tokens, chunks).ids,
             levels=document_levels(question.counts, selected, self._encoder.function.positions),
             available=available,
             support=support,
-            optimal=clairvoyant_q(environment, self._gamma, self._reward),
+            found=found,
+            wasted=wasted,
         )
 
     def _tokens(self, chunk: str) -> TokenIds:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice, pairwise
+from itertools import accumulate, islice, pairwise
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,6 +31,13 @@ READERS: dict[str, Callable[[Path], Iterable[Question]]] = {
     "musique": read_musique,
     "jsonl": read_jsonl,
 }
+"""Of whole paragraphs, or whatever the file's chunks are."""
+
+SENTENCE_READERS: dict[str, Callable[[Path, int], Iterable[Question]]] = {
+    "hotpotqa": read_hotpotqa,
+    "2wiki": read_2wiki,
+}
+"""Of chunks of at most so many words."""
 
 BOOK_SHARE = 500
 """Sentences taken from each book, if they suffice: many voices rather than few whole books."""
@@ -46,6 +53,8 @@ class Source:
     weight: float
     draw: Callable[[np.random.Generator], Question]
     validation: tuple[Question, ...]
+    chunks: Sequence[str]
+    """Chunks that will all be needed, known before anything is drawn."""
 
 
 @dataclass(frozen=True)
@@ -132,10 +141,12 @@ def _babi(task: BabiTask, data: Path, background: Sequence[str], validation: Map
         item = pick(further if generator.random() < task.re_ask else items, generator)
         if generator.random() < task.rename:
             item = rename(item, generator)
-        return hide(item, background, int(generator.integers(low, high + 1)), generator, budget)
+        question = hide(item, background, int(generator.integers(low, high + 1)), generator, budget)
+        return replace(question, pool=background) if task.mine else question
 
     fixed = np.random.default_rng(0)
-    return Source(task.weight, draw, tuple(hide(item, background, high, fixed, budget) for item in held_out))
+    validated = tuple(hide(item, background, high, fixed, budget) for item in held_out)
+    return Source(task.weight, draw, validated, background)
 
 
 def _training_part(items: Sequence[BabiQuestion], held_out: int) -> list[BabiQuestion]:
@@ -171,50 +182,66 @@ def _ruler(task: RulerTask, variant: str, background: Sequence[str]) -> Source:
     questions = [
         generate_ruler(variant, task.tokens, background, generator) for _ in range(task.questions + task.validation)
     ]
+    if task.mine:
+        questions = [replace(question, pool=background) for question in questions]
     return _fixed(questions, task.weight, task.validation, task.budget)
 
 
 def _multihop(task: MultihopTask, data: Path) -> Source:
-    questions = list(READERS[task.kind](data / task.path))
+    path = data / task.path
+    read = READERS[task.kind](path) if task.words is None else SENTENCE_READERS[task.kind](path, task.words)
+    questions = list(read)
     # Files are often sorted, MuSiQue's by the number of hops: what is held out must be like the rest.
     questions = [questions[at] for at in np.random.default_rng(0).permutation(len(questions))]
     source = _fixed(questions, task.weight, task.validation, task.budget)
+    pool = source.chunks if task.mine else ()
     training = questions[: len(questions) - task.validation]
     hops: list[Question] = []
     if task.single_hops > 0:
         known = {question.id for question in training}
-        hops = [hop for hop in read_musique_single_hops(data / task.path) if hop.id.rpartition("#")[0] in known]
+        hops = [hop for hop in read_musique_single_hops(path) if hop.id.rpartition("#")[0] in known]
 
     def draw(generator: np.random.Generator) -> Question:
         single = hops and generator.random() < task.single_hops
         question = pick(hops, generator) if single else source.draw(generator)
         question = with_distractors(question, training, task.distractors, generator)
-        return shuffled(question, generator) if max(question.counts) == 1 else question
+        question = shuffled(question, generator) if len(question.counts) > 1 else question
+        return replace(question, pool=pool)
 
-    return replace(source, draw=draw)
+    return replace(source, draw=draw, chunks=pool)
 
 
 def with_distractors(
     question: Question, others: Sequence[Question], count: int, generator: np.random.Generator
 ) -> Question:
-    """The question with ``count`` more documents, each of one chunk, from other questions."""
+    """The question with at most ``count`` more documents of other questions, none that shares a chunk with it."""
     known = set(question.chunks)
-    added: list[str] = []
+    chunks, counts = list(question.chunks), list(question.counts)
     for _ in range(count):
-        chunk = pick(pick(others, generator).chunks, generator)
-        if chunk not in known:
-            known.add(chunk)
-            added.append(chunk)
-    return replace(question, chunks=[*question.chunks, *added], counts=(*question.counts, *[1] * len(added)))
+        document = pick(documents(pick(others, generator)), generator)
+        if known.isdisjoint(document):
+            known.update(document)
+            chunks += document
+            counts.append(len(document))
+    return replace(question, chunks=chunks, counts=tuple(counts))
+
+
+def documents(question: Question) -> list[Sequence[str]]:
+    """The question's chunks by document."""
+    ends = list(accumulate(question.counts))
+    return [question.chunks[end - count : end] for end, count in zip(ends, question.counts, strict=True)]
 
 
 def shuffled(question: Question, generator: np.random.Generator) -> Question:
-    """The question with its documents, each of one chunk, in another order."""
-    order = generator.permutation(len(question.chunks)).tolist()
+    """The question with its documents in another order."""
+    firsts = [0, *accumulate(question.counts)]
+    documents = generator.permutation(len(question.counts)).tolist()
+    order = [chunk for document in documents for chunk in range(firsts[document], firsts[document + 1])]
     place = {old: new for new, old in enumerate(order)}
     return replace(
         question,
         chunks=[question.chunks[old] for old in order],
+        counts=tuple(question.counts[document] for document in documents),
         support=frozenset(place[old] for old in question.support),
     )
 
@@ -231,4 +258,5 @@ def _fixed(questions: Sequence[Question], weight: float, validation: int, budget
     def draw(generator: np.random.Generator) -> Question:
         return pick(training, generator)
 
-    return Source(weight, draw, tuple(questions[cut:]))
+    chunks = list(dict.fromkeys(chunk for question in training for chunk in question.chunks))
+    return Source(weight, draw, tuple(questions[cut:]), chunks)

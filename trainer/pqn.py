@@ -25,6 +25,7 @@ from index.scoring import QFunction
 from trainer.datasets.question import Question
 from trainer.distributed import average_gradients, largest, total
 from trainer.environment import BoolArray, Environment, FloatArray, Observation, Observer, Reward
+from trainer.negatives import Negatives
 from trainer.networks import ActionMode, ChunkTable, MasterWeights, QNetwork
 from trainer.scoring import q_values, rotation
 
@@ -49,6 +50,9 @@ class Hyperparameters:
     whose caches they then fit (8,192 were measured to halve its speed), 65,536 on a GPU."""
     candidates: int = 128
     """Most candidates of a state that the warm start regresses on: its support, then those with the largest Q."""
+    hard_negatives: int = 8
+    """For tasks that ``mine``: texts of the pool with the largest Q that the warm start regresses on too, as if they
+    stood at a random place of the document."""
     learning_rate: float = 1e-4
     """Peak rate of the towers: warmed up over 5% of the training, then to zero along a cosine."""
     head_learning_rate: float = 1e-3
@@ -90,7 +94,7 @@ class Hyperparameters:
             if not 0 < getattr(self, name) < np.inf:
                 raise ValueError(f"{name} must be above 0")
         rates = ("learning_rate", "head_learning_rate", "weight_decay")
-        for name in (*rates, "squared", "contrast", "live_chunks", "batch_tokens"):
+        for name in (*rates, "squared", "contrast", "live_chunks", "batch_tokens", "hard_negatives"):
             if not 0 <= getattr(self, name) < np.inf:
                 raise ValueError(f"{name} must be 0 or above")
         for name in ("gamma", "lambda_", "warm_start", "target_decay"):
@@ -166,6 +170,19 @@ def clairvoyant_loss(
     return settings.squared * error + settings.contrast * (torch.logsumexp(logits, dim=1) - found)
 
 
+def with_negatives(transition: Transition, level: int, rows: IntArray, q: FloatArray) -> Transition:
+    """The same selection, had the chunks in these ``rows`` stood in the document too, at this level."""
+    observation, more = transition.observation, len(rows)
+    longer = observation._replace(
+        levels=np.concatenate((observation.levels, np.full(more, level))),
+        available=np.concatenate((observation.available, np.ones(more, dtype=np.bool_))),
+        support=np.concatenate((observation.support, np.zeros(more, dtype=np.bool_))),
+    )
+    return Transition(
+        longer, np.concatenate((transition.rows, rows)), transition.action, np.concatenate((transition.q, q))
+    )
+
+
 # -- the learner ------------------------------------------------------------------------------------------------------
 
 
@@ -178,6 +195,7 @@ class Learner:
         self.batch_tokens = settings.batch_tokens or (65_536 if self.device.type == "cuda" else 1024)
         self.generator = np.random.default_rng(seed)
         self.table = ChunkTable(network)
+        self.negatives = Negatives(network, self.table, settings.hard_negatives)
         self.observer = Observer(network.encoder, settings.gamma, settings.reward)
         self.masters = MasterWeights(network)
         self.average = {name: value.detach().clone() for name, value in self.masters.values.items()}
@@ -219,6 +237,7 @@ class Learner:
 
     def update(self, questions: Sequence[Question]) -> dict[str, float]:
         """Play one episode on each question and learn from all of them; returns what a log should show."""
+        self.negatives.forget()
         trajectories = self.rollout(questions)
         batch = self.targets(trajectories)
         losses = [self.regress(minibatch) for minibatch in self._minibatches(batch)]
@@ -261,11 +280,18 @@ class Learner:
         running = list(range(len(questions)))
         while running:
             observations = [self.observer.observe(environments[i]) for i in running]
-            q = self._q(self.network, observations, [rows[i] for i in running])
-            for i, observation, values in zip(running, observations, q, strict=True):
-                action = self._sample(values, observation)
-                played[i].transitions.append(Transition(observation, rows[i], action, values))
-                played[i].rewards.append(environments[i].step(action, self.settings.reward))
+            states = self._states(self.network, observations)
+            q = self._q(self.network, states, observations, [rows[i] for i in running])
+            transitions = [
+                Transition(observation, rows[i], self._sample(values, observation), values)
+                for i, observation, values in zip(running, observations, q, strict=True)
+            ]
+            for i, transition in zip(running, transitions, strict=True):
+                played[i].rewards.append(environments[i].step(transition.action, self.settings.reward))
+            if self.warm and self.settings.hard_negatives > 0:
+                transitions = self._hardened(transitions, states, [questions[i].pool for i in running])
+            for i, transition in zip(running, transitions, strict=True):
+                played[i].transitions.append(transition)
             running = [i for i in running if not environments[i].done]
         return [
             self._cut_off(trajectory, environment, own)
@@ -276,6 +302,19 @@ class Learner:
         if not environment.truncated:
             return trajectory
         return trajectory._replace(final=(self.observer.observe(environment), rows))
+
+    def _hardened(
+        self, transitions: Sequence[Transition], states: torch.Tensor, pools: Sequence[Sequence[str]]
+    ) -> list[Transition]:
+        """The transitions with the hard negatives of their pools as further candidates."""
+        hardened = list(transitions)
+        for pool in {id(pool): pool for pool in pools if pool}.values():
+            members = [at for at, own in enumerate(pools) if own is pool]
+            levels = [int(self.generator.choice(transitions[at].observation.levels)) for at in members]
+            found = self.negatives.search(states[members], levels, pool, [transitions[at].rows for at in members])
+            for at, level, (rows, q) in zip(members, levels, found, strict=True):
+                hardened[at] = with_negatives(transitions[at], level, rows, q)
+        return hardened
 
     def _sample(self, q: FloatArray, observation: Observation) -> int:
         """By the Gumbel trick: the argmax of Q/α plus noise is distributed as softmax(Q/α)."""
@@ -307,11 +346,10 @@ class Learner:
 
     def _values(self, network: QNetwork, states: Sequence[tuple[Observation, IntArray]]) -> list[float]:
         values = []
-        for observation, q in zip(
-            (observation for observation, _ in states),
-            self._q(network, [observation for observation, _ in states], [rows for _, rows in states]),
-            strict=True,
-        ):
+        observations = [observation for observation, _ in states]
+        embeddings = self._states(network, observations)
+        every_q = self._q(network, embeddings, observations, [rows for _, rows in states])
+        for observation, q in zip(observations, every_q, strict=True):
             row = torch.from_numpy(q)[None]
             values.append(float(soft_value(row, torch.from_numpy(observation.available)[None], self.alpha)))
         return values
@@ -357,7 +395,11 @@ class Learner:
         both = list(zip(observations, chosen, strict=True))
         available = self._padded([o.available[some] for o, some in both], q.shape[1]) & ~padding
         support = self._padded([o.support[some] for o, some in both], q.shape[1])
-        optimal = self._padded([o.optimal[some] for o, some in both], q.shape[1])
+        found, wasted = (
+            torch.tensor([getattr(o, name) for o in observations], device=self.device)[:, None]
+            for name in ("found", "wasted")
+        )
+        optimal = torch.where(support, found, wasted)
         return clairvoyant_loss(q, optimal, available, support, self.settings)
 
     def _contenders(self, transition: Transition) -> IntArray:
@@ -408,15 +450,22 @@ class Learner:
         place = torch.from_numpy(np.searchsorted(distinct, live)).to(self.device)
         return base.index_copy(0, place, self.network.chunk_embeddings(inputs))
 
+    def _states(self, network: QNetwork, observations: Sequence[Observation]) -> torch.Tensor:
+        """Embeddings of the states without gradients, shape ``[len(observations), d]``."""
+        return network.embed_states([observation.state for observation in observations], self.batch_tokens)
+
     @torch.no_grad()
-    def _q(self, network: QNetwork, observations: Sequence[Observation], rows: Sequence[IntArray]) -> list[FloatArray]:
+    def _q(
+        self,
+        network: QNetwork,
+        states: torch.Tensor,
+        observations: Sequence[Observation],
+        rows: Sequence[IntArray],
+    ) -> list[FloatArray]:
         """Q of all candidates of each state, without gradients."""
-        if not observations:
-            return []
-        states = network.embed_states([observation.state for observation in observations], self.batch_tokens)
+        unknown = np.empty(0, dtype=np.float32)
         transitions = [
-            Transition(observation, own, 0, observation.optimal)
-            for observation, own in zip(observations, rows, strict=True)
+            Transition(observation, own, 0, unknown) for observation, own in zip(observations, rows, strict=True)
         ]
         q: dict[int, FloatArray] = {}
         for part in token_batches([len(own) for own in rows], SCORED_CANDIDATES):
@@ -425,7 +474,7 @@ class Learner:
             q |= {i: values[: len(rows[i])] for i, values in zip(part, scores.cpu().numpy(), strict=True)}
         return [q[i] for i in range(len(rows))]
 
-    def _padded(self, arrays: Sequence[BoolArray | FloatArray], width: int) -> torch.Tensor:
+    def _padded(self, arrays: Sequence[BoolArray], width: int) -> torch.Tensor:
         padded = np.zeros((len(arrays), width), dtype=arrays[0].dtype)
         for row, array in zip(padded, arrays, strict=True):
             row[: len(array)] = array

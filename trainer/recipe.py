@@ -26,6 +26,11 @@ class _Task(_Model):
     weight: float = Field(1.0, gt=0, description="share of the episodes, relative to the other tasks' weights")
     budget: int | None = Field(None, ge=1, description="selections of an episode; default: the benchmark's own")
     validation: int = Field(100, ge=0, description="questions held out of the training data for model selection")
+    mine: bool = Field(
+        False,
+        description="look for hard negatives among all book sentences, or all chunks of the file that are trained on: "
+        "see `hard_negatives`",
+    )
 
 
 class BabiTask(_Task):
@@ -54,7 +59,13 @@ class MultihopTask(_Task):
 
     kind: Literal["hotpotqa", "2wiki", "musique", "jsonl"]
     path: str = Field(description="file in the official format of that name, or in the trainer's own (`jsonl`)")
-    distractors: int = Field(0, ge=0, description="paragraphs of other questions added to each question")
+    distractors: int = Field(0, ge=0, description="documents of other questions added to each question")
+    words: int | None = Field(
+        None,
+        ge=1,
+        description="hotpotqa and 2wiki only: whole sentences packed into chunks of at most so many words, as the "
+        "service's `sentences` do with some 45; default: a paragraph is a chunk",
+    )
     single_hops: float = Field(
         0.0, ge=0, le=1, description="musique only: share of episodes on the single-hop questions it was made of"
     )
@@ -69,6 +80,11 @@ class Recipe(_Model):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the checkpoint")
     base: str = Field(
         "minilm", description="`minilm` (comes with the package), or the folder of a model with its tokenizer"
+    )
+    start: str | None = Field(
+        None,
+        description="checkpoint of the same base model to go on from, a folder, or `default` for the one that comes "
+        "with the package; default: the base model in both roles",
     )
     seed: int = Field(0, ge=0)
     pooling: Pooling = "mean"
@@ -96,6 +112,8 @@ class Recipe(_Model):
             raise ValueError("the temperature is annealed downwards: alpha_end must not exceed alpha_start")
         if settings.behaviour == "support" and settings.warm_start < 1:
             raise ValueError("λ-returns are of the policy's own episodes: behaviour support needs warm_start 1")
+        if settings.warm_start == 0 and any(task.mine for task in self.tasks):
+            raise ValueError("hard negatives are learned from in the warm start: without one, no task can mine")
         if settings.warm_start > 0 and settings.squared == 0 and settings.contrast == 0:
             raise ValueError("the warm start has nothing to learn from: squared and contrast are both 0")
         if settings.action_mode == "frozen" and self.positions.mode == "relative" and self.positions.levels < 2:
@@ -107,6 +125,8 @@ class Recipe(_Model):
                 raise ValueError(f"{task.task}: further questions can be asked for qa1, qa2 and qa3 only")
             if isinstance(task, MultihopTask) and task.single_hops > 0 and task.kind != "musique":
                 raise ValueError(f"{task.kind}: only musique has single hops")
+            if isinstance(task, MultihopTask) and task.words is not None and task.kind not in ("hotpotqa", "2wiki"):
+                raise ValueError(f"{task.kind}: only hotpotqa and 2wiki say which sentences are support, for `words`")
             if isinstance(task, RulerTask) and (unknown := set(task.variants).difference(VARIANTS)):
                 raise ValueError(f"ruler has no variant {min(unknown)}, but {', '.join(VARIANTS)}")
             if isinstance(task, BabiTask) and task.sentences[0] > task.sentences[1]:

@@ -27,6 +27,21 @@ def rotation(level_indices: IntArray, positions: Positions, dimension: int, devi
     return Rotation(*(table[at] for table in tables))
 
 
+def rotated_back(states: torch.Tensor, turn: Rotation) -> torch.Tensor:
+    """``R(-ρ) s``, shape ``[states, d]``: its products with chunks are those of the state with the chunks at ``ρ``.
+
+    ``turn`` has one candidate for each state. The even coordinates come first, then the odd ones: see :func:`halves`.
+    """
+    cosine, sine = turn.cosine[:, 0], turn.sine[:, 0]
+    even, odd = states[:, 0::2], states[:, 1::2]
+    return torch.cat((even * cosine + odd * sine, odd * cosine - even * sine), dim=1)
+
+
+def halves(chunks: torch.Tensor) -> torch.Tensor:
+    """The even coordinates, then the odd ones."""
+    return torch.cat((chunks[..., 0::2], chunks[..., 1::2]), dim=-1)
+
+
 def q_values(
     states: torch.Tensor, chunks: torch.Tensor, rows: torch.Tensor, turn: Rotation, w: torch.Tensor, b: torch.Tensor
 ) -> torch.Tensor:

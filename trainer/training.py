@@ -20,10 +20,10 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from index.encoder import native_dtype
-from trainer.checkpoints import base_directory, initial_config, write_checkpoint
+from trainer.checkpoints import base_directory, initial_config, start_directory, start_from, write_checkpoint
 from trainer.distributed import join
 from trainer.errors import ResumeError
-from trainer.evaluation import ChunkVectors, by_task, play, recall
+from trainer.evaluation import ChunkVectors, by_task, embed_in_order, play, recall
 from trainer.mixture import Mixture, build_mixture
 from trainer.networks import QNetwork
 from trainer.pqn import Learner
@@ -36,8 +36,18 @@ SAVE_SECONDS = 300.0
 """Between two states on disk: the most that an interruption costs."""
 
 
-def train(recipe: Recipe, data: Path, run: Path, *, device: torch.device, resume: bool = False) -> Path:
+def train(
+    recipe: Recipe,
+    data: Path,
+    run: Path,
+    *,
+    device: torch.device,
+    resume: bool = False,
+    cache: Path | None = None,
+) -> Path:
     """Train as the recipe says; returns the folder of the best checkpoint.
+
+    With ``cache``, a folder, the chunks known beforehand are embedded first, and other runs find them there.
 
     Under ``torchrun`` each process plays its own episodes and gradients are averaged; the first one writes. Raises
     :class:`~trainer.errors.TrainerError` where the data, the recipe or the run's folder are not what they should be.
@@ -47,6 +57,8 @@ def train(recipe: Recipe, data: Path, run: Path, *, device: torch.device, resume
     mixture = build_mixture(recipe, data)
     learner = build_learner(recipe, device, seed=recipe.seed + 1000 * rank)
     best, trained_seconds = -1.0, 0.0
+    if cache is not None and not resume:  # what is resumed has its table
+        _fill_table(learner, mixture, cache)
     if resume:
         extra = load_state(run, learner)
         best, trained_seconds = extra["best"], extra["seconds"]
@@ -110,7 +122,22 @@ def build_learner(recipe: Recipe, device: torch.device, *, seed: int) -> Learner
         QNetwork(config, base, action_mode=settings.action_mode, device=device, dtype=native_dtype(device))
         for _ in range(2)
     )
+    if recipe.start is not None:
+        for either in (network, target):
+            start_from(either, start_directory(recipe.start))
     return Learner(network, target, settings, seed)
+
+
+def _fill_table(learner: Learner, mixture: Mixture, cache: Path) -> None:
+    """Each task's chunks by themselves: another recipe may share some of the tasks."""
+    known: dict[str, None] = {}
+    blocks: list[torch.Tensor] = []
+    for source in mixture.sources:
+        if texts := [text for text in dict.fromkeys(source.chunks) if text not in known]:
+            blocks.append(torch.from_numpy(np.array(embed_in_order(learner.network.encoder, texts, cache))))
+            known.update(dict.fromkeys(texts))
+    if blocks:
+        learner.table.restore(list(known), torch.cat(blocks))
 
 
 class Validation:

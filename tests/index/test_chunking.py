@@ -180,6 +180,9 @@ def test_the_borders_of_windows_leave_no_trace(
 @example("ab" * 200, "whole", 8, AWKWARD[0])
 @example("One. Two. Three. Four. " * 4, "sentences", 8, AWKWARD[1])
 @example("👨\u200d👩\u200d👧\u200d👦", "whole", 8, AWKWARD[2])
+@example(
+    "a" + "\u200d" * 13 + "\ufeff", "whole", 8, AWKWARD[0]
+)  # fewer tokens by itself than its beginning in the whole
 def test_the_limit_holds_for_awkward_tokenizers(text: str, mode: Mode, limit: int, tokenizer: Tokenizer) -> None:
     check_chunks(text, mode, limit, tokenizer)
 

@@ -20,11 +20,20 @@ from index.encoder import Encoder, load_encoder
 from index.positions import Positions
 from tests.support import BASE_MODEL, write_random_checkpoint
 from tests.trainer.learners import CPU, make_learner, make_recipe, random_questions
-from trainer.checkpoints import MINILM, base_directory, export, initial_config, write_checkpoint
+from trainer.checkpoints import (
+    MINILM,
+    PACKAGED,
+    base_directory,
+    export,
+    initial_config,
+    start_directory,
+    write_checkpoint,
+)
 from trainer.errors import RecipeError
 from trainer.networks import ActionMode, QNetwork
 from trainer.pqn import Hyperparameters, Learner
 from trainer.recipe import Recipe
+from trainer.training import build_learner
 
 TEXTS = ["Ann took the red ball.", "Where is the ball?", "", "a long text: " + "so many words " * 10]
 
@@ -86,6 +95,64 @@ def test_a_model_of_unknown_size_is_refused(tiny_base: Path, tmp_path: Path) -> 
     (folder / "config.json").write_text(json.dumps(content))
     with pytest.raises(RecipeError, match=r"names no hidden_size in its config\.json"):
         initial_config(make_recipe(folder), folder)
+
+
+@pytest.mark.parametrize("mode", ["frozen", "adapter", "refreshed"])
+@pytest.mark.parametrize("base", [MINILM, "folder"])
+def test_training_goes_on_from_a_checkpoint(tiny_base: Path, tmp_path: Path, base: str, mode: ActionMode) -> None:
+    recipe, learner = trained(Path(MINILM) if base == MINILM else tiny_base, mode)
+    write_checkpoint(tmp_path / "first", recipe, learner, {"mean": 0.5})
+    goes_on = recipe.model_copy(update={"start": str(tmp_path / "first"), "seed": 1})
+    again = build_learner(goes_on, CPU, seed=1)
+    stored = load_encoder(tmp_path / "first", device="cpu", dtype=again.network.state.dtype)
+    for network in (again.network, again.target):
+        for found, expected in zip(in_memory(again), served(stored), strict=True):
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+        assert network.w.item() == pytest.approx(learner.function.w)
+    assert again.function == stored.function
+    write_checkpoint(tmp_path / "second", goes_on, again, {})
+    config = read_config(tmp_path / "second")
+    assert config.training is not None
+    assert config.training["start"] == read_config(tmp_path / "first").training
+    same = load_encoder(tmp_path / "second", device="cpu", dtype=again.network.state.dtype)
+    for found, expected in zip(served(same), served(stored), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_the_packaged_checkpoint_can_be_gone_on_from() -> None:
+    config = read_config(start_directory(PACKAGED))
+    fields = {"positions": config.positions, "state_tokens": config.state_tokens, "action_tokens": config.action_tokens}
+    recipe = make_recipe(Path(MINILM), start=PACKAGED, **fields)
+    learner = build_learner(recipe, CPU, seed=0)
+    assert learner.function == config.function
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"positions": Positions(levels=9)}, r"start: .*positions .*levels=8.*levels=9.*Use the same\."),
+        ({"pooling": "cls"}, r"start: .* has pooling mean, the recipe cls\. Use the same\."),
+        ({"hyperparameters": Hyperparameters(action_mode="frozen")}, r"start: .* has an adapter\. Set action_mode"),
+        ({"base": MINILM}, r"start: .* has dimension 32, the recipe 384\. Use the same\."),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_the_recipe_is_refused(
+    tiny_base: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    recipe, learner = trained(tiny_base, "adapter")
+    write_checkpoint(tmp_path, recipe, learner, {})
+    with pytest.raises(RecipeError, match=message):
+        build_learner(recipe.model_copy(update={"start": str(tmp_path)} | changes), CPU, seed=0)
+
+
+def test_a_trained_tower_is_not_dropped_silently(tiny_base: Path, tmp_path: Path) -> None:
+    recipe, learner = trained(tiny_base, "refreshed")
+    write_checkpoint(tmp_path, recipe, learner, {})
+    frozen = {"start": str(tmp_path), "hyperparameters": Hyperparameters(action_mode="adapter")}
+    with pytest.raises(
+        RecipeError, match=r"start: .* differs from the recipe's base model in .*which the recipe does not"
+    ):
+        build_learner(recipe.model_copy(update=frozen), CPU, seed=0)
 
 
 # -- what training leaves behind --------------------------------------------------------------------------------------

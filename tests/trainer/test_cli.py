@@ -99,12 +99,23 @@ def test_training_gets_what_the_command_line_says(tmp_path: Path, monkeypatch: p
         return run / "best"
 
     monkeypatch.setattr("trainer.cli.train", train)
-    changed = ("--set", "seed=3", "--set", "hyperparameters.gamma=0.9", "--resume", "--device", "cpu")
+    changed = (
+        "--set",
+        "seed=3",
+        "--set",
+        "hyperparameters.gamma=0.9",
+        "--resume",
+        "--device",
+        "cpu",
+        "--cache",
+        "kept",
+    )
     assert run("train", recipe_file, "--data", tmp_path, "--out", tmp_path / "run", *changed) == 0
     assert given["recipe"].seed == 3
     assert given["recipe"].hyperparameters.gamma == 0.9
     assert (given["data"], given["run"], given["resume"]) == (tmp_path, tmp_path / "run", True)
     assert given["device"].type == "cpu"
+    assert given["cache"] == Path("kept")
 
 
 def test_exporting_writes_a_whole_checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from trainer.mixture import (
     Mixture,
     Source,
     build_mixture,
+    documents,
     middle_sentences,
     shuffled,
     training_sentences,
@@ -248,8 +250,8 @@ def test_distractors_are_of_other_training_questions_and_change_no_support(data:
 
 
 def test_documents_of_one_chunk_come_in_any_order_and_longer_ones_as_they_are(data: Path) -> None:
-    for documents, expected in ((True, 24), (False, 1)):
-        write_own(data / "own.jsonl", 3, documents)
+    for apart, expected in ((True, 24), (False, 1)):
+        write_own(data / "own.jsonl", 3, apart)
         mixture = build_mixture(make_recipe([OWN]), data)
         orders = {tuple(question.chunks) for question in drawn(mixture, 500)}
         assert len(orders) == expected
@@ -266,6 +268,42 @@ def test_more_documents_and_another_order_keep_the_question(seed: int, chunks: i
         assert set(texts) <= set(changed.chunks)
         assert len(set(changed.chunks)) == len(changed.chunks) <= chunks + count
         assert (changed.id, changed.text, changed.budget) == (question.id, question.text, question.budget)
+
+
+@given(
+    st.integers(0, 2**32 - 1), st.lists(st.integers(1, 4), min_size=1, max_size=5), st.integers(0, 6), st.integers(1, 3)
+)
+def test_documents_of_several_chunks_stay_whole(seed: int, counts: list[int], count: int, other: int) -> None:
+    generator = np.random.default_rng(seed)
+    texts = [f"own {number}" for number in range(sum(counts))]
+    question = Question("1", "test", "Which?", texts, tuple(counts), frozenset({0, len(texts) - 1}), 2)
+    own = [f"other {number}" for number in range(other)]
+    more = with_distractors(
+        question, [replace(question, chunks=own, counts=(other,), support=frozenset({0}))], count, generator
+    )
+    assert more.chunks == [*texts, *(own if count else [])]
+    changed = shuffled(more, generator)
+    expected = Counter(tuple(document) for document in documents(more))
+    assert Counter(tuple(document) for document in documents(changed)) == expected
+    assert support_texts(changed) == support_texts(question)
+
+
+def test_only_tasks_that_mine_have_pools(data: Path) -> None:
+    write_own(data / "own.jsonl", 8)
+    ruler = {"kind": "ruler", "variants": ["single_2"], "tokens": 300, "questions": 4, "validation": 2}
+    for mine in (False, True):
+        tasks = [task | {"mine": mine} for task in (BABI, OWN, ruler)]
+        mixture = build_mixture(make_recipe(tasks), data)
+        pools = {question.task: question.pool for question in drawn(mixture)}
+        sentences = training_sentences(data / "books", 20_000)
+        held_out = {chunk for question in mixture.validation for chunk in question.chunks}
+        own = {f"text {number}.{place}" for number in range(8) for place in range(4)} - held_out
+        assert {task: list(pool) for task, pool in pools.items() if task != "own"} == {
+            "qa2": sentences if mine else [],
+            "niah_single_2": sentences if mine else [],
+        }
+        assert sorted(pools["own"]) == (sorted(own) if mine else [])
+        assert {id(question.pool) for question in drawn(mixture) if question.task == "qa2"} == {id(pools["qa2"])}
 
 
 def test_single_hops_of_held_out_questions_are_not_trained_on(data: Path) -> None:
@@ -313,7 +351,7 @@ def test_tasks_come_in_proportion_to_their_weights() -> None:
     def source(name: str) -> Callable[[np.random.Generator], Question]:
         return lambda _: Question(name, name, "?", ["chunk"], (1,), frozenset({0}), 1)
 
-    mixture = Mixture(tuple(Source(weight, source(str(weight)), ()) for weight in (1.0, 3.0, 6.0)))
+    mixture = Mixture(tuple(Source(weight, source(str(weight)), (), ()) for weight in (1.0, 3.0, 6.0)))
     counts = Counter(question.task for question in drawn(mixture, 2000))
     assert counts["1.0"] == pytest.approx(200, abs=70)
     assert counts["3.0"] == pytest.approx(600, abs=100)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -96,6 +97,44 @@ def test_paragraphs_become_documents_of_one_chunk(read: Reader, tmp_path: Path) 
     assert question.chunks == ["City\nThe city. Its mayor is Ann.", "Ann\nAnn is old.", "Other\nNo."]
     assert (question.id, question.counts, question.support) == ("q1", (1, 1, 1), frozenset({0, 1}))
     assert question.budget == 2
+
+
+@pytest.mark.parametrize(("read", "task"), [(read_hotpotqa, "hotpotqa"), (read_2wiki, "2wiki")])
+def test_paragraphs_are_cut_into_chunks_of_whole_sentences(
+    read: Callable[[Path, int], Iterator[Question]], task: str, tmp_path: Path
+) -> None:
+    record = _wiki(
+        context=[
+            ["City", ["One two three. ", " Four five.", "Six seven eight nine ten eleven.", "Twelve."]],
+            ["Ann", ["Ann is old."]],
+            ["Empty", []],
+        ],
+        supporting_facts=[["City", 1], ["City", 9], ["Ann", 0]],
+    )
+    (question,) = _read(lambda path: read(path, 5), tmp_path, record)
+    assert question.task == f"{task}_sentences"
+    assert question.chunks == [
+        "City\nOne two three. Four five.",
+        "Six seven eight nine ten eleven.",
+        "Twelve.",
+        "Ann\nAnn is old.",
+        "Empty",
+    ]
+    assert question.counts == (3, 1, 1)
+    assert question.support == {0, 2, 3}  # a sentence past the end is the last
+    assert question.budget == 3
+
+
+@given(words=st.integers(1, 60))
+def test_cutting_into_sentences_loses_nothing(words: int) -> None:
+    path = SAMPLES / "hotpotqa" / "hotpotqa.json"
+    for whole, cut in zip(read_hotpotqa(path), read_hotpotqa(path, words), strict=True):
+        firsts = [0, *itertools.accumulate(cut.counts)]
+        assert len(cut.counts) == len(whole.chunks)
+        for paragraph, (first, end) in zip(whole.chunks, itertools.pairwise(firsts), strict=True):
+            assert " ".join(cut.chunks[first:end]) == paragraph
+        found = {next(at for at in range(len(cut.counts)) if firsts[at] <= one < firsts[at + 1]) for one in cut.support}
+        assert found == whole.support
 
 
 def test_an_array_reads_like_lines(tmp_path: Path) -> None:

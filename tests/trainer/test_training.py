@@ -124,7 +124,7 @@ def test_validation_measures_what_a_checkpoint_would_serve(tiny_base: Path, tmp_
     with torch.no_grad():  # the worst chunk is now the best
         learner.masters.values["w"].neg_()
         learner.masters.publish()
-    validation = Validation(Mixture((Source(1.0, lambda _: questions[0], tuple(questions)),)))
+    validation = Validation(Mixture((Source(1.0, lambda _: questions[0], tuple(questions), ()),)))
     write_checkpoint(tmp_path, recipe, learner, {})
     expected = recall_of(load_encoder(tmp_path, device="cpu"), questions)
     assert 0 < expected < 1
@@ -132,6 +132,23 @@ def test_validation_measures_what_a_checkpoint_would_serve(tiny_base: Path, tmp_
 
 
 # -- interruptions ----------------------------------------------------------------------------------------------------
+
+
+def test_a_cache_changes_nothing_but_when_chunks_are_embedded(
+    tiny_base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.evaluation.CACHE_FROM", 1)
+    tasks = [TASKS[0] | {"mine": True}, TASKS[1] | {"mine": True}]
+    recipe = recipe_for(tiny_base, tasks=tasks, hard_negatives=3)
+    weights = []
+    for name, cache in (("without", None), ("first", tmp_path / "cache"), ("second", tmp_path / "cache")):
+        best = train(recipe, data, tmp_path / name, device=CPU, cache=cache)
+        weights.append(load_file(best / "state" / "model.safetensors"))
+        if cache is not None:
+            assert len(list(cache.iterdir())) == len(tasks)
+    for other in weights[1:]:
+        for key, value in weights[0].items():
+            torch.testing.assert_close(other[key], value, atol=1e-4, rtol=0)
 
 
 def interrupted_after(updates: int, monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
@@ -302,7 +319,7 @@ def test_training_teaches_two_hops(tmp_path: Path) -> None:
         tasks=({"kind": "jsonl", "path": "own.jsonl", "validation": 60},),
         validate_every=1000,
         hyperparameters=Hyperparameters(
-            transitions=320, environments=32, minibatch=32, learning_rate=3e-4, warm_start=0.7, alpha_end=0.05
+            transitions=448, environments=32, minibatch=32, learning_rate=3e-4, warm_start=0.7, alpha_end=0.05
         ),
     )
     held_out = list(read_jsonl(tmp_path / "own.jsonl"))[-60:]
@@ -337,7 +354,7 @@ def test_rewards_alone_teach_too() -> None:
     learner = build_learner(make_recipe(Path(MINILM), hyperparameters=settings), CPU, seed=0)
     generator = np.random.default_rng(0)
     held_out = [question(generator) for _ in range(60)]
-    validation = Validation(Mixture((Source(1.0, question, tuple(held_out)),)))
+    validation = Validation(Mixture((Source(1.0, question, tuple(held_out), ()),)))
     before = validation.measure(learner)["own"]
     while learner.seen < settings.transitions:
         learner.update([question(generator) for _ in range(32)])

@@ -1,13 +1,16 @@
 """HotpotQA, 2WikiMultihopQA and MuSiQue in their official record formats.
 
-Each paragraph is a document of one chunk: its title on a line of its own, then its text. A question's
-budget is the number of its gold paragraphs. Files hold one record a line or are one JSON array.
+Each paragraph is a document: its title on a line of its own, then its text. It is one chunk; where the support is
+known by sentence it can also be cut into chunks of whole sentences. A question's budget is the number of its gold
+chunks. Files hold one record a line or are one JSON array.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import BaseModel, Field
@@ -49,14 +52,17 @@ class _Musique(BaseModel):
     answerable: bool = True
 
 
-def read_hotpotqa(path: Path) -> Iterator[Question]:
-    """The questions of a HotpotQA file (distractor setting), task ``hotpotqa``."""
-    return _read_wiki(path, "hotpotqa")
+def read_hotpotqa(path: Path, words: int | None = None) -> Iterator[Question]:
+    """The questions of a HotpotQA file (distractor setting), task ``hotpotqa``.
+
+    With ``words``, task ``hotpotqa_sentences``: whole sentences packed into chunks of at most so many words.
+    """
+    return _read_wiki(path, "hotpotqa", words)
 
 
-def read_2wiki(path: Path) -> Iterator[Question]:
-    """The questions of a 2WikiMultihopQA file, task ``2wiki``."""
-    return _read_wiki(path, "2wiki")
+def read_2wiki(path: Path, words: int | None = None) -> Iterator[Question]:
+    """The questions of a 2WikiMultihopQA file, task ``2wiki``; with ``words`` as for HotpotQA."""
+    return _read_wiki(path, "2wiki", words)
 
 
 def read_musique(path: Path) -> Iterator[Question]:
@@ -102,14 +108,46 @@ def musique_hops(question_id: str) -> int:
     return int(match[1])
 
 
-def _read_wiki(path: Path, task: str) -> Iterator[Question]:
+def _read_wiki(path: Path, task: str, words: int | None) -> Iterator[Question]:
     for entry in entries(path):
         record = entry.parse(_Wiki)
-        chunks = [
-            _chunk(title, " ".join(filter(None, map(str.strip, sentences)))) for title, sentences in record.context
-        ]
-        support = [_gold(entry, record, title, sentence) for title, sentence in record.supporting_facts]
-        yield _question(entry, record.id, task, record.question, chunks, support)
+        gold = [(_gold(entry, record, title, sentence), sentence) for title, sentence in record.supporting_facts]
+        if words is None:
+            chunks = [_chunk(title, _joined(sentences)) for title, sentences in record.context]
+            yield _question(entry, record.id, task, record.question, chunks, [paragraph for paragraph, _ in gold])
+        else:
+            yield _in_sentences(entry, record, f"{task}_sentences", gold, words)
+
+
+def _in_sentences(entry: Entry, record: _Wiki, task: str, gold: Sequence[tuple[int, int]], words: int) -> Question:
+    """``gold`` has the paragraph and the sentence of each supporting fact."""
+    packed = [_packed(title, sentences, words) for title, sentences in record.context]
+    firsts = [0, *itertools.accumulate(len(chunks) for chunks, _ in packed)]
+    # A sentence past the end of the paragraph stands for its last.
+    support = [
+        firsts[paragraph] + packed[paragraph][1][min(sentence, len(packed[paragraph][1]) - 1)]
+        for paragraph, sentence in gold
+    ]
+    texts = [chunk for chunks, _ in packed for chunk in chunks]
+    question = _question(entry, record.id, task, record.question, texts, support)
+    return replace(question, counts=tuple(len(chunks) for chunks, _ in packed))
+
+
+def _packed(title: str, sentences: Sequence[str], words: int) -> tuple[list[str], list[int]]:
+    """A paragraph's chunks, and in which of them each sentence is; the title stands before the first."""
+    groups: list[list[str]] = [[]]
+    place: list[int] = []
+    for sentence in sentences or [""]:
+        if groups[-1] and len(_joined([*groups[-1], sentence]).split()) > words:
+            groups.append([])
+        groups[-1].append(sentence)
+        place.append(len(groups) - 1)
+    chunks = [_joined(group) for group in groups]
+    return [_chunk(title, chunks[0]), *chunks[1:]], place
+
+
+def _joined(sentences: Sequence[str]) -> str:
+    return " ".join(filter(None, map(str.strip, sentences)))
 
 
 def _gold(entry: Entry, record: _Wiki, title: str, sentence: int) -> int:

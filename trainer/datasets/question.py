@@ -23,6 +23,8 @@ class Question:
     support: frozenset[int]
     budget: int
     """Selections that the benchmark's protocol allows."""
+    pool: Sequence[str] = ()
+    """Further texts that are no evidence: training looks for hard negatives among them. Shared between questions."""
 
     def __post_init__(self) -> None:
         """Raises :class:`ValueError` where the parts contradict each other."""
