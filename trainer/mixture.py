@@ -17,7 +17,7 @@ from trainer.datasets.jsonl import read_jsonl
 from trainer.datasets.multihop import read_2wiki, read_hotpotqa, read_musique, read_musique_single_hops
 from trainer.datasets.question import Question
 from trainer.datasets.ruler import generate_ruler
-from trainer.errors import RecipeError
+from trainer.errors import DataError, RecipeError
 from trainer.recipe import BabiTask, MultihopTask, Recipe, RulerTask
 
 T = TypeVar("T")
@@ -81,7 +81,11 @@ def build_mixture(recipe: Recipe, data: Path) -> Mixture:
     Which questions are held out depends on the files alone, not on the seed, so seeds can be compared. Raises
     :class:`~trainer.errors.DataError` for a bad file.
     """
-    background = training_sentences(data / recipe.books, recipe.book_sentences) if recipe.books is not None else []
+    background: list[str] = []
+    if recipe.books is not None:
+        background = training_sentences(data / recipe.books, recipe.book_sentences)
+        if not background:
+            raise DataError(data / recipe.books, None, "no book has a sentence to hide facts among")
     held_out: dict[str, int] = {}
     for task in recipe.tasks:
         if isinstance(task, BabiTask):

@@ -24,7 +24,7 @@ from trainer.datasets.multihop import musique_hops, read_2wiki, read_hotpotqa, r
 from trainer.datasets.question import Question
 from trainer.datasets.ruler import VARIANTS, generate_ruler, read_ruler
 from trainer.errors import DataError, RecipeError
-from trainer.mixture import BOOK_SHARE, BUDGETS, TRAINING_BOOKS, middle_sentences
+from trainer.mixture import BOOK_SHARE, BUDGETS, SENTENCE_READERS, TRAINING_BOOKS, middle_sentences
 
 EVERY = 1_000_000
 """More questions than there are: all of them."""
@@ -36,6 +36,9 @@ ONE_CONTEXT = 10
 """Questions about one context, where it consists of nothing but needles: each is a distractor to the others."""
 
 _MULTIHOP = {"hotpotqa": read_hotpotqa, "2wiki": read_2wiki, "musique": read_musique}
+SENTENCE_WORDS = 45
+"""Of a chunk of packed sentences: about the 64 tokens that the service packs by default."""
+
 _NEEDLE = re.compile(r"One of the special magic \w+ for (.+) is: \S+\.")
 
 
@@ -194,10 +197,16 @@ def _tokens_of(path: Path) -> int:
 
 
 def multihop(data: Path, _lengths: Sequence[str] | None, questions: int | None, _seed: int) -> Iterator[TestSet]:
-    """HotpotQA, 2WikiMultihopQA and MuSiQue, dev parts: as many selections as there are gold paragraphs."""
+    """HotpotQA, 2WikiMultihopQA and MuSiQue, dev parts: as many selections as there are gold chunks.
+
+    Chunks are paragraphs, and in ``hotpotqa_sentences`` and ``2wiki_sentences`` packed sentences.
+    """
     for task, read in _MULTIHOP.items():
-        found = list(islice(read(data / "multihop" / f"{task}_dev.jsonl.gz"), questions))
+        path = data / "multihop" / f"{task}_dev.jsonl.gz"
+        found = list(islice(read(path), questions))
         yield _listed(found)
+        if task in SENTENCE_READERS:
+            yield _listed(list(islice(SENTENCE_READERS[task](path, SENTENCE_WORDS), questions)))
         if task == "musique":
             for hops in (2, 3, 4):
                 part = [replace(one, task=f"musique_{hops}hop") for one in found if musique_hops(one.id) == hops]

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +33,8 @@ from trainer.recipe import Recipe
 from trainer.state import load_state, save_state, stored_state
 
 log = logging.getLogger(__name__)
+
+OLD_BEST = "best.old"
 
 SAVE_SECONDS = 300.0
 """Between two states on disk: the most that an interruption costs."""
@@ -62,6 +66,10 @@ def train(
     if resume:
         extra = load_state(run, learner)
         best, trained_seconds = extra["best"], extra["seconds"]
+        if rank == 0:
+            _forget_after(run / "validation.jsonl", learner.seen)
+            if (run / OLD_BEST).exists() and not (run / "best").exists():
+                (run / OLD_BEST).rename(run / "best")
         if rank > 0:  # the state has the first process's random numbers: the others must not play the same episodes
             learner.generator = np.random.default_rng([recipe.seed, rank, learner.updates])
     validation = Validation(mixture)
@@ -100,7 +108,7 @@ def train(
                 bar.set_postfix(validation=f"{mean:.3f}")
                 if mean > best:
                     best = mean
-                    write_checkpoint(run / "best", recipe, learner, record)
+                    _replace_checkpoint(run / "best", recipe, learner, record)
                 save()
                 saved = time.monotonic()
             elif time.monotonic() - saved > SAVE_SECONDS:
@@ -164,6 +172,26 @@ def learner_vectors(learner: Learner, texts: Iterator[str]) -> ChunkVectors:
     with torch.no_grad():
         matrix = learner.network.chunks(learner.table[rows]).cpu().numpy()
     return ChunkVectors(distinct, matrix)
+
+
+def _forget_after(file: Path, seen: int) -> None:
+    """Drop the records of what an interruption undid: they will be written again."""
+    if file.exists():
+        records = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [record for record in records if record.endswith("\n") and json.loads(record)["transitions"] <= seen]
+        file.write_text("".join(kept), encoding="utf-8")
+
+
+def _replace_checkpoint(best: Path, recipe: Recipe, learner: Learner, record: dict[str, Any]) -> None:
+    """Whole or not at all: an interruption between the two renames leaves the old one, which resuming brings back."""
+    new, old = best.with_name("best.new"), best.with_name(OLD_BEST)
+    shutil.rmtree(new, ignore_errors=True)
+    write_checkpoint(new, recipe, learner, record)
+    shutil.rmtree(old, ignore_errors=True)
+    if best.exists():
+        best.rename(old)
+    new.rename(best)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _check_folder(run: Path, recipe: Recipe, resume: bool, rank: int) -> None:

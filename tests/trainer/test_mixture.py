@@ -288,6 +288,12 @@ def test_documents_of_several_chunks_stay_whole(seed: int, counts: list[int], co
     assert support_texts(changed) == support_texts(question)
 
 
+def test_books_without_a_sentence_are_refused(data: Path) -> None:
+    (data / "books" / "book.txt").write_text("\n \n")
+    with pytest.raises(DataError, match="books: no book has a sentence to hide facts among"):
+        build_mixture(make_recipe([BABI]), data)
+
+
 def test_only_tasks_that_mine_have_pools(data: Path) -> None:
     write_own(data / "own.jsonl", 8)
     ruler = {"kind": "ruler", "variants": ["single_2"], "tokens": 300, "questions": 4, "validation": 2}

@@ -29,6 +29,7 @@ from trainer.mixture import Mixture, Source, build_mixture
 from trainer.networks import ActionMode, QNetwork
 from trainer.pqn import Hyperparameters, Learner
 from trainer.recipe import Recipe
+from trainer.state import save_state
 from trainer.training import Validation, build_learner, train
 
 ROOT = Path(__file__).parents[2]
@@ -209,6 +210,30 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
     other = recipe_for(tiny_base, action_mode=mode, warm_start=0.5, refresh_updates=3, seed=1)
     train(other, data, tmp_path / "other", device=CPU)
     assert left_behind(tmp_path / "other")["state/state.safetensors"] != found["state/state.safetensors"]
+
+
+def test_what_an_interruption_undid_is_not_recorded_twice(
+    tiny_base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, run = recipe_for(tiny_base), tmp_path / "run"
+    with monkeypatch.context() as patch:  # dies between a validation's record and its state, once there is a state
+        saves = iter([True, False])
+
+        def save_or_die(*arguments: Any) -> None:
+            if not next(saves):
+                raise KeyboardInterrupt
+            save_state(*arguments)
+
+        patch.setattr(training, "save_state", save_or_die)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, data, run, device=CPU)
+    assert len(lines(run)) == 2
+    (run / "best").rename(run / "best.old")  # it was being replaced
+    train(recipe, data, run, device=CPU, resume=True)
+    transitions = [record["transitions"] for record in lines(run)]
+    assert transitions == sorted(set(transitions))
+    assert not list(run.glob("best.*"))
+    load_encoder(run / "best", device="cpu")
 
 
 def test_a_finished_run_can_be_resumed_and_stays_as_it_is(tiny_base: Path, data: Path, tmp_path: Path) -> None:
