@@ -1,6 +1,6 @@
 """What each part of the training is worth: one thing changed at a time, on QA3 and on HotpotQA.
 
-    python -m benchmarks.ablations --data DATA [--runs FOLDER] [--only NAME ...]
+    python -m benchmarks.ablations --data DATA [--runs FOLDER] [--cache FOLDER] [--only NAME ...]
 
 Every variant trains from the same recipe with the same seed, the same number of transitions, and is tested on
 questions that it neither trained nor was selected on. A variant that has a result already is not run again.
@@ -26,6 +26,9 @@ from trainer.training import train
 RESULT = Path(__file__).parent / "results" / "ablations.json"
 RECIPES = Path(__file__).parent.parent / "trainer" / "recipes"
 
+QUESTIONS = 200
+"""Of QA3 and each length to test on; of HotpotQA all that there are."""
+
 VARIANTS: dict[str, dict[str, object]] = {
     "default": {},
     "action tower frozen": {"hyperparameters.action_mode": "frozen"},
@@ -35,6 +38,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "the same, λ = 0": {"hyperparameters.warm_start": 0.7, "hyperparameters.lambda_": 0.0},
     "the same, λ = 1": {"hyperparameters.warm_start": 0.7, "hyperparameters.lambda_": 1.0},
     "the same, no target network": {"hyperparameters.warm_start": 0.7, "hyperparameters.target_decay": 0.0},
+    "no hard negatives": {"hyperparameters.hard_negatives": 0},
     "no contrast": {"hyperparameters.contrast": 0.0},
     "supervised imitation": {"hyperparameters.behaviour": "support", "hyperparameters.squared": 0.0},
     # griver/Q-RAG, README of the public code: its settings, without its bugs, in this trainer.
@@ -58,15 +62,22 @@ VARIANTS: dict[str, dict[str, object]] = {
 }
 
 
-def run(task: str, variant: str, data: Path, runs: Path, seed: int) -> dict[str, Any]:
+def run(task: str, variant: str, data: Path, runs: Path, cache: Path | None, seed: int, share: float) -> dict[str, Any]:
     """Train one variant and test it; all-support recall at the budget by test set."""
-    folder = runs / task / variant.replace(" ", "-")
-    recipe = read_recipe(RECIPES / f"ablation-{task}.yaml", {**VARIANTS[variant], "seed": seed})
+    folder = runs / task / f"{variant.replace(' ', '-')}-{seed}"
+    changes = VARIANTS[variant]
+    whole = read_recipe(RECIPES / f"ablation-{task}.yaml")
+    if changes.get("hyperparameters.warm_start") == 0.0:  # where hard negatives cannot be learned from
+        changes = changes | {"tasks": [{**json.loads(one.model_dump_json()), "mine": False} for one in whole.tasks]}
+    transitions = round(share * whole.hyperparameters.transitions)
+    recipe = read_recipe(
+        RECIPES / f"ablation-{task}.yaml", {**changes, "seed": seed, "hyperparameters.transitions": transitions}
+    )
     resume = (folder / "state").exists()
-    best = train(recipe, data, folder, device=resolve_device("auto"), resume=resume)
+    best = train(recipe, data, folder, device=resolve_device("auto"), resume=resume, cache=cache)
     last = json.loads((folder / "validation.jsonl").read_text().splitlines()[-1])
-    player = Player(load_encoder(best))
-    sets = babilong(data, ["4K", "128K"], None, 0) if task == "qa3" else multihop(data, None, None, 0)
+    player = Player(load_encoder(best), cache=cache)
+    sets = babilong(data, ["4K", "128K"], QUESTIONS, 0) if task == "qa3" else multihop(data, None, None, 0)
     rows = [measure(player, test_set) for test_set in sets if test_set.task == task]
     return {
         "seed": seed,
@@ -82,6 +93,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the data folder, see docs/data.md")
     parser.add_argument("--runs", type=Path, help="where runs are kept, so that an interrupted one can go on")
+    parser.add_argument("--cache", type=Path, help="keep embeddings of chunks here: all variants share them")
+    parser.add_argument("--share", type=float, default=1.0, help="of the recipes' transitions to train")
     parser.add_argument("--tasks", nargs="+", default=["qa3", "hotpotqa"], choices=["qa3", "hotpotqa"])
     parser.add_argument("--only", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--seed", type=int, default=0)
@@ -93,7 +106,8 @@ def main() -> None:
                 found = result.setdefault("results", {}).setdefault(task, {}).setdefault(variant, [])
                 if any(one["seed"] == arguments.seed for one in found):
                     continue
-                found.append(run(task, variant, arguments.data, arguments.runs or Path(temporary), arguments.seed))
+                runs = arguments.runs or Path(temporary)
+                found.append(run(task, variant, arguments.data, runs, arguments.cache, arguments.seed, arguments.share))
                 print(task, variant, found[-1]["recall"], flush=True)
                 result["machine"] = describe_machine()
                 RESULT.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")

@@ -37,7 +37,7 @@ TOGETHER_CHUNKS = 1_000_000
 EMBED_CHUNKS = 16_384
 """Chunks sorted by length and embedded together."""
 
-CACHE_FROM = 5_000
+CACHE_FROM = 500
 """Texts from which embeddings are worth a file."""
 
 
