@@ -36,8 +36,11 @@ bench: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.spin
 	$(BIN)/python -m benchmarks.memory
 
+TRAIN = $(BIN)/python -m trainer train --data $(DATA) --cache $(RUN)/cache
+
 train: .venv/train.stamp
-	$(BIN)/python -m trainer train trainer/recipes/default.yaml --data $(DATA) --out $(RUN) $(if $(wildcard $(RUN)/state),--resume)
+	$(TRAIN) trainer/recipes/default.yaml --out $(RUN)/first $(if $(wildcard $(RUN)/first/state),--resume)
+	$(TRAIN) trainer/recipes/default-long.yaml --out $(RUN)/long --set start=$(RUN)/first/best $(if $(wildcard $(RUN)/long/state),--resume)
 
 check-readme: .venv/dev.stamp
 	$(BIN)/python .ci/check_readme.py
