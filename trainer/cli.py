@@ -21,7 +21,7 @@ from trainer.evaluation import Player, Retriever
 from trainer.machine import describe_machine
 from trainer.plots import learning_curves, recall_by_budget, recall_by_length
 from trainer.recipe import read_recipe
-from trainer.reports import Result, Row, fingerprint, markdown, measure, read_report, write_report
+from trainer.reports import Result, Row, fingerprint, joined, markdown, measure, read_report, write_report
 from trainer.suites import SUITES
 from trainer.training import train
 
@@ -103,7 +103,8 @@ def _plot(arguments: argparse.Namespace) -> None:
     files = [source for source in arguments.sources if not source.is_dir()]
     arguments.out.mkdir(parents=True, exist_ok=True)
     if files:
-        _plot_results(arguments.out, "recall", [result for path in files for result in read_report(path).results])
+        results = joined(result for path in files for result in read_report(path).results)
+        _plot_results(arguments.out, "recall", results)
     if runs:
         learning_curves(runs, arguments.out / "learning-curves.png")
 

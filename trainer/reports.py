@@ -107,6 +107,21 @@ def read_report(path: Path) -> Report:
         raise DataError(path, None, f"is no result of an evaluation ({place}: {first['msg']})") from None
 
 
+def joined(results: Iterable[Result]) -> list[Result]:
+    """Results of the same weights, suite and seed as one: long documents are often measured apart, with fewer questions.
+
+    Rows that two of them have are kept from the first.
+    """
+    found: dict[tuple[object, ...], Result] = {}
+    for result in results:
+        key = (result.name, result.fingerprint, result.beam_width, result.suite, result.seed)
+        if (first := found.setdefault(key, result)) is not result:
+            known = {(row.task, row.length) for row in first.rows}
+            new = tuple(row for row in result.rows if (row.task, row.length) not in known)
+            found[key] = first.model_copy(update={"rows": first.rows + new})
+    return list(found.values())
+
+
 def fingerprint(config: CheckpointConfig) -> str:
     """Changes with everything that decides what a checkpoint selects (SHA-256, hexadecimal)."""
     content = config.model_dump_json(exclude={"name", "base_model", "stop_threshold", "training"})

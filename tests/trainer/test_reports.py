@@ -7,7 +7,7 @@ import pytest
 from index.checkpoint import read_config
 from trainer.datasets.question import Question
 from trainer.errors import DataError
-from trainer.reports import Result, Row, fingerprint, markdown, measure, read_report, write_report
+from trainer.reports import Result, Row, fingerprint, joined, markdown, measure, read_report, write_report
 from trainer.suites import TestSet
 
 
@@ -69,6 +69,14 @@ def test_no_mean_where_a_run_lacks_a_task() -> None:
 def test_each_suite_gets_a_table() -> None:
     table = markdown([result("a", "jsonl", row("own", 1.0)), result("a", "multihop", row("musique", 1.0))])
     assert [line for line in table.splitlines() if line.startswith("**")] == ["**jsonl**", "**multihop**"]
+
+
+def test_what_was_measured_apart_is_one_result() -> None:
+    short = result("ours", "babilong", row("qa1", 1.0, "1K", 1000), row("qa2", 0.9, "1K", 1000))
+    long = result("ours", "babilong", row("qa1", 0.8, "4K", 4000), row("qa1", 0.1, "1K", 1000))
+    other, seed = result("bm25", "babilong", row("qa1", 0.3, "4K", 4000)), long.model_copy(update={"seed": 1})
+    both = result("ours", "babilong", *short.rows, long.rows[0])
+    assert joined([short, other, long, seed]) == [both, other, seed]
 
 
 def test_a_report_is_read_as_it_was_written(tmp_path: Path) -> None:
