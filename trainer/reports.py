@@ -108,7 +108,7 @@ def read_report(path: Path) -> Report:
 
 
 def joined(results: Iterable[Result]) -> list[Result]:
-    """Results of the same weights, suite and seed as one: long documents are often measured apart, with fewer questions.
+    """Results of the same weights, suite and seed as one: long documents are often measured with fewer questions.
 
     Rows that two of them have are kept from the first.
     """
