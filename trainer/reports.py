@@ -152,6 +152,8 @@ def _table(suite: str, results: Sequence[Result]) -> str:
         for row in result.rows:
             cells.setdefault((row.task, row.length, result.name), []).append(row)
     tasks, lengths, names = (list(dict.fromkeys(key[at] for key in cells)) for at in range(3))
+    tokens = {key[1]: rows[0].tokens or 0 for key, rows in cells.items()}
+    lengths.sort(key=lambda length: tokens[length])
     values = {key: [row.at_budget for row in rows] for key, rows in cells.items()}
     if suite in AVERAGED and len(tasks) > 1:
         for length in lengths:
