@@ -239,13 +239,13 @@ def documents(question: Question) -> list[Sequence[str]]:
 def shuffled(question: Question, generator: np.random.Generator) -> Question:
     """The question with its documents in another order."""
     firsts = [0, *accumulate(question.counts)]
-    documents = generator.permutation(len(question.counts)).tolist()
-    order = [chunk for document in documents for chunk in range(firsts[document], firsts[document + 1])]
+    turns = generator.permutation(len(question.counts)).tolist()
+    order = [chunk for document in turns for chunk in range(firsts[document], firsts[document + 1])]
     place = {old: new for new, old in enumerate(order)}
     return replace(
         question,
         chunks=[question.chunks[old] for old in order],
-        counts=tuple(question.counts[document] for document in documents),
+        counts=tuple(question.counts[document] for document in turns),
         support=frozenset(place[old] for old in question.support),
     )
 

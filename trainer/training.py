@@ -131,8 +131,8 @@ def build_learner(recipe: Recipe, device: torch.device, *, seed: int) -> Learner
         for _ in range(2)
     )
     if recipe.start is not None:
-        for either in (network, target):
-            start_from(either, start_directory(recipe.start))
+        start_from(network, start_directory(recipe.start))
+        target.load_state_dict(network.state_dict())
     return Learner(network, target, settings, seed)
 
 
