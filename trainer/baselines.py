@@ -14,6 +14,7 @@ from index.positions import Positions
 from trainer.checkpoints import base_directory, initial_config
 from trainer.datasets.question import Question
 from trainer.evaluation import Player
+from trainer.lexical import words
 from trainer.recipe import Recipe
 
 
@@ -36,19 +37,14 @@ class BM25:
 
     def _best(self, question: Question) -> list[int]:
         unknown = [chunk for chunk in dict.fromkeys(question.chunks) if chunk not in self._tokens]
-        self._tokens.update(zip(unknown, _words(unknown), strict=True))
-        (query,) = _words([question.text])
+        self._tokens.update(zip(unknown, words(unknown), strict=True))
+        (query,) = words([question.text])
         if not query:  # it consists of stop words
             return list(range(min(question.budget, len(question.chunks))))
         index = bm25s.BM25()
         index.index([self._tokens[chunk] for chunk in question.chunks], show_progress=False)
         order = np.argsort(-index.get_scores(query), kind="stable")
         return [int(position) for position in order[: question.budget]]
-
-
-def _words(texts: list[str]) -> list[list[str]]:
-    words: list[list[str]] = bm25s.tokenize(texts, stopwords="en", return_ids=False, show_progress=False)
-    return words
 
 
 class OneStep(Player):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, islice, pairwise
+from itertools import accumulate, chain, islice, pairwise
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from trainer.datasets.augment import more_questions, rename
+from trainer.datasets.augment import PEOPLE, PLACES, THINGS, more_questions, rename
 from trainer.datasets.babi import BabiQuestion, hide, read_babi
 from trainer.datasets.books import book_sentences, read_books
 from trainer.datasets.jsonl import read_jsonl
@@ -18,6 +18,7 @@ from trainer.datasets.multihop import read_2wiki, read_hotpotqa, read_musique, r
 from trainer.datasets.question import Question
 from trainer.datasets.ruler import generate_ruler
 from trainer.errors import DataError, RecipeError
+from trainer.lexical import most_alike
 from trainer.recipe import BabiTask, MultihopTask, Recipe, RulerTask
 
 T = TypeVar("T")
@@ -42,8 +43,8 @@ SENTENCE_READERS: dict[str, Callable[[Path, int], Iterable[Question]]] = {
 BOOK_SHARE = 500
 """Sentences taken from each book, if they suffice: many voices rather than few whole books."""
 
-TRAINING_BOOKS = 60
-"""Books of the training part that are trained on; evaluation over the longest documents reads the others."""
+KEPT_BOOKS = range(60, 140)
+"""Books of the training part that are never trained on: evaluation over the longest documents reads them."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def build_mixture(recipe: Recipe, data: Path) -> Mixture:
         background = training_sentences(data / recipe.books, recipe.book_sentences)
         if not background:
             raise DataError(data / recipe.books, None, "no book has a sentence to hide facts among")
+    pool = _negatives(recipe, data, background)
     held_out: dict[str, int] = {}
     for task in recipe.tasks:
         if isinstance(task, BabiTask):
@@ -93,7 +95,7 @@ def build_mixture(recipe: Recipe, data: Path) -> Mixture:
     sources: list[Source] = []
     for task in recipe.tasks:
         if isinstance(task, BabiTask):
-            sources.append(_babi(task, data, background, held_out))
+            sources.append(_babi(task, data, background, pool, held_out))
         elif isinstance(task, RulerTask):
             sources += [_ruler(task, variant, background) for variant in task.variants]
         else:
@@ -103,13 +105,31 @@ def build_mixture(recipe: Recipe, data: Path) -> Mixture:
 
 def training_sentences(books: Path, count: int) -> list[str]:
     """Background sentences from the first books of the training part, a share of each."""
-    share = max(BOOK_SHARE, -(-count // TRAINING_BOOKS))
+    share = max(BOOK_SHARE, -(-count // KEPT_BOOKS.start))
     found: list[str] = []
-    for book in islice(read_books(books, "train"), TRAINING_BOOKS):
+    for book in islice(read_books(books, "train"), KEPT_BOOKS.start):
         found += middle_sentences(book.text, share)
         if len(found) >= count:
             break
     return found[:count]
+
+
+def _negatives(recipe: Recipe, data: Path, background: Sequence[str]) -> Sequence[str]:
+    """What is searched for hard negatives of the bAbI tasks: the background, and book sentences like their facts.
+
+    Where stories are renamed, also sentences with a name they may get.
+    """
+    tasks = [task for task in recipe.tasks if isinstance(task, BabiTask) and task.mine]
+    if not recipe.book_negatives or recipe.books is None:
+        return background
+    items = [item for task in tasks for item in read_babi(data / task.path, task.task)]
+    names = (*PEOPLE, *THINGS, *PLACES) if any(task.rename for task in tasks) else ()
+    texts = dict.fromkeys(chain(names, *((*item.facts, item.question) for item in items)))
+    kept = set(KEPT_BOOKS)
+    books = read_books(data / recipe.books, "train")
+    sentences = [sentence for at, book in enumerate(books) if at not in kept for sentence in book_sentences(book.text)]
+    found = most_alike(list(texts), sentences, recipe.book_negatives)
+    return list(dict.fromkeys((*background, *found)))
 
 
 def middle_sentences(text: str, share: int) -> list[str]:
@@ -119,7 +139,9 @@ def middle_sentences(text: str, share: int) -> list[str]:
     return sentences[max(0, middle - share // 2) : middle + share // 2]
 
 
-def _babi(task: BabiTask, data: Path, background: Sequence[str], validation: Mapping[str, int]) -> Source:
+def _babi(
+    task: BabiTask, data: Path, background: Sequence[str], pool: Sequence[str], validation: Mapping[str, int]
+) -> Source:
     every = read_babi(data / task.path, task.task)
     items = _training_part(every, validation[task.path])
     if not items:
@@ -146,11 +168,11 @@ def _babi(task: BabiTask, data: Path, background: Sequence[str], validation: Map
         if generator.random() < task.rename:
             item = rename(item, generator)
         question = hide(item, background, int(generator.integers(low, high + 1)), generator, budget)
-        return replace(question, pool=background) if task.mine else question
+        return replace(question, pool=pool) if task.mine else question
 
     fixed = np.random.default_rng(0)
     validated = tuple(hide(item, background, high, fixed, budget) for item in held_out)
-    return Source(task.weight, draw, validated, background)
+    return Source(task.weight, draw, validated, pool if task.mine else background)
 
 
 def _training_part(items: Sequence[BabiQuestion], held_out: int) -> list[BabiQuestion]:

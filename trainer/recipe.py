@@ -97,6 +97,12 @@ class Recipe(_Model):
     positions: Positions = Positions(levels=128)
     books: str | None = Field(None, description="folder of books, see `docs/data.md`; needed by babi and ruler tasks")
     book_sentences: int = Field(20_000, ge=1, description="sentences of books to use as background")
+    book_negatives: int = Field(
+        0,
+        ge=0,
+        description="babi tasks that `mine` also search, of all sentences of the training books, those that share "
+        "telling words with a fact or question: so many for each, the best by BM25",
+    )
     tasks: tuple[Task, ...] = Field(min_length=1)
     validate_every: int = Field(4_000, ge=1, description="transitions between two validations")
     hyperparameters: Hyperparameters = Hyperparameters()
@@ -114,6 +120,8 @@ class Recipe(_Model):
             raise ValueError("λ-returns are of the policy's own episodes: behaviour support needs warm_start 1")
         if settings.warm_start == 0 and any(task.mine for task in self.tasks):
             raise ValueError("hard negatives are learned from in the warm start: without one, no task can mine")
+        if self.book_negatives and not any(isinstance(task, BabiTask) and task.mine for task in self.tasks):
+            raise ValueError("book_negatives are for babi tasks that mine: there are none")
         if settings.warm_start > 0 and settings.squared == 0 and settings.contrast == 0:
             raise ValueError("the warm start has nothing to learn from: squared and contrast are both 0")
         if settings.action_mode == "frozen" and self.positions.mode == "relative" and self.positions.levels < 2:

@@ -24,7 +24,7 @@ from trainer.datasets.multihop import musique_hops, read_2wiki, read_hotpotqa, r
 from trainer.datasets.question import Question
 from trainer.datasets.ruler import VARIANTS, generate_ruler, read_ruler
 from trainer.errors import DataError, RecipeError
-from trainer.mixture import BOOK_SHARE, BUDGETS, SENTENCE_READERS, TRAINING_BOOKS, middle_sentences
+from trainer.mixture import BOOK_SHARE, BUDGETS, KEPT_BOOKS, SENTENCE_READERS, middle_sentences
 
 EVERY = 1_000_000
 """More questions than there are: all of them."""
@@ -132,7 +132,7 @@ def _background(books: Path, count: int | None) -> tuple[str, ...]:
             sentence for book in read_books(books, "dev") for sentence in middle_sentences(book.text, BOOK_SHARE)
         )
     found: list[str] = []
-    later = islice(read_books(books, "train"), TRAINING_BOOKS, None)
+    later = islice(read_books(books, "train"), KEPT_BOOKS.start, KEPT_BOOKS.stop)
     for book in chain(read_books(books, "dev"), later):
         found += book_sentences(book.text)
         if len(found) >= count:

@@ -312,6 +312,27 @@ def test_only_tasks_that_mine_have_pools(data: Path) -> None:
         assert {id(question.pool) for question in drawn(mixture) if question.task == "qa2"} == {id(pools["qa2"])}
 
 
+def test_book_negatives_share_words_with_the_facts_and_come_from_no_book_of_the_evaluation(data: Path) -> None:
+    (data / "books" / "train").mkdir()
+    (data / "books" / "dev").mkdir()
+    for number in range(62):
+        text = f"It rained in chapter {number}.\n\nHe spilled the apple juice of chapter {number}.\n\nThey slept."
+        (data / "books" / "train" / f"{number:03}.txt").write_text(text)
+    recipe = make_recipe([BABI | {"mine": True}], book_sentences=3, book_negatives=100)
+    pool = drawn(build_mixture(recipe, data))[0].pool
+    of_first = ["It rained in chapter 0.", "He spilled the apple juice of chapter 0.", "They slept."]
+    assert list(pool) == of_first + [f"He spilled the apple juice of chapter {number}." for number in range(1, 60)]
+    assert list(drawn(build_mixture(recipe.model_copy(update={"book_negatives": 0}), data))[0].pool) == of_first
+
+
+def test_renamed_stories_have_book_negatives_with_the_names_that_they_may_get(data: Path) -> None:
+    (data / "books" / "book.txt").write_text(f"{BOOK}\n\nA hammer hung on the wall.\n\nThe night came.\n\n{BOOK}")
+    for share in (0.0, 0.5):
+        recipe = make_recipe([BABI | {"mine": True, "rename": share}], book_sentences=1, book_negatives=100)
+        pool = drawn(build_mixture(recipe, data))[0].pool
+        assert ("A hammer hung on the wall." in pool) == (share > 0)
+
+
 def test_single_hops_of_held_out_questions_are_not_trained_on(data: Path) -> None:
     records = []
     for number in range(6):

@@ -134,6 +134,10 @@ def test_a_wrong_field_is_named(tmp_path: Path, content: dict[str, Any], problem
             PLAIN | {"tasks": [OWN | {"mine": True}], "hyperparameters": {"warm_start": 0}},
             "hard negatives are learned from in the warm start",
         ),
+        (
+            BOOKS | {"tasks": [BABI], "book_negatives": 10},
+            "book_negatives are for babi tasks that mine: there are none",
+        ),
         (PLAIN | {"tasks": [OWN | {"single_hops": 0.1}]}, "jsonl: only musique has single hops"),
         (BOOKS | {"tasks": [BABI | {"sentences": [9, 8]}]}, "qa1: sentences must be the fewest and the most"),
         (BOOKS | {"tasks": [RULER | {"variants": ["single_1", "niah_single_2"]}]}, "no variant niah_single_2"),
