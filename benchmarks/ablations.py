@@ -2,8 +2,9 @@
 
     python -m benchmarks.ablations --data DATA [--runs FOLDER] [--cache FOLDER] [--only NAME ...]
 
-Every variant trains from the same recipe with the same seed, the same number of transitions, and is tested on
-questions that it neither trained nor was selected on. A variant that has a result already is not run again.
+Every variant trains from the same recipe with the same seed and the same number of transitions, and is tested as it is
+at the end: the best of several validations would be one from before the λ-returns as often as not. A variant that has
+a result already is not run again.
 Result: ``benchmarks/results/ablations.json``.
 """
 
@@ -70,9 +71,8 @@ def run(task: str, variant: str, data: Path, runs: Path, cache: Path | None, see
     if changes.get("hyperparameters.warm_start") == 0.0:  # where hard negatives cannot be learned from
         changes = changes | {"tasks": [{**json.loads(one.model_dump_json()), "mine": False} for one in whole.tasks]}
     transitions = round(share * whole.hyperparameters.transitions)
-    recipe = read_recipe(
-        RECIPES / f"ablation-{task}.yaml", {**changes, "seed": seed, "hyperparameters.transitions": transitions}
-    )
+    whole_run = {"seed": seed, "hyperparameters.transitions": transitions, "validate_every": transitions}
+    recipe = read_recipe(RECIPES / f"ablation-{task}.yaml", {**changes, **whole_run})
     resume = (folder / "state").exists()
     best = train(recipe, data, folder, device=resolve_device("auto"), resume=resume, cache=cache)
     last = json.loads((folder / "validation.jsonl").read_text().splitlines()[-1])

@@ -15,7 +15,7 @@ from index.checkpoint import Pooling
 from index.positions import Positions
 from trainer.datasets.ruler import VARIANTS
 from trainer.errors import RecipeError
-from trainer.pqn import Hyperparameters
+from trainer.hyperparameters import Hyperparameters
 
 
 class _Model(BaseModel):

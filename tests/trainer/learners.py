@@ -12,8 +12,9 @@ import torch
 from index.positions import Positions
 from trainer.checkpoints import initial_config
 from trainer.datasets.question import Question
+from trainer.hyperparameters import Hyperparameters
 from trainer.networks import QNetwork
-from trainer.pqn import Hyperparameters, Learner
+from trainer.pqn import Learner
 from trainer.recipe import MultihopTask, Recipe
 
 CPU = torch.device("cpu")

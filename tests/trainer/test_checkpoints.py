@@ -30,8 +30,9 @@ from trainer.checkpoints import (
     write_checkpoint,
 )
 from trainer.errors import RecipeError
+from trainer.hyperparameters import Hyperparameters
 from trainer.networks import ActionMode, QNetwork
-from trainer.pqn import Hyperparameters, Learner
+from trainer.pqn import Learner
 from trainer.recipe import Recipe
 from trainer.training import build_learner
 

@@ -18,7 +18,8 @@ from tests.index import reference, strategies
 from tests.trainer.learners import make_learner, random_question, random_questions
 from trainer.datasets.question import Question
 from trainer.environment import Environment, Observer, Reward, clairvoyant_q, document_levels, final_reward
-from trainer.pqn import Hyperparameters, Learner
+from trainer.hyperparameters import Hyperparameters
+from trainer.pqn import Learner
 
 # -- the course of an episode -----------------------------------------------------------------------------------------
 

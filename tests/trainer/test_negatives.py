@@ -15,8 +15,9 @@ from index.scoring import q_values as served_q_values
 from tests.trainer.learners import make_learner, random_question, words
 from trainer.datasets.question import Question
 from trainer.environment import FloatArray
+from trainer.hyperparameters import Hyperparameters
 from trainer.networks import ActionMode
-from trainer.pqn import Batch, Hyperparameters, Learner, Trajectory, Transition
+from trainer.pqn import Batch, Learner, Trajectory, Transition
 
 
 def pool_of(seed: int, count: int = 40) -> list[str]:

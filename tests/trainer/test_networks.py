@@ -14,8 +14,8 @@ from index.errors import CheckpointError
 from tests.architectures import ARCHITECTURES, write_base
 from tests.trainer.learners import CPU, make_learner, make_network, make_recipe, random_questions
 from trainer.checkpoints import initial_config, write_checkpoint
+from trainer.hyperparameters import Hyperparameters
 from trainer.networks import ActionMode, ChunkTable, MasterWeights, QNetwork
-from trainer.pqn import Hyperparameters
 
 TEXTS = ["the ball is red", "", "a much longer text: " + "the red ball " * 6, "the ball"]
 

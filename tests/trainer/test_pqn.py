@@ -18,10 +18,10 @@ from index.scoring import Part, Scope
 from index.scoring import q_values as served_q_values
 from tests.trainer.learners import make_learner, random_question, random_questions
 from trainer.environment import Observation
+from trainer.hyperparameters import Hyperparameters
 from trainer.networks import ActionMode
 from trainer.pqn import (
     Batch,
-    Hyperparameters,
     Learner,
     Transition,
     clairvoyant_loss,

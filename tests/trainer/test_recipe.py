@@ -13,7 +13,7 @@ import yaml
 
 from index.positions import Positions
 from trainer.errors import RecipeError
-from trainer.pqn import Hyperparameters
+from trainer.hyperparameters import Hyperparameters
 from trainer.recipe import BabiTask, MultihopTask, Recipe, RulerTask, read_recipe
 
 RECIPES = Path(__file__).parents[2] / "trainer" / "recipes"

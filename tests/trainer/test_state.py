@@ -13,8 +13,9 @@ import torch
 
 from tests.trainer.learners import make_learner, random_questions
 from trainer.errors import ResumeError
+from trainer.hyperparameters import Hyperparameters
 from trainer.networks import ActionMode
-from trainer.pqn import Hyperparameters, Learner
+from trainer.pqn import Learner
 from trainer.state import load_state, save_state, stored_state
 
 

@@ -25,9 +25,10 @@ from trainer.datasets.jsonl import read_jsonl
 from trainer.datasets.question import Question
 from trainer.errors import DataError, ResumeError
 from trainer.evaluation import by_task, embed_texts, play, recall
+from trainer.hyperparameters import Hyperparameters
 from trainer.mixture import Mixture, Source, build_mixture
 from trainer.networks import ActionMode, QNetwork
-from trainer.pqn import Hyperparameters, Learner
+from trainer.pqn import Learner
 from trainer.recipe import Recipe
 from trainer.state import save_state
 from trainer.training import Validation, build_learner, train

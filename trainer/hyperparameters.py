@@ -1,0 +1,79 @@
+"""Everything that shapes the learning, as recipes set it; ``trainer/pqn.py`` is what it shapes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from trainer.environment import Reward
+from trainer.networks import ActionMode
+
+Behaviour = Literal["policy", "support"]
+
+
+@dataclass(frozen=True, slots=True)
+class Hyperparameters:
+    """The settings of a run, and what they do."""
+
+    transitions: int = 40_000
+    """Selections to train on in all."""
+    environments: int = 64
+    """Episodes stepped as one batch."""
+    minibatch: int = 96
+    """Transitions of one optimiser step."""
+    batch_tokens: int = 0
+    """Tokens of states in one forward and backward pass; changes nothing but speed and memory. 0: 1,024 on a CPU,
+    whose caches they then fit (8,192 were measured to halve its speed), 65,536 on a GPU."""
+    candidates: int = 128
+    """Most candidates of a state that the warm start regresses on: its support, then those with the largest Q."""
+    hard_negatives: int = 8
+    """For tasks that ``mine``: texts of the pool with the largest Q that the warm start regresses on too, as if they
+    stood at a random place of the document."""
+    learning_rate: float = 1e-4
+    """Peak rate of the towers: warmed up over 5% of the training, then to zero along a cosine."""
+    head_learning_rate: float = 1e-3
+    """Peak rate of ``w``, ``b`` and the adapter."""
+    weight_decay: float = 0.01
+    gamma: float = 0.8
+    """Discount γ: what one more selection costs."""
+    lambda_: float = 0.8
+    """λ of the returns; 1 takes what the episode brought, 0 the next state's value."""
+    alpha_start: float = 0.1
+    """Temperature of the policy and of the soft values at the beginning."""
+    alpha_end: float = 0.03
+    """The same at the end: annealed along a line, whatever the learning rate does."""
+    reward: Reward = "completion"
+    warm_start: float = 0.7
+    """Share of the training that regresses on clairvoyant values; λ-returns follow."""
+    squared: float = 1.0
+    """Weight of the squared errors in the warm start."""
+    contrast: float = 1.0
+    """Weight, beside them, of ``-log π(missing support | state)``. Alone, it is supervised imitation."""
+    contrast_alpha: float = 0.05
+    """Temperature of that term's policy."""
+    target_decay: float = 0.98
+    """Of the target network's moving average, per update; 0 turns it off: it is then the network itself."""
+    behaviour: Behaviour = "policy"
+    """Whose selections are learned from: the ``policy``'s own, or, as imitation does, ``support`` in random order."""
+    action_mode: ActionMode = "adapter"
+    """``frozen``: the action tower is the base model; ``adapter``: behind it a trained linear map; ``refreshed``: it is
+    trained, its stored embeddings renewed on a schedule."""
+    refresh_updates: int = 20
+    """``refreshed`` only: updates between two renewals of all stored chunk embeddings."""
+    live_chunks: int = 8
+    """``refreshed`` only: best candidates of a state, beside its support, embedded with gradients."""
+
+    def __post_init__(self) -> None:
+        """Raises :class:`ValueError` for a value out of range."""
+        counts = ("transitions", "environments", "minibatch", "candidates", "refresh_updates")
+        for name in (*counts, "alpha_start", "alpha_end", "contrast_alpha"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be above 0")
+        rates = ("learning_rate", "head_learning_rate", "weight_decay")
+        for name in (*rates, "squared", "contrast", "live_chunks", "batch_tokens", "hard_negatives"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be 0 or above")
+        for name in ("gamma", "lambda_", "warm_start", "target_decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie between 0 and 1")
