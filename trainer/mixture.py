@@ -43,6 +43,9 @@ SENTENCE_READERS: dict[str, Callable[[Path, int], Iterable[Question]]] = {
 BOOK_SHARE = 500
 """Sentences taken from each book, if they suffice: many voices rather than few whole books."""
 
+LONG_VALIDATION = 20_000
+"""Most chunks of a document to validate on, for tasks that mine: a stretch of what is searched for hard negatives."""
+
 KEPT_BOOKS = range(60, 140)
 """Books of the training part that are never trained on: evaluation over the longest documents reads them."""
 
@@ -171,7 +174,9 @@ def _babi(
         return replace(question, pool=pool) if task.mine else question
 
     fixed = np.random.default_rng(0)
-    validated = tuple(hide(item, background, high, fixed, budget) for item in held_out)
+    # What hard negatives are worth shows in long documents alone.
+    length = max(high, min(len(pool), LONG_VALIDATION)) if task.mine else high
+    validated = tuple(hide(item, pool if task.mine else background, length, fixed, budget) for item in held_out)
     return Source(task.weight, draw, validated, pool if task.mine else background)
 
 

@@ -179,7 +179,9 @@ def _forget_after(file: Path, seen: int) -> None:
     if file.exists():
         records = file.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [record for record in records if record.endswith("\n") and json.loads(record)["transitions"] <= seen]
-        file.write_text("".join(kept), encoding="utf-8")
+        new = file.with_name("validation.jsonl.new")
+        new.write_text("".join(kept), encoding="utf-8")
+        new.replace(file)
 
 
 def _replace_checkpoint(best: Path, recipe: Recipe, learner: Learner, record: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
+from trainer import mixture
 from trainer.datasets.babi import BabiQuestion, read_babi
 from trainer.datasets.question import Question
 from trainer.errors import DataError, RecipeError
@@ -323,6 +324,19 @@ def test_book_negatives_share_words_with_the_facts_and_come_from_no_book_of_the_
     of_first = ["It rained in chapter 0.", "He spilled the apple juice of chapter 0.", "They slept."]
     assert list(pool) == of_first + [f"He spilled the apple juice of chapter {number}." for number in range(1, 60)]
     assert list(drawn(build_mixture(recipe.model_copy(update={"book_negatives": 0}), data))[0].pool) == of_first
+
+
+def test_tasks_that_mine_validate_on_long_documents(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lengths(mine: bool) -> set[int]:
+        built = build_mixture(make_recipe([BABI | {"mine": mine}], book_sentences=23), data)
+        return {len(question.chunks) for question in built.validation}
+
+    assert lengths(False) == {20}
+    assert lengths(True) == {23}
+    monkeypatch.setattr(mixture, "LONG_VALIDATION", 21)
+    assert lengths(True) == {21}
+    monkeypatch.setattr(mixture, "LONG_VALIDATION", 10)
+    assert lengths(True) == {20}
 
 
 def test_renamed_stories_have_book_negatives_with_the_names_that_they_may_get(data: Path) -> None:
