@@ -18,8 +18,10 @@ import faiss
 import numpy as np
 import torch
 
+from index.codes import encode
 from index.positions import Positions, level_indices, rotate, runs
-from index.scoring import Part, QFunction, Scope, best, q_values
+from index.scoring import Part, QFunction, Scope, best, estimate
+from index.vectors import SEGMENT_ROWS
 from trainer.machine import describe_machine
 
 RESULT = Path(__file__).parent / "results" / "scan.json"
@@ -30,19 +32,24 @@ FUNCTION = QFunction(1.0, 0.0, Positions(mode="relative", levels=18))
 
 
 def ways_to_score(chunks: int, generator: np.random.Generator) -> dict[str, Callable[[], object]]:
-    """Each way finds the best of ``chunks`` chunks with three selected; the last one only reads the matrix."""
+    """Each way finds the best of ``chunks`` chunks with three selected; the last ones only read."""
     matrix = generator.standard_normal((chunks, DIMENSION), dtype=np.float32)
     matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
     state = matrix[generator.integers(chunks)] + 0.1 * generator.standard_normal(DIMENSION, dtype=np.float32)
     selected = sorted(generator.choice(chunks, SELECTED, replace=False).tolist())
-    scope = Scope(np.array([0, chunks]), (Part(0, matrix),))
+    offsets = np.array([0, chunks])
+    plain = Scope(offsets, (Part(0, matrix),))
+    # As stored: segments, each with its codes.
+    cuts = range(0, chunks, SEGMENT_ROWS)
+    coded = [Part(start, rows := matrix[start : start + SEGMENT_ROWS], encode(rows)) for start in cuts]
+    scope = Scope(offsets, tuple(coded))
+    codes = [torch.from_numpy(part.codes.numbers).view(torch.int32) for part in coded if part.codes]
     positions = FUNCTION.positions
     tensor, index = torch.from_numpy(matrix), faiss.IndexFlatIP(DIMENSION)
     index.add(matrix)
 
-    def service() -> int:
-        values = q_values(state, scope, selected, FUNCTION)
-        return best(values, 1, state, scope, selected, FUNCTION)[0].position
+    def search(scope: Scope) -> int:
+        return best(estimate(state, scope, selected, FUNCTION), 1, state, scope, selected, FUNCTION)[0].position
 
     def faiss_ranges() -> int:
         found = runs(chunks, selected, positions)
@@ -67,12 +74,14 @@ def ways_to_score(chunks: int, generator: np.random.Generator) -> dict[str, Call
         return int(values.argmax())
 
     frequency = torch.from_numpy(positions.rope_base ** (-np.arange(0, DIMENSION, 2) / DIMENSION)).float()
-    assert service() == faiss_ranges() == rerotating()
+    assert search(scope) == search(plain) == faiss_ranges() == rerotating()
     return {
-        "service": service,
+        "service": lambda: search(scope),
+        "without_codes": lambda: search(plain),
         "faiss_ranges": faiss_ranges,
         "rerotate_every_chunk": rerotating,
         "read_matrix": lambda: float(tensor.sum()),
+        "read_codes": lambda: [part.sum() for part in codes],
     }
 
 

@@ -165,4 +165,6 @@ class Catalog:
         return SearchScope(Scope(offsets, tuple(parts), norm_bound), np.array(uids, dtype=np.int64))
 
     def _part(self, start: int, piece: Piece) -> Part:
-        return Part(start, self._store.matrices[piece.segment][piece.first_row : piece.first_row + piece.rows])
+        matrix, codes = self._store.segments[piece.segment]
+        whole = Part(start - piece.first_row, matrix, codes)
+        return whole.cut(start, start + piece.rows)

@@ -92,5 +92,5 @@ def _choose(segments: list[_Segment]) -> list[int]:
 
 
 def _rows(store: Store, piece: Piece) -> Float32Array:
-    matrix = store.matrices[piece.segment][piece.first_row : piece.first_row + piece.rows]
+    matrix = store.segments[piece.segment].matrix[piece.first_row : piece.first_row + piece.rows]
     return matrix.cpu().numpy() if isinstance(matrix, torch.Tensor) else matrix

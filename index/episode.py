@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from index.encoder import Embeddings, TokenIds
-from index.scoring import Candidate, QFunction, Scope, best, q_values
+from index.scoring import Candidate, QFunction, Scope, best, estimate
 
 StoppedBy = Literal["budget", "threshold", "context", "exhausted"]
 
@@ -96,9 +96,9 @@ class Episode:
         """Take one step; ``embeddings`` are those of :meth:`states`, shape ``[paths, d]``."""
         expansions: list[tuple[_Path, Candidate, tuple[Candidate, ...]]] = []
         for path, state in zip(self._paths, embeddings, strict=True):
-            values = q_values(state, self._scope, path.selected, function)
+            estimated = estimate(state, self._scope, path.selected, function)
             count = max(self._limits.beam_width, self._limits.candidates)
-            found = tuple(best(values, count, state, self._scope, path.selected, function))
+            found = tuple(best(estimated, count, state, self._scope, path.selected, function))
             shown = found[: self._limits.candidates]
             expansions.extend((path, candidate, shown) for candidate in found[: self._limits.beam_width])
         expansions.sort(key=lambda expansion: -expansion[1].q)  # stable: ties keep path and document order

@@ -7,18 +7,18 @@ ever exists.
 Which part scores what, and why:
 
 * **This module scores Q.** A rotated query changes from one run of chunks to the next (18 times and
-  more within one document) and every chunk's value may be needed (for the argmax, the trace, the
-  policy of the trainer), so a step is a handful of plain matrix-vector products over memory-mapped
-  slices: BLAS on a CPU, torch on a GPU. Long documents are scored run by run; many short
+  more within one document), so a step is a handful of plain matrix-vector products over memory-mapped
+  slices: of 8-bit codes on a CPU (:mod:`index.codes`), whose products are exact and whose distance from
+  the true ones is bounded; with torch on a GPU. Long documents are scored run by run; many short
   documents, whose runs are a few chunks long, row by row against a table of rotated states.
 * **FAISS keeps the vectors** (:mod:`index.vectors`): its files on disk, memory-mapped without a copy, are
   the matrices read here. It also answers the one question that is a nearest-neighbour search
   with one fixed query: the one-step dense top-k that a trace shows beside the episode. Its flat
   search with id ranges would be exact for Q too, but was measured slower than the slices
   (``benchmarks/scan.py``).
-* **float64 decides.** Sums in single precision round differently than the true values order. All
-  chunks within the error bound of the best are scored again in float64, so the argmax is the
-  argmax of exact arithmetic; ties go to the first chunk in document order.
+* **float64 decides.** Codes and sums in single precision round differently than the true values order.
+  All chunks within the error bound of the best are scored again in float64 from their embeddings, so the
+  argmax is the argmax of exact arithmetic; ties go to the first chunk in document order.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from index.positions import IntArray, Positions, level_indices, rotate, runs, unvisited_level_indices
+from index.codes import Codes, Int8Array, encode_each, products
+from index.positions import IntArray, Positions, Run, level_indices, rotate, runs, unvisited_level_indices
 
 Float32Array = NDArray[np.float32]
 Matrix = Float32Array | torch.Tensor
@@ -66,6 +67,14 @@ class Part(NamedTuple):
 
     start: int
     matrix: Matrix
+    codes: Codes | None = None
+    """Of the same rows, where there are any: read instead of the matrix until few candidates are left."""
+
+    def cut(self, start: int, stop: int) -> Part:
+        """The candidates ``start <= position < stop`` of it."""
+        low, high = max(start - self.start, 0), min(stop - self.start, len(self.matrix))
+        codes = None if self.codes is None else self.codes.cut(low, high)
+        return Part(self.start + low, self.matrix[low:high], codes)
 
 
 class Candidate(NamedTuple):
@@ -111,9 +120,8 @@ class Scope:
         for part in self.parts[max(first, 0) :]:
             if part.start >= stop:
                 return
-            low, high = max(start, part.start), min(stop, part.start + len(part.matrix))
-            if low < high:
-                yield Part(low, part.matrix[low - part.start : high - part.start])
+            if start < part.start + len(part.matrix):
+                yield part.cut(start, stop)
 
     def rows(self, positions: IntArray) -> Float32Array:
         """The embeddings at ``positions``, shape ``[len(positions), d]`` float32, on the CPU."""
@@ -129,26 +137,36 @@ class Scope:
         return np.array([part.start for part in self.parts], dtype=np.int64)
 
 
-def q_values(state: Float32Array, scope: Scope, selected: Sequence[int], function: QFunction) -> Float32Array:
-    """``Q(s, i)`` of every candidate, shape ``[scope.size]``; ``-inf`` where already selected.
+class Estimate(NamedTuple):
+    """Q-values that are each within ``error`` of the exact ones; ``-inf`` where already selected."""
+
+    values: Float32Array
+    """Shape ``[scope.size]``."""
+    error: float
+
+
+def estimate(state: Float32Array, scope: Scope, selected: Sequence[int], function: QFunction) -> Estimate:
+    """``Q(s, i)`` of every candidate, as near as a single read of the codes (or else of the embeddings) tells.
 
     ``state`` is the state embedding, shape ``[d]``; ``selected`` are positions on the candidate
-    axis, strictly increasing. Single precision: see :func:`best` for the exact order.
+    axis, strictly increasing. See :func:`best` for the exact order.
     """
-    products = np.zeros(scope.size, dtype=np.float32)
+    values = np.zeros(scope.size, dtype=np.float32)
+    queries = _Queries(state, function.positions)
     if function.positions.mode == "none":
+        query = queries.of(np.zeros(1, dtype=np.int64))[0]
         for part in _joined(scope.parts):
-            products[part.start : part.start + len(part.matrix)] = _products(part.matrix, state)
+            _multiply(part, query, values)
     else:
-        _score_rotated(state, scope, selected, function, products)
-    products *= np.float32(function.w)
-    products += np.float32(function.b)
-    products[list(selected)] = -np.inf
-    return products
+        _score_rotated(queries, scope, selected, function.positions, values)
+    values *= np.float32(function.w)
+    values += np.float32(function.b)
+    values[list(selected)] = -np.inf
+    return Estimate(values, _error(state, scope, queries.error, function))
 
 
 def best(
-    values: Float32Array,
+    found: Estimate,
     count: int,
     state: Float32Array,
     scope: Scope,
@@ -157,14 +175,15 @@ def best(
 ) -> list[Candidate]:
     """The ``count`` best candidates by exact Q, best first; fewer if fewer are left.
 
-    ``values`` is the result of :func:`q_values` for the same arguments. Everything that single precision
+    ``found`` is the result of :func:`estimate` for the same arguments. Everything that it
     cannot tell from the ``count``-th best is scored again in float64 before it is ordered.
     """
     count = min(count, scope.size - len(selected))
     if count <= 0:
         return []
+    values = found.values
     cut = values.max() if count == 1 else np.partition(values, -count)[-count]
-    contenders = np.flatnonzero(values >= cut - 2 * _rounding_bound(state, scope, function))
+    contenders = np.flatnonzero(values >= cut - 2 * found.error)
     # In blocks: a document of repeated lines makes hundreds of thousands of contenders.
     exact = np.concatenate(
         [
@@ -197,12 +216,41 @@ def exact_q(
     return function.w * products + function.b
 
 
+class _Query(NamedTuple):
+    """A state as one level sees it, and the same in whole numbers."""
+
+    vector: Float32Array
+    """Shape ``[d]``."""
+    code: Int8Array
+    """Shape ``[1, d]``."""
+    scale: float
+
+
+class _Queries:
+    """A state's queries by level; knows the largest error of a code made so far."""
+
+    def __init__(self, state: Float32Array, positions: Positions) -> None:
+        self._state, self._positions = state, positions
+        self.error = 0.0
+
+    def of(self, level_index: IntArray) -> list[_Query]:
+        """The queries of these level indices."""
+        table = _rotated(self._state, level_index, self._positions)
+        codes = encode_each(table)
+        self.error = max(self.error, codes.error)
+        vectors = table.astype(np.float32)
+        return [
+            _Query(vector, numbers[None], scale)
+            for vector, numbers, scale in zip(vectors, codes.numbers, codes.scales.tolist(), strict=True)
+        ]
+
+    def table(self, level_index: IntArray) -> Float32Array:
+        """The vectors of these level indices, shape ``[len(level_index), d]``."""
+        return _rotated(self._state, level_index, self._positions).astype(np.float32)
+
+
 def _score_rotated(
-    state: Float32Array,
-    scope: Scope,
-    selected: Sequence[int],
-    function: QFunction,
-    out: Float32Array,
+    queries: _Queries, scope: Scope, selected: Sequence[int], positions: Positions, out: Float32Array
 ) -> None:
     visited: dict[int, list[int]] = {}
     for position in selected:
@@ -210,52 +258,33 @@ def _score_rotated(
         visited.setdefault(document, []).append(position - int(scope.offsets[document]))
     for first, last in scope.stretches:
         start, stop = int(scope.offsets[first]), int(scope.offsets[last])
-        if last - first == 1 and stop - start >= LONG_DOCUMENT and function.positions.mode != "absolute":
-            _score_runs(state, scope, start, stop, visited.get(first, []), function, out)
+        if last - first == 1 and stop - start >= LONG_DOCUMENT and positions.mode != "absolute":
+            _score_runs(queries, scope, start, runs(stop - start, visited.get(first, []), positions), out)
         else:
-            levels = unvisited_level_indices(np.diff(scope.offsets[first : last + 1]), function.positions)
+            levels = unvisited_level_indices(np.diff(scope.offsets[first : last + 1]), positions)
             for document, taken in visited.items():
                 if first <= document < last:
                     low, high = int(scope.offsets[document]), int(scope.offsets[document + 1])
                     levels[low - start : high - start] = level_indices(
-                        np.arange(high - low), high - low, taken, function.positions
+                        np.arange(high - low), high - low, taken, positions
                     )
-            _score_rows(state, scope, start, levels, function, out)
+            _score_rows(queries, scope, start, levels, out)
 
 
-def _score_runs(
-    state: Float32Array,
-    scope: Scope,
-    start: int,
-    stop: int,
-    selected: Sequence[int],
-    function: QFunction,
-    out: Float32Array,
-) -> None:
-    found = runs(stop - start, selected, function.positions)
-    table = _rotated(state, np.array([run.level_index for run in found]), function.positions)
-    queries = np.ascontiguousarray(table, dtype=np.float32)
-    for run, query in zip(found, queries, strict=True):
+def _score_runs(queries: _Queries, scope: Scope, start: int, found: Sequence[Run], out: Float32Array) -> None:
+    for run, query in zip(found, queries.of(np.array([run.level_index for run in found])), strict=True):
         for piece in scope.pieces(start + run.start, start + run.stop):
-            out[piece.start : piece.start + len(piece.matrix)] = _products(piece.matrix, query)
+            _multiply(piece, query, out)
 
 
-def _score_rows(
-    state: Float32Array,
-    scope: Scope,
-    start: int,
-    levels: IntArray,
-    function: QFunction,
-    out: Float32Array,
-) -> None:
+def _score_rows(queries: _Queries, scope: Scope, start: int, levels: IntArray, out: Float32Array) -> None:
     for piece in _joined(scope.pieces(start, start + len(levels))):
         block = ROW_BLOCK if isinstance(piece.matrix, np.ndarray) else DEVICE_ROW_BLOCK
         for low in range(0, len(piece.matrix), block):
             rows = piece.matrix[low : low + block]
             at = piece.start - start + low
             distinct, row_level = np.unique(levels[at : at + len(rows)], return_inverse=True)
-            table = _rotated(state, distinct, function.positions).astype(np.float32)
-            out[start + at : start + at + len(rows)] = _row_products(rows, table, row_level)
+            out[start + at : start + at + len(rows)] = _row_products(rows, queries.table(distinct), row_level)
 
 
 def _joined(parts: Iterable[Part]) -> Iterator[Part]:
@@ -280,11 +309,17 @@ def _join(parts: Sequence[Part]) -> Part:
     return Part(parts[0].start, np.concatenate(arrays) if arrays else torch.cat(tensors))
 
 
-def _products(matrix: Matrix, query: Float32Array) -> Float32Array:
-    if isinstance(matrix, np.ndarray):
-        return matrix @ query
-    scores: Float32Array = (matrix @ torch.from_numpy(query).to(matrix.device)).cpu().numpy()
-    return scores
+def _multiply(part: Part, query: _Query, out: Float32Array) -> None:
+    """Write the products of a part's rows with a query where the part stands on the candidate axis."""
+    place = out[part.start : part.start + len(part.matrix)]
+    if part.codes is not None:
+        np.multiply(
+            products(part.codes.numbers, query.code), part.codes.scale * query.scale, out=place, casting="same_kind"
+        )
+    elif isinstance(part.matrix, np.ndarray):
+        np.matmul(part.matrix, query.vector, out=place)
+    else:
+        place[:] = (part.matrix @ torch.from_numpy(query.vector).to(part.matrix.device)).cpu().numpy()
 
 
 def _row_products(matrix: Matrix, table: Float32Array, row_level: IntArray) -> Float32Array:
@@ -312,12 +347,18 @@ def _rows(matrix: Matrix, numbers: IntArray) -> Float32Array:
     return rows
 
 
-def _rounding_bound(state: Float32Array, scope: Scope, function: QFunction) -> float:
-    """How far a single-precision Q can be from the true one.
+def _error(state: Float32Array, scope: Scope, query_error: float, function: QFunction) -> float:
+    """How far an estimated Q can be from the true one.
 
     The usual bound for a sum of ``d`` rounded products is ``d · u · |s| · |a|``; the few additional
-    roundings are those of the rotated state, of ``w`` and of ``b``.
+    roundings are those of the rotated state, of ``w`` and of ``b``. Codes ``ŝ`` and ``â`` add
+    ``|<s, a> - <ŝ, â>| <= |s| |a - â| + |s - ŝ| |â|``.
     """
     unit = 2.0**-24
-    product = float(np.linalg.norm(state)) * scope.norm_bound
-    return unit * ((len(state) + 8) * abs(function.w) * product + 2 * abs(function.b))
+    length = float(np.linalg.norm(state.astype(np.float64)))
+    rounding = unit * ((len(state) + 8) * abs(function.w) * length * scope.norm_bound + 2 * abs(function.b))
+    coded = [part.codes.error for part in scope.parts if part.codes is not None]
+    if not coded:
+        return rounding
+    code_error = max(coded)
+    return rounding + abs(function.w) * (length * code_error + query_error * (scope.norm_bound + code_error))

@@ -4,6 +4,7 @@
 
     qrag.sqlite3     documents, texts, chunks, and which rows of which segment are whose
     segments/*.faiss embeddings, written once
+    segments/*.codes the same in one byte a number, for searching
     incoming/        files being received and read, of no use after a crash
     reserve          space given up to delete something when the disk is full
     lock             held while a process has the directory open
@@ -39,8 +40,8 @@ from index.chunking import Chunk, Chunking
 from index.database import Database
 from index.errors import CheckpointMismatch, DiskFull, StoreInUse, UnknownCollection, UnknownDocument
 from index.positions import IntArray
-from index.scoring import Float32Array, Matrix
-from index.vectors import open_segment, write_segment
+from index.scoring import Float32Array
+from index.vectors import Segment, codes_path, open_segment, remove_segment, write_segment
 
 T = TypeVar("T")
 Status = Literal["queued", "indexing", "ready", "failed"]
@@ -112,7 +113,7 @@ class Store:
         """Grows whenever what is searchable changes."""
         self.news = 0
         """Grows whenever anything changes."""
-        self.matrices: dict[int, Matrix] = {}
+        self.segments: dict[int, Segment] = {}
         self.stalled: str | None = None
         """Why nothing can be indexed for the time being; shown with every document that waits."""
         self.stalls = 0
@@ -129,14 +130,14 @@ class Store:
         with self.database.read() as connection:
             rows = connection.execute("SELECT * FROM segments").fetchall()
         for row in rows:
-            self.matrices[row["segment"]] = self.open_matrix(row["segment"], row["rows"], row["bytes"])
+            self.segments[row["segment"]] = self.open_segment(row["segment"], row["rows"], row["bytes"])
         self._sweep()
         self.keep_reserve()
 
     def close(self) -> None:
         """Close the files and let another process open the directory."""
         self.database.close()
-        self.matrices.clear()
+        self.segments.clear()
         self._lock_file.close()
 
     # Documents
@@ -299,8 +300,8 @@ class Store:
                 yield connection, segment
         except BaseException:
             if segment is not None:
-                self.matrices.pop(segment, None)
-                self.segment_path(segment).unlink(missing_ok=True)
+                self.segments.pop(segment, None)
+                remove_segment(self.segment_path(segment))
             raise
 
     def _insert_segment(self, connection: sqlite3.Connection, vectors: Float32Array) -> int:
@@ -313,7 +314,7 @@ class Store:
         )
         size = write_segment(self.segment_path(segment), vectors)
         connection.execute("UPDATE segments SET bytes = ? WHERE segment = ?", (size, segment))
-        self.matrices[segment] = self.open_matrix(segment, len(vectors), size)
+        self.segments[segment] = self.open_segment(segment, len(vectors), size)
         return segment
 
     def finish_documents(self, uids: Iterable[int]) -> None:
@@ -362,8 +363,8 @@ class Store:
         """Where a segment's file is."""
         return self.segments_directory / f"{segment:08d}.faiss"
 
-    def open_matrix(self, segment: int, rows: int, size: int) -> Matrix:
-        """The embeddings of a segment; raises :class:`~index.errors.DamagedStore`."""
+    def open_segment(self, segment: int, rows: int, size: int) -> Segment:
+        """A segment's embeddings and codes; raises :class:`~index.errors.DamagedStore`."""
         return open_segment(
             self.segment_path(segment), rows=rows, dimension=self.dimension, size=size, device=self.device
         )
@@ -412,8 +413,8 @@ class Store:
             ]
             connection.executemany("DELETE FROM segments WHERE segment = ?", [(segment,) for segment in unused])
         for segment in unused:
-            self.matrices.pop(segment, None)
-            self.segment_path(segment).unlink(missing_ok=True)
+            self.segments.pop(segment, None)
+            remove_segment(self.segment_path(segment))
 
     def _delete(self, choose: Callable[[sqlite3.Connection], list[int]]) -> None:
         """Delete the documents whose ``uid``s are chosen inside the transaction, on a full disk too."""
@@ -492,7 +493,8 @@ class Store:
         with self.database.write() as connection:
             connection.execute("DELETE FROM texts WHERE uid IN (SELECT uid FROM uploads)")
             connection.execute("DELETE FROM uploads")
-        known = {self.segment_path(segment) for segment in self.matrices}
+        files = [self.segment_path(segment) for segment in self.segments]
+        known = {*files, *map(codes_path, files)}
         for path in [*self.segments_directory.iterdir(), *self.incoming_directory.iterdir()]:
             if path.is_dir():
                 shutil.rmtree(path)

@@ -1,42 +1,87 @@
-"""Chunk embeddings on disk: FAISS files, memory-mapped.
+"""Chunk embeddings on disk: FAISS files and, beside them, their codes; memory-mapped.
 
 Embeddings are kept in *segments*: files of up to :data:`SEGMENT_ROWS` rows that never change
 once written. Each is a FAISS ``IndexFlatIP``, written to a temporary name, fsynced and renamed, so
 a file either exists whole or not at all. Reading maps it: no copy is made, and a restart with
 gigabytes of vectors is immediate. On a GPU each segment is held there as a tensor.
 
+A search on a CPU reads the codes (:mod:`index.codes`) of all chunks and the embeddings of a few. A file of codes says
+nothing that the embeddings do not: where it is missing or cut short it is written again.
+
 :mod:`index.scoring` says which part computes what with them.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import faiss
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from index.codes import Codes, encode
 from index.errors import DamagedStore
 from index.scoring import Candidate, Float32Array, Matrix, Scope
+
+log = logging.getLogger(__name__)
+
+TAIL_BYTES = 16
+"""Scale and error, after the codes."""
 
 SEGMENT_ROWS = 8192
 """Rows of a full segment: half a minute of indexing on two CPU cores, the most that a crash can cost."""
 
 
+class Segment(NamedTuple):
+    """The embeddings of a segment, and their codes where a search reads them."""
+
+    matrix: Matrix
+    codes: Codes | None
+
+
 def write_segment(path: Path, vectors: Float32Array) -> int:
-    """Write embeddings, shape ``[rows, d]``, durably; returns the file's size in bytes.
+    """Write embeddings, shape ``[rows, d]``, and their codes durably; returns the bytes of the embeddings' file.
 
     Raises :class:`OSError` (for example ``ENOSPC``) and then leaves nothing behind.
     """
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(np.ascontiguousarray(vectors))
     content: NDArray[np.uint8] = faiss.serialize_index(index)
-    temporary = path.with_suffix(".tmp")
+    write_codes(path, encode(vectors))
+    try:
+        _write_durably(path, content.data)
+    except OSError:
+        codes_path(path).unlink(missing_ok=True)
+        raise
+    return len(content)
+
+
+def remove_segment(path: Path) -> None:
+    """Remove a segment's files, as far as they are there."""
+    path.unlink(missing_ok=True)
+    codes_path(path).unlink(missing_ok=True)
+
+
+def codes_path(path: Path) -> Path:
+    """Where the codes of the segment at ``path`` are."""
+    return path.with_suffix(".codes")
+
+
+def write_codes(path: Path, codes: Codes) -> None:
+    """Write the codes of the segment at ``path``: the numbers row by row, then scale and error as float64."""
+    tail = np.array([codes.scale, codes.error], dtype="<f8")
+    _write_durably(codes_path(path), codes.numbers.tobytes() + tail.tobytes())
+
+
+def _write_durably(path: Path, content: bytes | memoryview) -> None:
+    temporary = path.with_name(f"{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(content.data)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(path)
@@ -44,7 +89,6 @@ def write_segment(path: Path, vectors: Float32Array) -> int:
         temporary.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
-    return len(content)
 
 
 def sync_directory(directory: Path) -> None:
@@ -56,10 +100,10 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def open_segment(path: Path, *, rows: int, dimension: int, size: int, device: torch.device) -> Matrix:
-    """The embeddings of a segment, shape ``[rows, dimension]``; raises :class:`DamagedStore`.
+def open_segment(path: Path, *, rows: int, dimension: int, size: int, device: torch.device) -> Segment:
+    """A segment with embeddings of shape ``[rows, dimension]``; raises :class:`DamagedStore`.
 
-    Only the header is read here; ``size`` in bytes reveals a truncated file.
+    Only headers are read here; ``size`` in bytes reveals a truncated file.
     """
     remedy = "Restore it from a backup, or run `python -m service reindex` to compute it from the stored text."
     try:
@@ -78,7 +122,25 @@ def open_segment(path: Path, *, rows: int, dimension: int, size: int, device: to
             f"{rows} of {dimension}. {remedy}"
         )
     matrix: Float32Array = np.asarray(_MappedMatrix(index))
-    return matrix if device.type == "cpu" else torch.from_numpy(matrix.copy()).to(device)
+    if device.type != "cpu":
+        return Segment(torch.from_numpy(matrix.copy()).to(device), None)
+    return Segment(matrix, _open_codes(path, matrix))
+
+
+def _open_codes(path: Path, matrix: Float32Array) -> Codes:
+    """The codes of the segment at ``path``, made again where they are missing or cut short."""
+    file = codes_path(path)
+    if not file.exists() or file.stat().st_size != matrix.size + TAIL_BYTES:
+        codes = encode(matrix)
+        try:
+            write_codes(path, codes)
+        except OSError as error:  # a full disk is no reason not to start
+            log.warning("the codes of segment=%s stay in memory: %s", path.name, error)
+            return codes
+        log.info("wrote the codes of segment=%s", path.name)
+    content = np.memmap(file, dtype=np.uint8, mode="r")
+    scale, distance = np.frombuffer(content[matrix.size :].tobytes(), dtype="<f8").tolist()
+    return Codes(content[: matrix.size].view(np.int8).reshape(matrix.shape), scale, distance)
 
 
 class _MappedMatrix:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from index.codes import encode
 from index.positions import Positions
 from index.scoring import Part, QFunction, Scope
 
 Float32 = NDArray[np.float32]
+
+Kind = Literal["array", "coded", "tensor"]
+KINDS: tuple[Kind, ...] = ("array", "coded", "tensor")
 
 levels = st.one_of(st.sampled_from([1, 2, 18, 1024]), st.integers(1, 1024))
 modes = st.sampled_from(["relative", "relative", "absolute", "none"])
@@ -56,14 +60,15 @@ def random_vectors(count: int, dimension: int, seed: int, *, length: float | Non
     return vectors
 
 
-def split(matrix: Float32, cuts: Sequence[int], *, on_torch: Sequence[bool]) -> tuple[Part, ...]:
-    """Parts that cover the rows of a matrix; those marked ``on_torch``, over and over, are tensors."""
+def split(matrix: Float32, cuts: Sequence[int], *, kinds: Sequence[Kind]) -> tuple[Part, ...]:
+    """Parts that cover the rows of a matrix, of these kinds over and over."""
     borders = [0, *cuts, len(matrix)]
     parts = []
     for number, (start, stop) in enumerate(itertools.pairwise(borders)):
         rows = matrix[start:stop]
-        tensor = on_torch[number % len(on_torch)]
-        parts.append(Part(start, torch.from_numpy(rows.copy()) if tensor else rows))
+        kind = kinds[number % len(kinds)]
+        codes = encode(rows) if kind == "coded" else None
+        parts.append(Part(start, torch.from_numpy(rows.copy()) if kind == "tensor" else rows, codes))
     return tuple(parts)
 
 
@@ -86,9 +91,9 @@ def scopes(draw: st.DrawFn, dimension: int, *, unit: bool, counts: st.SearchStra
     vectors = random_vectors(total, dimension, draw(st.integers(0, 2**32 - 1)), length=1.0 if unit else None)
     few = st.sets(st.integers(1, total - 1), max_size=4) if total > 1 else st.just(set())
     cuts = sorted(draw(st.one_of(few, few, st.just(set(range(1, total))))))
-    on_torch = draw(st.lists(st.booleans(), min_size=1, max_size=5))
+    kinds = draw(st.lists(st.sampled_from(KINDS), min_size=1, max_size=5))
     bound = float(np.linalg.norm(vectors.astype(np.float64), axis=1).max())
-    return Scope(np.cumsum([0, *sizes]), split(vectors, cuts, on_torch=on_torch), max(bound, 1.0))
+    return Scope(np.cumsum([0, *sizes]), split(vectors, cuts, kinds=kinds), max(bound, 1.0))
 
 
 small_documents = st.lists(st.integers(1, 12), min_size=1, max_size=6)

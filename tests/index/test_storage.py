@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index import indexing
+from index import indexing, vectors
 from index.catalog import Catalog
 from index.chunking import Chunking
 from index.compaction import compact
@@ -209,14 +212,37 @@ def test_leftovers_of_a_crash_are_swept_away(tmp_path: Path) -> None:
     half = Upload(store.database)
     half.write("never published " * 100_000)
     store.close()
-    for leftover in ("segments/00000099.faiss", "segments/00000098.tmp", "incoming/upload"):
+    for leftover in ("segments/00000099.faiss", "segments/00000098.faiss.tmp", "segments/97.codes", "incoming/upload"):
         (tmp_path / leftover).write_bytes(b"half")
     with closing(open_store(tmp_path)) as store:
         assert searchable(store).keys() == {"kept"}
-        assert len(list(store.segments_directory.iterdir())) == 1
+        assert {path.name for path in store.segments_directory.iterdir()} == {"00000001.faiss", "00000001.codes"}
         assert not list(store.incoming_directory.iterdir())
         with store.database.read() as connection:
             assert connection.execute("SELECT COUNT(*) FROM texts").fetchone()[0] == 1
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut short", "no room"])
+def test_codes_are_made_again_from_the_embeddings(damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(open_store(tmp_path)) as store:
+        post(store, "a", lines("a", 50))
+        index_all(store)
+        (file,) = store.segments_directory.glob("*.codes")
+        content = file.read_bytes()
+        (before,) = Catalog(store).scope("default").scope.parts
+        written = np.array(before.codes.numbers) if before.codes else None
+    file.unlink()
+    if damage == "cut short":
+        file.write_bytes(content[:-1])
+    if damage == "no room":
+        monkeypatch.setattr(vectors, "write_codes", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+    with closing(open_store(tmp_path)) as store:
+        (after,) = Catalog(store).scope("default").scope.parts
+        assert after.codes is not None
+        assert written is not None
+        np.testing.assert_array_equal(after.codes.numbers, written)
+        assert after.codes.error == np.linalg.norm(written * after.codes.scale - after.matrix, axis=1).max() > 0
+    assert damage == "no room" or file.read_bytes() == content
 
 
 def test_a_database_created_by_halves_is_finished(tmp_path: Path) -> None:
@@ -283,19 +309,20 @@ def test_any_history_leaves_what_was_put_in(data: st.DataObject, tmp_path_factor
                 np.testing.assert_array_equal(vectors, expected(wanted[id]))
         with store.database.read() as connection:
             segments = connection.execute("SELECT COUNT(*) FROM segments").fetchone()[0]
-        assert len(list(store.segments_directory.iterdir())) == segments
+        kinds = Counter(path.suffix for path in store.segments_directory.iterdir())
+        assert kinds == ({".faiss": segments, ".codes": segments} if segments else {})
 
 
 def test_many_small_segments_are_merged(store: Store) -> None:
     for number in range(20):
         post(store, f"d{number}", lines(f"d{number}", 3))
         index_all(store)
-    assert len(store.matrices) == 20
+    assert len(store.segments) == 20
     scope = Catalog(store).scope("default").scope
     before = scope.rows(np.arange(scope.size))
     while compact(store):
         pass
-    assert len(store.matrices) < 8
+    assert len(store.segments) < 8
     scope_after = Catalog(store).scope("default").scope
     after = scope_after.rows(np.arange(scope_after.size))
     np.testing.assert_array_equal(np.sort(before, axis=0), np.sort(after, axis=0))

@@ -138,9 +138,9 @@ def refused(
     directories = {name: shutil.copytree(healthy, home / name) for name in names}
     with closing(sqlite3.connect(directories["format"] / "qrag.sqlite3")) as database:
         database.execute("PRAGMA user_version = 999")
-    segment = min((directories["truncated"] / "segments").iterdir())
+    segment = min((directories["truncated"] / "segments").glob("*.faiss"))
     segment.write_bytes(segment.read_bytes()[:-7])
-    min((directories["missing"] / "segments").iterdir()).unlink()
+    min((directories["missing"] / "segments").glob("*.faiss")).unlink()
     (directories["no database"] / "qrag.sqlite3").write_text("Dear diary, " * 1000)
     with (directories["in use"] / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -14,8 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.scoring import Part, Scope
-from index.scoring import q_values as served_q_values
+from index.scoring import Part, Scope, estimate
 from tests.trainer.learners import make_learner, random_question, random_questions
 from trainer.environment import Observation
 from trainer.hyperparameters import Hyperparameters
@@ -194,7 +193,7 @@ def slow_q(
     selected = np.flatnonzero(~observation.available).tolist()
     function = replace(learner.function, w=network.w.item(), b=network.b.item())
     scope = Scope(np.array([0, len(matrix)]), (Part(0, matrix),), 1.001)
-    values = served_q_values(state, scope, selected, function)
+    values = estimate(state, scope, selected, function).values
     return [float(value) for value in values]
 
 

@@ -1,0 +1,67 @@
+"""Chunk embeddings in one byte a number: what a search reads first, a quarter of the embeddings themselves.
+
+A code is an embedding divided by one scale and rounded to whole numbers from -127 to 127. Products of codes are sums of
+whole numbers, and so exact; how far they are from the products of the embeddings is bounded by the two rounding errors
+(Cauchy and Schwarz). :mod:`index.scoring` decides by the embeddings whatever lies within that bound.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numkong
+import numpy as np
+from numpy.typing import NDArray
+
+Float32Array = NDArray[np.float32]
+Float64Array = NDArray[np.float64]
+Int8Array = NDArray[np.int8]
+
+LARGEST = 127
+
+
+class Codes(NamedTuple):
+    """Vectors ``numbers * scale``, and how far they are from those they stand for."""
+
+    numbers: Int8Array
+    """Shape ``[rows, d]``."""
+    scale: float
+    error: float
+    """Largest Euclidean distance of a row of ``numbers * scale`` from its vector."""
+
+    def cut(self, start: int, stop: int) -> Codes:
+        """The rows ``start <= row < stop``."""
+        return self._replace(numbers=self.numbers[start:stop])
+
+
+def encode(vectors: Float32Array) -> Codes:
+    """Codes of vectors, shape ``[rows, d]``, with one scale for all of them."""
+    scale = float(np.abs(vectors).max(initial=0.0)) / LARGEST or 1.0
+    numbers = np.rint(vectors / np.float32(scale)).clip(-LARGEST, LARGEST).astype(np.int8)
+    difference = numbers * scale - vectors  # float64: it must not round what it measures
+    return Codes(numbers, scale, float(np.sqrt(np.einsum("nd,nd->n", difference, difference).max(initial=0.0))))
+
+
+class Queries(NamedTuple):
+    """Vectors ``numbers[i] * scales[i]``, and how far the farthest is from the one it stands for."""
+
+    numbers: Int8Array
+    """Shape ``[queries, d]``."""
+    scales: Float64Array
+    """Shape ``[queries]``."""
+    error: float
+
+
+def encode_each(vectors: Float64Array) -> Queries:
+    """Codes of a few vectors, shape ``[queries, d]``, each with a scale of its own."""
+    scales = np.abs(vectors).max(axis=1, initial=0.0) / LARGEST
+    scales[scales == 0] = 1.0
+    whole = np.rint(vectors / scales[:, None])
+    error = float(np.linalg.norm(vectors - whole * scales[:, None], axis=1).max(initial=0.0))
+    return Queries(whole.astype(np.int8), scales, error)
+
+
+def products(codes: Int8Array, query: Int8Array) -> NDArray[np.float64]:
+    """Whole-number products of every row with a query, shape ``[rows]``; ``query`` has shape ``[1, d]``."""
+    found: NDArray[np.float64] = np.asarray(numkong.cdist(query, codes, "dot"))[0]
+    return found
