@@ -43,7 +43,7 @@ SENTENCE_READERS: dict[str, Callable[[Path, int], Iterable[Question]]] = {
 BOOK_SHARE = 500
 """Sentences taken from each book, if they suffice: many voices rather than few whole books."""
 
-LONG_VALIDATION = 20_000
+LONG_VALIDATION = 10_000
 """Most chunks of a document to validate on, for tasks that mine: a stretch of what is searched for hard negatives."""
 
 KEPT_BOOKS = range(60, 140)
