@@ -110,6 +110,11 @@ class Scope:
         edges = sorted({0, len(counts), *long.tolist(), *(long + 1).tolist()})
         return tuple(pairwise(edges))
 
+    @cached_property
+    def code_error(self) -> float | None:
+        """Largest Euclidean distance of an embedding from its code; none where no part has codes."""
+        return max((part.codes.error for part in self.parts if part.codes is not None), default=None)
+
     def document_of(self, position: int) -> int:
         """The document that the candidate at ``position`` belongs to."""
         return int(np.searchsorted(self.offsets, position, side="right")) - 1
@@ -357,8 +362,8 @@ def _error(state: Float32Array, scope: Scope, query_error: float, function: QFun
     unit = 2.0**-24
     length = float(np.linalg.norm(state.astype(np.float64)))
     rounding = unit * ((len(state) + 8) * abs(function.w) * length * scope.norm_bound + 2 * abs(function.b))
-    coded = [part.codes.error for part in scope.parts if part.codes is not None]
-    if not coded:
+    if scope.code_error is None:
         return rounding
-    code_error = max(coded)
-    return rounding + abs(function.w) * (length * code_error + query_error * (scope.norm_bound + code_error))
+    return rounding + abs(function.w) * (
+        length * scope.code_error + query_error * (scope.norm_bound + scope.code_error)
+    )
