@@ -43,7 +43,7 @@ def ways_to_score(chunks: int, generator: np.random.Generator) -> dict[str, Call
     cuts = range(0, chunks, SEGMENT_ROWS)
     coded = [Part(start, rows := matrix[start : start + SEGMENT_ROWS], encode(rows)) for start in cuts]
     scope = Scope(offsets, tuple(coded))
-    codes = [torch.from_numpy(part.codes.numbers).view(torch.int32) for part in coded if part.codes]
+    codes = [part.codes.numbers.view(np.int64) for part in coded if part.codes]
     positions = FUNCTION.positions
     tensor, index = torch.from_numpy(matrix), faiss.IndexFlatIP(DIMENSION)
     index.add(matrix)

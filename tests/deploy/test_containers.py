@@ -285,7 +285,7 @@ ComposeLoader.add_multi_constructor("!", construct_tagged)
 
 
 def load(path: Path) -> Any:
-    return yaml.load(path.read_text(), Loader=ComposeLoader)
+    return ComposeLoader(path.read_text()).get_single_data()
 
 
 def merge(base: Any, overlay: Any) -> Any:
