@@ -15,11 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from index.documents import Piece
 from index.errors import UnknownCollection, UnknownDocument
 from index.filters import Filter
 from index.positions import IntArray
 from index.scoring import Part, Scope
-from index.store import Piece, Store
+from index.store import Store
 
 CACHED_SCOPES = 64
 UID_BATCH = 500

@@ -14,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from index.documents import Piece
 from index.scoring import Float32Array
-from index.store import Piece, Store
+from index.store import Store
 from index.vectors import SEGMENT_ROWS
 
 log = logging.getLogger(__name__)

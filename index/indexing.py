@@ -17,11 +17,12 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from index.chunking import Chunk, Tokenizer, chunk_document
+from index.documents import Document
 from index.encoder import Embeddings, TokenIds
 from index.errors import DiskFull
 from index.positions import IntArray
 from index.scoring import Float32Array
-from index.store import Document, Store
+from index.store import Store
 from index.vectors import SEGMENT_ROWS
 
 log = logging.getLogger(__name__)

@@ -20,78 +20,30 @@ ready`` (or ``failed``); a scope shows ``ready`` documents only, and each of the
 from __future__ import annotations
 
 import fcntl
-import json
-import os
 import shutil
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple, TypeVar
+from typing import IO, Literal
 
 import numpy as np
 import torch
 
-from index.chunking import Chunk, Chunking
+from index.chunking import Chunk
 from index.database import Database
-from index.errors import CheckpointMismatch, DiskFull, StoreInUse, UnknownCollection, UnknownDocument
+from index.deletion import Reserve, delete, deleted, remove_rows, remove_unused_segments, unused_segments
+from index.documents import CollectionSize, Document, Status, document_of
+from index.errors import CheckpointMismatch, StoreInUse, UnknownCollection, UnknownDocument
 from index.positions import IntArray
 from index.scoring import Float32Array
 from index.vectors import Segment, codes_path, open_segment, remove_segment, write_segment
 
-T = TypeVar("T")
-Status = Literal["queued", "indexing", "ready", "failed"]
-
-RESERVE_BYTES = 4 << 20
-
 TEXT_BLOCK = 1 << 16
 """Characters of a stored block of text: reading a chunk fetches one or two of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """One document as the store knows it. ``progress`` is the share of its chunks that are embedded."""
-
-    uid: int
-    id: str
-    collection: str
-    title: str | None
-    metadata: Mapping[str, Any]
-    chunking: Chunking
-    sha256: str
-    characters: int
-    bytes: int
-    status: Status
-    progress: float
-    error: str | None
-    chunks: int | None
-    tokens: int | None
-    created_at: datetime
-    updated_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class CollectionSize:
-    """What a collection holds; ``bytes`` counts the texts in UTF-8."""
-
-    name: str
-    documents: int
-    chunks: int
-    bytes: int
-
-
-class Piece(NamedTuple):
-    """Chunks ``first_chunk..`` of a document, kept as rows ``first_row..`` of a segment."""
-
-    uid: int
-    first_chunk: int
-    segment: int
-    first_row: int
-    rows: int
 
 
 class Store:
@@ -106,7 +58,6 @@ class Store:
         self.directory = directory
         self.segments_directory = directory / "segments"
         self.incoming_directory = directory / "incoming"
-        self._reserve = directory / "reserve"
         self.dimension = dimension
         self.device = device
         self.version = 0
@@ -126,13 +77,14 @@ class Store:
         self.incoming_directory.mkdir(exist_ok=True)
         self._lock_file = lock_directory(directory)
         self.database = Database(directory / "qrag.sqlite3")
+        self.reserve = Reserve(directory / "reserve", self.database)
         self._check_fingerprint(fingerprint)
         with self.database.read() as connection:
             rows = connection.execute("SELECT * FROM segments").fetchall()
         for row in rows:
             self.segments[row["segment"]] = self.open_segment(row["segment"], row["rows"], row["bytes"])
         self._sweep()
-        self.keep_reserve()
+        self.reserve.keep()
 
     def close(self) -> None:
         """Close the files and let another process open the directory."""
@@ -370,48 +322,20 @@ class Store:
         )
 
     def remove_deleted(self) -> bool:
-        """Remove what deleted documents have left behind, in small transactions; whether there was anything.
-
-        Deleting itself only has to say that the documents are gone: removing millions of rows at once
-        would keep others from writing, and need much space for the log when there may be none.
-        """
+        """Remove what deleted documents have left behind, in small transactions; whether there was anything."""
         with self.database.read() as connection:
-            uids = [row["uid"] for row in connection.execute("SELECT uid FROM deleted ORDER BY uid")]
-            unused = connection.execute(
-                "SELECT 1 FROM segments WHERE segment NOT IN (SELECT segment FROM pieces) LIMIT 1"
-            ).fetchone()
+            uids, unused = deleted(connection), unused_segments(connection)
         if unused:
-            self._on_the_reserve(self._remove_unused_segments)
+            self.reserve.use_for(self._remove_unused_segments)
         for uid in uids:
-            while self._on_the_reserve(partial(self._remove_rows, uid)):
+            while self.reserve.use_for(partial(remove_rows, self.database, uid)):
                 self.database.merge_log()
             self._progress.pop(uid, None)
         return bool(uids or unused)
 
-    def _remove_rows(self, uid: int) -> bool:
-        """Remove some rows of a deleted document; whether there may be more."""
-        with self.database.write() as connection:
-            removed = sum(
-                connection.execute(
-                    f"DELETE FROM {table} WHERE uid = ?1 AND {key} IN "
-                    f"(SELECT {key} FROM {table} WHERE uid = ?1 ORDER BY {key} LIMIT {limit})",
-                    (uid,),
-                ).rowcount
-                for table, key, limit in (("texts", "start", 256), ("chunks", "number", 20_000))
-            )
-            if not removed:
-                connection.execute("DELETE FROM deleted WHERE uid = ?", (uid,))
-        return removed > 0
-
     def _remove_unused_segments(self) -> None:
         with self.database.write() as connection:
-            unused = [
-                row[0]
-                for row in connection.execute(
-                    "SELECT segment FROM segments WHERE segment NOT IN (SELECT segment FROM pieces)"
-                )
-            ]
-            connection.executemany("DELETE FROM segments WHERE segment = ?", [(segment,) for segment in unused])
+            unused = remove_unused_segments(connection)
         for segment in unused:
             self.segments.pop(segment, None)
             remove_segment(self.segment_path(segment))
@@ -423,47 +347,12 @@ class Store:
             with self.database.write() as connection:
                 delete(connection, choose(connection))
 
-        self._on_the_reserve(remove)
+        self.reserve.use_for(remove)
         self.stalled = None  # there will be space: indexing may try again
         self.announce(searchable=True)
 
-    def _on_the_reserve(self, remove: Callable[[], T]) -> T:
-        """Do something that frees space; it first writes a log, and on a full disk the reserve makes room for that."""
-        try:
-            return remove()
-        except DiskFull:
-            self._reserve.unlink(missing_ok=True)
-            self.database.merge_log()
-            return remove()
-
-    def keep_reserve(self) -> None:
-        """Take the space kept for deleting on a full disk, if it is not taken and there is plenty."""
-        plenty = shutil.disk_usage(self.directory).free > 2 * RESERVE_BYTES
-        if plenty and not self._reserve.exists():
-            with suppress(OSError), self._reserve.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
-
     def _document(self, row: sqlite3.Row) -> Document:
-        status: Status = row["status"]
-        progress = 1.0 if status == "ready" else self._progress.get(row["uid"], 0.0)
-        return Document(
-            uid=row["uid"],
-            id=row["id"],
-            collection=row["collection"],
-            title=row["title"],
-            metadata=json.loads(row["metadata"]),
-            chunking=Chunking(mode=row["mode"], max_tokens=row["max_tokens"]),
-            sha256=row["sha256"],
-            characters=row["characters"],
-            bytes=row["bytes"],
-            status=status,
-            progress=progress,
-            error=self.stalled if status in ("queued", "indexing") else row["error"],
-            chunks=row["chunks"],
-            tokens=row["tokens"],
-            created_at=datetime.fromisoformat(row["created_at"]),
-            updated_at=datetime.fromisoformat(row["updated_at"]),
-        )
+        return document_of(row, self._progress.get(row["uid"], 0.0), self.stalled)
 
     def _check_fingerprint(self, fingerprint: str) -> None:
         with self.database.write() as connection:
@@ -545,16 +434,6 @@ def _update_status(connection: sqlite3.Connection, uid: int, status: Status, err
         "UPDATE documents SET status = ?, error = ?, updated_at = ? WHERE uid = ?",
         (status, error, now(), uid),
     )
-
-
-def delete(connection: sqlite3.Connection, uids: Sequence[int]) -> None:
-    """Remove documents; :meth:`Store.remove_deleted` removes what belongs to them."""
-    for statement in (
-        "DELETE FROM pieces WHERE uid = ?",
-        "DELETE FROM documents WHERE uid = ?",
-        "INSERT INTO deleted VALUES (?)",
-    ):
-        connection.executemany(statement, [(uid,) for uid in uids])
 
 
 def _text(connection: sqlite3.Connection, uid: int, start: int, end: int) -> str:

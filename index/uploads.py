@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 
 from index.chunking import Chunking
 from index.database import Database
+from index.deletion import delete
+from index.documents import Document
 from index.errors import DiskFull, DocumentExists, QueueFull
-from index.store import TEXT_BLOCK, Document, Store, delete, now, retry, waiting
+from index.store import TEXT_BLOCK, Store, now, retry, waiting
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ class IndexingWorker:
                 worked = self._indexer.work() or compact(store) or freed
                 store.stalled = None
                 if not worked:
-                    store.keep_reserve()
+                    store.reserve.keep()
                     store.wait_for_news(news, IDLE_SECONDS)
             except DiskFull as error:
                 log.error("indexing waits: %s", error)

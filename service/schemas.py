@@ -18,9 +18,9 @@ from pydantic import (
 )
 
 from index.chunking import Chunking
+from index.documents import CollectionSize, Document, Status
 from index.episode import StoppedBy
 from index.filters import Filter
-from index.store import CollectionSize, Document, Status
 from service import examples
 
 MAX_STEPS = 32

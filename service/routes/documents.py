@@ -10,8 +10,9 @@ from anyio import to_thread
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
+from index.documents import Document
 from index.errors import DiskFull, UnknownDocument
-from index.store import TEXT_BLOCK, Document
+from index.store import TEXT_BLOCK
 from index.uploads import publish
 from service.dependencies import AppServices, client_gone, known_query
 from service.errors import DocumentsChanged, IndexingFailed

@@ -14,11 +14,11 @@ from fastapi.responses import StreamingResponse
 from starlette.background import BackgroundTask
 
 from index.catalog import SearchScope
+from index.documents import Document
 from index.encoder import TokenIds
 from index.episode import ChunkTokens, Episode, Limits, Step
 from index.errors import UnknownDocument
 from index.scoring import Candidate
-from index.store import Document
 from index.vectors import nearest
 from service import examples
 from service.context import block, render

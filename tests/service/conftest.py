@@ -9,6 +9,10 @@ import httpx
 import pytest
 
 from index.checkpoint import write_config
+from service.errors import ServiceError
+from service.parsing import MediaType, ParseLimits, extract_text
+from service.parsing_worker import convert
+from tests.service.files import MEBIBYTE, Extract
 from tests.service.helpers import add, ask
 from tests.support import Server, running_server, write_random_checkpoint
 
@@ -66,3 +70,53 @@ def unchanged_client(limited_client: httpx.Client) -> Iterator[httpx.Client]:
     assert limited_client.get("/documents").json() == before
     found = ask(limited_client, "Who?", collection="kept")["chunks"]
     assert [chunk["text"] for chunk in found] == ["Ana signed the lease."]
+
+
+@pytest.fixture
+def extract(tmp_path: Path) -> Extract:
+    """Send a document through a worker process and return its text."""
+
+    def run(
+        content: bytes,
+        media_type: MediaType,
+        *,
+        encoding: str | None = None,
+        limits: ParseLimits | None = None,
+    ) -> str:
+        source, target = tmp_path / "source", tmp_path / "target"
+        source.write_bytes(content)
+        try:
+            extract_text(source, target, media_type, encoding=encoding, limits=limits or ParseLimits())
+        except ServiceError as error:
+            assert not target.exists()
+            assert_fit_for_remote_callers(error, tmp_path)
+            raise
+        return target.read_text(encoding="utf-8")
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def convert_here(tmp_path_factory: pytest.TempPathFactory) -> Extract:
+    """Do in this process what the worker does, so that many examples cost little."""
+    folder = tmp_path_factory.mktemp("in_process")
+
+    def run(content: bytes, media_type: MediaType, *, encoding: str | None = None) -> str:
+        source, target = folder / "source", folder / "target"
+        source.write_bytes(content)
+        try:
+            convert(source, target, media_type, encoding=encoding, output_bytes=MEBIBYTE)
+        except ServiceError as error:
+            assert_fit_for_remote_callers(error, folder)
+            raise
+        return target.read_text(encoding="utf-8")
+
+    return run
+
+
+def assert_fit_for_remote_callers(error: ServiceError, folder: Path) -> None:
+    """It says what to do and nothing about the server's inside."""
+    assert str(folder) not in error.detail
+    assert "Traceback" not in error.detail
+    assert ".py" not in error.detail
+    assert len(error.detail) > 40, "says what to do"

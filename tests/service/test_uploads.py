@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from service.parsing import MediaType
+from tests.service.files import docx, paragraph, pdf, shown
 from tests.service.helpers import PLAIN, UNICODE, Json, add, ask, chunks_of, ids_in, problem, sha256, text_of, until
-from tests.service.test_parsing import docx, paragraph, pdf, shown
 
 
 @pytest.fixture

@@ -1,0 +1,202 @@
+"""Parsing is contained: a worker process keeps to its limits, and any bytes give text or a refusal."""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.errors import DocumentTooComplex, InvalidEncoding, ServiceError, UnreadableDocument
+from service.parsing import MediaType, ParseLimits, extract_text
+from tests.service.files import MEBIBYTE, SCANT_MEMORY, WORD, Extract, docx, paragraph, pdf, shown
+
+PARSED_TYPES = [media_type for media_type in MediaType if media_type is not MediaType.PLAIN_TEXT]
+
+# --- Limits and the worker process ------------------------------------------------------------------
+
+
+def test_time_limit_ends_the_worker(extract: Extract, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    class RememberedProcess(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            started.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", RememberedProcess)
+    with pytest.raises(DocumentTooComplex, match=r"longer than 0\.001 s"):
+        extract(b"<p>text", MediaType.HTML, limits=ParseLimits(seconds=0.001))
+    assert [worker.returncode for worker in started] == [-signal.SIGKILL]
+
+
+@pytest.mark.parametrize(
+    ("media_type", "content"),
+    [(MediaType.HTML, b"<p>" + b"x" * 1_001), (MediaType.PDF, pdf([shown(b"x" * 60)] * 20))],
+)
+def test_output_limit(extract: Extract, media_type: MediaType, content: bytes) -> None:
+    with pytest.raises(DocumentTooComplex, match="1,000 bytes"):
+        extract(content, media_type, limits=ParseLimits(output_bytes=1_000))
+
+
+def test_output_of_exactly_the_limit_is_kept(extract: Extract) -> None:
+    text = "é" * 500
+    assert extract(f"<p>{text}".encode(), MediaType.HTML, limits=ParseLimits(output_bytes=1_000)) == text
+
+
+def test_memory_limit_for_html(extract: Extract) -> None:
+    with pytest.raises(DocumentTooComplex, match="memory"):
+        extract(b"<p>word" * 600_000, MediaType.HTML, limits=SCANT_MEMORY)
+
+
+def test_full_disk(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(b"<p>text")
+    target.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as full:
+        extract_text(source, target, MediaType.HTML, limits=ParseLimits())
+    assert full.value.errno == errno.ENOSPC
+    assert not target.is_symlink()
+
+
+def test_worker_stops_itself_when_nobody_watches_the_clock(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"<pre>" + b"<b>x</b>" * 1_000_000)
+    request = {
+        "source": str(source),
+        "target": str(tmp_path / "target"),
+        "media_type": MediaType.HTML,
+        "encoding": None,
+        "processor_seconds": 1,
+        "memory_bytes": 1 << 30,
+        "output_bytes": MEBIBYTE,
+    }
+    worker = [sys.executable, "-m", "service.parsing_worker"]
+    ended = subprocess.run(worker, input=json.dumps(request).encode())
+    assert ended.returncode == -signal.SIGXCPU
+
+
+@pytest.mark.parametrize(
+    ("death", "error", "message"),
+    [
+        ("kill -SEGV $$", DocumentTooComplex, "crash"),
+        ("kill -ABRT $$", DocumentTooComplex, "crash"),
+        ("kill -KILL $$", DocumentTooComplex, "memory"),
+        ("kill -XCPU $$", DocumentTooComplex, "longer than 60 s"),
+        ("exit 1", ServiceError, "operator"),
+    ],
+)
+def test_worker_that_dies_is_reported(
+    extract: Extract,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    death: str,
+    error: type[ServiceError],
+    message: str,
+) -> None:
+    interpreter = tmp_path / "python"
+    interpreter.write_text(f"#!/bin/sh\n{death}\n")
+    interpreter.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(interpreter))
+    with pytest.raises(ServiceError, match=message) as raised:
+        extract(b"<p>text", MediaType.HTML)
+    assert type(raised.value) is error
+
+
+def test_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("source").write_bytes(b"<p>text")
+    extract_text(Path("source"), Path("target"), MediaType.HTML, limits=ParseLimits())
+    assert (tmp_path / "target").read_text() == "text"
+
+
+@pytest.mark.parametrize("media_type", PARSED_TYPES)
+def test_missing_source_is_not_blamed_on_the_document(tmp_path: Path, media_type: MediaType) -> None:
+    with pytest.raises(FileNotFoundError):
+        extract_text(tmp_path / "missing", tmp_path / "target", media_type, limits=ParseLimits())
+
+
+def test_worker_starts_without_the_rest_of_the_service() -> None:
+    probe = "import sys, service.parsing_worker; print(*{name.partition('.')[0] for name in sys.modules})"
+    found = set(subprocess.check_output([sys.executable, "-c", probe], text=True).split())
+    assert "service" in found
+    assert not {"torch", "numpy", "fastapi", "pydantic", "lxml", "mammoth", "pypdfium2"} & found
+
+
+# --- Anything at all --------------------------------------------------------------------------------
+
+VALID: dict[MediaType, bytes] = {
+    MediaType.HTML: b"<table><tr><td>a<ul><li value=3>b</ul></table><pre style='padding:2em'>c &amp; d</pre>",
+    MediaType.MARKDOWN: b"# a\n\n| a | b |\n|---|---|\n| c | d |\n\n> - `e` [f](g)\n",
+    MediaType.PDF: pdf([shown(b"some text-", b"ual content"), shown(b"more")]),
+    MediaType.DOCX: docx(paragraph("some text") + "<w:tbl><w:tr><w:tc/></w:tr></w:tbl>"),
+}
+
+
+WORD_DOCUMENT = f'<w:document xmlns:w="{WORD}"><w:body>{paragraph("text")}</w:body></w:document>'.encode()
+
+
+@st.composite
+def damaged(draw: st.DrawFn, valid: bytes) -> bytes:
+    content = bytearray(valid)
+    for _ in range(draw(st.integers(1, 8))):
+        start = draw(st.integers(0, len(content)))
+        end = start + draw(st.integers(0, 12))
+        content[start:end] = draw(st.binary(max_size=12))
+    return bytes(content)
+
+
+def uploads(media_type: MediaType) -> st.SearchStrategy[bytes]:
+    return st.binary() | damaged(VALID[media_type])
+
+
+@pytest.mark.parametrize("media_type", PARSED_TYPES)
+@settings(deadline=None, max_examples=150)
+@given(data=st.data())
+def test_any_bytes_give_text_or_a_refusal(
+    convert_here: Extract,
+    media_type: MediaType,
+    data: st.DataObject,
+) -> None:
+    with suppress(UnreadableDocument, InvalidEncoding):
+        text = convert_here(data.draw(uploads(media_type)), media_type)
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]", text)
+
+
+@settings(deadline=None, max_examples=150)
+@given(content=damaged(VALID[MediaType.HTML]))
+def test_no_html_is_unreadable(convert_here: Extract, content: bytes) -> None:
+    convert_here(content.decode("utf-8", "replace").encode(), MediaType.HTML, encoding="utf-8")
+
+
+@settings(deadline=None, max_examples=150)
+@given(document=damaged(WORD_DOCUMENT))
+def test_any_word_document_part_gives_text_or_a_refusal(convert_here: Extract, document: bytes) -> None:
+    with suppress(UnreadableDocument):
+        text = convert_here(docx("", {"word/document.xml": document}), MediaType.DOCX)
+        assert len(text) < 200
+
+
+@pytest.mark.parametrize("media_type", PARSED_TYPES)
+@pytest.mark.parametrize("encoding", [None, "utf-8"])
+@pytest.mark.parametrize("cut", [0, 3])
+def test_uploads_survive_the_worker_process(
+    extract: Extract, media_type: MediaType, encoding: str | None, cut: int
+) -> None:
+    content = VALID[media_type]
+    try:
+        text = extract(content[: len(content) // cut] if cut else content, media_type, encoding=encoding)
+    except UnreadableDocument:
+        assert cut
+        assert media_type in {MediaType.PDF, MediaType.DOCX}
+    else:
+        assert text
