@@ -20,7 +20,8 @@ import torch
 
 from index.codes import encode
 from index.positions import Positions, level_indices, rotate, runs
-from index.scoring import Part, QFunction, Scope, best, estimate
+from index.scope import Part, Scope
+from index.scoring import QFunction, best, estimate
 from index.vectors import SEGMENT_ROWS
 from trainer.machine import describe_machine
 
@@ -49,7 +50,8 @@ def ways_to_score(chunks: int, generator: np.random.Generator) -> dict[str, Call
     index.add(matrix)
 
     def search(scope: Scope) -> int:
-        return best(estimate(state, scope, selected, FUNCTION), 1, state, scope, selected, FUNCTION)[0].position
+        (found,) = estimate(state[None], scope, [selected], FUNCTION)
+        return best(found, 1, state, scope, selected, FUNCTION)[0].position
 
     def faiss_ranges() -> int:
         found = runs(chunks, selected, positions)

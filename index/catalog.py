@@ -9,17 +9,18 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
+from index.codes import LONG_DOCUMENT
 from index.documents import Piece
 from index.errors import UnknownCollection, UnknownDocument
 from index.filters import Filter
 from index.positions import IntArray
-from index.scoring import Part, Scope
+from index.scope import Part, Scope
 from index.store import Store
 
 CACHED_SCOPES = 64
@@ -142,30 +143,44 @@ class Catalog:
         # Documents in order of arrival, which is nearly their order on disk but does not change when segments
         # are merged: the same question over the same documents has the same answer, before and after.
         pieces = sorted(pieces, key=lambda piece: (piece.uid, piece.first_chunk))
-        uids = [piece.uid for piece in pieces if piece.first_chunk == 0]
-        counts = dict.fromkeys(uids, 0)
+        counts: dict[int, int] = {}
+        for piece in pieces:
+            counts[piece.uid] = counts.get(piece.uid, 0) + piece.rows
         parts: list[Part] = []
         start = 0
-        open_piece: Piece | None = None  # the current part: a piece and its neighbours on disk
-        for piece in pieces:
-            counts[piece.uid] += piece.rows
-            if (
-                open_piece is not None
-                and open_piece.segment == piece.segment
-                and open_piece.first_row + open_piece.rows == piece.first_row
-            ):
-                open_piece = open_piece._replace(rows=open_piece.rows + piece.rows)
-                continue
-            if open_piece is not None:
-                parts.append(self._part(start, open_piece))
-                start += open_piece.rows
-            open_piece = piece
-        if open_piece is not None:
-            parts.append(self._part(start, open_piece))
-        offsets = np.concatenate([[0], np.cumsum([counts[uid] for uid in uids])]).astype(np.int64)
-        return SearchScope(Scope(offsets, tuple(parts), norm_bound), np.array(uids, dtype=np.int64))
+        for stretch in _neighbours(pieces, counts):
+            rows = sum(piece.rows for piece in stretch)
+            parts.append(self._part(start, stretch[0], rows, long=_is_long(counts, stretch[0])))
+            start += rows
+        offsets = np.cumsum([0, *counts.values()], dtype=np.int64)
+        return SearchScope(Scope(offsets, tuple(parts), norm_bound), np.fromiter(counts, np.int64, len(counts)))
 
-    def _part(self, start: int, piece: Piece) -> Part:
-        matrix, codes = self._store.segments[piece.segment]
-        whole = Part(start - piece.first_row, matrix, codes)
-        return whole.cut(start, start + piece.rows)
+    def _part(self, start: int, first: Piece, rows: int, *, long: bool) -> Part:
+        matrix, found, half = self._store.segments[first.segment]
+        inside = slice(first.first_row, first.first_row + rows)
+        if half is not None:
+            return Part(start, matrix[inside], half=half._replace(rows=half.rows[inside]))
+        if found is None or not long:
+            return Part(start, matrix[inside], None, found, first.first_row)
+        # Always true unless another version of the code, with another border, has laid them out.
+        in_place = np.array_equal(found.rows[inside], np.arange(inside.start, inside.stop))
+        return Part(start, matrix[inside], found.codes.cut(inside.start, inside.stop) if in_place else None)
+
+
+def _neighbours(pieces: Sequence[Piece], counts: Mapping[int, int]) -> Iterator[list[Piece]]:
+    """Pieces that follow each other on disk, of long documents or of short ones."""
+    stretch: list[Piece] = []
+    for piece in pieces:
+        if stretch:
+            last = stretch[-1]
+            follows = (last.segment, last.first_row + last.rows) == (piece.segment, piece.first_row)
+            if not follows or _is_long(counts, last) != _is_long(counts, piece):
+                yield stretch
+                stretch = []
+        stretch.append(piece)
+    if stretch:
+        yield stretch
+
+
+def _is_long(counts: Mapping[int, int], piece: Piece) -> bool:
+    return counts[piece.uid] >= LONG_DOCUMENT

@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 import math
 from collections import defaultdict
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from index.documents import Piece
-from index.scoring import Float32Array
+from index.scope import Float32Array
 from index.store import Store
 from index.vectors import SEGMENT_ROWS
 
@@ -52,15 +52,16 @@ def compact(store: Store) -> bool:
     if not pieces:
         return True  # all deleted meanwhile
     vectors = np.concatenate([_rows(store, piece) for piece in pieces])
-    with store.new_segment(vectors) as (connection, merged):
-        first_row = 0
-        for piece in pieces:
-            # Of a document deleted meanwhile there is no piece to update, and its rows stay dead.
-            connection.execute(
-                "UPDATE pieces SET segment = ?, first_row = ? WHERE uid = ? AND first_chunk = ?",
-                (merged, first_row, piece.uid, piece.first_chunk),
-            )
-            first_row += piece.rows
+    ends = accumulate(piece.rows for piece in pieces)
+    moved = [
+        (piece.uid, piece.first_chunk, end - piece.rows, piece.rows) for piece, end in zip(pieces, ends, strict=True)
+    ]
+    with store.new_segment(vectors, moved) as (connection, merged):
+        # Of a document deleted meanwhile there is no piece to update, and its rows stay dead.
+        connection.executemany(
+            "UPDATE pieces SET segment = ?, first_row = ? WHERE uid = ? AND first_chunk = ?",
+            [(merged, first_row, uid, first_chunk) for uid, first_chunk, first_row, _ in moved],
+        )
     store.announce(searchable=True)
     store.remove_deleted()
     log.info("merged segments=%s rows=%d into=%d", chosen, len(vectors), merged)
@@ -93,5 +94,4 @@ def _choose(segments: list[_Segment]) -> list[int]:
 
 
 def _rows(store: Store, piece: Piece) -> Float32Array:
-    matrix = store.segments[piece.segment].matrix[piece.first_row : piece.first_row + piece.rows]
-    return matrix.cpu().numpy() if isinstance(matrix, torch.Tensor) else matrix
+    return store.segments[piece.segment].matrix[piece.first_row : piece.first_row + piece.rows]

@@ -9,12 +9,19 @@ states of many episodes share one forward pass.
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from index.encoder import Embeddings, TokenIds
-from index.scoring import Candidate, QFunction, Scope, best, estimate
+from index.scope import Scope
+from index.scoring import Candidate, Estimate, QFunction, best, estimate
+
+TOGETHER = 1 << 25
+"""Most Q-values held at once: 128 MB."""
 
 StoppedBy = Literal["budget", "threshold", "context", "exhausted"]
 
@@ -62,11 +69,11 @@ class _Path:
 class Episode:
     """One question being answered over one scope.
 
-    Repeat until :attr:`stopped_by` is set: embed :meth:`states`, pass the embeddings to :meth:`advance`.
+    Repeat until :attr:`stopped_by` is set: embed :meth:`states`, and hand the embeddings to :func:`advance_together`.
     """
 
     def __init__(self, scope: Scope, limits: Limits, read_chunk: Callable[[int], ChunkTokens]) -> None:
-        self._scope = scope
+        self.scope = scope
         self._limits = limits
         self._read_chunk = read_chunk
         self._chunks: dict[int, ChunkTokens] = {}
@@ -92,13 +99,17 @@ class Episode:
         """For each path its selected chunks' tokens, in document order."""
         return [[self._chunk(position).ids for position in path.selected] for path in self._paths]
 
-    def advance(self, embeddings: Embeddings, function: QFunction) -> None:
-        """Take one step; ``embeddings`` are those of :meth:`states`, shape ``[paths, d]``."""
+    @property
+    def selections(self) -> list[tuple[int, ...]]:
+        """For each path the positions of its selected chunks, in increasing order."""
+        return [path.selected for path in self._paths]
+
+    def advance(self, embeddings: Embeddings, estimates: Sequence[Estimate], function: QFunction) -> None:
+        """Take one step; ``embeddings`` are those of :meth:`states`, shape ``[paths, d]``, each with its estimate."""
         expansions: list[tuple[_Path, Candidate, tuple[Candidate, ...]]] = []
-        for path, state in zip(self._paths, embeddings, strict=True):
-            estimated = estimate(state, self._scope, path.selected, function)
+        for path, state, estimated in zip(self._paths, embeddings, estimates, strict=True):
             count = max(self._limits.beam_width, self._limits.candidates)
-            found = tuple(best(estimated, count, state, self._scope, path.selected, function))
+            found = tuple(best(estimated, count, state, self.scope, path.selected, function))
             shown = found[: self._limits.candidates]
             expansions.extend((path, candidate, shown) for candidate in found[: self._limits.beam_width])
         expansions.sort(key=lambda expansion: -expansion[1].q)  # stable: ties keep path and document order
@@ -140,3 +151,46 @@ class Episode:
         if position not in self._chunks:
             self._chunks[position] = self._read_chunk(position)
         return self._chunks[position]
+
+
+def advance_together(episodes: Sequence[Episode], embeddings: Embeddings, function: QFunction) -> None:
+    """One step of each episode; ``embeddings`` are those of all their states, shape ``[paths in all, d]``."""
+    for at, own, estimates in estimate_together(episodes, embeddings, function):
+        episodes[at].advance(own, estimates, function)
+
+
+def estimate_together(
+    episodes: Sequence[Episode], embeddings: Embeddings, function: QFunction
+) -> Iterator[tuple[int, Embeddings, list[Estimate]]]:
+    """For each episode its number, the embeddings of its states, and what they say of the candidates.
+
+    ``embeddings`` are those of all the episodes' states, one after the other, shape ``[paths in all, d]``. Episodes
+    over the same scope come together: what is stored is read once for all of them.
+    """
+    ends = np.cumsum([episode.width for episode in episodes]).tolist()
+    own = [embeddings[end - episode.width : end] for episode, end in zip(episodes, ends, strict=True)]
+    for group in _same_scope(episodes):
+        scope = episodes[group[0]].scope
+        states = np.concatenate([own[at] for at in group])
+        selections = [selected for at in group for selected in episodes[at].selections]
+        estimates = iter(estimate(states, scope, selections, function))
+        for at in group:
+            yield at, own[at], list(islice(estimates, len(own[at])))
+
+
+def _same_scope(episodes: Sequence[Episode]) -> Iterator[list[int]]:
+    """Numbers of episodes with one scope, no more than have room for their Q-values at once."""
+    groups: dict[int, list[int]] = {}
+    for at, episode in enumerate(episodes):
+        groups.setdefault(id(episode.scope), []).append(at)
+    for group in groups.values():
+        fits: list[int] = []
+        values = 0
+        for at in group:
+            more = episodes[at].width * episodes[at].scope.size
+            if fits and values + more > TOGETHER:
+                yield fits
+                fits, values = [], 0
+            fits.append(at)
+            values += more
+        yield fits

@@ -21,7 +21,7 @@ from index.documents import Document
 from index.encoder import Embeddings, TokenIds
 from index.errors import DiskFull
 from index.positions import IntArray
-from index.scoring import Float32Array
+from index.scope import Float32Array
 from index.store import Store
 from index.vectors import SEGMENT_ROWS
 

@@ -135,3 +135,11 @@ def rotate(vectors: FloatArray, rho: FloatArray, rope_base: float) -> FloatArray
     rotated[..., 0::2] = even * cosine - odd * sine
     rotated[..., 1::2] = even * sine + odd * cosine
     return rotated
+
+
+def rotated(state: NDArray[np.float32], level_index: IntArray, positions: Positions) -> FloatArray:
+    """``R(-ρ) s`` for every level index, shape ``[len(level_index), d]``; ``state`` has shape ``[d]``."""
+    wide = state.astype(np.float64)
+    if positions.mode == "none":
+        return np.broadcast_to(wide, (len(level_index), len(wide)))
+    return rotate(wide, -positions.rho(level_index), positions.rope_base)

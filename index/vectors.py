@@ -3,10 +3,10 @@
 Embeddings are kept in *segments*: files of up to :data:`SEGMENT_ROWS` rows that never change
 once written. Each is a FAISS ``IndexFlatIP``, written to a temporary name, fsynced and renamed, so
 a file either exists whole or not at all. Reading maps it: no copy is made, and a restart with
-gigabytes of vectors is immediate. On a GPU each segment is held there as a tensor.
+gigabytes of vectors is immediate. A GPU holds a copy in half precision of each segment.
 
-A search on a CPU reads the codes (:mod:`index.codes`) of all chunks and the embeddings of a few. A file of codes says
-nothing that the embeddings do not: where it is missing or cut short it is written again.
+A search reads the codes (:mod:`index.codes`) of all chunks, or on a GPU their halves, and the embeddings of a few. A
+file of codes says nothing that the embeddings do not: where it is missing or cut short it is written again.
 
 :mod:`index.scoring` says which part computes what with them.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,35 +24,38 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from index.codes import Codes, encode
+from index.codes import Codes, Int32Array, SortedCodes, encode
 from index.errors import DamagedStore
-from index.scoring import Candidate, Float32Array, Matrix, Scope
+from index.scope import Float32Array, Half, Scope
+from index.scoring import Candidate
 
 log = logging.getLogger(__name__)
 
 TAIL_BYTES = 16
-"""Scale and error, after the codes."""
+"""Scale and error, at the end of a file of codes."""
 
 SEGMENT_ROWS = 8192
 """Rows of a full segment: half a minute of indexing on two CPU cores, the most that a crash can cost."""
 
 
 class Segment(NamedTuple):
-    """The embeddings of a segment, and their codes where a search reads them."""
+    """The embeddings of a segment, and what a search reads of them: codes, or half precision on a GPU."""
 
-    matrix: Matrix
-    codes: Codes | None
+    matrix: Float32Array
+    codes: SortedCodes | None
+    half: Half | None
 
 
-def write_segment(path: Path, vectors: Float32Array) -> int:
+def write_segment(path: Path, vectors: Float32Array, layout: Int32Array) -> int:
     """Write embeddings, shape ``[rows, d]``, and their codes durably; returns the bytes of the embeddings' file.
 
-    Raises :class:`OSError` (for example ``ENOSPC``) and then leaves nothing behind.
+    ``layout`` says which row each place of the codes is for (:func:`index.codes.layout`). Raises :class:`OSError`
+    (for example ``ENOSPC``) and then leaves nothing behind.
     """
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(np.ascontiguousarray(vectors))
     content: NDArray[np.uint8] = faiss.serialize_index(index)
-    write_codes(path, encode(vectors))
+    _write_codes(path, SortedCodes(encode(vectors[layout]), layout))
     try:
         _write_durably(path, content.data)
     except OSError:
@@ -71,10 +75,11 @@ def codes_path(path: Path) -> Path:
     return path.with_suffix(".codes")
 
 
-def write_codes(path: Path, codes: Codes) -> None:
-    """Write the codes of the segment at ``path``: the numbers row by row, then scale and error as float64."""
-    tail = np.array([codes.scale, codes.error], dtype="<f8")
-    _write_durably(codes_path(path), codes.numbers.tobytes() + tail.tobytes())
+def _write_codes(path: Path, found: SortedCodes) -> None:
+    """Write the codes of the segment at ``path``: the numbers, the rows they are of, then scale and error."""
+    tail = np.array([found.codes.scale, found.codes.error], dtype="<f8")
+    content = (found.codes.numbers.tobytes(), found.rows.astype("<i4").tobytes(), tail.tobytes())
+    _write_durably(codes_path(path), b"".join(content))
 
 
 def _write_durably(path: Path, content: bytes | memoryview) -> None:
@@ -100,10 +105,13 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def open_segment(path: Path, *, rows: int, dimension: int, size: int, device: torch.device) -> Segment:
+def open_segment(
+    path: Path, *, rows: int, dimension: int, size: int, device: torch.device, layout: Callable[[], Int32Array]
+) -> Segment:
     """A segment with embeddings of shape ``[rows, dimension]``; raises :class:`DamagedStore`.
 
-    Only headers are read here; ``size`` in bytes reveals a truncated file.
+    Only headers are read here; ``size`` in bytes reveals a truncated file. ``layout`` is asked for where the codes
+    must be made again.
     """
     remedy = "Restore it from a backup, or run `python -m service reindex` to compute it from the stored text."
     try:
@@ -123,24 +131,34 @@ def open_segment(path: Path, *, rows: int, dimension: int, size: int, device: to
         )
     matrix: Float32Array = np.asarray(_MappedMatrix(index))
     if device.type != "cpu":
-        return Segment(torch.from_numpy(matrix.copy()).to(device), None)
-    return Segment(matrix, _open_codes(path, matrix))
+        return Segment(matrix, None, to_half(matrix, device))
+    return Segment(matrix, _open_codes(path, matrix, layout), None)
 
 
-def _open_codes(path: Path, matrix: Float32Array) -> Codes:
+def to_half(matrix: Float32Array, device: torch.device) -> Half:
+    """Embeddings in half precision on a device."""
+    rows = torch.from_numpy(matrix.astype(np.float16))
+    difference = rows.numpy().astype(np.float64) - matrix
+    return Half(rows.to(device), float(np.sqrt(np.einsum("nd,nd->n", difference, difference).max(initial=0.0))))
+
+
+def _open_codes(path: Path, matrix: Float32Array, layout: Callable[[], Int32Array]) -> SortedCodes:
     """The codes of the segment at ``path``, made again where they are missing or cut short."""
     file = codes_path(path)
-    if not file.exists() or file.stat().st_size != matrix.size + TAIL_BYTES:
-        codes = encode(matrix)
+    rows, numbers = len(matrix), matrix.size
+    if not file.exists() or file.stat().st_size != numbers + 4 * rows + TAIL_BYTES:
+        order = layout()
+        found = SortedCodes(encode(matrix[order]), order)
         try:
-            write_codes(path, codes)
+            _write_codes(path, found)
         except OSError as error:  # a full disk is no reason not to start
             log.warning("the codes of segment=%s stay in memory: %s", path.name, error)
-            return codes
+            return found
         log.info("wrote the codes of segment=%s", path.name)
     content = np.memmap(file, dtype=np.uint8, mode="r")
-    scale, distance = np.frombuffer(content[matrix.size :].tobytes(), dtype="<f8").tolist()
-    return Codes(content[: matrix.size].view(np.int8).reshape(matrix.shape), scale, distance)
+    scale, distance = np.frombuffer(content[-TAIL_BYTES:].tobytes(), dtype="<f8").tolist()
+    codes = Codes(content[:numbers].view(np.int8).reshape(matrix.shape), scale, distance)
+    return SortedCodes(codes, np.frombuffer(content[numbers:-TAIL_BYTES].tobytes(), dtype="<i4"))
 
 
 class _MappedMatrix:
@@ -165,11 +183,7 @@ def nearest(query: Float32Array, scope: Scope, count: int) -> list[Candidate]:
     found: list[Candidate] = []
     for part in scope.parts:
         wanted = min(count, len(part.matrix))
-        if isinstance(part.matrix, np.ndarray):
-            values, rows = faiss.knn(query[None], part.matrix, wanted, metric=faiss.METRIC_INNER_PRODUCT)
-            pairs = zip(values[0].tolist(), rows[0].tolist(), strict=True)
-        else:
-            top = torch.topk(part.matrix @ torch.from_numpy(query).to(part.matrix.device), wanted)
-            pairs = zip(top.values.tolist(), top.indices.tolist(), strict=True)
+        values, rows = faiss.knn(query[None], part.matrix, wanted, metric=faiss.METRIC_INNER_PRODUCT)
+        pairs = zip(values[0].tolist(), rows[0].tolist(), strict=True)
         found.extend(Candidate(part.start + row, value) for value, row in pairs)
     return sorted(found, key=lambda candidate: (-candidate.q, candidate.position))[:count]

@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from index.encoder import Embeddings, Encoder, StateInput, TokenIds, token_batches
-from index.episode import Episode, Step
-from index.scoring import Float32Array
+from index.episode import Episode, Step, estimate_together
+from index.scope import Float32Array
+from index.scoring import Estimate
 from service.errors import Overloaded
 
 log = logging.getLogger(__name__)
@@ -229,24 +230,30 @@ class Engine:
             for run, _ in asked:
                 _give_up(run, error)
             return
-        encode_seconds = time.perf_counter() - begin
-        first = 0
-        for run, states in asked:
-            run.encode_seconds += encode_seconds
-            if run.question_embedding is None:
-                run.question_embedding = embeddings[first]
-            self._advance(run, embeddings[first : first + len(states)])
-            first += len(states)
+        encoded = time.perf_counter()
+        left = [run for run, _ in asked]
+        try:
+            found = estimate_together([run.episode for run, _ in asked], embeddings, self.encoder.function)
+            for at, own, estimates in found:
+                run = asked[at][0]
+                left.remove(run)
+                run.encode_seconds += encoded - begin
+                if run.question_embedding is None:
+                    run.question_embedding = own[0]
+                self._advance(run, own, estimates, encoded)
+        except Exception as error:
+            log.exception("search failed")
+            for run in left:
+                _give_up(run, error)
 
-    def _advance(self, run: Run, embeddings: Embeddings) -> None:
-        begin = time.perf_counter()
+    def _advance(self, run: Run, embeddings: Embeddings, estimates: Sequence[Estimate], search_began: float) -> None:
         before = len(run.episode.steps)
         try:
-            run.episode.advance(embeddings, self.encoder.function)
+            run.episode.advance(embeddings, estimates, self.encoder.function)
         except Exception as error:
             _give_up(run, error)
             return
-        run.search_seconds += time.perf_counter() - begin
+        run.search_seconds += time.perf_counter() - search_began
         self.steps += len(run.episode.steps) - before
         if run.episode.is_greedy:
             for step in run.episode.steps[before:]:

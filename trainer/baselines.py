@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from index.encoder import Encoder, TextTokenizer, Tower, load_model, native_dtype
-from index.episode import ChunkTokens, Episode, Limits
+from index.episode import ChunkTokens, Episode, Limits, advance_together
 from index.positions import Positions
 from trainer.checkpoints import base_directory, initial_config
 from trainer.datasets.question import Question
@@ -60,7 +60,7 @@ class OneStep(Player):
         selections: list[list[int]] = []
         for question, state in zip(questions, encoder.embed_states(inputs), strict=True):
             episode = Episode(vectors.scope(question), Limits(1, candidates=question.budget), _nothing_to_read)
-            episode.advance(state[None], encoder.function)
+            advance_together([episode], state[None], encoder.function)
             selections.append([candidate.position for candidate in episode.steps[0].candidates])
         return selections
 

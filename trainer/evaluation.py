@@ -23,9 +23,9 @@ import torch
 from tqdm import tqdm
 
 from index.encoder import Embeddings, Encoder, Tower, project
-from index.episode import ChunkTokens, Episode, Limits
+from index.episode import ChunkTokens, Episode, Limits, advance_together
 from index.positions import IntArray
-from index.scoring import Part, Scope
+from index.scope import Part, Scope
 from trainer.datasets.question import Question
 
 EPISODES = 64
@@ -264,12 +264,7 @@ def _play_together(
     tokens = [encoder.question_tokens(question.text)[: encoder.question_limit] for question in questions]
     while running := [at for at, episode in enumerate(episodes) if episode.stopped_by is None]:
         states = [encoder.compose_state(tokens[at], chunks) for at in running for chunks in episodes[at].states()]
-        embeddings = encoder.embed_states(states)
-        first = 0
-        for at in running:
-            width = episodes[at].width
-            episodes[at].advance(embeddings[first : first + width], encoder.function)
-            first += width
+        advance_together([episodes[at] for at in running], encoder.embed_states(states), encoder.function)
     return [[step.position for step in episode.steps] for episode in episodes]
 
 

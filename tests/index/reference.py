@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.positions import Positions
-from index.scoring import QFunction, Scope
+from index.scope import Scope
+from index.scoring import QFunction
 
 Array = NDArray[np.floating]
 

@@ -11,14 +11,16 @@ import torch
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from index.codes import encode
+from index.codes import SortedCodes, encode
 from index.positions import Positions
-from index.scoring import Part, QFunction, Scope
+from index.scope import Part, Scope
+from index.scoring import QFunction
+from index.vectors import to_half
 
 Float32 = NDArray[np.float32]
 
-Kind = Literal["array", "coded", "tensor"]
-KINDS: tuple[Kind, ...] = ("array", "coded", "tensor")
+Kind = Literal["array", "coded", "sorted", "half"]
+KINDS: tuple[Kind, ...] = ("array", "coded", "sorted", "half")
 
 levels = st.one_of(st.sampled_from([1, 2, 18, 1024]), st.integers(1, 1024))
 modes = st.sampled_from(["relative", "relative", "absolute", "none"])
@@ -62,14 +64,36 @@ def random_vectors(count: int, dimension: int, seed: int, *, length: float | Non
 
 def split(matrix: Float32, cuts: Sequence[int], *, kinds: Sequence[Kind]) -> tuple[Part, ...]:
     """Parts that cover the rows of a matrix, of these kinds over and over."""
-    borders = [0, *cuts, len(matrix)]
+    found = list(zip(itertools.pairwise([0, *cuts, len(matrix)]), itertools.cycle(kinds)))
+    in_segment = [(start, stop) for (start, stop), kind in found if kind == "sorted"]
+    first_rows, segment = one_segment(matrix, in_segment)
     parts = []
-    for number, (start, stop) in enumerate(itertools.pairwise(borders)):
+    for (start, stop), kind in found:
         rows = matrix[start:stop]
-        kind = kinds[number % len(kinds)]
-        codes = encode(rows) if kind == "coded" else None
-        parts.append(Part(start, torch.from_numpy(rows.copy()) if kind == "tensor" else rows, codes))
+        if kind == "sorted":
+            parts.append(Part(start, rows, sorted_codes=segment, first_row=first_rows[start]))
+        else:
+            codes = encode(rows) if kind == "coded" else None
+            half = to_half(rows, torch.device("cpu")) if kind == "half" else None
+            parts.append(Part(start, rows, codes, half=half))
     return tuple(parts)
+
+
+def one_segment(matrix: Float32, ranges: Sequence[tuple[int, int]]) -> tuple[dict[int, int], SortedCodes]:
+    """A segment with some rows of a matrix, and others, in an order of its own; and where each range begins there."""
+    generator = np.random.default_rng(len(matrix))
+    first_rows: dict[int, int] = {}
+    blocks = [matrix[:0]]
+    filled = 0
+    for at in generator.permutation(len(ranges)).tolist():
+        start, stop = ranges[at]
+        other = random_vectors(int(generator.integers(1, 4)), matrix.shape[1], seed=at)
+        first_rows[start] = filled + len(other)
+        blocks += [other, matrix[start:stop]]
+        filled += len(other) + stop - start
+    rows = np.concatenate(blocks)
+    order = generator.permutation(len(rows)).astype(np.int32)
+    return first_rows, SortedCodes(encode(rows[order]), order)
 
 
 class Case(NamedTuple):
@@ -85,7 +109,7 @@ class Case(NamedTuple):
 
 @st.composite
 def scopes(draw: st.DrawFn, dimension: int, *, unit: bool, counts: st.SearchStrategy[list[int]]) -> Scope:
-    """Documents whose matrix is cut into parts at arbitrary places, each a NumPy array or a tensor."""
+    """Documents whose matrix is cut into parts at arbitrary places, each read in one way or another."""
     sizes = draw(counts)
     total = sum(sizes)
     vectors = random_vectors(total, dimension, draw(st.integers(0, 2**32 - 1)), length=1.0 if unit else None)

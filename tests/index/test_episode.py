@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.encoder import TokenIds
-from index.episode import ChunkTokens, Episode, Limits
+from index.episode import ChunkTokens, Episode, Limits, advance_together
 from index.positions import Positions
-from index.scoring import Part, QFunction, Scope
+from index.scope import Part, Scope
+from index.scoring import QFunction
 from tests.index import reference, strategies
 from tests.index.strategies import Case, Float32
 
@@ -44,7 +45,7 @@ def run(episode: Episode, state_of: StateOf, function: QFunction, watch: Callabl
         selected = [tuple(ids[0] for ids in path) for path in episode.states()]
         assert len(selected) == episode.width
         assert all(list(path) == sorted(set(path)) for path in selected)  # in document order, none twice
-        episode.advance(np.stack([state_of(path) for path in selected]), function)
+        advance_together([episode], np.stack([state_of(path) for path in selected]), function)
         watch()
     return episode
 
@@ -210,7 +211,7 @@ def test_states_hold_the_chunks_tokens_in_document_order() -> None:
     seen = []
     for order in ((), (3,), (0, 3)):
         seen.append(episode.states())
-        episode.advance(toward([3, 0, 2])(order)[None], PLAIN)
+        advance_together([episode], toward([3, 0, 2])(order)[None], PLAIN)
     assert seen == [[[]], [[[12]]], [[[7, 8], [12]]]]
 
 

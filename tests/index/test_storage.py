@@ -20,13 +20,17 @@ from hypothesis import strategies as st
 from index import indexing, vectors
 from index.catalog import Catalog
 from index.chunking import Chunking
+from index.codes import LONG_DOCUMENT, SortedCodes
 from index.compaction import compact
 from index.database import Database
 from index.errors import QueueFull, UnknownCollection
 from index.indexing import Indexer
-from index.scoring import Float32Array
+from index.positions import Positions
+from index.scope import Float32Array
+from index.scoring import QFunction, estimate, exact_q
 from index.store import Store
 from index.uploads import Description, Upload, publish
+from tests.index.strategies import random_vectors
 
 DIMENSION = 8
 
@@ -226,23 +230,63 @@ def test_leftovers_of_a_crash_are_swept_away(tmp_path: Path) -> None:
 def test_codes_are_made_again_from_the_embeddings(damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with closing(open_store(tmp_path)) as store:
         post(store, "a", lines("a", 50))
+        post(store, "b", lines("b", 7))
         index_all(store)
         (file,) = store.segments_directory.glob("*.codes")
         content = file.read_bytes()
-        (before,) = Catalog(store).scope("default").scope.parts
-        written = np.array(before.codes.numbers) if before.codes else None
+        before = sorted_codes(store)
+        numbers, rows = np.array(before.codes.numbers), np.array(before.rows)
+        assert rows.tolist() != sorted(rows.tolist())  # the two documents' chunks are among each other
     file.unlink()
     if damage == "cut short":
         file.write_bytes(content[:-1])
     if damage == "no room":
-        monkeypatch.setattr(vectors, "write_codes", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+        monkeypatch.setattr(vectors, "_write_codes", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
     with closing(open_store(tmp_path)) as store:
-        (after,) = Catalog(store).scope("default").scope.parts
-        assert after.codes is not None
-        assert written is not None
-        np.testing.assert_array_equal(after.codes.numbers, written)
-        assert after.codes.error == np.linalg.norm(written * after.codes.scale - after.matrix, axis=1).max() > 0
+        after = sorted_codes(store)
+        np.testing.assert_array_equal(after.codes.numbers, numbers)
+        np.testing.assert_array_equal(after.rows, rows)
+        (part,) = Catalog(store).scope("default").scope.parts
+        assert isinstance(part.matrix, np.ndarray)
+        distance = np.linalg.norm(numbers * after.codes.scale - part.matrix[rows], axis=1).max()
+        assert after.codes.error == distance > 0
     assert damage == "no room" or file.read_bytes() == content
+
+
+def sorted_codes(store: Store) -> SortedCodes:
+    (part,) = Catalog(store).scope("default").scope.parts
+    assert part.sorted_codes is not None
+    return part.sorted_codes
+
+
+def test_a_search_of_the_codes_is_one_of_the_embeddings(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexing, "SEGMENT_ROWS", 500)
+    counts = {"one": 1, "few": 7, "some": 60, "more": 700, "long": LONG_DOCUMENT, "longer": LONG_DOCUMENT + 99}
+    for number, (id, count) in enumerate(counts.items()):
+        post(store, id, lines(id, count), collection="other" if number % 3 == 2 else "default")
+        index_all(store)
+    for _ in range(12):
+        post(store, "short", lines("short", 40))
+        index_all(store)
+        store.delete_document("short")
+    while compact(store):
+        pass
+    catalog = Catalog(store)
+    state = random_vectors(1, DIMENSION, seed=3)[0]
+    function = QFunction(1.5, -0.25, Positions(levels=18))
+    coded = 0
+    for collection, ids in (
+        *(("default", ids) for ids in (None, ["few", "more"], ["one", "long"])),
+        *(("other", ids) for ids in (None, ["some"], ["longer"])),
+    ):
+        scope = catalog.scope(collection, ids).scope
+        coded += sum(part.codes is not None or part.sorted_codes is not None for part in scope.parts)
+        selected = sorted({0, scope.size // 3, scope.size - 1})
+        (found,) = estimate(state[None], scope, [selected], function)
+        left = np.setdiff1d(np.arange(scope.size), selected)
+        exact = exact_q(state, scope, selected, function, left)
+        assert np.abs(found.values[left] - exact).max(initial=0) <= found.error
+    assert coded > 10
 
 
 def test_a_database_created_by_halves_is_finished(tmp_path: Path) -> None:

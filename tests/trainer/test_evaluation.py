@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from index.encoder import Encoder, load_encoder
 from index.positions import level_indices, rotate
-from index.scoring import Scope
+from index.scope import Scope
 from trainer.datasets.question import Question
 from trainer.evaluation import (
     ChunkVectors,

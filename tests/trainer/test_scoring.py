@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.positions import IntArray, Positions
-from index.scoring import Part, QFunction, Scope, estimate
+from index.scope import Part, Scope
+from index.scoring import QFunction, estimate
 from tests.index import reference, strategies
 from tests.index.strategies import Float32
 from trainer.environment import document_levels
@@ -79,9 +80,8 @@ def test_q_values_are_those_of_the_formula_and_of_the_service(batch: Batch) -> N
     for values, asked in zip(trained, batch.states, strict=True):
         matrix = batch.chunks[asked.rows]
         formula = reference.q(asked.state, matrix, asked.counts, asked.selected, batch.function)
-        served = estimate(
-            asked.state, Scope(np.cumsum([0, *asked.counts]), (Part(0, matrix),)), asked.selected, batch.function
-        ).values
+        scope = Scope(np.cumsum([0, *asked.counts]), (Part(0, matrix),))
+        served = estimate(asked.state[None], scope, [asked.selected], batch.function)[0].values
         free = formula > -np.inf
         assert np.flatnonzero(~free).tolist() == asked.selected
         np.testing.assert_allclose(values[: len(asked.rows)][free], formula[free], rtol=0, atol=1e-5)

@@ -1,0 +1,108 @@
+"""The part of a scan that a GPU does: embeddings in half precision, row by row against a table of rotated states.
+
+One read of the halves for each state: the row of the table that a chunk needs is looked up, multiplied and summed in
+one fused kernel, in single precision, and nothing of the matrix' size is written. Levels are computed where they are
+used; only states go to the device, and only Q-values come back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from index.positions import IntArray, Positions, rotated, unvisited_level_indices
+from index.scope import Float32Array, Scope
+
+ROW_BLOCK = 1 << 16
+"""Rows scored at once where positions are absolute: each needs a rotation of its own."""
+
+
+def scan_halves(
+    states: Float32Array,
+    scope: Scope,
+    visited: Sequence[Mapping[int, Sequence[int]]],
+    positions: Positions,
+    values: Float32Array,
+) -> None:
+    """Write the products of all candidates that a GPU has with the rotated ``states`` into ``values``.
+
+    Shapes are those of :func:`index.scan.scan`; ``visited`` are each state's selected chunks by document.
+    """
+    parts = [part for part in scope.parts if part.half is not None]
+    if not parts:
+        return
+    halves = [part.half.rows for part in parts if part.half is not None]
+    device = halves[0].device
+    unvisited = _unvisited(scope, positions, device)
+    for state, taken, out in zip(states, visited, values, strict=True):
+        levels = unvisited.clone() if taken else unvisited
+        for document, selected in taken.items():
+            start, stop = scope.offsets[document : document + 2].tolist()
+            levels[start:stop] = levels_of(stop - start, selected, positions, device)
+        score = _scorer(state, 1 + max(map(len, taken.values()), default=0), positions, device)
+        found = torch.empty(scope.size, device=device)
+        for part, rows in zip(parts, halves, strict=True):
+            inside = slice(part.start, part.start + len(rows))
+            found[inside] = score(rows, levels[inside])
+        host = found.cpu().numpy()  # all at once: a transfer for each part would wait for each
+        for part in parts:
+            out[part.start : part.start + len(part.matrix)] = host[part.start : part.start + len(part.matrix)]
+
+
+Score = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def _scorer(state: Float32Array, intervals: int, positions: Positions, device: torch.device) -> Score:
+    """Products of halves, shape ``[rows, d]``, at their levels, shape ``[rows]``, with a state; shape ``[rows]``."""
+
+    def table_of(level_index: IntArray) -> torch.Tensor:
+        return torch.from_numpy(rotated(state, level_index, positions).astype(np.float32)).to(device)
+
+    if positions.mode != "absolute":
+        table = table_of(np.arange(positions.levels * intervals if positions.mode == "relative" else 1))
+        return lambda rows, levels: _fused(device.type)(rows, table, levels)
+
+    def one_by_one(rows: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+        found = torch.empty(len(rows), device=device)
+        for low in range(0, len(rows), ROW_BLOCK):
+            block = slice(low, low + ROW_BLOCK)
+            distinct, place = torch.unique(levels[block], return_inverse=True)
+            found[block] = _multiply(rows[block], table_of(distinct.cpu().numpy()), place)
+        return found
+
+    return one_by_one
+
+
+@lru_cache
+def _fused(device_type: str) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
+    """:func:`_multiply` as one kernel on a GPU; elsewhere there is none to make."""
+    return torch.compile(_multiply, dynamic=True) if device_type == "cuda" else _multiply
+
+
+def _multiply(rows: torch.Tensor, table: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+    return (rows.float() * table[levels]).sum(dim=1)
+
+
+def _unvisited(scope: Scope, positions: Positions, device: torch.device) -> torch.Tensor:
+    """The level index of each candidate while nothing is selected, shape ``[scope.size]``; worked out once."""
+    key = ("device", positions.mode, positions.levels)
+    if key not in scope.plans:
+        scope.plans[key] = torch.from_numpy(unvisited_level_indices(np.diff(scope.offsets), positions)).to(device)
+    found: torch.Tensor = scope.plans[key]
+    return found
+
+
+def levels_of(count: int, selected: Sequence[int], positions: Positions, device: torch.device) -> torch.Tensor:
+    """:func:`index.positions.level_indices` of a whole document of ``count`` chunks, shape ``[count]``."""
+    index = torch.arange(count, device=device)
+    if positions.mode == "absolute":
+        return index
+    if positions.mode == "none":
+        return torch.zeros_like(index)
+    borders = torch.tensor([0, *selected, count], device=device)
+    interval = torch.bucketize(index, borders[1:-1].contiguous(), right=True)
+    start, length = borders[interval], borders.diff()[interval]
+    return interval * positions.levels + positions.levels * (index - start) // length

@@ -1,0 +1,343 @@
+"""One read of what is stored, for all states of a step: the product of each candidate with the state as it sees it.
+
+A rotated state changes from one run of chunks to the next, hundreds of times within a document, so a step is a
+handful of plain matrix-vector products over slices. What the slices are of:
+
+* **8-bit codes** on a CPU (:mod:`index.codes`): those of a long document run by run, those of short ones level by
+  level, for the codes of a segment lie in that order. The products are exact; how far codes are from what they stand
+  for is bounded.
+* **The embeddings themselves** where few rows of a segment are asked for: documents that had something selected, and
+  narrow filters. They are scored row by row against a table of rotated states.
+* **Half precision** on a GPU (:mod:`index.device_scan`).
+
+Parts are read one after the other, each for all states while it is in the cache, and shared out to torch's number of
+threads: the products release the interpreter lock.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, lru_cache, partial
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from index.codes import LONG_DOCUMENT, Codes, Int32Array, Queries, encode_each, products
+from index.device_scan import scan_halves
+from index.positions import IntArray, Positions, level_indices, rotated, runs, unvisited_level_indices
+from index.scope import Float32Array, Part, Scope
+
+ROW_BLOCK = 4096
+"""Rows scored at once row by row: the block and its table of rotated states stay in the cache."""
+
+SMALL_PART = 256
+"""Rows below which neighbouring parts are copied together before they are scored."""
+
+SPARSE = 4
+"""Where less than a quarter of a segment is asked for, its codes are not read."""
+
+SHARED_ROWS = 16_384
+"""Rows, counted once a state, from which a step is worth more than one thread."""
+
+
+class RotatedState:
+    """A state as some level indices see it: exactly, in whole numbers, and in single precision."""
+
+    def __init__(self, state: Float32Array, level_index: IntArray, positions: Positions) -> None:
+        self.levels = level_index
+        """Strictly increasing."""
+        self.exact = rotated(state, level_index, positions)
+        """Shape ``[levels, d]``."""
+        self.codes = encode_each(self.exact)
+
+    @cached_property
+    def vectors(self) -> Float32Array:
+        """Shape ``[levels, d]``."""
+        return self.exact.astype(np.float32)
+
+    def rows(self, level_index: IntArray) -> IntArray:
+        """Where each of these level indices is in the tables, same shape."""
+        return np.searchsorted(self.levels, level_index)
+
+
+class _Step(NamedTuple):
+    """What is asked, and where the answers go."""
+
+    states: Float32Array
+    scope: Scope
+    visited: list[dict[int, list[int]]]
+    """Of each state: by document the chunks selected, counted within the document."""
+    positions: Positions
+    values: Float32Array
+    views: list[list[RotatedState]]
+    """Of each state, those whose codes are read."""
+
+
+def scan(
+    states: Float32Array, scope: Scope, selections: Sequence[Sequence[int]], positions: Positions
+) -> tuple[Float32Array, list[float]]:
+    """``<s, R(ρ) a>`` of every candidate, shape ``[states, scope.size]``, and how far each state is from its codes.
+
+    ``states`` has shape ``[states, d]``; a selection's positions are strictly increasing; what stands at
+    selected positions means nothing.
+    """
+    values = np.zeros((len(states), scope.size), dtype=np.float32)
+    visited = [_by_document(scope, selected) for selected in selections]
+    scan_halves(states, scope, visited, positions, values)
+    step = _Step(states, scope, visited, positions, values, [[] for _ in states])
+    work: list[Task] = []
+    for first, last in _stretches(scope.offsets):
+        long = last - first == 1 and scope.offsets[last] - scope.offsets[first] >= LONG_DOCUMENT
+        work += _long_document(step, first) if long and positions.mode != "absolute" else _short_ones(step, first, last)
+    _share_out(work, values.size)
+    for task in _visited_again(step):  # over what the documents' chunks got as if nothing was selected
+        task()
+    return values, [max((view.codes.error for view in views), default=0.0) for views in step.views]
+
+
+Task = Callable[[], None]
+
+
+def _share_out(work: Sequence[Task], rows: int) -> None:
+    threads = torch.get_num_threads() if rows >= SHARED_ROWS else 1
+    queue = deque(work)
+
+    def take() -> None:
+        while queue:
+            try:
+                task = queue.popleft()
+            except IndexError:  # another thread took the last one
+                return
+            task()
+
+    others = [_pool().submit(take) for _ in range(min(threads, len(work)) - 1)]
+    take()
+    for other in others:
+        other.result()
+
+
+@lru_cache(maxsize=1)
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(thread_name_prefix="scan")
+
+
+def _by_document(scope: Scope, selected: Sequence[int]) -> dict[int, list[int]]:
+    visited: dict[int, list[int]] = {}
+    for position in selected:
+        document = scope.document_of(position)
+        visited.setdefault(document, []).append(position - int(scope.offsets[document]))
+    return visited
+
+
+def _stretches(offsets: IntArray) -> Iterator[tuple[int, int]]:
+    """Document ranges ``[first, last)`` scored alike: one long document, or neighbouring short ones."""
+    counts = np.diff(offsets)
+    long = np.flatnonzero(counts >= LONG_DOCUMENT)
+    return pairwise(sorted({0, len(counts), *long.tolist(), *(long + 1).tolist()}))
+
+
+# -- long documents ---------------------------------------------------------------------------------------------------
+
+
+class _Runs(NamedTuple):
+    """How a state sees a document: which of its rotations each run of chunks needs."""
+
+    view: RotatedState
+    starts: list[int]
+    stops: list[int]
+    rows: list[int]
+
+
+def _long_document(step: _Step, document: int) -> list[Task]:
+    start, stop = step.scope.offsets[document : document + 2].tolist()
+    pieces = _mapped(step.scope.pieces(start, stop))
+    if not pieces:
+        return []
+    coded = any(piece.codes is not None for piece in pieces)
+    seen = []
+    for state, views, visited in zip(step.states, step.views, step.visited, strict=True):
+        found = runs(stop - start, visited.get(document, []), step.positions)
+        levels = np.array([run.level_index for run in found])
+        view = RotatedState(state, np.unique(levels), step.positions)
+        if coded:
+            views.append(view)
+        borders = [(start + run.start, start + run.stop) for run in found]
+        seen.append(_Runs(view, [a for a, _ in borders], [b for _, b in borders], view.rows(levels).tolist()))
+    return [partial(_multiply_runs, piece, seen, step.values) for piece in pieces]
+
+
+def _mapped(pieces: Iterable[Part]) -> list[Part]:
+    """Those that no GPU scores."""
+    return [piece for piece in pieces if piece.half is None]
+
+
+def _multiply_runs(piece: Part, seen: Sequence[_Runs], values: Float32Array) -> None:
+    end = piece.start + len(piece.matrix)
+    for (view, starts, stops, rows), out in zip(seen, values, strict=True):
+        for at in range(bisect_right(stops, piece.start), len(starts)):
+            if starts[at] >= end:
+                break
+            low, high = max(starts[at], piece.start), min(stops[at], end)
+            inside = slice(low - piece.start, high - piece.start)
+            if piece.codes is None:
+                np.matmul(piece.matrix[inside], view.vectors[rows[at]], out=out[low:high])
+            else:
+                _multiply_codes(piece.codes, inside, view.codes, rows[at], out[low:high])
+
+
+def _multiply_codes(codes: Codes, inside: slice, queries: Queries, row: int, out: Float32Array) -> None:
+    whole = products(codes.numbers[inside], queries.numbers[row : row + 1])
+    np.multiply(whole, codes.scale * queries.scales[row], out=out, casting="same_kind")
+
+
+# -- short documents --------------------------------------------------------------------------------------------------
+
+
+class _Block(NamedTuple):
+    """What is asked for of one segment, and the runs of its codes that see a state alike."""
+
+    codes: Codes
+    runs: list[tuple[slice, int]]
+    """Places among the codes, and which of the plan's levels they are at."""
+    places: IntArray
+    targets: slice | IntArray
+    """Where on the candidate axis the chunks at these places stand: mostly side by side."""
+
+
+class _Plan(NamedTuple):
+    """How neighbouring short documents with nothing selected are scored; the same for all states."""
+
+    levels: IntArray
+    """All that the blocks need, strictly increasing."""
+    blocks: list[_Block]
+    loose: list[Part]
+    """What is scored row by row."""
+
+
+def _short_ones(step: _Step, first: int, last: int) -> list[Task]:
+    plan = _plan(step.scope, first, last, step.positions)
+    views = [RotatedState(state, plan.levels, step.positions) for state in step.states]
+    if plan.blocks:
+        for known, view in zip(step.views, views, strict=True):
+            known.append(view)
+    work: list[Task] = [partial(_multiply_block, block, views, step.values) for block in plan.blocks]
+    if plan.loose:
+        levels = unvisited_level_indices(np.diff(step.scope.offsets[first : last + 1]), step.positions)
+        start = int(step.scope.offsets[first])
+        work += [
+            partial(_multiply_rows, step, state, piece, levels, start)
+            for piece in _joined(plan.loose)
+            for state in range(len(step.states))
+        ]
+    return work
+
+
+def _plan(scope: Scope, first: int, last: int, positions: Positions) -> _Plan:
+    key = (first, positions.mode, positions.levels)
+    if key not in scope.plans:
+        scope.plans[key] = _make_plan(scope, first, last, positions)
+    plan: _Plan = scope.plans[key]
+    return plan
+
+
+def _make_plan(scope: Scope, first: int, last: int, positions: Positions) -> _Plan:
+    start, stop = int(scope.offsets[first]), int(scope.offsets[last])
+    segments: dict[int, list[Part]] = {}
+    loose: list[Part] = []
+    for piece in _mapped(scope.pieces(start, stop)):
+        if piece.sorted_codes is None or positions.mode == "absolute":
+            loose.append(piece)
+        else:
+            segments.setdefault(id(piece.sorted_codes), []).append(piece)
+    levels = unvisited_level_indices(np.diff(scope.offsets[first : last + 1]), positions)
+    found: list[tuple[Codes, Int32Array, Int32Array]] = []
+    for members in segments.values():
+        sorted_codes = members[0].sorted_codes
+        assert sorted_codes is not None
+        if SPARSE * sum(len(piece.matrix) for piece in members) < len(sorted_codes.rows):
+            loose += members
+            continue
+        position = np.full(len(sorted_codes.rows), -1, dtype=np.int32)
+        for piece in members:
+            rows = len(piece.matrix)
+            position[piece.first_row : piece.first_row + rows] = np.arange(piece.start, piece.start + rows)
+        targets = position[sorted_codes.rows]
+        places = np.flatnonzero(targets >= 0).astype(np.int32)
+        found.append((sorted_codes.codes, places, targets[places]))
+    distinct = np.unique(np.concatenate([levels[targets - start] for _, _, targets in found])) if found else levels[:0]
+    blocks = []
+    for codes, places, targets in found:
+        row = np.searchsorted(distinct, levels[targets - start])
+        begins = np.flatnonzero(np.diff(row, prepend=-1))
+        ends = np.append(begins[1:], len(row)) - 1
+        found_runs = zip(places[begins].tolist(), (places[ends] + 1).tolist(), row[begins].tolist(), strict=True)
+        as_asked = np.argsort(targets)
+        where = targets[as_asked].astype(np.int64)
+        side_by_side = where[-1] - where[0] + 1 == len(where)
+        blocks.append(
+            _Block(
+                codes,
+                [(slice(low, high), at) for low, high, at in found_runs],
+                places[as_asked].astype(np.int64),
+                slice(int(where[0]), int(where[-1]) + 1) if side_by_side else where,
+            )
+        )
+    return _Plan(distinct, blocks, sorted(loose, key=lambda piece: piece.start))
+
+
+def _multiply_block(block: _Block, views: Sequence[RotatedState], values: Float32Array) -> None:
+    by_place = np.empty(len(block.codes.numbers), dtype=np.float32)
+    for view, out in zip(views, values, strict=True):
+        for inside, row in block.runs:
+            _multiply_codes(block.codes, inside, view.codes, row, by_place[inside])
+        out[block.targets] = by_place.take(block.places)
+
+
+# -- row by row -------------------------------------------------------------------------------------------------------
+
+
+def _visited_again(step: _Step) -> Iterator[Task]:
+    """Short documents with something selected."""
+    offsets = step.scope.offsets
+    for state, visited in enumerate(step.visited):
+        for document, taken in visited.items():
+            start, stop = offsets[document : document + 2].tolist()
+            if stop - start < LONG_DOCUMENT or step.positions.mode == "absolute":
+                levels = level_indices(np.arange(stop - start), stop - start, taken, step.positions)
+                for piece in _joined(_mapped(step.scope.pieces(start, stop))):
+                    yield partial(_multiply_rows, step, state, piece, levels, start)
+
+
+def _multiply_rows(step: _Step, state: int, piece: Part, levels: IntArray, start: int) -> None:
+    """Score a part row by row; ``levels[0]`` is that of the candidate at ``start``."""
+    for low in range(0, len(piece.matrix), ROW_BLOCK):
+        rows = piece.matrix[low : low + ROW_BLOCK]
+        at = piece.start + low
+        distinct, row_level = np.unique(levels[at - start : at - start + len(rows)], return_inverse=True)
+        table = rotated(step.states[state], distinct, step.positions).astype(np.float32)
+        step.values[state, at : at + len(rows)] = np.einsum("nd,nd->n", rows, table[row_level])
+
+
+def _joined(parts: Iterable[Part]) -> Iterator[Part]:
+    """The parts, small neighbours copied together: a filter may leave single rows, too few to pay for a call."""
+    small: list[Part] = []
+    for part in parts:
+        fits = len(part.matrix) < SMALL_PART and len(small) < SMALL_PART
+        if small and not (fits and part.start == small[-1].start + len(small[-1].matrix)):
+            yield _join(small)
+            small = []
+        if len(part.matrix) < SMALL_PART:
+            small.append(part)
+        else:
+            yield part
+    if small:
+        yield _join(small)
+
+
+def _join(parts: Sequence[Part]) -> Part:
+    return Part(parts[0].start, np.concatenate([part.matrix for part in parts]))
