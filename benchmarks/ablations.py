@@ -34,7 +34,7 @@ SETS = {"qa3": ("qa3",), "multihop": ("hotpotqa", "2wiki", "musique")}
 """What each recipe is tested on."""
 
 VARIANTS: dict[str, dict[str, object]] = {
-    "default": {},
+    "base": {},
     "action tower frozen": {"hyperparameters.action_mode": "frozen"},
     "action tower refreshed": {"hyperparameters.action_mode": "refreshed", "hyperparameters.live_chunks": 4},
     "no warm start": {"hyperparameters.warm_start": 0.0},
@@ -44,6 +44,8 @@ VARIANTS: dict[str, dict[str, object]] = {
     "the same, no target network": {"hyperparameters.warm_start": 0.7, "hyperparameters.target_decay": 0.0},
     "no hard negatives": {"hyperparameters.hard_negatives": 0},
     "no contrast": {"hyperparameters.contrast": 0.0},
+    "no squared errors": {"hyperparameters.squared": 0.0},
+    "dagger": {"hyperparameters.behaviour": "dagger"},
     "supervised imitation": {"hyperparameters.behaviour": "support", "hyperparameters.squared": 0.0},
     # griver/Q-RAG, README of the public code: its settings, without its bugs, in this trainer.
     "public code's settings": {

@@ -9,7 +9,7 @@ from typing import Literal
 from trainer.environment import Reward
 from trainer.networks import ActionMode
 
-Behaviour = Literal["policy", "support"]
+Behaviour = Literal["policy", "support", "dagger"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,9 @@ class Hyperparameters:
     """Temperature of that term's policy."""
     target_decay: float = 0.98
     """Of the target network's moving average, per update; 0 turns it off: it is then the network itself."""
-    behaviour: Behaviour = "policy"
-    """Whose selections are learned from: the ``policy``'s own, or, as imitation does, ``support`` in random order."""
+    behaviour: Behaviour = "dagger"
+    """Whose selections are learned from: the ``policy``'s own; ``support`` in random order, as in imitation; or, as in
+    ``dagger``, the support's with a probability that falls from 1 to 0 over the warm start, else the policy's."""
     action_mode: ActionMode = "adapter"
     """``frozen``: the action tower is the base model; ``adapter``: behind it a trained linear map; ``refreshed``: it is
     trained, its stored embeddings renewed on a schedule."""

@@ -250,9 +250,15 @@ class Learner:
     def _sample(self, q: FloatArray, observation: Observation) -> int:
         """By the Gumbel trick: the argmax of Q/α plus noise is distributed as softmax(Q/α)."""
         noise = self.generator.gumbel(size=len(q))
-        if self.settings.behaviour == "support":
+        if self._shown():
             return int(np.where(observation.support, noise, -np.inf).argmax())
         return int(np.where(observation.available, q / self.alpha + noise, -np.inf).argmax())
+
+    def _shown(self) -> bool:
+        """Whether the next selection is one of the support (DAgger, Ross et al. 2011, arXiv 1011.0686)."""
+        if self.settings.behaviour == "dagger" and self.warm:
+            return bool(self.generator.random() >= self.progress / self.settings.warm_start)
+        return self.settings.behaviour == "support"
 
     # 2. targets
 

@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.episode import ChunkTokens, Episode, Limits
+from index.episode import ChunkTokens, Episode, Limits, advance_together
 from index.positions import Positions
-from index.scoring import Part, Scope
+from index.scope import Part, Scope
 from tests.index import reference, strategies
 from tests.trainer.learners import make_learner, random_question, random_questions
 from trainer.datasets.question import Question
@@ -167,13 +167,15 @@ def served(learner: Learner, asked: Question) -> list[int]:
     tokens = encoder.question_tokens(asked.text)[: encoder.question_limit]
     while episode.stopped_by is None:
         states = [encoder.compose_state(tokens, chunks) for chunks in episode.states()]
-        episode.advance(encoder.embed_states(states), learner.function)
+        advance_together([episode], encoder.embed_states(states), learner.function)
     return [step.position for step in episode.steps]
 
 
 @pytest.mark.parametrize("mode", ["relative", "absolute", "none"])
 def test_a_greedy_rollout_selects_what_the_service_selects(tiny_base: Path, mode: str) -> None:
-    settings = Hyperparameters(alpha_start=1e-9, alpha_end=1e-9, action_mode="adapter", batch_tokens=150)
+    settings = Hyperparameters(
+        behaviour="policy", alpha_start=1e-9, alpha_end=1e-9, action_mode="adapter", batch_tokens=150
+    )
     positions = Positions.model_validate({"mode": mode, "levels": 8})
     learner = make_learner(tiny_base, settings, positions=positions)
     with torch.no_grad():  # any projection will do, but for the identity

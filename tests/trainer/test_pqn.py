@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from index.scoring import Part, Scope, estimate
+from index.scope import Part, Scope
+from index.scoring import estimate
 from tests.trainer.learners import make_learner, random_question, random_questions
 from trainer.environment import Observation
 from trainer.hyperparameters import Hyperparameters
@@ -33,12 +34,12 @@ def slow_q(
     selected = np.flatnonzero(~observation.available).tolist()
     function = replace(learner.function, w=network.w.item(), b=network.b.item())
     scope = Scope(np.array([0, len(matrix)]), (Part(0, matrix),), 1.001)
-    values = estimate(state, scope, selected, function).values
+    values = estimate(state[None], scope, [selected], function)[0].values
     return [float(value) for value in values]
 
 
 def test_a_rollout_plays_every_episode_to_its_end(tiny_base: Path) -> None:
-    learner = make_learner(tiny_base, Hyperparameters())
+    learner = make_learner(tiny_base, Hyperparameters(behaviour="policy"))
     asked = random_questions(3, 24)
     solved = 0
     for question, played in zip(asked, learner.rollout(asked), strict=True):
@@ -70,8 +71,21 @@ def test_imitation_selects_the_support_in_random_order(tiny_base: Path) -> None:
     assert orders == set(itertools.permutations(question.support))
 
 
+def test_dagger_is_shown_the_support_less_and_less(tiny_base: Path) -> None:
+    settings = Hyperparameters(behaviour="dagger", warm_start=0.8, alpha_start=100.0, alpha_end=100.0)
+    learner = make_learner(tiny_base, settings)
+    episodes = 400
+    asked = [random_question(np.random.default_rng(0), (9,), support=1, budget=1)] * episodes
+    shown = []
+    for progress in (0.0, 0.4, 0.8, 1.0):
+        learner.seen = round(progress * settings.transitions)
+        found = np.mean([played.final is None for played in learner.rollout(asked)])
+        shown.append((found - 1 / 9) / (1 - 1 / 9))  # at this temperature the policy itself finds one in nine
+    np.testing.assert_allclose(shown, [1.0, 0.5, 0.0, 0.0], rtol=0, atol=5 * 0.5 / episodes**0.5)
+
+
 def test_actions_are_drawn_by_the_boltzmann_policy(tiny_base: Path) -> None:
-    learner = make_learner(tiny_base, Hyperparameters(alpha_start=0.5, alpha_end=0.5))
+    learner = make_learner(tiny_base, Hyperparameters(behaviour="policy", alpha_start=0.5, alpha_end=0.5))
     question = random_question(np.random.default_rng(0), (4,), support=1, budget=1)
     draws = 4000
     played = learner.rollout([question] * draws)

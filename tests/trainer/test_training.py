@@ -185,7 +185,7 @@ def left_behind(run: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("mode", "updates", "save_seconds"), [("adapter", 3, 300.0), ("refreshed", 4, 300.0), ("frozen", 1, -1.0)]
+    ("mode", "updates", "save_seconds"), [("adapter", 4, 300.0), ("refreshed", 4, 300.0), ("frozen", 1, -1.0)]
 )
 def test_an_interrupted_run_ends_as_if_it_had_not_been(
     tiny_base: Path,
