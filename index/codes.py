@@ -103,7 +103,9 @@ def encode_each(vectors: Float64Array) -> Queries:
     return Queries(whole.astype(np.int8), scales, error)
 
 
-def products(codes: Int8Array, query: Int8Array) -> NDArray[np.float64]:
-    """Whole-number products of every row with a query, shape ``[rows]``; ``query`` has shape ``[1, d]``."""
-    found: NDArray[np.float64] = np.asarray(numkong.cdist(query, codes, "dot"))[0]
-    return found
+def multiply(codes: Int8Array, query: Int8Array, out: Float64Array) -> None:
+    """Write the whole-number products of every row with a query into ``out``, shape ``[1, rows]``.
+
+    ``codes`` has shape ``[rows, d]`` and ``query`` ``[1, d]``.
+    """
+    numkong.cdist(query, codes, "dot", out=out)

@@ -16,7 +16,7 @@ sines and cosines are taken.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -25,6 +25,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
+
+TABLE_LEVELS = 1024
+"""Most levels whose sines and cosines are kept: some megabytes an interval."""
 
 
 class Positions(BaseModel):
@@ -50,12 +53,13 @@ class Positions(BaseModel):
         return level_index.astype(np.float64)
 
 
-class Run(NamedTuple):
-    """Chunks ``start <= i < stop`` of one document that share a level index."""
+class Runs(NamedTuple):
+    """A document cut where the level index of its chunks changes."""
 
-    start: int
-    stop: int
-    level_index: int
+    starts: IntArray
+    """Where each run begins, strictly increasing from 0; it ends where the next one begins."""
+    level_index: IntArray
+    """Of each run, same shape."""
 
 
 def level_indices(index: IntArray, count: int, selected: Sequence[int], positions: Positions) -> IntArray:
@@ -89,35 +93,22 @@ def unvisited_level_indices(counts: IntArray, positions: Positions) -> IntArray:
     return positions.levels * index // np.repeat(counts, counts)
 
 
-def runs(count: int, selected: Sequence[int], positions: Positions) -> list[Run]:
-    """The document's chunks that are *not* selected, as maximal runs of one level index.
+def runs(count: int, selected: Sequence[int], positions: Positions) -> Runs:
+    """A document of ``count`` chunks as maximal runs of one level index; agrees with :func:`level_indices`.
 
-    At most ``levels * (len(selected) + 1)`` runs in mode ``relative``, ``len(selected) + 1`` in
-    mode ``none`` and ``count`` in mode ``absolute``. Agrees with :func:`level_indices`.
+    At most ``levels * (len(selected) + 1)`` runs in mode ``relative``, one in mode ``none`` and ``count`` in
+    mode ``absolute``.
     """
     if positions.mode == "absolute":
-        taken = set(selected)
-        return [Run(i, i + 1, i) for i in range(count) if i not in taken]
-    borders = [0, *selected, count]
-    found: list[Run] = []
-    for interval in range(len(borders) - 1):
-        start, stop = borders[interval], borders[interval + 1]
-        free = start if interval == 0 else start + 1  # from the second on, it starts at a selected chunk
-        if positions.mode == "none":
-            edges = [free, stop]
-            first_level = 0
-        else:
-            levels, length = positions.levels, stop - start
-            # level v begins at the smallest i with levels * (i - start) >= v * length
-            begins = start - (-length * np.arange(levels + 1, dtype=np.int64) // levels)
-            edges = np.maximum(begins, free).tolist()
-            first_level = interval * levels
-        found.extend(
-            Run(edge, next_edge, first_level + level)
-            for level, (edge, next_edge) in enumerate(pairwise(edges))
-            if edge < next_edge
-        )
-    return found
+        return Runs(np.arange(count, dtype=np.int64), np.arange(count, dtype=np.int64))
+    if positions.mode == "none":
+        return Runs(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
+    borders = np.array([0, *selected, count], dtype=np.int64)
+    levels = np.arange(positions.levels + 1, dtype=np.int64)
+    # Level v begins at the smallest i with levels * (i - start) >= v * length.
+    begins = borders[:-1, None] - (-np.diff(borders)[:, None] * levels // positions.levels)
+    interval, level = np.nonzero(begins[:, :-1] < begins[:, 1:])
+    return Runs(begins[interval, level], interval * positions.levels + level)
 
 
 def rotate(vectors: FloatArray, rho: FloatArray, rope_base: float) -> FloatArray:
@@ -127,9 +118,7 @@ def rotate(vectors: FloatArray, rho: FloatArray, rope_base: float) -> FloatArray
     Float64 throughout: this runs once per level, never per chunk.
     """
     dimension = vectors.shape[-1]
-    frequency = rope_base ** (-np.arange(0, dimension, 2, dtype=np.float64) / dimension)
-    angle = np.asarray(rho, dtype=np.float64)[..., None] * frequency
-    cosine, sine = np.cos(angle), np.sin(angle)
+    cosine, sine = _cosine_and_sine(np.asarray(rho, dtype=np.float64), dimension, rope_base)
     even, odd = vectors[..., 0::2], vectors[..., 1::2]
     rotated = np.empty(np.broadcast_shapes(vectors.shape[:-1], np.shape(rho)) + (dimension,))
     rotated[..., 0::2] = even * cosine - odd * sine
@@ -142,4 +131,26 @@ def rotated(state: NDArray[np.float32], level_index: IntArray, positions: Positi
     wide = state.astype(np.float64)
     if positions.mode == "none":
         return np.broadcast_to(wide, (len(level_index), len(wide)))
-    return rotate(wide, -positions.rho(level_index), positions.rope_base)
+    if positions.mode == "absolute" or positions.levels > TABLE_LEVELS:
+        return rotate(wide, -positions.rho(level_index), positions.rope_base)
+    found = np.empty((len(level_index), len(wide)))
+    interval, level = np.divmod(level_index, positions.levels)
+    for each in np.unique(interval).tolist():
+        inside = interval == each
+        cosine, sine = (table[level[inside]] for table in _turns(positions, len(wide), each))
+        found[inside, 0::2] = wide[0::2] * cosine + wide[1::2] * sine
+        found[inside, 1::2] = wide[1::2] * cosine - wide[0::2] * sine
+    return found
+
+
+@lru_cache(maxsize=16)
+def _turns(positions: Positions, dimension: int, interval: int) -> tuple[FloatArray, FloatArray]:
+    """Cosines and sines of all levels of an interval, shape ``[levels, dimension / 2]``: slower to find than to use."""
+    return _cosine_and_sine(
+        positions.rho(interval * positions.levels + np.arange(positions.levels)), dimension, positions.rope_base
+    )
+
+
+def _cosine_and_sine(rho: FloatArray, dimension: int, rope_base: float) -> tuple[FloatArray, FloatArray]:
+    angle = rho[..., None] * rope_base ** (-np.arange(0, dimension, 2, dtype=np.float64) / dimension)
+    return np.cos(angle), np.sin(angle)

@@ -16,7 +16,6 @@ threads: the products release the interpreter lock.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from index.codes import LONG_DOCUMENT, Codes, Int32Array, Queries, encode_each, products
+from index.codes import LONG_DOCUMENT, Codes, Int32Array, Queries, encode_each, multiply
 from index.device_scan import scan_halves
 from index.positions import IntArray, Positions, level_indices, rotated, runs, unvisited_level_indices
 from index.scope import Float32Array, Part, Scope
@@ -144,13 +143,14 @@ def _stretches(offsets: IntArray) -> Iterator[tuple[int, int]]:
 # -- long documents ---------------------------------------------------------------------------------------------------
 
 
-class _Runs(NamedTuple):
+class _Seen(NamedTuple):
     """How a state sees a document: which of its rotations each run of chunks needs."""
 
     view: RotatedState
-    starts: list[int]
-    stops: list[int]
-    rows: list[int]
+    starts: IntArray
+    """Of each run, on the candidate axis."""
+    rows: IntArray
+    """Of the view's tables, same shape."""
 
 
 def _long_document(step: _Step, document: int) -> list[Task]:
@@ -162,12 +162,10 @@ def _long_document(step: _Step, document: int) -> list[Task]:
     seen = []
     for state, views, visited in zip(step.states, step.views, step.visited, strict=True):
         found = runs(stop - start, visited.get(document, []), step.positions)
-        levels = np.array([run.level_index for run in found])
-        view = RotatedState(state, np.unique(levels), step.positions)
+        view = RotatedState(state, np.unique(found.level_index), step.positions)
         if coded:
             views.append(view)
-        borders = [(start + run.start, start + run.stop) for run in found]
-        seen.append(_Runs(view, [a for a, _ in borders], [b for _, b in borders], view.rows(levels).tolist()))
+        seen.append(_Seen(view, start + found.starts, view.rows(found.level_index)))
     return [partial(_multiply_runs, piece, seen, step.values) for piece in pieces]
 
 
@@ -176,23 +174,30 @@ def _mapped(pieces: Iterable[Part]) -> list[Part]:
     return [piece for piece in pieces if piece.half is None]
 
 
-def _multiply_runs(piece: Part, seen: Sequence[_Runs], values: Float32Array) -> None:
+def _multiply_runs(piece: Part, seen: Sequence[_Seen], values: Float32Array) -> None:
     end = piece.start + len(piece.matrix)
-    for (view, starts, stops, rows), out in zip(seen, values, strict=True):
-        for at in range(bisect_right(stops, piece.start), len(starts)):
-            if starts[at] >= end:
-                break
-            low, high = max(starts[at], piece.start), min(stops[at], end)
-            inside = slice(low - piece.start, high - piece.start)
-            if piece.codes is None:
-                np.matmul(piece.matrix[inside], view.vectors[rows[at]], out=out[low:high])
-            else:
-                _multiply_codes(piece.codes, inside, view.codes, rows[at], out[low:high])
+    for (view, starts, rows), out in zip(seen, values, strict=True):
+        first, last = int(starts.searchsorted(piece.start, "right")) - 1, int(starts.searchsorted(end, "left"))
+        borders = np.append(np.maximum(starts[first:last], piece.start), end) - piece.start
+        if piece.codes is None:
+            for (low, high), row in zip(pairwise(borders.tolist()), rows[first:last].tolist(), strict=True):
+                np.matmul(piece.matrix[low:high], view.vectors[row], out=out[piece.start + low : piece.start + high])
+        else:
+            _multiply_codes(piece.codes, view.codes, borders, rows[first:last], out[piece.start : end])
 
 
-def _multiply_codes(codes: Codes, inside: slice, queries: Queries, row: int, out: Float32Array) -> None:
-    whole = products(codes.numbers[inside], queries.numbers[row : row + 1])
-    np.multiply(whole, codes.scale * queries.scales[row], out=out, casting="same_kind")
+def _multiply_codes(codes: Codes, queries: Queries, borders: IntArray, rows: IntArray, out: Float32Array) -> None:
+    """Products of codes with the query of this row of each run; run ``i`` is ``borders[i] <= place < borders[i + 1]``.
+
+    ``out`` has the shape of all of them, ``[borders[-1]]``; the first run begins at 0.
+    """
+    whole = np.empty((1, len(out)))
+    numbers, vectors = codes.numbers, queries.numbers
+    low = 0
+    for high, row in zip(borders[1:].tolist(), rows.tolist(), strict=True):
+        multiply(numbers[low:high], vectors[row : row + 1], whole[:, low:high])
+        low = high
+    np.multiply(whole[0], np.repeat(codes.scale * queries.scales[rows], np.diff(borders)), out=out, casting="same_kind")
 
 
 # -- short documents --------------------------------------------------------------------------------------------------
@@ -202,11 +207,15 @@ class _Block(NamedTuple):
     """What is asked for of one segment, and the runs of its codes that see a state alike."""
 
     codes: Codes
-    runs: list[tuple[slice, int]]
-    """Places among the codes, and which of the plan's levels they are at."""
+    """From the first place that is asked for to the last."""
+    borders: IntArray
+    """Where each run begins, and where the last one ends, counted from the first place."""
+    rows: IntArray
+    """Which of the plan's levels each run is at."""
     places: IntArray
+    """Of the chunks that are asked for; between them lie others."""
     targets: slice | IntArray
-    """Where on the candidate axis the chunks at these places stand: mostly side by side."""
+    """Where on the candidate axis they stand, same shape: mostly side by side."""
 
 
 class _Plan(NamedTuple):
@@ -274,16 +283,16 @@ def _make_plan(scope: Scope, first: int, last: int, positions: Positions) -> _Pl
     for codes, places, targets in found:
         row = np.searchsorted(distinct, levels[targets - start])
         begins = np.flatnonzero(np.diff(row, prepend=-1))
-        ends = np.append(begins[1:], len(row)) - 1
-        found_runs = zip(places[begins].tolist(), (places[ends] + 1).tolist(), row[begins].tolist(), strict=True)
+        first, end = int(places[0]), int(places[-1]) + 1
         as_asked = np.argsort(targets)
         where = targets[as_asked].astype(np.int64)
         side_by_side = where[-1] - where[0] + 1 == len(where)
         blocks.append(
             _Block(
-                codes,
-                [(slice(low, high), at) for low, high, at in found_runs],
-                places[as_asked].astype(np.int64),
+                codes.cut(first, end),
+                np.append(places[begins], end).astype(np.int64) - first,
+                row[begins],
+                places[as_asked].astype(np.int64) - first,
                 slice(int(where[0]), int(where[-1]) + 1) if side_by_side else where,
             )
         )
@@ -293,8 +302,7 @@ def _make_plan(scope: Scope, first: int, last: int, positions: Positions) -> _Pl
 def _multiply_block(block: _Block, views: Sequence[RotatedState], values: Float32Array) -> None:
     by_place = np.empty(len(block.codes.numbers), dtype=np.float32)
     for view, out in zip(views, values, strict=True):
-        for inside, row in block.runs:
-            _multiply_codes(block.codes, inside, view.codes, row, by_place[inside])
+        _multiply_codes(block.codes, view.codes, block.borders, block.rows, by_place)
         out[block.targets] = by_place.take(block.places)
 
 
