@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from index import device_scan, scan, scoring
 from index.codes import LONG_DOCUMENT
-from index.positions import Positions
+from index.positions import Positions, level_indices, rotate, unvisited_level_indices
 from index.scope import Part, Scope
 from index.scoring import Estimate, QFunction, best, estimate, exact_q
 from index.vectors import nearest
@@ -64,6 +64,32 @@ def test_q_and_the_best_are_the_references(
         patch.object(scan, "SPARSE", sparse),
     ):
         check_against_reference(case, count)
+
+
+@pytest.mark.parametrize("kind", ["coded", "sorted", "half"])
+@pytest.mark.parametrize("counts", [[LONG_DOCUMENT + 10], [30] * 68 + [10]], ids=["long", "short"])
+def test_ten_thousand_steps_choose_what_float64_chooses(kind: strategies.Kind, counts: list[int]) -> None:
+    generator = np.random.default_rng(len(counts))
+    offsets = np.cumsum([0, *counts])
+    matrix = strategies.random_vectors(int(offsets[-1]), 32, seed=1)
+    scope = Scope(offsets, strategies.split(matrix, [700, 1500], kinds=[kind]), 1.0001)
+    positions = Positions(levels=128)
+    function = QFunction(1.5, -0.25, positions)
+    for _ in range(17):
+        states = strategies.random_vectors(100, 32, seed=int(generator.integers(2**32)))
+        chosen = [sorted(generator.choice(scope.size, 3, replace=False).tolist()) for _ in states]
+        found = estimate(states, scope, chosen, function)
+        for state, selected, estimated in zip(states, chosen, found, strict=True):
+            index = np.arange(scope.size) - np.repeat(offsets[:-1], counts)
+            level = unvisited_level_indices(np.array(counts), positions)
+            for document in {scope.document_of(position) for position in selected}:
+                inside = slice(*offsets[document : document + 2].tolist())
+                own = [p - inside.start for p in selected if inside.start <= p < inside.stop]
+                level[inside] = level_indices(index[inside], counts[document], own, positions)
+            turned = rotate(matrix.astype(np.float64), positions.rho(level), positions.rope_base)
+            q = turned @ state.astype(np.float64)
+            q[selected] = -np.inf
+            assert best(estimated, 1, state, scope, selected, function)[0].position == q.argmax()
 
 
 @settings(deadline=None, max_examples=200)

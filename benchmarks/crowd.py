@@ -1,0 +1,168 @@
+"""Many clients at once on one long document: latency, throughput, and where the time goes.
+
+    python -m benchmarks.crowd [--chunks 40000 400000] [--clients 1 4 16 64]
+
+A real server on loopback answers requests of four steps. Beside it, in turn: the same requests one after the other, and
+the bare forward pass of the same state tokens in this process while the server is idle. Result:
+``benchmarks/results/crowd.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from benchmarks.stores import write_store
+from index.encoder import Encoder, StateInput, load_encoder
+from service.settings import DEFAULT_CHECKPOINT
+from trainer.machine import describe_machine
+
+ROOT = Path(__file__).parent.parent
+RESULT = Path(__file__).parent / "results" / "crowd.json"
+STEPS = 4
+LEAST_REQUESTS = 32
+QUESTIONS = (
+    "Where did the printer's apprentice go before he came back to the town?",
+    "Who lent the governor's letter to the captain of the ship?",
+    "What was carried from the shop to the house at the bridge?",
+    "Which of the brothers had owned the press before it was sold?",
+)
+
+
+def question(number: int) -> str:
+    return f"{QUESTIONS[number % len(QUESTIONS)]} (case {number})"
+
+
+async def ask(client: httpx.AsyncClient, number: int) -> tuple[float, dict[str, Any]]:
+    """Seconds until the answer, and the answer."""
+    body = {"question": question(number), "max_steps": STEPS, "stop": {"rule": "budget"}}
+    began = time.perf_counter()
+    answer = await client.post("/retrieve", json=body)
+    answer.raise_for_status()
+    return time.perf_counter() - began, answer.json()
+
+
+async def crowd(address: str, clients: int, requests: int) -> tuple[float, list[float], list[dict[str, Any]]]:
+    """Seconds in all, each request's seconds, and the answers; each client asks again as soon as it has its answer."""
+    numbers = iter(range(requests))
+    found: list[tuple[float, dict[str, Any]]] = []
+    async with httpx.AsyncClient(base_url=address, timeout=600) as client:
+
+        async def one() -> None:
+            for number in numbers:
+                answered = await ask(client, number)
+                found.append(answered)
+
+        began = time.perf_counter()
+        await asyncio.gather(*(one() for _ in range(clients)))
+        seconds = time.perf_counter() - began
+    return seconds, [each for each, _ in found], [answer for _, answer in found]
+
+
+def states_of(encoder: Encoder, answers: Sequence[dict[str, Any]], questions: Sequence[str]) -> list[StateInput]:
+    """The states that were embedded to find these answers."""
+    states = []
+    for asked, answer in zip(questions, answers, strict=True):
+        chunks = sorted(answer["chunks"], key=lambda chunk: chunk["step"])
+        for step in range(len(chunks)):
+            before = sorted(chunks[:step], key=lambda chunk: chunk["index"])
+            tokens = encoder.state_tokens([chunk["text"] for chunk in before]) if before else []
+            states.append(encoder.compose_state(encoder.question_tokens(asked), tokens))
+    return states
+
+
+def measure(address: str, encoder: Encoder, clients: Sequence[int]) -> dict[str, Any]:
+    asyncio.run(crowd(address, 1, 2))  # builds the scope
+    rows: dict[str, Any] = {}
+    for count in clients:
+        requests = max(LEAST_REQUESTS, 2 * count)
+        seconds, latencies, answers = asyncio.run(crowd(address, count, requests))
+        p50, p95, p99 = (round(1000 * float(np.percentile(latencies, share)), 1) for share in (50, 95, 99))
+        rows[str(count)] = {
+            "requests": requests,
+            "requests_per_second": round(requests / seconds, 2),
+            "p50_ms": p50,
+            "p95_ms": p95,
+            "p99_ms": p99,
+        }
+        if count == 1:
+            rows["1"]["milliseconds"] = where_time_goes(latencies, answers)
+    _, _, answers = asyncio.run(crowd(address, 1, 16))
+    states = states_of(encoder, answers, [question(number) for number in range(16)])
+    encoder.embed_states(states)
+    began = time.perf_counter()
+    encoder.embed_states(states)
+    bare = len(states) / (time.perf_counter() - began)
+    sixteen, alone = (rows[str(count)]["requests_per_second"] for count in (16, 1))
+    return {
+        "clients": rows,
+        "state_tokens": sum(len(state.ids) for state in states),
+        "bare_states_per_second": round(bare, 1),
+        "sixteen_clients_share_of_bare": round(STEPS * sixteen / bare, 3),
+        "sixteen_clients_times_one_by_one": round(sixteen / alone, 2),
+    }
+
+
+def where_time_goes(latencies: Sequence[float], answers: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Means over the requests, in milliseconds."""
+    encode, search = (
+        float(np.mean([answer["timings"][name] for answer in answers])) for name in ("encode_ms", "search_ms")
+    )
+    whole = 1000 * float(np.mean(latencies))
+    return {
+        "state_tower": round(encode, 2),
+        "search": round(search, 2),
+        "rest": round(whole - encode - search, 2),
+        "whole": round(whole, 2),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Many clients at once on one long document.")
+    parser.add_argument("--chunks", type=int, nargs="+", default=[40_000, 400_000])
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 64])
+    parser.add_argument("--out", type=Path, default=RESULT)
+    arguments = parser.parse_args()
+    encoder = load_encoder(DEFAULT_CHECKPOINT)
+    sizes: dict[str, Any] = {}
+    for chunks in arguments.chunks:
+        with tempfile.TemporaryDirectory() as folder:
+            write_store(Path(folder), encoder, chunks)
+            environment = os.environ | {"QRAG_DATA_DIR": folder, "QRAG_PORT": "0"}
+            began = time.perf_counter()
+            with subprocess.Popen(
+                [sys.executable, "-m", "service"], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+            ) as server:
+                try:
+                    assert server.stderr is not None
+                    address = next(
+                        found[1] for line in server.stderr if (found := re.search(r"running on (http://\S+)", line))
+                    )
+                    # What it says from here on is nobody's concern, but must go somewhere.
+                    threading.Thread(target=deque, args=(server.stderr, 0), daemon=True).start()
+                    started = round(time.perf_counter() - began, 2)
+                    sizes[str(chunks)] = {"seconds_to_start": started, **measure(address, encoder, arguments.clients)}
+                finally:
+                    server.terminate()
+    result = {"machine": describe_machine(), "steps": STEPS, "chunks": sizes}
+    arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
