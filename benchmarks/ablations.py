@@ -47,7 +47,8 @@ VARIANTS: dict[str, dict[str, object]] = {
     "no squared errors": {"hyperparameters.squared": 0.0},
     "dagger": {"hyperparameters.behaviour": "dagger"},
     "supervised imitation": {"hyperparameters.behaviour": "support", "hyperparameters.squared": 0.0},
-    # griver/Q-RAG, README of the public code: its settings, without its bugs, in this trainer.
+    # griver/Q-RAG, README of the public code: its settings of PQN, without its bugs, in this trainer. (It trains the
+    # action tower too, which "action tower refreshed" shows by itself.)
     "public code's settings": {
         "positions": {"mode": "relative", "delta": 20.0, "ell": 18.0, "levels": 18},
         "hyperparameters.warm_start": 0.0,
@@ -58,8 +59,6 @@ VARIANTS: dict[str, dict[str, object]] = {
         "hyperparameters.learning_rate": 1.5e-5,
         "hyperparameters.weight_decay": 5e-4,
         "hyperparameters.reward": "shaped",
-        "hyperparameters.action_mode": "refreshed",
-        "hyperparameters.live_chunks": 4,
     },
     "positions none": {"positions.mode": "none"},
     "positions absolute": {"positions.mode": "absolute"},

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from index.codes import LONG_DOCUMENT, Codes, Int32Array, Queries, encode_each, multiply
+from index.codes import LONG_DOCUMENT, Codes, Int32Array, Queries, SortedCodes, encode_each, multiply
 from index.device_scan import scan_halves
 from index.positions import IntArray, Positions, level_indices, rotated, runs, unvisited_level_indices
 from index.scope import Float32Array, Part, Scope
@@ -263,40 +263,47 @@ def _make_plan(scope: Scope, first: int, last: int, positions: Positions) -> _Pl
             loose.append(piece)
         else:
             segments.setdefault(id(piece.sorted_codes), []).append(piece)
-    levels = unvisited_level_indices(np.diff(scope.offsets[first : last + 1]), positions)
-    found: list[tuple[Codes, Int32Array, Int32Array]] = []
+    asked: list[tuple[Codes, Int32Array, Int32Array]] = []
     for members in segments.values():
         sorted_codes = members[0].sorted_codes
         assert sorted_codes is not None
         if SPARSE * sum(len(piece.matrix) for piece in members) < len(sorted_codes.rows):
             loose += members
-            continue
-        position = np.full(len(sorted_codes.rows), -1, dtype=np.int32)
-        for piece in members:
-            rows = len(piece.matrix)
-            position[piece.first_row : piece.first_row + rows] = np.arange(piece.start, piece.start + rows)
-        targets = position[sorted_codes.rows]
-        places = np.flatnonzero(targets >= 0).astype(np.int32)
-        found.append((sorted_codes.codes, places, targets[places]))
-    distinct = np.unique(np.concatenate([levels[targets - start] for _, _, targets in found])) if found else levels[:0]
-    blocks = []
-    for codes, places, targets in found:
-        row = np.searchsorted(distinct, levels[targets - start])
-        begins = np.flatnonzero(np.diff(row, prepend=-1))
-        first, end = int(places[0]), int(places[-1]) + 1
-        as_asked = np.argsort(targets)
-        where = targets[as_asked].astype(np.int64)
-        side_by_side = where[-1] - where[0] + 1 == len(where)
-        blocks.append(
-            _Block(
-                codes.cut(first, end),
-                np.append(places[begins], end).astype(np.int64) - first,
-                row[begins],
-                places[as_asked].astype(np.int64) - first,
-                slice(int(where[0]), int(where[-1]) + 1) if side_by_side else where,
-            )
-        )
+        else:
+            asked.append((sorted_codes.codes, *_places(sorted_codes, members)))
+    levels = unvisited_level_indices(np.diff(scope.offsets[first : last + 1]), positions)
+    distinct = np.unique(np.concatenate([levels[targets - start] for _, _, targets in asked])) if asked else levels[:0]
+    blocks = [
+        _block(codes, places, targets, np.searchsorted(distinct, levels[targets - start]))
+        for codes, places, targets in asked
+    ]
     return _Plan(distinct, blocks, sorted(loose, key=lambda piece: piece.start))
+
+
+def _places(sorted_codes: SortedCodes, members: Sequence[Part]) -> tuple[Int32Array, Int32Array]:
+    """Where the codes of some parts of a segment are, in order, and where each stands on the candidate axis."""
+    position = np.full(len(sorted_codes.rows), -1, dtype=np.int32)
+    for piece in members:
+        rows = len(piece.matrix)
+        position[piece.first_row : piece.first_row + rows] = np.arange(piece.start, piece.start + rows)
+    targets = position[sorted_codes.rows]
+    places = np.flatnonzero(targets >= 0).astype(np.int32)
+    return places, targets[places]
+
+
+def _block(codes: Codes, places: Int32Array, targets: Int32Array, row: IntArray) -> _Block:
+    begins = np.flatnonzero(np.diff(row, prepend=-1))
+    first, end = int(places[0]), int(places[-1]) + 1
+    as_asked = np.argsort(targets)
+    where = targets[as_asked].astype(np.int64)
+    side_by_side = where[-1] - where[0] + 1 == len(where)
+    return _Block(
+        codes.cut(first, end),
+        np.append(places[begins], end).astype(np.int64) - first,
+        row[begins],
+        places[as_asked].astype(np.int64) - first,
+        slice(int(where[0]), int(where[-1]) + 1) if side_by_side else where,
+    )
 
 
 def _multiply_block(block: _Block, views: Sequence[RotatedState], values: Float32Array) -> None:
