@@ -27,7 +27,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from benchmarks.stores import write_store
+from benchmarks.stores import numbered_sentences, write_store
 from index.encoder import Encoder, StateInput, load_encoder
 from service.settings import DEFAULT_CHECKPOINT
 from trainer.machine import describe_machine
@@ -102,6 +102,7 @@ def measure(address: str, encoder: Encoder, clients: Sequence[int]) -> dict[str,
         }
         if count == 1:
             rows["1"]["milliseconds"] = where_time_goes(latencies, answers)
+    rows["1_while_indexing"] = while_indexing(address, rows["1"]["p95_ms"])
     _, _, answers = asyncio.run(crowd(address, 1, 16))
     states = states_of(encoder, answers, [question(number) for number in range(16)])
     encoder.embed_states(states)
@@ -116,6 +117,23 @@ def measure(address: str, encoder: Encoder, clients: Sequence[int]) -> dict[str,
         "sixteen_clients_share_of_bare": round(STEPS * sixteen / bare, 3),
         "sixteen_clients_times_one_by_one": round(sixteen / alone, 2),
     }
+
+
+def while_indexing(address: str, idle_p95: float) -> dict[str, float]:
+    """One client again, while another document of ten million tokens is being indexed."""
+    with httpx.Client(base_url=address, timeout=600) as client:
+        text = "".join(numbered_sentences(400_000))
+        headers = {"Content-Type": "text/plain"}
+        client.post("/documents?id=busy&collection=busy", content=text, headers=headers).raise_for_status()
+        while (document := client.get("/documents/busy").json())["progress"] == 0:  # it is being cut
+            assert document["status"] in ("queued", "indexing"), document
+            time.sleep(0.5)
+        _, latencies, _ = asyncio.run(crowd(address, 1, LEAST_REQUESTS))
+        after = client.get("/documents/busy").json()
+        assert after["status"] == "indexing", after
+        client.delete("/documents/busy").raise_for_status()
+    p50, p95 = (1000 * float(np.percentile(latencies, share)) for share in (50, 95))
+    return {"p50_ms": round(p50, 1), "p95_ms": round(p95, 1), "p95_times_idle": round(p95 / idle_p95, 2)}
 
 
 def where_time_goes(latencies: Sequence[float], answers: Sequence[dict[str, Any]]) -> dict[str, float]:

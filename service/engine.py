@@ -1,9 +1,9 @@
 """The engine: one thread owns the model and runs the episodes of all requests together.
 
 At each tick the states of the running episodes are embedded in one forward pass, and each episode takes one
-step; where there are too many for one pass they take turns. Between two ticks at most one batch of chunks is
-embedded for indexing, so neither retrieval nor indexing can starve the other. An episode whose client has
-gone is dropped at the next tick.
+step; where there are too many for one pass they take turns. Between ticks chunks are embedded for indexing, in pieces
+small enough for a retrieval to wait for one, and for a share of the time that ticks take: neither can starve the other.
+An episode whose client has gone is dropped at the next tick.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from index.encoder import Embeddings, Encoder, StateInput, TokenIds, token_batches
+from index.encoder import Embeddings, Encoder, StateInput, TokenIds
 from index.episode import Episode, Step, estimate_together
 from index.scope import Float32Array
 from index.scoring import Estimate
@@ -32,6 +32,17 @@ CPU_TICK_STATES = 32
 """Most states embedded in one tick on a CPU, some seconds at worst: the others' turn comes after it."""
 
 GPU_TICK_STATES = 1024
+
+CPU_PIECE_TOKENS = 256
+"""Tokens of chunks embedded between two ticks on a CPU: some tens of milliseconds, at the speed of larger batches."""
+
+GPU_PIECE_TOKENS = 8192
+
+INDEXING_SHARE = 0.5
+"""Seconds of indexing for each second of retrieval, while there is enough of both."""
+
+QUIET_SECONDS = 1.0
+"""Without a retrieval for so long, chunks are embedded in whole batches: nobody is likely to wait."""
 
 
 @dataclass
@@ -84,6 +95,29 @@ class RunEvents:
         self.run.cancelled = True
 
 
+class _Embedding:
+    """Chunks to be embedded, worked off in pieces, longest first."""
+
+    def __init__(self, inputs: Sequence[TokenIds], dimension: int) -> None:
+        self._inputs = inputs
+        self._order = sorted(range(len(inputs)), key=lambda i: -len(inputs[i]))
+        self._done = 0
+        self._vectors = np.empty((len(inputs), dimension), dtype=np.float32)
+        self.future: Future[Embeddings] = Future()
+
+    def work(self, encoder: Encoder, tokens: int) -> bool:
+        """Embed at most so many tokens, padding included, but one chunk at least; whether that was the last of them."""
+        if self._done < len(self._order):
+            longest = len(self._inputs[self._order[self._done]])
+            piece = self._order[self._done : self._done + max(1, tokens // max(1, longest))]
+            self._vectors[piece] = encoder.embed_actions([self._inputs[i] for i in piece])
+            self._done += len(piece)
+        if self._done < len(self._order):
+            return False
+        self.future.set_result(self._vectors)
+        return True
+
+
 class Engine:
     """Runs episodes and embeds chunks.
 
@@ -101,7 +135,13 @@ class Engine:
         self._tick_states = GPU_TICK_STATES if encoder.device.type == "cuda" else CPU_TICK_STATES
         self._running: list[Run] = []
         self._waiting: deque[Run] = deque()
-        self._jobs: deque[tuple[Sequence[TokenIds], Future[Embeddings]]] = deque()
+        self._jobs: deque[_Embedding] = deque()
+        self._piece_tokens = GPU_PIECE_TOKENS if encoder.device.type == "cuda" else CPU_PIECE_TOKENS
+        self._piece_seconds = 0.0
+        """What the last piece took."""
+        self._credit = 0.0
+        """Seconds that indexing may take from retrievals."""
+        self._last_tick = -QUIET_SECONDS
         self._wake = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
@@ -115,8 +155,6 @@ class Engine:
         """Stop after the tick in hand; whatever still waits is cancelled."""
         with self._wake:
             self._stopping = True
-            for _, future in self._jobs:
-                future.cancel()
             self._wake.notify()
         self._thread.join()
 
@@ -141,20 +179,13 @@ class Engine:
 
         Raises :class:`concurrent.futures.CancelledError` when the engine stops meanwhile.
         """
-        batches = list(token_batches([len(ids) for ids in inputs], self.encoder.action_batch_tokens))
-        futures: list[Future[Embeddings]] = []
+        job = _Embedding(inputs, self.encoder.config.dimension)
         with self._wake:
             if self._stopping:
                 raise CancelledError
-            for batch in batches:
-                future: Future[Embeddings] = Future()
-                self._jobs.append(([inputs[i] for i in batch], future))
-                futures.append(future)
+            self._jobs.append(job)
             self._wake.notify()
-        vectors = np.concatenate([future.result() for future in futures])
-        result = np.empty_like(vectors)
-        result[np.concatenate(batches)] = vectors
-        return result
+        return job.future.result()
 
     def _submit(self, run: Run) -> None:
         with self._wake:
@@ -174,17 +205,23 @@ class Engine:
                 if self._stopping:
                     for run in [*self._running, *self._waiting]:
                         run.notify(Overloaded("The service is shutting down. Try again shortly.", retry_after=5))
+                    for job in self._jobs:
+                        job.future.set_exception(CancelledError())
                     return
                 self._admit()
-                job = self._jobs.popleft() if self._jobs else None
+                due = self._jobs[0] if self._jobs else None
             if self._running:
+                began = time.perf_counter()
                 turn = self._next_turn()
                 self._tick(turn)
                 waiting_for_theirs = self._running[len(turn) :]
                 unfinished = [run for run in turn if run.episode.stopped_by is None and not run.failed]
                 self._running = waiting_for_theirs + unfinished
-            if job is not None:
-                self._do(*job)
+                self._last_tick = time.perf_counter()
+                if due is not None:
+                    self._credit += INDEXING_SHARE * (self._last_tick - began)
+            if due is not None and (not self._running or self._credit >= self._piece_seconds):
+                self._do(due)
 
     def _next_turn(self) -> list[Run]:
         """The first of the running episodes, as many as one forward pass should hold."""
@@ -264,13 +301,21 @@ class Engine:
                     run.notify(step)
             run.notify(None)
 
-    def _do(self, inputs: Sequence[TokenIds], future: Future[Embeddings]) -> None:
-        if not future.set_running_or_notify_cancel():
-            return
+    def _do(self, job: _Embedding) -> None:
+        """One piece of what is to be embedded."""
+        began = time.perf_counter()
+        quiet = began - self._last_tick > QUIET_SECONDS
         try:
-            future.set_result(self.encoder.embed_actions(inputs))
+            done = job.work(self.encoder, self.encoder.action_batch_tokens if quiet else self._piece_tokens)
         except Exception as error:
-            future.set_exception(error)
+            job.future.set_exception(error)
+            done = True
+        if not quiet:
+            self._piece_seconds = time.perf_counter() - began
+            self._credit = max(0.0, self._credit - self._piece_seconds)
+        if done:
+            with self._wake:
+                self._jobs.remove(job)
 
 
 def _give_up(run: Run, error: Exception) -> None:
