@@ -1,0 +1,90 @@
+"""One thread for everything that computes: retrievals and indexing get on with it together, and end together."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from index.encoder import Embeddings, Encoder, TokenIds, load_encoder
+from index.episode import ChunkTokens, Episode, Limits
+from index.scope import Part, Scope
+from service.engine import Engine
+
+TEXTS = [f"{'Ann took the lamp to the kitchen. ' * (1 + number % 7)}{number}" for number in range(300)]
+
+
+@pytest.fixture
+def encoder(tiny_checkpoint: Path) -> Encoder:
+    return load_encoder(tiny_checkpoint, device="cpu")
+
+
+@pytest.fixture
+def engine(encoder: Encoder) -> Iterator[Engine]:
+    engine = Engine(encoder, max_running=8, max_waiting=8)
+    engine.start()
+    yield engine
+    if engine.alive:
+        engine.stop()
+
+
+async def retrieve(engine: Engine, scope: Scope) -> list[int]:
+    encoder = engine.encoder
+
+    def read_chunk(position: int) -> ChunkTokens:
+        return ChunkTokens(encoder.state_tokens([TEXTS[position]])[0], 0)
+
+    events = engine.run(encoder.question_tokens("Where is the lamp?"), Episode(scope, Limits(3), read_chunk))
+    return [step.position async for _, step in events if step is not None]
+
+
+def test_chunks_are_embedded_while_retrievals_never_cease(engine: Engine) -> None:
+    encoder = engine.encoder
+    inputs = encoder.action_inputs(TEXTS)
+    expected = encoder.embed_actions(inputs)
+    scope = Scope(np.array([0, len(TEXTS)]), (Part(0, expected),), norm_bound=2.0)
+    alone = asyncio.run(retrieve(engine, scope))
+
+    async def both() -> tuple[Embeddings, int]:
+        with ThreadPoolExecutor(1) as pool:
+            embedding = asyncio.wrap_future(pool.submit(engine.embed_actions, inputs))
+            answered = 0
+            while not embedding.done():
+                for found in await asyncio.gather(*(retrieve(engine, scope) for _ in range(4))):
+                    assert found == alone
+                    answered += 1
+            return await embedding, answered
+
+    found, answered = asyncio.run(both())
+    assert answered > 4  # in between, not before or after
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_what_waits_to_be_embedded_is_cancelled_at_the_end(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(encoder, max_running=1, max_waiting=1)
+    begun, stopping = threading.Event(), threading.Event()
+    embed = encoder.embed_actions
+
+    def slow(inputs: Sequence[TokenIds]) -> Embeddings:
+        begun.set()
+        assert stopping.wait(60)
+        return embed(inputs)
+
+    monkeypatch.setattr(encoder, "embed_actions", slow)
+    engine.start()
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(engine.embed_actions, encoder.action_inputs(TEXTS * 5))
+        assert begun.wait(60)
+        stopper = threading.Thread(target=engine.stop)
+        stopper.start()
+        stopping.set()
+        stopper.join(60)
+        with pytest.raises(CancelledError):
+            job.result(60)
+    with pytest.raises(CancelledError):
+        engine.embed_actions(encoder.action_inputs(TEXTS[:1]))
