@@ -102,13 +102,13 @@ def measure(address: str, encoder: Encoder, clients: Sequence[int]) -> dict[str,
         }
         if count == 1:
             rows["1"]["milliseconds"] = where_time_goes(latencies, answers)
-    rows["1_while_indexing"] = while_indexing(address, rows["1"]["p95_ms"])
     _, _, answers = asyncio.run(crowd(address, 1, 16))
     states = states_of(encoder, answers, [question(number) for number in range(16)])
     encoder.embed_states(states)
     began = time.perf_counter()
     encoder.embed_states(states)
     bare = len(states) / (time.perf_counter() - began)
+    rows["1_while_indexing"] = while_indexing(address, rows["1"]["p95_ms"])  # the server is busy for a while after it
     sixteen, alone = (rows[str(count)]["requests_per_second"] for count in (16, 1))
     return {
         "clients": rows,
@@ -156,6 +156,8 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
+    if not {1, 16} <= set(arguments.clients):
+        parser.error("--clients must hold 1 and 16: they are compared")
     encoder = load_encoder(DEFAULT_CHECKPOINT)
     sizes: dict[str, Any] = {}
     for chunks in arguments.chunks:

@@ -7,6 +7,7 @@ used; only states go to the device, and only Q-values come back.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
@@ -16,8 +17,10 @@ import torch
 from index.positions import IntArray, Positions, rotated, unvisited_level_indices
 from index.scope import Float32Array, Scope
 
+log = logging.getLogger(__name__)
+
 ROW_BLOCK = 1 << 16
-"""Rows scored at once where positions are absolute: each needs a rotation of its own."""
+"""Rows scored at once where there is no kernel, or where each needs a rotation of its own (absolute positions)."""
 
 
 def scan_halves(
@@ -63,7 +66,7 @@ def _scorer(state: Float32Array, intervals: int, positions: Positions, device: t
 
     if positions.mode != "absolute":
         table = table_of(np.arange(positions.levels * intervals if positions.mode == "relative" else 1))
-        return lambda rows, levels: _fused(device.type)(rows, table, levels)
+        return lambda rows, levels: _fused(device)(rows, table, levels)
 
     def one_by_one(rows: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
         found = torch.empty(len(rows), device=device)
@@ -76,10 +79,30 @@ def _scorer(state: Float32Array, intervals: int, positions: Positions, device: t
     return one_by_one
 
 
+Multiply = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
 @lru_cache
-def _fused(device_type: str) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
-    """:func:`_multiply` as one kernel on a GPU; elsewhere there is none to make."""
-    return torch.compile(_multiply, dynamic=True) if device_type == "cuda" else _multiply
+def _fused(device: torch.device) -> Multiply:
+    """:func:`_multiply` as one kernel on a GPU, if there is a compiler to make it; else block by block."""
+    if device.type != "cuda":
+        return _multiply_blocks
+    compiled: Multiply = torch.compile(_multiply, dynamic=True)
+    try:
+        compiled(
+            torch.zeros(64, 8, dtype=torch.float16, device=device),
+            torch.zeros(16, 8, device=device),
+            torch.zeros(64, dtype=torch.int64, device=device),
+        )
+    except Exception as error:
+        log.warning("no kernel could be compiled, scores on the GPU take longer: %s", error)
+        return _multiply_blocks
+    return compiled
+
+
+def _multiply_blocks(rows: torch.Tensor, table: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+    blocks = range(0, len(rows), ROW_BLOCK)
+    return torch.cat([_multiply(rows[at : at + ROW_BLOCK], table, levels[at : at + ROW_BLOCK]) for at in blocks])
 
 
 def _multiply(rows: torch.Tensor, table: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:

@@ -155,30 +155,27 @@ class Episode:
 
 def advance_together(episodes: Sequence[Episode], embeddings: Embeddings, function: QFunction) -> None:
     """One step of each episode; ``embeddings`` are those of all their states, shape ``[paths in all, d]``."""
-    for at, own, estimates in estimate_together(episodes, embeddings, function):
-        episodes[at].advance(own, estimates, function)
+    ends = np.cumsum([episode.width for episode in episodes]).tolist()
+    own = [embeddings[end - episode.width : end] for episode, end in zip(episodes, ends, strict=True)]
+    for group in same_scope(episodes):
+        found = estimate_together([episodes[at] for at in group], [own[at] for at in group], function)
+        for at, estimates in zip(group, found, strict=True):
+            episodes[at].advance(own[at], estimates, function)
 
 
 def estimate_together(
-    episodes: Sequence[Episode], embeddings: Embeddings, function: QFunction
-) -> Iterator[tuple[int, Embeddings, list[Estimate]]]:
-    """For each episode its number, the embeddings of its states, and what they say of the candidates.
+    episodes: Sequence[Episode], embeddings: Sequence[Embeddings], function: QFunction
+) -> Iterator[list[Estimate]]:
+    """What the states of each episode say of the candidates, for episodes over one scope: it is read once for all.
 
-    ``embeddings`` are those of all the episodes' states, one after the other, shape ``[paths in all, d]``. Episodes
-    over the same scope come together: what is stored is read once for all of them.
+    ``embeddings`` are those of each episode's states, shape ``[paths, d]``.
     """
-    ends = np.cumsum([episode.width for episode in episodes]).tolist()
-    own = [embeddings[end - episode.width : end] for episode, end in zip(episodes, ends, strict=True)]
-    for group in _same_scope(episodes):
-        scope = episodes[group[0]].scope
-        states = np.concatenate([own[at] for at in group])
-        selections = [selected for at in group for selected in episodes[at].selections]
-        estimates = iter(estimate(states, scope, selections, function))
-        for at in group:
-            yield at, own[at], list(islice(estimates, len(own[at])))
+    selections = [selected for episode in episodes for selected in episode.selections]
+    estimates = iter(estimate(np.concatenate(embeddings), episodes[0].scope, selections, function))
+    return (list(islice(estimates, len(own))) for own in embeddings)
 
 
-def _same_scope(episodes: Sequence[Episode]) -> Iterator[list[int]]:
+def same_scope(episodes: Sequence[Episode]) -> Iterator[list[int]]:
     """Numbers of episodes with one scope, no more than have room for their Q-values at once."""
     groups: dict[int, list[int]] = {}
     for at, episode in enumerate(episodes):

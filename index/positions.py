@@ -143,7 +143,7 @@ def rotated(state: NDArray[np.float32], level_index: IntArray, positions: Positi
     return found
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)  # an episode may have 33 intervals
 def _turns(positions: Positions, dimension: int, interval: int) -> tuple[FloatArray, FloatArray]:
     """Cosines and sines of all levels of an interval, shape ``[levels, dimension / 2]``: slower to find than to use."""
     return _cosine_and_sine(

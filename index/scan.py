@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cached_property, lru_cache, partial
 from itertools import pairwise
 from typing import NamedTuple
@@ -35,7 +35,7 @@ ROW_BLOCK = 4096
 """Rows scored at once row by row: the block and its table of rotated states stay in the cache."""
 
 SMALL_PART = 256
-"""Rows below which neighbouring parts are copied together before they are scored."""
+"""Rows below which neighbouring parts are scored together, as copies: a filter may leave single rows."""
 
 SPARSE = 4
 """Where less than a quarter of a segment is asked for, its codes are not read."""
@@ -45,19 +45,18 @@ SHARED_ROWS = 16_384
 
 
 class RotatedState:
-    """A state as some level indices see it: exactly, in whole numbers, and in single precision."""
+    """A state as some level indices see it: in whole numbers, and in single precision where that is asked for."""
 
     def __init__(self, state: Float32Array, level_index: IntArray, positions: Positions) -> None:
+        self._state, self._positions = state, positions
         self.levels = level_index
         """Strictly increasing."""
-        self.exact = rotated(state, level_index, positions)
-        """Shape ``[levels, d]``."""
-        self.codes = encode_each(self.exact)
+        self.codes = encode_each(rotated(state, level_index, positions))
 
     @cached_property
     def vectors(self) -> Float32Array:
         """Shape ``[levels, d]``."""
-        return self.exact.astype(np.float32)
+        return rotated(self._state, self.levels, self._positions).astype(np.float32)
 
     def rows(self, level_index: IntArray) -> IntArray:
         """Where each of these level indices is in the tables, same shape."""
@@ -75,6 +74,8 @@ class _Step(NamedTuple):
     values: Float32Array
     views: list[list[RotatedState]]
     """Of each state, those whose codes are read."""
+    unvisited: list[RotatedState]
+    """Of each state, what long documents with nothing selected need."""
 
 
 def scan(
@@ -88,14 +89,14 @@ def scan(
     values = np.zeros((len(states), scope.size), dtype=np.float32)
     visited = [_by_document(scope, selected) for selected in selections]
     scan_halves(states, scope, visited, positions, values)
-    step = _Step(states, scope, visited, positions, values, [[] for _ in states])
+    step = _Step(states, scope, visited, positions, values, [[] for _ in states], [])
     work: list[Task] = []
     for first, last in _stretches(scope.offsets):
         long = last - first == 1 and scope.offsets[last] - scope.offsets[first] >= LONG_DOCUMENT
         work += _long_document(step, first) if long and positions.mode != "absolute" else _short_ones(step, first, last)
     _share_out(work, values.size)
-    for task in _visited_again(step):  # over what the documents' chunks got as if nothing was selected
-        task()
+    # Over what the documents' chunks got as if nothing was selected.
+    _share_out(list(_visited_again(step)), values.size)
     return values, [max((view.codes.error for view in views), default=0.0) for views in step.views]
 
 
@@ -115,7 +116,11 @@ def _share_out(work: Sequence[Task], rows: int) -> None:
             task()
 
     others = [_pool().submit(take) for _ in range(min(threads, len(work)) - 1)]
-    take()
+    try:
+        take()
+    finally:  # after a failure the others must not go on
+        queue.clear()
+        wait(others)
     for other in others:
         other.result()
 
@@ -158,13 +163,19 @@ def _long_document(step: _Step, document: int) -> list[Task]:
     pieces = _mapped(step.scope.pieces(start, stop))
     if not pieces:
         return []
+    if not step.unvisited:  # the same for all documents: there may be hundreds
+        levels = np.arange(step.positions.levels if step.positions.mode == "relative" else 1)
+        step.unvisited.extend(RotatedState(state, levels, step.positions) for state in step.states)
     coded = any(piece.codes is not None for piece in pieces)
     seen = []
-    for state, views, visited in zip(step.states, step.views, step.visited, strict=True):
-        found = runs(stop - start, visited.get(document, []), step.positions)
-        view = RotatedState(state, np.unique(found.level_index), step.positions)
+    for number, visited in enumerate(step.visited):
+        taken = visited.get(document, [])
+        found = runs(stop - start, taken, step.positions)
+        view = step.unvisited[number]
+        if taken:
+            view = RotatedState(step.states[number], np.unique(found.level_index), step.positions)
         if coded:
-            views.append(view)
+            step.views[number].append(view)
         seen.append(_Seen(view, start + found.starts, view.rows(found.level_index)))
     return [partial(_multiply_runs, piece, seen, step.values) for piece in pieces]
 
@@ -212,9 +223,9 @@ class _Block(NamedTuple):
     """Where each run begins, and where the last one ends, counted from the first place."""
     rows: IntArray
     """Which of the plan's levels each run is at."""
-    places: IntArray
+    places: Int32Array
     """Of the chunks that are asked for; between them lie others."""
-    targets: slice | IntArray
+    targets: slice | Int32Array
     """Where on the candidate axis they stand, same shape: mostly side by side."""
 
 
@@ -239,8 +250,8 @@ def _short_ones(step: _Step, first: int, last: int) -> list[Task]:
         levels = unvisited_level_indices(np.diff(step.scope.offsets[first : last + 1]), step.positions)
         start = int(step.scope.offsets[first])
         work += [
-            partial(_multiply_rows, step, state, piece, levels, start)
-            for piece in _joined(plan.loose)
+            partial(_multiply_rows, step, state, group, levels, start)
+            for group in _grouped(plan.loose)
             for state in range(len(step.states))
         ]
     return work
@@ -295,13 +306,13 @@ def _block(codes: Codes, places: Int32Array, targets: Int32Array, row: IntArray)
     begins = np.flatnonzero(np.diff(row, prepend=-1))
     first, end = int(places[0]), int(places[-1]) + 1
     as_asked = np.argsort(targets)
-    where = targets[as_asked].astype(np.int64)
+    where = targets[as_asked]
     side_by_side = where[-1] - where[0] + 1 == len(where)
     return _Block(
         codes.cut(first, end),
         np.append(places[begins], end).astype(np.int64) - first,
         row[begins],
-        places[as_asked].astype(np.int64) - first,
+        places[as_asked] - np.int32(first),
         slice(int(where[0]), int(where[-1]) + 1) if side_by_side else where,
     )
 
@@ -318,41 +329,40 @@ def _multiply_block(block: _Block, views: Sequence[RotatedState], values: Float3
 
 def _visited_again(step: _Step) -> Iterator[Task]:
     """Short documents with something selected."""
+    if step.positions.mode != "relative":  # what is selected changes no position
+        return
     offsets = step.scope.offsets
     for state, visited in enumerate(step.visited):
         for document, taken in visited.items():
             start, stop = offsets[document : document + 2].tolist()
-            if stop - start < LONG_DOCUMENT or step.positions.mode == "absolute":
+            if stop - start < LONG_DOCUMENT:
                 levels = level_indices(np.arange(stop - start), stop - start, taken, step.positions)
-                for piece in _joined(_mapped(step.scope.pieces(start, stop))):
-                    yield partial(_multiply_rows, step, state, piece, levels, start)
+                for group in _grouped(_mapped(step.scope.pieces(start, stop))):
+                    yield partial(_multiply_rows, step, state, group, levels, start)
 
 
-def _multiply_rows(step: _Step, state: int, piece: Part, levels: IntArray, start: int) -> None:
-    """Score a part row by row; ``levels[0]`` is that of the candidate at ``start``."""
-    for low in range(0, len(piece.matrix), ROW_BLOCK):
-        rows = piece.matrix[low : low + ROW_BLOCK]
-        at = piece.start + low
+def _multiply_rows(step: _Step, state: int, group: Sequence[Part], levels: IntArray, start: int) -> None:
+    """Score neighbouring parts row by row; ``levels[0]`` is that of the candidate at ``start``."""
+    matrix = group[0].matrix if len(group) == 1 else np.concatenate([part.matrix for part in group])
+    for low in range(0, len(matrix), ROW_BLOCK):
+        rows = matrix[low : low + ROW_BLOCK]
+        at = group[0].start + low
         distinct, row_level = np.unique(levels[at - start : at - start + len(rows)], return_inverse=True)
         table = rotated(step.states[state], distinct, step.positions).astype(np.float32)
         step.values[state, at : at + len(rows)] = np.einsum("nd,nd->n", rows, table[row_level])
 
 
-def _joined(parts: Iterable[Part]) -> Iterator[Part]:
-    """The parts, small neighbours copied together: a filter may leave single rows, too few to pay for a call."""
+def _grouped(parts: Iterable[Part]) -> Iterator[list[Part]]:
+    """The parts, small neighbours together: they are too few rows to pay for a call each."""
     small: list[Part] = []
     for part in parts:
         fits = len(part.matrix) < SMALL_PART and len(small) < SMALL_PART
         if small and not (fits and part.start == small[-1].start + len(small[-1].matrix)):
-            yield _join(small)
+            yield small
             small = []
         if len(part.matrix) < SMALL_PART:
             small.append(part)
         else:
-            yield part
+            yield [part]
     if small:
-        yield _join(small)
-
-
-def _join(parts: Sequence[Part]) -> Part:
-    return Part(parts[0].start, np.concatenate([part.matrix for part in parts]))
+        yield small

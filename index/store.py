@@ -255,7 +255,8 @@ class Store:
         segment: int | None = None
         try:
             with self.database.write() as connection:
-                segment = self._insert_segment(connection, vectors, pieces)
+                segment = self._insert_segment(connection, vectors)
+                self._write_segment(connection, segment, vectors, pieces)
                 yield connection, segment
         except BaseException:
             if segment is not None:
@@ -263,16 +264,20 @@ class Store:
                 remove_segment(self.segment_path(segment))
             raise
 
-    def _insert_segment(
-        self, connection: sqlite3.Connection, vectors: Float32Array, pieces: Sequence[tuple[int, int, int, int]]
-    ) -> int:
-        segment: int = (
-            connection.execute(
-                "INSERT INTO segments (rows, bytes, max_norm) VALUES (?, 0, ?)",
-                (len(vectors), float(np.linalg.norm(vectors, axis=1).max())),
-            ).lastrowid
-            or 0
+    def _insert_segment(self, connection: sqlite3.Connection, vectors: Float32Array) -> int:
+        cursor = connection.execute(
+            "INSERT INTO segments (rows, bytes, max_norm) VALUES (?, 0, ?)",
+            (len(vectors), float(np.linalg.norm(vectors, axis=1).max())),
         )
+        return cursor.lastrowid or 0
+
+    def _write_segment(
+        self,
+        connection: sqlite3.Connection,
+        segment: int,
+        vectors: Float32Array,
+        pieces: Sequence[tuple[int, int, int, int]],
+    ) -> None:
         chunks = dict(
             connection.execute(
                 "SELECT uid, chunks FROM documents WHERE uid IN (SELECT value FROM json_each(?))",
@@ -283,7 +288,6 @@ class Store:
         size = write_segment(self.segment_path(segment), vectors, layout(len(vectors), stretches))
         connection.execute("UPDATE segments SET bytes = ? WHERE segment = ?", (size, segment))
         self.segments[segment] = self.open_segment(segment, len(vectors), size)
-        return segment
 
     def finish_documents(self, uids: Iterable[int]) -> None:
         """Mark documents ``ready`` that had nothing left to embed."""

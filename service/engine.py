@@ -2,8 +2,8 @@
 
 At each tick the states of the running episodes are embedded in one forward pass, and each episode takes one
 step; where there are too many for one pass they take turns. Between ticks chunks are embedded for indexing, in pieces
-small enough for a retrieval to wait for one, and for a share of the time that ticks take: neither can starve the other.
-An episode whose client has gone is dropped at the next tick.
+small enough for a retrieval to wait for one: while episodes run for a share of the time that their ticks take, and
+whenever none does. So neither can starve the other. An episode whose client has gone is dropped at the next tick.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from index.encoder import Embeddings, Encoder, StateInput, TokenIds
-from index.episode import Episode, Step, estimate_together
+from index.episode import Episode, Step, estimate_together, same_scope
 from index.scope import Float32Array
 from index.scoring import Estimate
 from service.errors import Overloaded
@@ -38,7 +38,7 @@ CPU_PIECE_TOKENS = 256
 
 GPU_PIECE_TOKENS = 8192
 
-INDEXING_SHARE = 0.5
+INDEXING_SHARE = 0.25
 """Seconds of indexing for each second of retrieval, while there is enough of both."""
 
 QUIET_SECONDS = 1.0
@@ -147,7 +147,7 @@ class Engine:
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
 
     def start(self) -> None:
-        """Start the thread, with one forward pass so that the first request finds everything warm."""
+        """Start the thread, with one forward pass so that the first request finds the model warm."""
         self.encoder.embed_states([self.encoder.compose_state(self.encoder.question_tokens("warm up"), [])])
         self._thread.start()
 
@@ -209,7 +209,6 @@ class Engine:
                         job.future.set_exception(CancelledError())
                     return
                 self._admit()
-                due = self._jobs[0] if self._jobs else None
             if self._running:
                 began = time.perf_counter()
                 turn = self._next_turn()
@@ -218,10 +217,13 @@ class Engine:
                 unfinished = [run for run in turn if run.episode.stopped_by is None and not run.failed]
                 self._running = waiting_for_theirs + unfinished
                 self._last_tick = time.perf_counter()
-                if due is not None:
-                    self._credit += INDEXING_SHARE * (self._last_tick - began)
-            if due is not None and (not self._running or self._credit >= self._piece_seconds):
-                self._do(due)
+                self._credit += INDEXING_SHARE * (self._last_tick - began)
+            while self._jobs and self._running and self._credit >= self._piece_seconds:
+                self._do(self._jobs[0])
+            if self._jobs and not self._running:
+                self._do(self._jobs[0])
+            if not self._jobs:
+                self._credit = 0.0
 
     def _next_turn(self) -> list[Run]:
         """The first of the running episodes, as many as one forward pass should hold."""
@@ -268,20 +270,27 @@ class Engine:
                 _give_up(run, error)
             return
         encoded = time.perf_counter()
-        left = [run for run, _ in asked]
-        try:
-            found = estimate_together([run.episode for run, _ in asked], embeddings, self.encoder.function)
-            for at, own, estimates in found:
-                run = asked[at][0]
-                left.remove(run)
+        ends = np.cumsum([len(states) for _, states in asked]).tolist()
+        own = [embeddings[end - len(states) : end] for (_, states), end in zip(asked, ends, strict=True)]
+        for group in same_scope([run.episode for run, _ in asked]):
+            members = [asked[at][0] for at in group]
+            for run, at in zip(members, group, strict=True):
                 run.encode_seconds += encoded - begin
                 if run.question_embedding is None:
-                    run.question_embedding = own[0]
-                self._advance(run, own, estimates, encoded)
+                    run.question_embedding = own[at][0]
+            self._search(members, [own[at] for at in group], encoded)
+
+    def _search(self, runs: Sequence[Run], embeddings: Sequence[Embeddings], began: float) -> None:
+        """One step of episodes over one scope."""
+        try:
+            found = list(estimate_together([run.episode for run in runs], embeddings, self.encoder.function))
         except Exception as error:
             log.exception("search failed")
-            for run in left:
+            for run in runs:
                 _give_up(run, error)
+            return
+        for run, own, estimates in zip(runs, embeddings, found, strict=True):
+            self._advance(run, own, estimates, began)
 
     def _advance(self, run: Run, embeddings: Embeddings, estimates: Sequence[Estimate], search_began: float) -> None:
         before = len(run.episode.steps)
@@ -312,7 +321,7 @@ class Engine:
             done = True
         if not quiet:
             self._piece_seconds = time.perf_counter() - began
-            self._credit = max(0.0, self._credit - self._piece_seconds)
+            self._credit -= self._piece_seconds if self._running else 0.0
         if done:
             with self._wake:
                 self._jobs.remove(job)

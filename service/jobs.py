@@ -76,5 +76,5 @@ class IndexingWorker:
                 self._stopping.wait(PAUSE_SECONDS)
 
     def _no_space(self) -> bool:
-        segment_bytes = SEGMENT_ROWS * self._store.dimension * 4
+        segment_bytes = SEGMENT_ROWS * (5 * self._store.dimension + 4)  # embeddings, and their codes with an order
         return shutil.disk_usage(self._store.directory).free < segment_bytes

@@ -66,8 +66,12 @@ def test_q_and_the_best_are_the_references(
         check_against_reference(case, count)
 
 
-@pytest.mark.parametrize("kind", ["coded", "sorted", "half"])
-@pytest.mark.parametrize("counts", [[LONG_DOCUMENT + 10], [30] * 68 + [10]], ids=["long", "short"])
+LONG_ONE, SHORT_ONES = [LONG_DOCUMENT + 10], [30] * 68 + [10]
+
+
+@pytest.mark.parametrize(
+    ("kind", "counts"), [("coded", LONG_ONE), ("half", LONG_ONE), ("sorted", SHORT_ONES), ("half", SHORT_ONES)]
+)
 def test_ten_thousand_steps_choose_what_float64_chooses(kind: strategies.Kind, counts: list[int]) -> None:
     generator = np.random.default_rng(len(counts))
     offsets = np.cumsum([0, *counts])
@@ -75,7 +79,7 @@ def test_ten_thousand_steps_choose_what_float64_chooses(kind: strategies.Kind, c
     scope = Scope(offsets, strategies.split(matrix, [700, 1500], kinds=[kind]), 1.0001)
     positions = Positions(levels=128)
     function = QFunction(1.5, -0.25, positions)
-    for _ in range(17):
+    for _ in range(25):
         states = strategies.random_vectors(100, 32, seed=int(generator.integers(2**32)))
         chosen = [sorted(generator.choice(scope.size, 3, replace=False).tolist()) for _ in states]
         found = estimate(states, scope, chosen, function)
