@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index.encoder import Embeddings, Encoder, TokenIds, load_encoder
+import service.engine
+from index.encoder import Embeddings, Encoder, StateInput, TokenIds, load_encoder
 from index.episode import ChunkTokens, Episode, Limits
 from index.scope import Part, Scope
-from service.engine import Engine
+from service.engine import INDEXING_SHARE, Engine
 
 TEXTS = [f"{'Ann took the lamp to the kitchen. ' * (1 + number % 7)}{number}" for number in range(300)]
 
@@ -33,13 +34,13 @@ def engine(encoder: Encoder) -> Iterator[Engine]:
         engine.stop()
 
 
-async def retrieve(engine: Engine, scope: Scope) -> list[int]:
+async def retrieve(engine: Engine, scope: Scope, steps: int = 3) -> list[int]:
     encoder = engine.encoder
 
     def read_chunk(position: int) -> ChunkTokens:
         return ChunkTokens(encoder.state_tokens([TEXTS[position]])[0], 0)
 
-    events = engine.run(encoder.question_tokens("Where is the lamp?"), Episode(scope, Limits(3), read_chunk))
+    events = engine.run(encoder.question_tokens("Where is the lamp?"), Episode(scope, Limits(steps), read_chunk))
     return [step.position async for _, step in events if step is not None]
 
 
@@ -63,6 +64,62 @@ def test_chunks_are_embedded_while_retrievals_never_cease(engine: Engine) -> Non
     found, answered = asyncio.run(both())
     assert answered > 4  # in between, not before or after
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+class Clock:
+    """Time passes where something is computed, and nowhere else."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.spent = {"ticks": 0.0, "pieces": 0.0}
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def spend(self, on: str, seconds: float) -> None:
+        self.now += seconds
+        self.spent[on] += seconds
+
+
+@pytest.mark.parametrize("tick_seconds", [0.02, 0.5])
+def test_indexing_has_its_share_while_retrievals_never_cease(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch, tick_seconds: float
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(service.engine, "time", clock)
+    vectors = encoder.embed_actions(encoder.action_inputs(TEXTS))
+    scope = Scope(np.array([0, len(TEXTS)]), (Part(0, vectors),), norm_bound=2.0)
+    embed_states = encoder.embed_states
+
+    def tick(states: Sequence[StateInput]) -> Embeddings:
+        clock.spend("ticks", tick_seconds)
+        return embed_states(states)
+
+    def piece(inputs: Sequence[TokenIds]) -> Embeddings:
+        clock.spend("pieces", 0.05)
+        return np.zeros((len(inputs), encoder.config.dimension), dtype=np.float32)
+
+    monkeypatch.setattr(encoder, "embed_states", tick)
+    monkeypatch.setattr(encoder, "embed_actions", piece)
+    engine = Engine(encoder, max_running=8, max_waiting=8)
+    engine.start()
+
+    async def client(steps: int) -> None:
+        while clock.spent["ticks"] < 300 * tick_seconds:
+            await retrieve(engine, scope, steps)
+
+    async def clients() -> None:
+        await asyncio.gather(*(client(steps) for steps in (3, 4, 5, 7)))  # never all between two questions
+
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(engine.embed_actions, [[1] * 250] * 100_000)
+        try:
+            asyncio.run(clients())
+            share = clock.spent["pieces"] / clock.spent["ticks"]
+            assert not job.done()
+        finally:
+            engine.stop()
+    assert 0.5 * INDEXING_SHARE < share < 3 * INDEXING_SHARE
 
 
 def test_what_waits_to_be_embedded_is_cancelled_at_the_end(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
