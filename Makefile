@@ -35,6 +35,7 @@ lint: .venv/dev.stamp
 bench: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.scan
 	$(BIN)/python -m benchmarks.spin
+	$(BIN)/python -m benchmarks.crowd
 	$(BIN)/python -m benchmarks.memory
 
 TRAIN = $(BIN)/python -m trainer train --data $(DATA) --cache $(RUN)/cache
