@@ -239,7 +239,7 @@ def _multihop(task: MultihopTask, data: Path) -> Source:
         question = shuffled(question, generator) if len(question.counts) > 1 else question
         return replace(question, pool=pool)
 
-    return replace(source, draw=draw, chunks=pool)
+    return replace(source, draw=draw)
 
 
 def with_distractors(
