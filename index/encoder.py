@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from index.checkpoint import PROJECTION, CheckpointConfig, patch_of, read_config, tower_directory
 from index.errors import CheckpointError
+from index.packing import is_packed, pack_inputs, packed_hidden_states
 from index.scoring import QFunction
 
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a bar for loading six layers would only blur the log
@@ -81,7 +82,7 @@ class Tower:
 
     def __init__(
         self,
-        model: torch.nn.Module,
+        model: PreTrainedModel,
         tokenizer: TextTokenizer,
         *,
         pooling: str,
@@ -103,7 +104,7 @@ class Tower:
         """
         embeddings: list[Embeddings] = []
         order: list[int] = []
-        for batch in token_batches([len(ids) for ids in inputs], self.batch_tokens):
+        for batch in token_batches([len(ids) for ids in inputs], self.batch_tokens, padded=not is_packed(self.model)):
             embeddings.append(self._forward([inputs[i] for i in batch]))
             order.extend(batch)
         result = np.empty((len(inputs), embeddings[0].shape[1]), dtype=np.float32)
@@ -117,6 +118,18 @@ class Tower:
 
     def forward(self, inputs: Sequence[TokenIds]) -> torch.Tensor:
         """The same in one batch, as a float32 tensor on the tower's device that gradients can flow through."""
+        pooled = self._pooled_packed(inputs) if is_packed(self.model) else self._pooled_padded(inputs)
+        if self._normalize:
+            pooled = torch.nn.functional.normalize(pooled, dim=1)
+        return pooled if self.projection is None else project(self.projection, pooled)
+
+    def _pooled_packed(self, inputs: Sequence[TokenIds]) -> torch.Tensor:
+        hidden = (each.float() for each in packed_hidden_states(self.model, inputs))
+        if self._pooling == "mean":
+            return torch.stack([each.mean(dim=0) for each in hidden])
+        return torch.stack([each[0 if self._pooling == "cls" else -1] for each in hidden])
+
+    def _pooled_padded(self, inputs: Sequence[TokenIds]) -> torch.Tensor:
         lengths = torch.tensor([len(ids) for ids in inputs])
         padded = np.full((len(inputs), int(lengths.max())), self.tokenizer.padding, dtype=np.int64)
         for row, ids in zip(padded, inputs, strict=True):
@@ -126,10 +139,7 @@ class Tower:
         hidden = self.model(
             input_ids=torch.from_numpy(padded).to(self._device), attention_mask=mask.long()
         ).last_hidden_state.float()
-        pooled = _pool(hidden, mask, lengths, self._pooling)
-        if self._normalize:
-            pooled = torch.nn.functional.normalize(pooled, dim=1)
-        return pooled if self.projection is None else project(self.projection, pooled)
+        return _pool(hidden, mask, lengths, self._pooling)
 
 
 def project(projection: torch.nn.Linear, embeddings: torch.Tensor) -> torch.Tensor:
@@ -146,20 +156,21 @@ def _pool(hidden: torch.Tensor, mask: torch.Tensor, lengths: torch.Tensor, pooli
     return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
 
 
-def token_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Indices of inputs, longest first, in batches of at most ``budget`` tokens, padding included.
+def token_batches(lengths: Sequence[int], budget: int, *, padded: bool = True) -> Iterator[list[int]]:
+    """Indices of inputs, longest first, in batches of at most ``budget`` tokens, padding included if they are padded.
 
     An input longer than the budget gets a batch of its own.
     """
     batch: list[int] = []
-    longest = 0
+    longest = tokens = 0
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batch and (len(batch) + 1) * longest > budget:
+        if batch and ((len(batch) + 1) * longest if padded else tokens + lengths[i]) > budget:
             yield batch
             batch = []
         if not batch:
-            longest = lengths[i]
+            longest, tokens = lengths[i], 0
         batch.append(i)
+        tokens += lengths[i]
     if batch:
         yield batch
 
@@ -374,4 +385,5 @@ def load_model(directory: Path, device: torch.device, dtype: torch.dtype) -> Pre
     model.config.use_cache = False
     torch.nn.Module.eval(model)
     torch.nn.Module.to(model, device)
+    pack_inputs(model)
     return model

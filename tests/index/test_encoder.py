@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 
 from index.checkpoint import CheckpointConfig, read_config, write_config, write_tower
-from index.encoder import Encoder, TextTokenizer, Tower, load_encoder, resolve_device, token_batches
+from index.encoder import Encoder, TextTokenizer, Tower, load_encoder, load_model, resolve_device, token_batches
 from index.errors import CheckpointError
+from index.packing import is_packed
 from tests.architectures import ARCHITECTURES
 
 CLS, SEP = 101, 102
@@ -25,7 +27,7 @@ TEXTS = ["Ann took the red ball.", "Where?", "", "so many words " * 30, "天地�
 
 @pytest.fixture(scope="module")
 def tower(tiny_checkpoint: Path) -> Tower:
-    model = AutoModel.from_pretrained(tiny_checkpoint / "action", dtype=torch.float32)
+    model = load_model(tiny_checkpoint / "action", torch.device("cpu"), torch.float32)
     return Tower(model, TextTokenizer(tiny_checkpoint / "action"), pooling="mean", normalize=True)
 
 
@@ -157,6 +159,16 @@ def test_batches_hold_every_input_once_and_keep_to_the_budget(lengths: list[int]
 
 
 @given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 200))
+def test_batches_without_padding_hold_what_their_tokens_have_room_for(lengths: list[int], budget: int) -> None:
+    batches = list(token_batches(lengths, budget, padded=False))
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    for batch, following in pairwise(batches):
+        tokens = sum(lengths[i] for i in batch)
+        assert tokens <= budget or len(batch) == 1
+        assert tokens + lengths[following[0]] > budget
+
+
+@given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 200))
 def test_batches_are_full_and_little_is_padded(lengths: list[int], budget: int) -> None:
     batches = list(token_batches(lengths, budget))
     in_order = [lengths[i] for batch in batches for i in batch]
@@ -178,6 +190,19 @@ def test_what_shares_a_batch_changes_no_embedding(
     np.testing.assert_allclose(together, alone, atol=1e-6)
     np.testing.assert_allclose(tower.embed(inputs[::-1]), alone[::-1], atol=1e-6)
     assert not np.allclose(alone[0], alone[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
+def test_packed_and_padded_batches_mean_the_same(tiny_checkpoint: Path, pooling: str) -> None:
+    packed, padded = (load_model(tiny_checkpoint / "action", torch.device("cpu"), torch.float32) for _ in range(2))
+    padded.set_attn_implementation("sdpa")
+    assert (is_packed(packed), is_packed(padded)) == (True, False)
+    tokenizer = TextTokenizer(tiny_checkpoint / "action")
+    inputs = [[CLS, *ids, SEP] for ids in tokenizer.tokenize(TEXTS)]
+    found, expected = (
+        Tower(model, tokenizer, pooling=pooling, normalize=True).embed(inputs) for model in (packed, padded)
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_embedding_twice_gives_the_same(tiny_checkpoint: Path) -> None:
