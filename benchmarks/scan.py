@@ -15,13 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import faiss
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from index.codes import SortedCodes, Stretch, encode, layout
-from index.positions import Positions, level_indices, rotate, runs
+from index.codes import encode
+from index.positions import IntArray, Positions, level_indices, unvisited_level_indices
 from index.scope import Float32Array, Part, Scope
 from index.scoring import QFunction, best, estimate
 from index.vectors import SEGMENT_ROWS
@@ -36,7 +35,7 @@ FUNCTION = QFunction(1.0, 0.0, Positions(mode="relative", levels=128))
 TOGETHER = 16
 """States of as many users, scored together and one by one."""
 
-SHORT = {40_000: 8_000, 1_000_000: 200_000}
+SIZES = {"one_document": {40_000: 1, 400_000: 1}, "many_documents": {40_000: 8_000, 1_000_000: 200_000}}
 """Chunks, and the documents that they are of."""
 
 
@@ -62,38 +61,24 @@ def one_by_one(scope: Scope, states: Float32Array, selected: list[int]) -> list[
     return [position for state in states for position in search(scope, state[None], selected)]
 
 
-def ways_for_long(chunks: int, generator: np.random.Generator) -> dict[str, Callable[[], object]]:
-    """Each way finds the best of ``chunks`` chunks of a document with three selected; the last ones only read."""
+def ways(offsets: IntArray, generator: np.random.Generator) -> dict[str, Callable[[], object]]:
+    """Each way finds the best chunk with three selected; the last one only reads the codes."""
+    chunks = int(offsets[-1])
     matrix = random_rows(chunks, generator)
     states = near(matrix[generator.integers(chunks, size=TOGETHER)], generator)
     state = states[0]
     selected = sorted(generator.choice(chunks, SELECTED, replace=False).tolist())
-    offsets = np.array([0, chunks])
-    plain = Scope(offsets, (Part(0, matrix),))
     # As stored: segments, each with its codes.
     cuts = range(0, chunks, SEGMENT_ROWS)
-    coded = [Part(start, rows := matrix[start : start + SEGMENT_ROWS], encode(rows)) for start in cuts]
-    scope = Scope(offsets, tuple(coded))
-    codes = [part.codes.numbers.view(np.int64) for part in coded if part.codes]
-    positions = FUNCTION.positions
-    tensor, index = torch.from_numpy(matrix), faiss.IndexFlatIP(DIMENSION)
-    index.add(matrix)
-
-    def faiss_ranges() -> int:
-        found = runs(chunks, selected, positions)
-        queries = rotate(state.astype(np.float64), -positions.rho(found.level_index), positions.rope_base)
-        stops = np.append(found.starts[1:], chunks).tolist()
-        tops = []
-        for start, stop, query in zip(found.starts.tolist(), stops, queries.astype(np.float32), strict=True):
-            only = faiss.SearchParameters(sel=faiss.IDSelectorRange(start, stop))  # type: ignore[call-arg]
-            values, rows = index.search(query[None], 2, params=only)
-            tops += [pair for pair in zip(values[0].tolist(), rows[0].tolist(), strict=True) if pair[1] not in selected]
-        return int(max(tops)[1])
+    parts = [Part(start, rows := matrix[start : start + SEGMENT_ROWS], encode(rows)) for start in cuts]
+    scope = Scope(offsets, tuple(parts))
+    codes = [part.codes.numbers.view(np.int64) for part in parts if part.codes]
+    tensor = torch.from_numpy(matrix)
+    frequency = torch.from_numpy(FUNCTION.positions.rope_base ** (-np.arange(0, DIMENSION, 2) / DIMENSION)).float()
 
     def rerotating() -> int:
         """The public code's way, with one network: rotate and copy every chunk, then one product."""
-        levels = level_indices(np.arange(chunks), chunks, selected, positions)
-        angle = torch.from_numpy(positions.rho(levels)).float()[:, None] * frequency
+        angle = torch.from_numpy(FUNCTION.positions.rho(levels_of(offsets, selected))).float()[:, None] * frequency
         cosine, sine = angle.cos(), angle.sin()
         even, odd = tensor[:, 0::2], tensor[:, 1::2]
         rotated = torch.stack((even * cosine - odd * sine, even * sine + odd * cosine), dim=-1).flatten(1)
@@ -101,47 +86,31 @@ def ways_for_long(chunks: int, generator: np.random.Generator) -> dict[str, Call
         values[selected] = -torch.inf
         return int(values.argmax())
 
-    frequency = torch.from_numpy(positions.rope_base ** (-np.arange(0, DIMENSION, 2) / DIMENSION)).float()
-    assert search(scope, state[None], selected) == [faiss_ranges()] == [rerotating()]
-    assert search(scope, states, selected) == one_by_one(plain, states, selected)
+    assert search(scope, state[None], selected) == [rerotating()]
+    assert search(scope, states, selected) == one_by_one(scope, states, selected)
     return {
         "service": lambda: search(scope, state[None], selected),
-        "without_codes": lambda: search(plain, state[None], selected),
-        "faiss_ranges": faiss_ranges,
         "rerotate_every_chunk": rerotating,
         "sixteen_states_together": lambda: search(scope, states, selected),
         "sixteen_states_one_by_one": lambda: one_by_one(scope, states, selected),
-        "read_matrix": lambda: float(tensor.sum()),
         "read_codes": lambda: read(codes),
     }
 
 
-def ways_for_short(chunks: int, documents: int, generator: np.random.Generator) -> dict[str, Callable[[], object]]:
-    """The same for many documents, each of some chunks."""
-    matrix = random_rows(chunks, generator)
-    offsets = np.sort(generator.choice(np.arange(1, chunks), documents - 1, replace=False))
-    offsets = np.concatenate([[0], offsets, [chunks]])
-    counts = np.diff(offsets)
-    states = near(matrix[generator.integers(chunks, size=TOGETHER)], generator)
-    selected = sorted(generator.choice(chunks, SELECTED, replace=False).tolist())
-    number, count = np.arange(chunks) - np.repeat(offsets[:-1], counts), np.repeat(counts, counts)
-    parts = []
-    for start in range(0, chunks, SEGMENT_ROWS):
-        rows = matrix[start : start + SEGMENT_ROWS]
-        inside = slice(start, start + len(rows))
-        pieces = zip(range(len(rows)), number[inside].tolist(), count[inside].tolist(), strict=True)
-        order = layout(len(rows), [Stretch(row, 1, at, of) for row, at, of in pieces])
-        parts.append(Part(start, rows, sorted_codes=SortedCodes(encode(rows[order]), order)))
-    scope, plain = Scope(offsets, tuple(parts)), Scope(offsets, (Part(0, matrix),))
-    codes = [part.sorted_codes.codes.numbers.view(np.int64) for part in parts if part.sorted_codes]
-    assert search(scope, states[:2], selected) == one_by_one(plain, states[:2], selected)
-    return {
-        "service": lambda: search(scope, states[:1], selected),
-        "row_by_row": lambda: search(plain, states[:1], selected),
-        "sixteen_states_together": lambda: search(scope, states, selected),
-        "sixteen_states_one_by_one": lambda: one_by_one(scope, states, selected),
-        "read_codes": lambda: read(codes),
-    }
+def levels_of(offsets: IntArray, selected: Sequence[int]) -> IntArray:
+    """The level index of every chunk, shape ``[chunks]``."""
+    levels = unvisited_level_indices(np.diff(offsets), FUNCTION.positions)
+    for document in np.unique(np.searchsorted(offsets, selected, side="right") - 1).tolist():
+        start, stop = offsets[document : document + 2].tolist()
+        taken = [position - start for position in selected if start <= position < stop]
+        levels[start:stop] = level_indices(np.arange(stop - start), stop - start, taken, FUNCTION.positions)
+    return levels
+
+
+def random_documents(chunks: int, documents: int, generator: np.random.Generator) -> IntArray:
+    """Offsets of so many documents, of one chunk or more."""
+    borders = np.sort(generator.choice(np.arange(1, chunks), documents - 1, replace=False))
+    return np.concatenate([[0], borders, [chunks]])
 
 
 def read(codes: Sequence[NDArray[np.int64]]) -> None:
@@ -169,19 +138,20 @@ def measured(ways: Mapping[str, Callable[[], object]]) -> dict[str, object]:
 
 def main() -> None:
     torch.set_grad_enabled(False)
-    long = {chunks: measured(ways_for_long(chunks, np.random.default_rng(chunks))) for chunks in (40_000, 400_000)}
-    short = {
-        chunks: {"documents": documents, **measured(ways_for_short(chunks, documents, np.random.default_rng(chunks)))}
-        for chunks, documents in SHORT.items()
-    }
+    found: dict[str, dict[int, object]] = {}
+    for name, sizes in SIZES.items():
+        found[name] = {}
+        for chunks, documents in sizes.items():
+            generator = np.random.default_rng(chunks)
+            offsets = random_documents(chunks, documents, generator)
+            found[name][chunks] = {"documents": documents, **measured(ways(offsets, generator))}
     result = {
         "machine": describe_machine(),
         "threads": torch.get_num_threads(),
         "dimension": DIMENSION,
         "levels": FUNCTION.positions.levels,
         "rounds": ROUNDS,
-        "one_document": long,
-        "many_documents": short,
+        **found,
     }
     RESULT.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))

@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from index.codes import LONG_DOCUMENT
 from index.documents import Piece
 from index.errors import UnknownCollection, UnknownDocument
 from index.filters import Filter
@@ -148,39 +147,30 @@ class Catalog:
             counts[piece.uid] = counts.get(piece.uid, 0) + piece.rows
         parts: list[Part] = []
         start = 0
-        for stretch in _neighbours(pieces, counts):
+        for stretch in _neighbours(pieces):
             rows = sum(piece.rows for piece in stretch)
-            parts.append(self._part(start, stretch[0], rows, long=_is_long(counts, stretch[0])))
+            parts.append(self._part(start, stretch[0], rows))
             start += rows
         offsets = np.cumsum([0, *counts.values()], dtype=np.int64)
         return SearchScope(Scope(offsets, tuple(parts), norm_bound), np.fromiter(counts, np.int64, len(counts)))
 
-    def _part(self, start: int, first: Piece, rows: int, *, long: bool) -> Part:
-        matrix, found, half = self._store.segments[first.segment]
+    def _part(self, start: int, first: Piece, rows: int) -> Part:
+        matrix, codes, half = self._store.segments[first.segment]
         inside = slice(first.first_row, first.first_row + rows)
         if half is not None:
-            return Part(start, matrix[inside], half=half._replace(rows=half.rows[inside]))
-        if found is None or not long:
-            return Part(start, matrix[inside], None, found, first.first_row)
-        # Always true unless another version of the code, with another border, has laid them out.
-        in_place = np.array_equal(found.rows[inside], np.arange(inside.start, inside.stop))
-        return Part(start, matrix[inside], found.codes.cut(inside.start, inside.stop) if in_place else None)
+            half = half._replace(rows=half.rows[inside])
+        return Part(start, matrix[inside], codes, first.first_row, half)
 
 
-def _neighbours(pieces: Sequence[Piece], counts: Mapping[int, int]) -> Iterator[list[Piece]]:
-    """Pieces that follow each other on disk, of long documents or of short ones."""
+def _neighbours(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
+    """Pieces that follow each other on disk."""
     stretch: list[Piece] = []
     for piece in pieces:
         if stretch:
             last = stretch[-1]
-            follows = (last.segment, last.first_row + last.rows) == (piece.segment, piece.first_row)
-            if not follows or _is_long(counts, last) != _is_long(counts, piece):
+            if (last.segment, last.first_row + last.rows) != (piece.segment, piece.first_row):
                 yield stretch
                 stretch = []
         stretch.append(piece)
     if stretch:
         yield stretch
-
-
-def _is_long(counts: Mapping[int, int], piece: Piece) -> bool:
-    return counts[piece.uid] >= LONG_DOCUMENT

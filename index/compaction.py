@@ -56,7 +56,7 @@ def compact(store: Store) -> bool:
     moved = [
         (piece.uid, piece.first_chunk, end - piece.rows, piece.rows) for piece, end in zip(pieces, ends, strict=True)
     ]
-    with store.new_segment(vectors, moved) as (connection, merged):
+    with store.new_segment(vectors) as (connection, merged):
         # Of a document deleted meanwhile there is no piece to update, and its rows stay dead.
         connection.executemany(
             "UPDATE pieces SET segment = ?, first_row = ? WHERE uid = ? AND first_chunk = ?",

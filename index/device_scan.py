@@ -29,8 +29,11 @@ def scan_halves(
     visited: Sequence[Mapping[int, Sequence[int]]],
     positions: Positions,
     values: Float32Array,
+    *,
+    factor: float,
+    summand: float,
 ) -> None:
-    """Write the products of all candidates that a GPU has with the rotated ``states`` into ``values``.
+    """Write ``factor · <s, R(ρ) a> + summand`` of all candidates that a GPU has into ``values``.
 
     Shapes are those of :func:`index.scan.scan`; ``visited`` are each state's selected chunks by document.
     """
@@ -50,7 +53,9 @@ def scan_halves(
         for part, rows in zip(parts, halves, strict=True):
             inside = slice(part.start, part.start + len(rows))
             found[inside] = score(rows, levels[inside])
-        host = found.cpu().numpy()  # all at once: a transfer for each part would wait for each
+        host = (
+            found.mul_(factor).add_(summand).cpu().numpy()
+        )  # all at once: a transfer for each part would wait for each
         for part in parts:
             out[part.start : part.start + len(part.matrix)] = host[part.start : part.start + len(part.matrix)]
 

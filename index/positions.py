@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,15 +53,6 @@ class Positions(BaseModel):
         return level_index.astype(np.float64)
 
 
-class Runs(NamedTuple):
-    """A document cut where the level index of its chunks changes."""
-
-    starts: IntArray
-    """Where each run begins, strictly increasing from 0; it ends where the next one begins."""
-    level_index: IntArray
-    """Of each run, same shape."""
-
-
 def level_indices(index: IntArray, count: int, selected: Sequence[int], positions: Positions) -> IntArray:
     """The level index of each chunk ``index`` of a document of ``count`` chunks, same shape.
 
@@ -93,24 +84,6 @@ def unvisited_level_indices(counts: IntArray, positions: Positions) -> IntArray:
     return positions.levels * index // np.repeat(counts, counts)
 
 
-def runs(count: int, selected: Sequence[int], positions: Positions) -> Runs:
-    """A document of ``count`` chunks as maximal runs of one level index; agrees with :func:`level_indices`.
-
-    At most ``levels * (len(selected) + 1)`` runs in mode ``relative``, one in mode ``none`` and ``count`` in
-    mode ``absolute``.
-    """
-    if positions.mode == "absolute":
-        return Runs(np.arange(count, dtype=np.int64), np.arange(count, dtype=np.int64))
-    if positions.mode == "none":
-        return Runs(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
-    borders = np.array([0, *selected, count], dtype=np.int64)
-    levels = np.arange(positions.levels + 1, dtype=np.int64)
-    # Level v begins at the smallest i with levels * (i - start) >= v * length.
-    begins = borders[:-1, None] - (-np.diff(borders)[:, None] * levels // positions.levels)
-    interval, level = np.nonzero(begins[:, :-1] < begins[:, 1:])
-    return Runs(begins[interval, level], interval * positions.levels + level)
-
-
 def rotate(vectors: FloatArray, rho: FloatArray, rope_base: float) -> FloatArray:
     """RoPE: rotate coordinate pair ``(2p, 2p+1)`` by ``rho * rope_base ** (-2p / d)``.
 
@@ -137,15 +110,20 @@ def rotated(state: NDArray[np.float32], level_index: IntArray, positions: Positi
     interval, level = np.divmod(level_index, positions.levels)
     for each in np.unique(interval).tolist():
         inside = interval == each
-        cosine, sine = (table[level[inside]] for table in _turns(positions, len(wide), each))
+        cosine, sine = (table[level[inside]] for table in turns(positions, len(wide), each))
         found[inside, 0::2] = wide[0::2] * cosine + wide[1::2] * sine
         found[inside, 1::2] = wide[1::2] * cosine - wide[0::2] * sine
     return found
 
 
 @lru_cache(maxsize=64)  # an episode may have 33 intervals
-def _turns(positions: Positions, dimension: int, interval: int) -> tuple[FloatArray, FloatArray]:
-    """Cosines and sines of all levels of an interval, shape ``[levels, dimension / 2]``: slower to find than to use."""
+def turns(positions: Positions, dimension: int, interval: int) -> tuple[FloatArray, FloatArray]:
+    """Cosines and sines of all levels of an interval, shape ``[levels, dimension / 2]``: slower to find than to use.
+
+    In mode ``none`` there is one level.
+    """
+    if positions.mode == "none":
+        return _cosine_and_sine(np.zeros(1), dimension, positions.rope_base)
     return _cosine_and_sine(
         positions.rho(interval * positions.levels + np.arange(positions.levels)), dimension, positions.rope_base
     )

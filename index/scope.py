@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from index.codes import Codes, SortedCodes
+from index.codes import ROW_BLOCK, Codes, encode
 from index.positions import IntArray
 
 Float32Array = NDArray[np.float32]
+
+CACHED_ROWS = 512
+"""Rows of codes that stay in a core's cache while all states are multiplied with them."""
+
+TASK_ROWS = 4096
+"""Rows of codes that one thread takes at once."""
 
 
 class Half(NamedTuple):
@@ -29,27 +36,27 @@ class Half(NamedTuple):
 class Part(NamedTuple):
     """Candidates ``start <= position < start + len(matrix)``, backed by rows of one matrix.
 
-    A search reads ``half``, ``codes`` or ``sorted_codes``, where there are any, instead of the matrix until few
-    candidates are left.
+    A search reads ``half`` or else ``codes`` instead of the matrix until few candidates are left.
     """
 
     start: int
     matrix: Float32Array
     """Chunk embeddings, shape ``[rows, d]``, memory-mapped."""
     codes: Codes | None = None
-    """Of the same rows: of long documents, which are scored run by run."""
-    sorted_codes: SortedCodes | None = None
-    """Of a whole segment, whose row ``first_row`` is the part's first: of short documents."""
+    """Of a whole segment, whose row ``first_row`` is the part's first; worked out when needed if they are missing."""
     first_row: int = 0
     half: Half | None = None
     """Of the same rows."""
 
-    def cut(self, start: int, stop: int) -> Part:
-        """The candidates ``start <= position < stop`` of it."""
-        low, high = max(start - self.start, 0), min(stop - self.start, len(self.matrix))
-        codes = None if self.codes is None else self.codes.cut(low, high)
-        half = None if self.half is None else self.half._replace(rows=self.half.rows[low:high])
-        return Part(self.start + low, self.matrix[low:high], codes, self.sorted_codes, self.first_row + low, half)
+
+class Runs(NamedTuple):
+    """Runs of rows of one segment, and where on the candidate axis each stands; three arrays of one shape."""
+
+    codes: Codes
+    starts: IntArray
+    """Increasing."""
+    first_rows: IntArray
+    counts: IntArray
 
 
 @dataclass(frozen=True)
@@ -74,9 +81,26 @@ class Scope:
     def read_error(self) -> float:
         """Largest Euclidean distance of an embedding from what a search reads instead of it."""
         found = [part.half.error for part in self.parts if part.half is not None]
-        found += [part.codes.error for part in self.parts if part.codes is not None]
-        found += [part.sorted_codes.codes.error for part in self.parts if part.sorted_codes is not None]
-        return max(found, default=0.0)
+        return max(found + [runs.codes.error for runs in self.runs], default=0.0)
+
+    @cached_property
+    def runs(self) -> list[Runs]:
+        """All candidates that no GPU holds, in runs short enough for a cache and tasks short enough to share out."""
+        of_segment: dict[int, tuple[Codes, list[tuple[int, int, int]]]] = {}
+        for part in self.parts:
+            for start, codes, first_row, count in _coded(part):
+                _, found = of_segment.setdefault(id(codes.numbers), (codes, []))
+                found.extend(
+                    (start + low, first_row + low, min(CACHED_ROWS, count - low))
+                    for low in range(0, count, CACHED_ROWS)
+                )
+        tasks: list[Runs] = []
+        for codes, found in of_segment.values():
+            columns = np.array(found, dtype=np.int64).T
+            task = (columns[2].cumsum() - 1) // TASK_ROWS
+            borders = np.flatnonzero(np.diff(task, prepend=-1, append=-1)).tolist()
+            tasks += [Runs(codes, *np.ascontiguousarray(columns[:, low:high])) for low, high in pairwise(borders)]
+        return tasks
 
     @cached_property
     def plans(self) -> dict[tuple[int | str, str, int], Any]:
@@ -86,15 +110,6 @@ class Scope:
     def document_of(self, position: int) -> int:
         """The document that the candidate at ``position`` belongs to."""
         return int(np.searchsorted(self.offsets, position, side="right")) - 1
-
-    def pieces(self, start: int, stop: int) -> Iterable[Part]:
-        """The parts that cover ``start <= position < stop``, cut to it."""
-        first = int(np.searchsorted(self._part_starts, start, side="right")) - 1
-        for part in self.parts[max(first, 0) :]:
-            if part.start >= stop:
-                return
-            if start < part.start + len(part.matrix):
-                yield part.cut(start, stop)
 
     def rows(self, positions: IntArray) -> Float32Array:
         """The embeddings at ``positions``, shape ``[len(positions), d]`` float32."""
@@ -108,3 +123,15 @@ class Scope:
     @cached_property
     def _part_starts(self) -> IntArray:
         return np.array([part.start for part in self.parts], dtype=np.int64)
+
+
+def _coded(part: Part) -> Iterator[tuple[int, Codes, int, int]]:
+    """Where a part's runs of rows start, their codes, the first of them, and how many there are."""
+    if part.half is not None:
+        return
+    if part.codes is not None:
+        yield part.start, part.codes, part.first_row, len(part.matrix)
+        return
+    for low in range(0, len(part.matrix), ROW_BLOCK):
+        block = part.matrix[low : low + ROW_BLOCK]
+        yield part.start + low, encode(block), 0, len(block)

@@ -64,9 +64,7 @@ def estimate(
     ``states`` are state embeddings, shape ``[states, d]``; of each, ``selections`` has the positions on the candidate
     axis that are selected, strictly increasing. See :func:`best` for the exact order.
     """
-    values, errors = scan(states, scope, selections, function.positions)
-    values *= np.float32(function.w)
-    values += np.float32(function.b)
+    values, errors = scan(states, scope, selections, function.positions, factor=function.w, summand=function.b)
     for row, selected in zip(values, selections, strict=True):
         row[list(selected)] = -np.inf
     return [

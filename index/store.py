@@ -20,7 +20,6 @@ ready`` (or ``failed``); a scope shows ``ready`` documents only, and each of the
 from __future__ import annotations
 
 import fcntl
-import json
 import shutil
 import sqlite3
 import threading
@@ -35,7 +34,6 @@ import numpy as np
 import torch
 
 from index.chunking import Chunk
-from index.codes import Int32Array, Stretch, layout
 from index.database import Database
 from index.deletion import Reserve, delete, deleted, remove_rows, remove_unused_segments, unused_segments
 from index.documents import CollectionSize, Document, Status, document_of
@@ -231,7 +229,7 @@ class Store:
         ``pieces`` say whose they are: ``(uid, first_chunk, first_row, rows)``. Documents deleted meanwhile
         are passed over.
         """
-        with self.new_segment(vectors, pieces) as (connection, segment):
+        with self.new_segment(vectors) as (connection, segment):
             connection.executemany(
                 "INSERT INTO pieces SELECT uid, ?, ?, ?, ? FROM documents WHERE uid = ?",
                 [(first_chunk, segment, first_row, rows, uid) for uid, first_chunk, first_row, rows in pieces],
@@ -245,49 +243,27 @@ class Store:
         return segment
 
     @contextmanager
-    def new_segment(
-        self, vectors: Float32Array, pieces: Sequence[tuple[int, int, int, int]]
-    ) -> Iterator[tuple[sqlite3.Connection, int]]:
+    def new_segment(self, vectors: Float32Array) -> Iterator[tuple[sqlite3.Connection, int]]:
         """A transaction with a new segment in it; if it fails, nothing of the segment is left.
 
-        ``pieces`` as in :meth:`add_segment`; recording them is up to the caller.
+        Recording whose rows they are is up to the caller.
         """
         segment: int | None = None
         try:
             with self.database.write() as connection:
-                segment = self._insert_segment(connection, vectors)
-                self._write_segment(connection, segment, vectors, pieces)
+                max_norm = float(np.linalg.norm(vectors, axis=1).max())
+                row = (len(vectors), max_norm)
+                inserted = connection.execute("INSERT INTO segments (rows, bytes, max_norm) VALUES (?, 0, ?)", row)
+                segment = inserted.lastrowid or 0
+                size = write_segment(self.segment_path(segment), vectors)
+                connection.execute("UPDATE segments SET bytes = ? WHERE segment = ?", (size, segment))
+                self.segments[segment] = self.open_segment(segment, len(vectors), size)
                 yield connection, segment
         except BaseException:
             if segment is not None:
                 self.segments.pop(segment, None)
                 remove_segment(self.segment_path(segment))
             raise
-
-    def _insert_segment(self, connection: sqlite3.Connection, vectors: Float32Array) -> int:
-        cursor = connection.execute(
-            "INSERT INTO segments (rows, bytes, max_norm) VALUES (?, 0, ?)",
-            (len(vectors), float(np.linalg.norm(vectors, axis=1).max())),
-        )
-        return cursor.lastrowid or 0
-
-    def _write_segment(
-        self,
-        connection: sqlite3.Connection,
-        segment: int,
-        vectors: Float32Array,
-        pieces: Sequence[tuple[int, int, int, int]],
-    ) -> None:
-        chunks = dict(
-            connection.execute(
-                "SELECT uid, chunks FROM documents WHERE uid IN (SELECT value FROM json_each(?))",
-                (json.dumps([uid for uid, *_ in pieces]),),
-            )
-        )
-        stretches = [Stretch(row, rows, first, chunks[uid]) for uid, first, row, rows in pieces if uid in chunks]
-        size = write_segment(self.segment_path(segment), vectors, layout(len(vectors), stretches))
-        connection.execute("UPDATE segments SET bytes = ? WHERE segment = ?", (size, segment))
-        self.segments[segment] = self.open_segment(segment, len(vectors), size)
 
     def finish_documents(self, uids: Iterable[int]) -> None:
         """Mark documents ``ready`` that had nothing left to embed."""
@@ -337,24 +313,8 @@ class Store:
 
     def open_segment(self, segment: int, rows: int, size: int) -> Segment:
         """A segment's embeddings and codes; raises :class:`~index.errors.DamagedStore`."""
-
-        def order() -> Int32Array:
-            with self.database.read() as connection:
-                pieces = connection.execute(
-                    "SELECT first_row, p.rows, first_chunk, chunks FROM pieces p JOIN documents USING (uid) "
-                    "WHERE segment = ?",
-                    (segment,),
-                )
-                return layout(rows, [Stretch(*piece) for piece in pieces])
-
-        return open_segment(
-            self.segment_path(segment),
-            rows=rows,
-            dimension=self.dimension,
-            size=size,
-            device=self.device,
-            layout=order,
-        )
+        path = self.segment_path(segment)
+        return open_segment(path, rows=rows, dimension=self.dimension, size=size, device=self.device)
 
     def remove_deleted(self) -> bool:
         """Remove what deleted documents have left behind, in small transactions; whether there was anything."""

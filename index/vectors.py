@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from index.codes import Codes, Int32Array, SortedCodes, encode
+from index.codes import Codes, encode
 from index.errors import DamagedStore
 from index.scope import Float32Array, Half, Scope
 from index.scoring import Candidate
@@ -42,20 +41,19 @@ class Segment(NamedTuple):
     """The embeddings of a segment, and what a search reads of them: codes, or half precision on a GPU."""
 
     matrix: Float32Array
-    codes: SortedCodes | None
+    codes: Codes | None
     half: Half | None
 
 
-def write_segment(path: Path, vectors: Float32Array, layout: Int32Array) -> int:
+def write_segment(path: Path, vectors: Float32Array) -> int:
     """Write embeddings, shape ``[rows, d]``, and their codes durably; returns the bytes of the embeddings' file.
 
-    ``layout`` says which row each place of the codes is for (:func:`index.codes.layout`). Raises :class:`OSError`
-    (for example ``ENOSPC``) and then leaves nothing behind.
+    Raises :class:`OSError` (for example ``ENOSPC``) and then leaves nothing behind.
     """
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(np.ascontiguousarray(vectors))
     content: NDArray[np.uint8] = faiss.serialize_index(index)
-    _write_codes(path, SortedCodes(encode(vectors[layout]), layout))
+    _write_codes(path, encode(vectors))
     try:
         _write_durably(path, content.data)
     except OSError:
@@ -75,11 +73,10 @@ def codes_path(path: Path) -> Path:
     return path.with_suffix(".codes")
 
 
-def _write_codes(path: Path, found: SortedCodes) -> None:
-    """Write the codes of the segment at ``path``: the numbers, the rows they are of, then scale and error."""
-    tail = np.array([found.codes.scale, found.codes.error], dtype="<f8")
-    content = (found.codes.numbers.tobytes(), found.rows.astype("<i4").tobytes(), tail.tobytes())
-    _write_durably(codes_path(path), b"".join(content))
+def _write_codes(path: Path, codes: Codes) -> None:
+    """Write the codes of the segment at ``path``: the numbers, then scale and error."""
+    tail = np.array([codes.scale, codes.error], dtype="<f8")
+    _write_durably(codes_path(path), codes.numbers.tobytes() + tail.tobytes())
 
 
 def _write_durably(path: Path, content: bytes | memoryview) -> None:
@@ -105,13 +102,10 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def open_segment(
-    path: Path, *, rows: int, dimension: int, size: int, device: torch.device, layout: Callable[[], Int32Array]
-) -> Segment:
+def open_segment(path: Path, *, rows: int, dimension: int, size: int, device: torch.device) -> Segment:
     """A segment with embeddings of shape ``[rows, dimension]``; raises :class:`DamagedStore`.
 
-    Only headers are read here; ``size`` in bytes reveals a truncated file. ``layout`` is asked for where the codes
-    must be made again.
+    Only headers are read here; ``size`` in bytes reveals a truncated file.
     """
     remedy = "Restore it from a backup, or run `python -m service reindex` to compute it from the stored text."
     try:
@@ -132,7 +126,7 @@ def open_segment(
     matrix: Float32Array = np.asarray(_MappedMatrix(index))
     if device.type != "cpu":
         return Segment(matrix, None, to_half(matrix, device))
-    return Segment(matrix, _open_codes(path, matrix, layout), None)
+    return Segment(matrix, _open_codes(path, matrix), None)
 
 
 def to_half(matrix: Float32Array, device: torch.device) -> Half:
@@ -142,23 +136,20 @@ def to_half(matrix: Float32Array, device: torch.device) -> Half:
     return Half(rows.to(device), float(np.sqrt(np.einsum("nd,nd->n", difference, difference).max(initial=0.0))))
 
 
-def _open_codes(path: Path, matrix: Float32Array, layout: Callable[[], Int32Array]) -> SortedCodes:
+def _open_codes(path: Path, matrix: Float32Array) -> Codes:
     """The codes of the segment at ``path``, made again where they are missing or cut short."""
     file = codes_path(path)
-    rows, numbers = len(matrix), matrix.size
-    if not file.exists() or file.stat().st_size != numbers + 4 * rows + TAIL_BYTES:
-        order = layout()
-        found = SortedCodes(encode(matrix[order]), order)
+    if not file.exists() or file.stat().st_size != matrix.size + TAIL_BYTES:
+        codes = encode(matrix)
         try:
-            _write_codes(path, found)
+            _write_codes(path, codes)
         except OSError as error:  # a full disk is no reason not to start
             log.warning("the codes of segment=%s stay in memory: %s", path.name, error)
-            return found
+            return codes
         log.info("wrote the codes of segment=%s", path.name)
-    content = np.memmap(file, dtype=np.uint8, mode="r")
+    content = np.asarray(np.memmap(file, dtype=np.uint8, mode="r"))
     scale, distance = np.frombuffer(content[-TAIL_BYTES:].tobytes(), dtype="<f8").tolist()
-    codes = Codes(content[:numbers].view(np.int8).reshape(matrix.shape), scale, distance)
-    return SortedCodes(codes, np.frombuffer(content[numbers:-TAIL_BYTES].tobytes(), dtype="<i4"))
+    return Codes(content[:-TAIL_BYTES].view(np.int8).reshape(matrix.shape), scale, distance)
 
 
 class _MappedMatrix:

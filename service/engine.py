@@ -21,8 +21,8 @@ import numpy as np
 
 from index.encoder import Embeddings, Encoder, StateInput, TokenIds
 from index.episode import Episode, Step, estimate_together, same_scope
-from index.scope import Float32Array
-from index.scoring import Estimate
+from index.scope import Float32Array, Part, Scope
+from index.scoring import Estimate, estimate
 from service.errors import Overloaded
 
 log = logging.getLogger(__name__)
@@ -147,8 +147,10 @@ class Engine:
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
 
     def start(self) -> None:
-        """Start the thread, with one forward pass so that the first request finds the model warm."""
-        self.encoder.embed_states([self.encoder.compose_state(self.encoder.question_tokens("warm up"), [])])
+        """Start the thread, after one step on a chunk of zeros: the first request finds all that is compiled."""
+        states = self.encoder.embed_states([self.encoder.compose_state(self.encoder.question_tokens("warm up"), [])])
+        scope = Scope(np.array([0, 1]), (Part(0, np.zeros_like(states)),))
+        estimate(states, scope, [[]], self.encoder.function)
         self._thread.start()
 
     def stop(self) -> None:

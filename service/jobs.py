@@ -76,5 +76,5 @@ class IndexingWorker:
                 self._stopping.wait(PAUSE_SECONDS)
 
     def _no_space(self) -> bool:
-        segment_bytes = SEGMENT_ROWS * (5 * self._store.dimension + 4)  # embeddings, and their codes with an order
+        segment_bytes = SEGMENT_ROWS * 5 * self._store.dimension  # embeddings and their codes
         return shutil.disk_usage(self._store.directory).free < segment_bytes

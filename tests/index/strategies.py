@@ -11,7 +11,7 @@ import torch
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from index.codes import SortedCodes, encode
+from index.codes import Codes, encode
 from index.positions import Positions
 from index.scope import Part, Scope
 from index.scoring import QFunction
@@ -19,8 +19,8 @@ from index.vectors import to_half
 
 Float32 = NDArray[np.float32]
 
-Kind = Literal["array", "coded", "sorted", "half"]
-KINDS: tuple[Kind, ...] = ("array", "coded", "sorted", "half")
+Kind = Literal["array", "coded", "segment", "half"]
+KINDS: tuple[Kind, ...] = ("array", "coded", "segment", "half")
 
 levels = st.one_of(st.sampled_from([1, 2, 18, 1024]), st.integers(1, 1024))
 modes = st.sampled_from(["relative", "relative", "absolute", "none"])
@@ -65,13 +65,13 @@ def random_vectors(count: int, dimension: int, seed: int, *, length: float | Non
 def split(matrix: Float32, cuts: Sequence[int], *, kinds: Sequence[Kind]) -> tuple[Part, ...]:
     """Parts that cover the rows of a matrix, of these kinds over and over."""
     found = list(zip(itertools.pairwise([0, *cuts, len(matrix)]), itertools.cycle(kinds)))
-    in_segment = [(start, stop) for (start, stop), kind in found if kind == "sorted"]
+    in_segment = [(start, stop) for (start, stop), kind in found if kind == "segment"]
     first_rows, segment = one_segment(matrix, in_segment)
     parts = []
     for (start, stop), kind in found:
         rows = matrix[start:stop]
-        if kind == "sorted":
-            parts.append(Part(start, rows, sorted_codes=segment, first_row=first_rows[start]))
+        if kind == "segment":
+            parts.append(Part(start, rows, segment, first_rows[start]))
         else:
             codes = encode(rows) if kind == "coded" else None
             half = to_half(rows, torch.device("cpu")) if kind == "half" else None
@@ -79,8 +79,8 @@ def split(matrix: Float32, cuts: Sequence[int], *, kinds: Sequence[Kind]) -> tup
     return tuple(parts)
 
 
-def one_segment(matrix: Float32, ranges: Sequence[tuple[int, int]]) -> tuple[dict[int, int], SortedCodes]:
-    """A segment with some rows of a matrix, and others, in an order of its own; and where each range begins there."""
+def one_segment(matrix: Float32, ranges: Sequence[tuple[int, int]]) -> tuple[dict[int, int], Codes]:
+    """A segment with some ranges of a matrix, and rows of others, in any order; and where each range begins there."""
     generator = np.random.default_rng(len(matrix))
     first_rows: dict[int, int] = {}
     blocks = [matrix[:0]]
@@ -91,9 +91,7 @@ def one_segment(matrix: Float32, ranges: Sequence[tuple[int, int]]) -> tuple[dic
         first_rows[start] = filled + len(other)
         blocks += [other, matrix[start:stop]]
         filled += len(other) + stop - start
-    rows = np.concatenate(blocks)
-    order = generator.permutation(len(rows)).astype(np.int32)
-    return first_rows, SortedCodes(encode(rows[order]), order)
+    return first_rows, encode(np.concatenate(blocks))
 
 
 class Case(NamedTuple):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from index.positions import Positions, level_indices, rotate, runs, unvisited_level_indices
+from index.positions import Positions, level_indices, rotate, unvisited_level_indices
 from tests.index import reference, strategies
 
 PAPER = Positions(mode="relative", delta=10, ell=9, levels=1000)
@@ -72,28 +72,6 @@ def test_unvisited_levels_are_those_of_each_document_alone(counts: list[int], po
     together = unvisited_level_indices(np.array(counts, dtype=np.int64), positions)
     apart = [level_indices(np.arange(count), count, [], positions) for count in counts]
     assert together.tolist() == [level for levels in apart for level in levels.tolist()]
-
-
-@settings(deadline=None, max_examples=200)
-@given(documents(), strategies.positions)
-def test_runs_are_the_level_indices(document: tuple[int, list[int]], positions: Positions) -> None:
-    count, selected = document
-    found = runs(count, selected, positions)
-    lengths = np.diff(found.starts, append=count)
-    assert found.starts[0] == 0
-    assert (lengths > 0).all()
-    level = level_indices(np.arange(count), count, selected, positions)
-    np.testing.assert_array_equal(np.repeat(found.level_index, lengths), level)
-
-
-@settings(deadline=None, max_examples=200)
-@given(documents(), strategies.positions)
-def test_runs_are_few_and_as_long_as_can_be(document: tuple[int, list[int]], positions: Positions) -> None:
-    count, selected = document
-    found = runs(count, selected, positions)
-    most = {"relative": positions.levels * (len(selected) + 1), "none": 1, "absolute": count}
-    assert len(found.starts) == len(found.level_index) <= most[positions.mode]
-    assert (np.diff(found.level_index) != 0).all()
 
 
 VECTORS = st.tuples(st.integers(1, 20), st.integers(0, 2**32 - 1)).map(

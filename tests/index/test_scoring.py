@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index import device_scan, scan, scoring
-from index.codes import LONG_DOCUMENT
+from index import scope as scopes
 from index.positions import Positions, level_indices, rotate, unvisited_level_indices
 from index.scope import Part, Scope
 from index.scoring import Estimate, QFunction, best, estimate, exact_q
@@ -19,13 +19,9 @@ from index.vectors import nearest
 from tests.index import reference, strategies
 from tests.index.strategies import Case, Float32
 
-# Documents of this many chunks are scored run by run instead of row by row: both ways are drawn.
-ANY_LONG_DOCUMENT = st.sampled_from([1, 4, LONG_DOCUMENT])
 ANY_BLOCK = st.sampled_from([1, 3, scan.ROW_BLOCK])
-# Parts of fewer rows are scored together with their neighbours.
-ANY_SMALL_PART = st.sampled_from([1, 2, 6, scan.SMALL_PART])
-# Of a segment of which less than one in so many rows is asked for the codes are not read.
-ANY_SPARSE = st.sampled_from([1, 3, 1000])
+# With more levels than this there is no table of rotated states.
+ANY_TABLE = st.sampled_from([0, scan.TABLE_LEVELS])
 
 
 def estimate_one(state: Float32, scope: Scope, selected: list[int], function: QFunction) -> Estimate:
@@ -41,8 +37,7 @@ def check_against_reference(case: Case, count: int) -> None:
     assert np.flatnonzero(estimated.values == -np.inf).tolist() == selected
     free = expected > -np.inf
     assert np.abs(estimated.values[free] - expected[free]).max(initial=0) <= estimated.error
-    rounded = any(part.codes or part.sorted_codes or part.half for part in scope.parts)
-    assert estimated.error < (0.05 if rounded else 1e-5) * max(scale, 1)
+    assert estimated.error < 0.05 * max(scale, 1)
 
     found = best(estimated, count, state, scope, selected, function)
     wanted = reference.ranking(expected)[:count]
@@ -51,27 +46,21 @@ def check_against_reference(case: Case, count: int) -> None:
 
 
 @settings(deadline=None, max_examples=1000)
-@given(strategies.cases(), st.integers(1, 80), ANY_LONG_DOCUMENT, ANY_BLOCK, ANY_SMALL_PART, ANY_SPARSE)
-def test_q_and_the_best_are_the_references(
-    case: Case, count: int, long_document: int, block: int, small_part: int, sparse: int
-) -> None:
+@given(strategies.cases(), st.integers(1, 80), ANY_BLOCK, ANY_BLOCK, ANY_TABLE)
+def test_q_and_the_best_are_the_references(case: Case, count: int, block: int, task: int, table_levels: int) -> None:
     with (
-        patch.object(scan, "LONG_DOCUMENT", long_document),
+        patch.object(scopes, "CACHED_ROWS", block),
+        patch.object(scopes, "TASK_ROWS", task),
         patch.object(scan, "ROW_BLOCK", block),
+        patch.object(scan, "TABLE_LEVELS", table_levels),
         patch.object(scoring, "ROW_BLOCK", block),
         patch.object(device_scan, "ROW_BLOCK", block),
-        patch.object(scan, "SMALL_PART", small_part),
-        patch.object(scan, "SPARSE", sparse),
     ):
         check_against_reference(case, count)
 
 
-LONG_ONE, SHORT_ONES = [LONG_DOCUMENT + 10], [30] * 68 + [10]
-
-
-@pytest.mark.parametrize(
-    ("kind", "counts"), [("coded", LONG_ONE), ("half", LONG_ONE), ("sorted", SHORT_ONES), ("half", SHORT_ONES)]
-)
+@pytest.mark.parametrize("kind", ["segment", "half"])
+@pytest.mark.parametrize("counts", [[2058], [30] * 68 + [10]])
 def test_ten_thousand_steps_choose_what_float64_chooses(kind: strategies.Kind, counts: list[int]) -> None:
     generator = np.random.default_rng(len(counts))
     offsets = np.cumsum([0, *counts])
@@ -97,13 +86,17 @@ def test_ten_thousand_steps_choose_what_float64_chooses(kind: strategies.Kind, c
 
 
 @settings(deadline=None, max_examples=200)
-@given(strategies.cases(), st.integers(2, 5), st.sampled_from([1, scan.SHARED_ROWS]), ANY_LONG_DOCUMENT, st.data())
+@given(strategies.cases(), st.integers(2, 5), st.sampled_from([1, scan.SHARED_ROWS]), ANY_TABLE, st.data())
 def test_states_scored_together_are_those_scored_alone(
-    case: Case, count: int, shared_rows: int, long_document: int, data: st.DataObject
+    case: Case, count: int, shared_rows: int, table_levels: int, data: st.DataObject
 ) -> None:
     states = strategies.random_vectors(count, len(case.state), seed=7, length=None)
     selections = [data.draw(strategies.selections(case.scope.size)) for _ in states]
-    with patch.object(scan, "SHARED_ROWS", shared_rows), patch.object(scan, "LONG_DOCUMENT", long_document):
+    with (
+        patch.object(scan, "SHARED_ROWS", shared_rows),
+        patch.object(scan, "TABLE_LEVELS", table_levels),
+        patch.object(scopes, "TASK_ROWS", 2),
+    ):
         together = estimate(states, case.scope, selections, case.function)
         for state, selected, found in zip(states, selections, together, strict=True):
             alone = estimate_one(state, case.scope, selected, case.function)
@@ -111,14 +104,7 @@ def test_states_scored_together_are_those_scored_alone(
             np.testing.assert_array_equal(found.values, alone.values)
 
 
-LONG_AND_SHORT = st.sampled_from(
-    [
-        [LONG_DOCUMENT],
-        [LONG_DOCUMENT + 37],
-        [3, LONG_DOCUMENT + 1, 5],
-        [LONG_DOCUMENT, LONG_DOCUMENT - 1, LONG_DOCUMENT, 1],
-    ]
-)
+LONG_AND_SHORT = st.sampled_from([[2048], [2085], [3, 2049, 5], [2048, 2047, 2048, 1]])
 
 
 @settings(deadline=None, max_examples=12)
@@ -149,7 +135,8 @@ def test_what_single_precision_cannot_tell_apart_is_still_in_order(case: Case, o
     assert [candidate.position for candidate in found] == reference.ranking(1e-5 * products + offset)[:count]
 
 
-def test_values_on_either_side_of_a_rounding_border_are_in_order() -> None:
+def test_values_on_either_side_of_a_rounding_border_are_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "TABLE_LEVELS", 0)  # sums in single precision
     # Nearly equal products lie at the middle of two neighbouring floats of b: rounding tears them far apart.
     function = QFunction(1.0, 1000.0, Positions(mode="none"))
     middle = 17 * 2.0**-15
@@ -170,11 +157,7 @@ def test_values_on_either_side_of_a_rounding_border_are_in_order() -> None:
 
 
 @pytest.mark.parametrize("kind", strategies.KINDS)
-@pytest.mark.parametrize("long_document", [2, 100])
-def test_equal_chunks_are_taken_in_document_order(
-    long_document: int, kind: strategies.Kind, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(scan, "LONG_DOCUMENT", long_document)
+def test_equal_chunks_are_taken_in_document_order(kind: strategies.Kind) -> None:
     vectors = strategies.random_vectors(1, 8, seed=1).repeat(20, axis=0)
     state = vectors[0].copy()
     vectors[[0, 1, 7]] *= -1
@@ -222,20 +205,6 @@ def test_a_scope_finds_documents_and_rows(case: Case, data: st.DataObject) -> No
     asked = data.draw(st.lists(st.integers(0, scope.size - 1), min_size=1))
     everything = np.concatenate([np.asarray(part.matrix) for part in scope.parts])
     np.testing.assert_array_equal(scope.rows(np.array(asked)), everything[asked])
-
-
-@settings(deadline=None)
-@given(strategies.cases(), st.data())
-def test_pieces_are_the_rows_of_a_stretch(case: Case, data: st.DataObject) -> None:
-    scope = case.scope
-    start = data.draw(st.integers(0, scope.size - 1))
-    stop = data.draw(st.integers(start + 1, scope.size))
-    pieces = list(scope.pieces(start, stop))
-    assert [p for piece in pieces for p in range(piece.start, piece.start + len(piece.matrix))] == list(
-        range(start, stop)
-    )
-    rows = np.concatenate([np.asarray(piece.matrix) for piece in pieces])
-    np.testing.assert_array_equal(rows, scope.rows(np.arange(start, stop)))
 
 
 @settings(deadline=None)
