@@ -14,6 +14,7 @@ import asyncio
 import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,8 @@ ROOT = Path(__file__).parent.parent
 RESULT = Path(__file__).parent / "results" / "crowd.json"
 STEPS = 4
 LEAST_REQUESTS = 32
+REQUESTS_A_CLIENT = 6
+BARE_ROUNDS = 5
 QUESTIONS = (
     "Where did the printer's apprentice go before he came back to the town?",
     "Who lent the governor's letter to the captain of the ship?",
@@ -48,30 +52,53 @@ def question(number: int) -> str:
     return f"{QUESTIONS[number % len(QUESTIONS)]} (case {number})"
 
 
-async def ask(client: httpx.AsyncClient, number: int) -> tuple[float, dict[str, Any]]:
-    """Seconds until the answer, and the answer."""
-    body = {"question": question(number), "max_steps": STEPS, "stop": {"rule": "budget"}}
-    began = time.perf_counter()
-    answer = await client.post("/retrieve", json=body)
-    answer.raise_for_status()
-    return time.perf_counter() - began, answer.json()
+class Client:
+    """One connection that sends a question and waits for the answer: as little work as can be beside the server's."""
+
+    def __init__(self, address: str) -> None:
+        self._host, _, port = address.removeprefix("http://").partition(":")
+        self._port = int(port)
+
+    async def __aenter__(self) -> Client:
+        self._reader, self._writer = await asyncio.open_connection(self._host, self._port)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._writer.close()
+        await self._writer.wait_closed()
+
+    async def ask(self, number: int) -> tuple[float, bytes]:
+        """Seconds until the answer, and its body."""
+        body = json.dumps({"question": question(number), "max_steps": STEPS, "stop": {"rule": "budget"}}).encode()
+        began = time.perf_counter()
+        self._writer.write(
+            b"POST /retrieve HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+        )
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200"), head
+        length = re.search(rb"(?i)content-length: (\d+)", head)
+        assert length is not None, head
+        answer = await self._reader.readexactly(int(length[1]))
+        return time.perf_counter() - began, answer
 
 
 async def crowd(address: str, clients: int, requests: int) -> tuple[float, list[float], list[dict[str, Any]]]:
     """Seconds in all, each request's seconds, and the answers; each client asks again as soon as it has its answer."""
     numbers = iter(range(requests))
-    found: list[tuple[float, dict[str, Any]]] = []
-    async with httpx.AsyncClient(base_url=address, timeout=600) as client:
+    found: dict[int, tuple[float, bytes]] = {}
 
-        async def one() -> None:
-            for number in numbers:
-                answered = await ask(client, number)
-                found.append(answered)
+    async def one(client: Client) -> None:
+        for number in numbers:
+            found[number] = await client.ask(number)
 
+    async with AsyncExitStack() as stack:
+        connected = [await stack.enter_async_context(Client(address)) for _ in range(clients)]
         began = time.perf_counter()
-        await asyncio.gather(*(one() for _ in range(clients)))
+        await asyncio.gather(*map(one, connected))
         seconds = time.perf_counter() - began
-    return seconds, [each for each, _ in found], [answer for _, answer in found]
+    in_order = [found[number] for number in range(requests)]
+    return seconds, [each for each, _ in in_order], [json.loads(answer) for _, answer in in_order]
 
 
 def states_of(encoder: Encoder, answers: Sequence[dict[str, Any]], questions: Sequence[str]) -> list[StateInput]:
@@ -86,11 +113,18 @@ def states_of(encoder: Encoder, answers: Sequence[dict[str, Any]], questions: Se
     return states
 
 
+def bare_speed(encoder: Encoder, states: Sequence[StateInput]) -> float:
+    """States a second of nothing but forward passes."""
+    began = time.perf_counter()
+    encoder.embed_states(states)
+    return len(states) / (time.perf_counter() - began)
+
+
 def measure(address: str, encoder: Encoder, clients: Sequence[int]) -> dict[str, Any]:
     asyncio.run(crowd(address, 1, 2))  # builds the scope
     rows: dict[str, Any] = {}
     for count in clients:
-        requests = max(LEAST_REQUESTS, 2 * count)
+        requests = max(LEAST_REQUESTS, REQUESTS_A_CLIENT * count)
         seconds, latencies, answers = asyncio.run(crowd(address, count, requests))
         p50, p95, p99 = (round(1000 * float(np.percentile(latencies, share)), 1) for share in (50, 95, 99))
         rows[str(count)] = {
@@ -104,10 +138,7 @@ def measure(address: str, encoder: Encoder, clients: Sequence[int]) -> dict[str,
             rows["1"]["milliseconds"] = where_time_goes(latencies, answers)
     _, _, answers = asyncio.run(crowd(address, 1, 16))
     states = states_of(encoder, answers, [question(number) for number in range(16)])
-    encoder.embed_states(states)
-    began = time.perf_counter()
-    encoder.embed_states(states)
-    bare = len(states) / (time.perf_counter() - began)
+    bare = statistics.median(bare_speed(encoder, states) for _ in range(BARE_ROUNDS))
     rows["1_while_indexing"] = while_indexing(address, rows["1"]["p95_ms"])  # the server is busy for a while after it
     sixteen, alone = (rows[str(count)]["requests_per_second"] for count in (16, 1))
     return {

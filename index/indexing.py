@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from itertools import groupby
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -32,6 +33,8 @@ EMBED_CHUNKS = 1024
 
 LONG_DOCUMENT_CHARACTERS = 1_000_000
 """Documents longer than this wait until no shorter one does."""
+
+Item = TypeVar("Item")
 
 Embed = Callable[[Sequence[TokenIds]], Embeddings]
 
@@ -64,7 +67,8 @@ class _Round:
         self.rows: list[tuple[int, int]] = []  # uid and chunk number of each vector
         self.vectors: list[Float32Array] = []
         self.totals: dict[int, int] = {}  # chunks of each document worked on
-        self.finished: set[int] = set()
+        self.unembedded: Counter[int] = Counter()  # of each document, chunks that were read and have no vector yet
+        self.finished: set[int] = set()  # documents whose last chunk was read
         self.failed: set[int] = set()
 
 
@@ -88,32 +92,42 @@ class Indexer:
         :class:`~index.errors.DiskFull`; the round can then be repeated once there is space.
         """
         current = _Round()
-        for texts in _batches(self._texts(current)):
-            texts = [text for text in texts if text.uid not in current.failed]
-            if not texts:
-                continue
-            try:
-                self._embed_into(current, texts)
-            except CancelledError:  # shutting down: keep what is done
-                current.finished -= {text.uid for text in texts}
-                break
-            except Exception:
-                log.warning("embedding failed, trying each document by itself", exc_info=True)
-                for uid, own in groupby(texts, key=lambda text: text.uid):
-                    try:
-                        self._embed_into(current, list(own))
-                    except CancelledError:
-                        current.finished -= {text.uid for text in texts}
-                    except Exception as error:
-                        self._fail(current, {uid}, error)
+        with ThreadPoolExecutor(1, thread_name_prefix="embedding") as ahead:
+            for texts, embeddings in _one_ahead(self._begun(current, ahead)):
+                try:
+                    self._add(current, texts, embeddings.result())
+                except CancelledError:  # shutting down: keep what is done
+                    break
+                except Exception:
+                    log.warning("embedding failed, trying each document by itself", exc_info=True)
+                    for uid, own in groupby(texts, key=lambda text: text.uid):
+                        self._embed_alone(current, uid, list(own))
         if not current.totals:
             return False
         self._save(current)
         return True
 
-    def _embed_into(self, current: _Round, texts: Sequence[_Text]) -> None:
-        current.vectors.append(self._embed(self._encoder.action_inputs([text.text for text in texts])))
-        current.rows.extend((text.uid, text.number) for text in texts)
+    def _begun(self, current: _Round, ahead: ThreadPoolExecutor) -> Iterator[tuple[list[_Text], Future[Embeddings]]]:
+        """Batches being embedded; the next one is read and tokenised meanwhile."""
+        for batch in _batches(self._texts(current)):
+            texts = [text for text in batch if text.uid not in current.failed]
+            if texts:
+                current.unembedded.update(text.uid for text in texts)
+                yield texts, ahead.submit(self._embed, self._encoder.action_inputs([text.text for text in texts]))
+
+    def _embed_alone(self, current: _Round, uid: int, texts: Sequence[_Text]) -> None:
+        try:
+            self._add(current, texts, self._embed(self._encoder.action_inputs([text.text for text in texts])))
+        except CancelledError:
+            return
+        except Exception as error:
+            self._fail(current, {uid}, error)
+
+    def _add(self, current: _Round, texts: Sequence[_Text], embeddings: Embeddings) -> None:
+        kept = [at for at, text in enumerate(texts) if text.uid not in current.failed]  # an earlier batch may have
+        current.vectors.append(embeddings[kept])
+        current.rows.extend((texts[at].uid, texts[at].number) for at in kept)
+        current.unembedded.subtract(text.uid for text in texts)
         for uid, number in {text.uid: text.number for text in texts}.items():
             self._store.set_progress(uid, (number + 1) / current.totals[uid])
 
@@ -185,7 +199,7 @@ class Indexer:
 
     def _save(self, current: _Round) -> None:
         rows = current.rows
-        done = current.finished - current.failed
+        done = {uid for uid in current.finished - current.failed if not current.unembedded[uid]}
         if rows:
             matrix = np.concatenate(current.vectors)
             segment = self._store.add_segment(matrix, _pieces(rows), done)
@@ -210,6 +224,15 @@ def _batches(texts: Iterable[_Text]) -> Iterator[list[_Text]]:
             batch = []
     if batch:
         yield batch
+
+
+def _one_ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """The items; the next one is begun before each is given out."""
+    last: list[Item] = []
+    for item in items:
+        yield from last
+        last = [item]
+    yield from last
 
 
 def _pieces(rows: Sequence[tuple[int, int]]) -> list[tuple[int, int, int, int]]:

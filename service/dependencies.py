@@ -10,7 +10,8 @@ from fastapi.exceptions import RequestValidationError
 from service.services import Services
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:
+    # Nothing here blocks, and a plain function would be sent to another thread for each request.
     services: Services = request.app.state.services
     return services
 

@@ -47,7 +47,7 @@ ATTEMPTS = 3
 """How often a request starts over when documents are deleted under it."""
 
 
-def _must_be_json(request: Request) -> None:
+async def _must_be_json(request: Request) -> None:
     essence = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if essence != "application/json":
         raise UnsupportedMediaType("Send the question as JSON, with Content-Type: application/json.")
