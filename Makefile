@@ -36,6 +36,8 @@ bench: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.scan
 	$(BIN)/python -m benchmarks.spin
 	$(BIN)/python -m benchmarks.crowd
+	$(BIN)/python -m benchmarks.indexing
+	$(BIN)/python -m benchmarks.plots
 	$(BIN)/python -m benchmarks.memory
 
 TRAIN = $(BIN)/python -m trainer train --data $(DATA) --cache $(RUN)/cache

@@ -7,10 +7,12 @@ filtered ones are not on its candidate axis at all, so no scoring code can retur
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from queue import SimpleQueue
 from typing import NamedTuple
 
 import numpy as np
@@ -18,8 +20,9 @@ import numpy as np
 from index.documents import Piece
 from index.errors import UnknownCollection, UnknownDocument
 from index.filters import Filter
-from index.positions import IntArray
-from index.scope import Part, Scope
+from index.positions import IntArray, Positions
+from index.preselection import LONG_DOCUMENT, STALE, Neighbours, build_neighbours, positions_of_rows
+from index.scope import Float32Array, Part, Preselected, Scope
 from index.store import Store
 
 CACHED_SCOPES = 64
@@ -50,17 +53,25 @@ class SearchScope:
 class Catalog:
     """Builds scopes and keeps the latest ones while nothing changes."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, preselect_above: int | None = None) -> None:
         self._store = store
         self._cache: OrderedDict[str, SearchScope] = OrderedDict()
         self._version = store.version
         self._lock = threading.Lock()
+        self._preselect_above = preselect_above
+        self._neighbours: dict[str, Neighbours] = {}
+        self.too_large: SimpleQueue[str | None] = SimpleQueue()
+        """Collections that :meth:`preselect` should be called for; the caller may put in ``None`` to wake itself."""
+        self._queued: set[str] = set()
         store.listeners.append(self._forget)
 
     def scope(
         self, collection: str, document_ids: Sequence[str] | None = None, filter: Filter | None = None
     ) -> SearchScope:
         """The chunks of a collection's ready documents, in order of arrival.
+
+        Of a whole collection of more than ``preselect_above`` chunks the best are preselected, once there is an index
+        (:meth:`preselect`); whatever is narrowed down is exact.
 
         Raises :class:`~index.errors.UnknownCollection`, or :class:`~index.errors.UnknownDocument` for an
         id that the collection does not hold.
@@ -73,10 +84,13 @@ class Catalog:
             if cached is not None:
                 self._cache.move_to_end(key)
                 return cached
+        whole = ids is None and filter is None
         while True:
             pieces = self._pieces(collection, ids, filter)
             try:
                 built = self._build(pieces)
+                if whole and self._preselect_above is not None and built.scope.size > self._preselect_above:
+                    built = self._preselected(collection, built, pieces)
                 break
             except KeyError:
                 continue  # a segment was merged or emptied after the rows were read: read them again
@@ -88,17 +102,70 @@ class Catalog:
                 self._cache.popitem(last=False)
         return built
 
+    def preselect(self, collection: str, positions: Positions, stopped: Callable[[], bool]) -> None:
+        """Build an index of a collection's chunks, for the scopes that are built from then on.
+
+        Raises :class:`~index.errors.UnknownCollection`, or :class:`concurrent.futures.CancelledError` once ``stopped``
+        says so.
+        """
+        try:
+            found = self.scope(collection)
+            built = build_neighbours(found.scope, found.uids, positions, stopped)
+        finally:
+            with self._lock:
+                self._queued.discard(collection)
+        with self._lock:
+            self._neighbours[collection] = built
+            self._cache.clear()
+
+    def _preselected(self, collection: str, built: SearchScope, pieces: tuple[list[Piece], float]) -> SearchScope:
+        scope, uids = built.scope, built.uids
+        with self._lock:
+            found = self._neighbours.get(collection)
+        if found is None:
+            self._ask_for_index(collection)
+            return built
+        rows = positions_of_rows(found, scope, uids)
+        read = ~np.isin(uids, found.uids)
+        exact_positions = np.flatnonzero(np.repeat(read, np.diff(scope.offsets)))
+        chosen = set(uids[read].tolist())
+        exact = self._build(([piece for piece in pieces[0] if piece.uid in chosen], pieces[1])).scope
+        short = np.diff(exact.offsets)
+        changed = int((rows < 0).sum()) + int(short[short < LONG_DOCUMENT].sum())
+        if changed > STALE * len(rows):
+            self._ask_for_index(collection)
+
+        def nearest(states: Float32Array) -> IntArray:
+            at = found.nearest(states)
+            return np.where(at >= 0, rows[at], -1)
+
+        preselected = Preselected(nearest, exact, exact_positions)
+        return SearchScope(replace(scope, preselected=preselected), uids)
+
+    def _ask_for_index(self, collection: str) -> None:
+        with self._lock:
+            if collection not in self._queued:
+                self._queued.add(collection)
+                self.too_large.put(collection)
+
     def _forget(self) -> None:
         # An outdated scope must go at once, not when it is asked for again: it keeps deleted segments mapped,
         # and so their disk space taken.
         with self._lock:
-            if self._version != self._store.version:
-                self._version = self._store.version
-                self._cache.clear()
+            if self._version == self._store.version:
+                return
+            self._version = self._store.version
+            self._cache.clear()
+            indexed = list(self._neighbours)
+        if indexed:
+            with self._store.database.read() as connection:
+                gone = [collection for collection in indexed if not _is_there(connection, collection)]
+            for collection in gone:
+                self._neighbours.pop(collection, None)
 
     def _pieces(self, collection: str, ids: list[str] | None, filter: Filter | None) -> tuple[list[Piece], float]:
         with self._store.database.read() as connection:
-            if not connection.execute("SELECT 1 FROM documents WHERE collection = ? LIMIT 1", (collection,)).fetchone():
+            if not _is_there(connection, collection):
                 raise UnknownCollection(
                     f"There is no collection {collection!r}. Index documents into it first: POST /documents."
                 )
@@ -160,6 +227,11 @@ class Catalog:
         if half is not None:
             half = half._replace(rows=half.rows[inside])
         return Part(start, matrix[inside], codes, first.first_row, half)
+
+
+def _is_there(connection: sqlite3.Connection, collection: str) -> bool:
+    found = connection.execute("SELECT 1 FROM documents WHERE collection = ? LIMIT 1", (collection,)).fetchone()
+    return found is not None
 
 
 def _neighbours(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:

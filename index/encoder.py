@@ -259,6 +259,14 @@ class Encoder:
         """Chunk embeddings, shape ``[len(inputs), d]``."""
         return self.action_tower.embed(inputs)
 
+    def run_largest_batches(self) -> None:
+        """One forward pass of each tower over as much as it will ever get: memory runs out now or never."""
+        for tower, longest in (
+            (self.state_tower, self.config.state_tokens),
+            (self.action_tower, self.config.action_tokens),
+        ):
+            tower.embed([[tower.tokenizer.padding] * longest] * max(1, tower.batch_tokens // longest))
+
 
 def _shortened(lengths: Sequence[int], room: int) -> list[int]:
     """Lengths cut to one common maximum, the largest with which they fit into ``room`` together."""

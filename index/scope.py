@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -60,6 +60,21 @@ class Runs(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Preselected:
+    """What is scored of a scope too large to be read for each step (:mod:`index.preselection`)."""
+
+    nearest: Callable[[Float32Array], IntArray]
+    """Of states, shape ``[states, d]``, the positions that are likely the best, shape ``[states, found]``; -1 for none.
+
+    Of documents of which nothing is selected, and none that is in ``exact``.
+    """
+    exact: Scope
+    """Documents that are read for each step."""
+    exact_positions: IntArray
+    """Where the candidates of ``exact`` stand in the whole scope, increasing."""
+
+
+@dataclass(frozen=True)
 class Scope:
     """The chunks one request may select from.
 
@@ -71,6 +86,7 @@ class Scope:
     offsets: IntArray
     parts: tuple[Part, ...]
     norm_bound: float = 1.0
+    preselected: Preselected | None = None
 
     @property
     def size(self) -> int:

@@ -29,7 +29,7 @@ import numpy as np
 from index.codes import Float64Array
 from index.positions import IntArray, Positions, level_indices, rotated
 from index.scan import ROW_BLOCK, scan
-from index.scope import Float32Array, Scope
+from index.scope import Float32Array, Preselected, Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,10 @@ class Estimate(NamedTuple):
     """Q-values that are each within ``error`` of the exact ones; ``-inf`` where already selected."""
 
     values: Float32Array
-    """Shape ``[scope.size]``."""
+    """Shape ``[scope.size]``, or that of ``positions``."""
     error: float
+    positions: IntArray | None = None
+    """Which candidates the values are of, where it is not all of them."""
 
 
 def estimate(
@@ -64,6 +66,8 @@ def estimate(
     ``states`` are state embeddings, shape ``[states, d]``; of each, ``selections`` has the positions on the candidate
     axis that are selected, strictly increasing. See :func:`best` for the exact order.
     """
+    if scope.preselected is not None:
+        return _estimate_preselected(states, scope, scope.preselected, selections, function)
     values, errors = scan(states, scope, selections, function.positions, factor=function.w, summand=function.b)
     for row, selected in zip(values, selections, strict=True):
         row[list(selected)] = -np.inf
@@ -86,12 +90,15 @@ def best(
     ``found`` is what :func:`estimate` says of this state. Everything that it
     cannot tell from the ``count``-th best is scored again in float64 before it is ordered.
     """
-    count = min(count, scope.size - len(selected))
+    values = found.values
+    left = scope.size - len(selected) if found.positions is None else np.count_nonzero(values > -np.inf)
+    count = min(count, int(left))
     if count <= 0:
         return []
-    values = found.values
     cut = values.max() if count == 1 else np.partition(values, -count)[-count]
     contenders = np.flatnonzero(values >= cut - 2 * found.error)
+    if found.positions is not None:
+        contenders = found.positions[contenders]
     # In blocks: a document of repeated lines makes hundreds of thousands of contenders.
     exact = np.concatenate(
         [
@@ -122,6 +129,38 @@ def exact_q(
     table = rotated(state, distinct, function.positions)
     products: Float64Array = np.einsum("nd,nd->n", scope.rows(positions).astype(np.float64), table[inverse])
     return function.w * products + function.b
+
+
+def _estimate_preselected(
+    states: Float32Array,
+    scope: Scope,
+    preselected: Preselected,
+    selections: Sequence[Sequence[int]],
+    function: QFunction,
+) -> list[Estimate]:
+    """:func:`estimate` of the candidates that are likely the best, and of all that are read for each step."""
+    exact, exact_positions = preselected.exact, preselected.exact_positions
+
+    def place(positions: Sequence[int] | IntArray) -> list[int]:
+        """Where each position stands in what is read exactly; -1 where it does not."""
+        at = np.searchsorted(exact_positions, positions)
+        there = np.append(exact_positions, -1)[at] == positions
+        return np.where(there, at, -1).tolist()  # type: ignore[no-any-return]
+
+    inside = [[at for at in place(selected) if at >= 0] for selected in selections]
+    read = estimate(states, exact, inside, function)
+    likely = preselected.nearest(states if function.w >= 0 else -states)
+    found = []
+    for state, selected, own, near in zip(states, selections, read, likely, strict=True):
+        documents = sorted(set(map(scope.document_of, selected)))
+        visited = [document for document, at in zip(documents, place(scope.offsets[documents]), strict=True) if at < 0]
+        near = near[~np.isin(np.searchsorted(scope.offsets, near, side="right") - 1, [-1, *visited])]
+        again = [np.arange(*scope.offsets[document : document + 2]) for document in visited]
+        chosen = np.setdiff1d(np.concatenate([near, *again]), selected).astype(np.int64)
+        values = exact_q(state, scope, selected, function, chosen).astype(np.float32)
+        error = max(own.error, _error(state, exact, 0.0, function))
+        found.append(Estimate(np.concatenate([own.values, values]), error, np.concatenate([exact_positions, chosen])))
+    return found
 
 
 def _error(state: Float32Array, scope: Scope, query_error: float, function: QFunction) -> float:

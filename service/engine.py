@@ -147,7 +147,12 @@ class Engine:
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
 
     def start(self) -> None:
-        """Start the thread, after one step on a chunk of zeros: the first request finds all that is compiled."""
+        """Start the thread, after one step on a chunk of zeros: the first request finds all that is compiled.
+
+        On a GPU, whose memory is the scarce one, after the largest forward passes there can be.
+        """
+        if self.encoder.device.type == "cuda":
+            self.encoder.run_largest_batches()
         states = self.encoder.embed_states([self.encoder.compose_state(self.encoder.question_tokens("warm up"), [])])
         scope = Scope(np.array([0, 1]), (Part(0, np.zeros_like(states)),))
         estimate(states, scope, [[]], self.encoder.function)

@@ -57,7 +57,7 @@ RESULT: Example = {
     "steps": [{"step": 0, "q": 0.663, "document_id": "franklin", "index": 44, "candidates": None}],
     "one_step": None,
     "stopped_by": "budget",
-    "usage": {"question_tokens": 13, "context_tokens": 25, "candidates": 2198, "truncated_tokens": 0},
+    "usage": {"question_tokens": 13, "context_tokens": 25, "candidates": 2198, "exact": True, "truncated_tokens": 0},
     "model": "qrag-minilm-untrained",
     "timings": {"queue_ms": 0.1, "encode_ms": 11.2, "search_ms": 1.3, "total_ms": 13.9},
 }

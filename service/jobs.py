@@ -1,15 +1,18 @@
-"""The background thread that works off the indexing queue and merges segments when it is idle."""
+"""The background threads: one works off the indexing queue and merges segments when it is idle, one preselects."""
 
 from __future__ import annotations
 
 import logging
 import shutil
 import threading
+from concurrent.futures import CancelledError
 
+from index.catalog import Catalog
 from index.compaction import compact
 from index.encoder import Encoder
-from index.errors import DiskFull
+from index.errors import DiskFull, UnknownCollection
 from index.indexing import Embed, Indexer
+from index.positions import Positions
 from index.store import Store
 from index.vectors import SEGMENT_ROWS
 
@@ -78,3 +81,34 @@ class IndexingWorker:
     def _no_space(self) -> bool:
         segment_bytes = SEGMENT_ROWS * 5 * self._store.dimension  # embeddings and their codes
         return shutil.disk_usage(self._store.directory).free < segment_bytes
+
+
+class PreselectionWorker:
+    """Builds an index of each collection that has become too large to be read for each step."""
+
+    def __init__(self, catalog: Catalog, positions: Positions) -> None:
+        self._catalog = catalog
+        self._positions = positions
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="preselection", daemon=True)
+
+    def start(self) -> None:
+        """Wait for collections; until an index is built, and after a restart, their searches are exact."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Give up what is being built."""
+        self._stopping.set()
+        self._catalog.too_large.put(None)
+        self._thread.join()
+
+    def _loop(self) -> None:
+        while (collection := self._catalog.too_large.get()) is not None:
+            try:
+                self._catalog.preselect(collection, self._positions, self._stopping.is_set)
+            except CancelledError:
+                return
+            except UnknownCollection:
+                continue  # deleted meanwhile
+            except Exception:
+                log.exception("building an index failed collection=%s", collection)

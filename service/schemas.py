@@ -332,6 +332,10 @@ class Usage(_Response):
     question_tokens: int
     context_tokens: int
     candidates: int = Field(description="chunks that were searched at each step")
+    exact: bool = Field(
+        description="whether the Q-value of every candidate was looked at; a whole collection beyond "
+        "QRAG_PRESELECT_ABOVE chunks is searched through an index of nearest neighbours"
+    )
     truncated_tokens: int = Field(
         description="tokens of selected chunks that the state tower could not read; `chunks` and `context` "
         "always hold the whole text"

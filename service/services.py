@@ -14,7 +14,7 @@ from index.encoder import Encoder, load_encoder
 from index.errors import DiskFull
 from index.store import Store
 from service.engine import Engine
-from service.jobs import IndexingWorker
+from service.jobs import IndexingWorker, PreselectionWorker
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -52,17 +52,20 @@ class Services:
     catalog: Catalog
     engine: Engine
     worker: IndexingWorker
+    preselection: PreselectionWorker
     metrics: Metrics
 
     def start(self) -> None:
-        """Start the engine and the indexing thread."""
+        """Start the engine and the background threads."""
         self.engine.start()
         self.worker.start()
+        self.preselection.start()
 
     def close(self) -> None:
         """Stop the threads, store what is embedded, close the files."""
         self.worker.ask_to_stop()
         self.engine.stop()
+        self.preselection.stop()
         self.worker.join()
         self.store.close()
         log.info("stopped")
@@ -95,4 +98,6 @@ def open_services(settings: Settings) -> Services:
     engine = Engine(encoder, max_running=settings.max_running_retrievals, max_waiting=settings.max_waiting_retrievals)
     worker = IndexingWorker(store, encoder, engine.embed_actions)
     log.info("opened checkpoint=%s device=%s data=%s", encoder.config.name, encoder.device, settings.data_dir)
-    return Services(settings, encoder, store, Catalog(store), engine, worker, Metrics(store, engine))
+    catalog = Catalog(store, preselect_above=settings.preselect_above)
+    preselection = PreselectionWorker(catalog, encoder.function.positions)
+    return Services(settings, encoder, store, catalog, engine, worker, preselection, Metrics(store, engine))

@@ -211,6 +211,7 @@ def _result(session: _Session, run: Run) -> RetrieveOut:
             question_tokens=len(session.question),
             context_tokens=services.encoder.chunk_tokenizer.count([context])[0],
             candidates=session.scope.scope.size,
+            exact=session.scope.scope.preselected is None,
             truncated_tokens=run.truncated_tokens,
         ),
         model=services.encoder.config.name,

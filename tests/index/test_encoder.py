@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -203,6 +204,20 @@ def test_packed_and_padded_batches_mean_the_same(tiny_checkpoint: Path, pooling:
         Tower(model, tokenizer, pooling=pooling, normalize=True).embed(inputs) for model in (packed, padded)
     )
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_the_largest_batches_are_as_large_as_any(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[int]] = []
+    forward = encoder.state_tower.forward
+
+    def noted(inputs: Sequence[Sequence[int]]) -> torch.Tensor:
+        seen.append([len(ids) for ids in inputs])
+        return forward(inputs)
+
+    monkeypatch.setattr(encoder.state_tower, "forward", noted)
+    monkeypatch.setattr(encoder.state_tower, "batch_tokens", 1024)
+    encoder.run_largest_batches()
+    assert seen == [[256] * 4] * 2
 
 
 def test_embedding_twice_gives_the_same(tiny_checkpoint: Path) -> None:

@@ -316,3 +316,23 @@ def test_shutdown_refuses_what_takes_too_long_and_indexing_resumes(
         again = client.post("/documents?wait=true", json=long)
         assert (again.status_code, again.json()["status"], again.json()["chunks"]) == (200, "ready", 10_000)
         assert ask(client, "Which?", collection="long", max_steps=1)["usage"]["candidates"] == 10_000
+
+
+# -- very large collections -------------------------------------------------------------------------------------------
+
+
+def test_a_large_collection_is_preselected_once_there_is_an_index(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    with running_server(tmp_path / "data", tiny_checkpoint, preselect_above=90) as client:
+        for number in range(5):
+            add(client, lines_of_text(20), id=f"d{number}", chunking={"mode": "lines"})
+        question: Json = {"question": "Which line says most?", "max_steps": 5}
+        add(client, lines_of_text(2), id="other", collection="other", chunking={"mode": "lines"})
+        exact = ask(client, **question, document_ids=[f"d{number}" for number in range(5)])
+        until(lambda: not ask(client, **question)["usage"]["exact"])
+        found = ask(client, **question)
+        assert found["chunks"] == exact["chunks"]
+        assert exact["usage"]["exact"] is True
+        assert ask(client, **question, collection="other")["usage"]["exact"] is True
+        add(client, "A new line says little too.", id="new")
+        answer = ask(client, **question)["usage"]
+        assert (answer["exact"], answer["candidates"]) == (False, 101)

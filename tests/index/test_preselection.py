@@ -1,0 +1,168 @@
+"""Preselected scopes: what the index finds is compared exactly, and all that it cannot know of is read."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import closing
+from pathlib import Path
+from queue import Empty
+from typing import Literal
+
+import numpy as np
+import pytest
+
+from index import catalog as catalogs
+from index import preselection
+from index.catalog import Catalog, SearchScope
+from index.compaction import compact
+from index.errors import UnknownCollection
+from index.indexing import Indexer
+from index.positions import Positions
+from index.scoring import Candidate, QFunction, best, estimate
+from index.store import Store
+from tests.index.strategies import Float32, random_vectors
+from tests.index.test_storage import DIMENSION, WordEncoder, lines, open_store, post
+
+LIMIT = 60
+POSITIONS = Positions(levels=18)
+COUNTS = {"a": 7, "b": 30, "long": 50, "c": 1, "d": 45, "e": 12}
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    for module in (catalogs, preselection):
+        monkeypatch.setattr(module, "LONG_DOCUMENT", 50)
+    with closing(open_store(tmp_path)) as store:
+        for id, count in COUNTS.items():
+            add(store, id, count)
+        yield store
+
+
+@pytest.fixture
+def catalog(store: Store) -> Catalog:
+    found = Catalog(store, preselect_above=LIMIT)
+    found.scope("default")
+    assert found.too_large.get_nowait() == "default"
+    found.preselect("default", POSITIONS, lambda: False)
+    return found
+
+
+def add(store: Store, id: str, count: int) -> None:
+    post(store, id, lines(id, count))
+    generator = np.random.default_rng(list(id.encode()))
+
+    def embed(inputs: Sequence[Sequence[int]]) -> Float32:
+        return random_vectors(len(inputs), DIMENSION, int(generator.integers(2**32)))
+
+    indexer = Indexer(store, WordEncoder(), embed, threading.Event())
+    while indexer.work():
+        pass
+
+
+def asked_again(catalog: Catalog) -> bool:
+    try:
+        return catalog.too_large.get_nowait() == "default"
+    except Empty:
+        return False
+
+
+def ranking(
+    state: Float32, found: SearchScope, selected: list[int], function: QFunction, count: int
+) -> list[Candidate]:
+    (estimated,) = estimate(state[None], found.scope, [selected], function)
+    return best(estimated, count, state, found.scope, selected, function)
+
+
+def check(
+    store: Store,
+    catalog: Catalog,
+    *,
+    w: float = 1.5,
+    mode: Literal["relative", "absolute", "none"] = "relative",
+    count: int = 5,
+) -> None:
+    """Every step of some episodes is that of an exact search, whatever is selected."""
+    function = QFunction(w, -0.25, POSITIONS.model_copy(update={"mode": mode}))
+    found, exact = catalog.scope("default"), Catalog(store).scope("default")
+    assert found.scope.preselected is not None
+    assert exact.scope.preselected is None
+    np.testing.assert_array_equal(found.uids, exact.uids)
+    generator = np.random.default_rng(5)
+    for state in random_vectors(40, DIMENSION, seed=3):
+        for taken in (0, 1, 4):
+            selected = sorted(generator.choice(found.scope.size, taken, replace=False).tolist())
+            expected = ranking(state, exact, selected, function, count)
+            assert ranking(state, found, selected, function, count) == expected
+
+
+@pytest.mark.parametrize("w", [1.5, -1.5])
+def test_the_best_are_those_of_an_exact_search(w: float, store: Store, catalog: Catalog) -> None:
+    check(store, catalog, w=w)
+
+
+@pytest.mark.parametrize("mode", ["none", "absolute"])
+def test_positions_of_any_kind(mode: Literal["none", "absolute"], store: Store) -> None:
+    catalog = Catalog(store, preselect_above=LIMIT)
+    catalog.preselect("default", POSITIONS.model_copy(update={"mode": mode}), lambda: False)
+    check(store, catalog, mode=mode)
+
+
+def test_few_candidates_are_found_among_many(store: Store, catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preselection, "FOUND", 5)
+    check(store, catalog, count=1)
+    scope = catalog.scope("default").scope
+    (found,) = estimate(random_vectors(1, DIMENSION, seed=1), scope, [[]], QFunction(1.0, 0.0, POSITIONS))
+    assert len(found.values) == 5 + COUNTS["long"] < scope.size
+
+
+def test_what_came_and_went_since_is_seen(store: Store, catalog: Catalog) -> None:
+    add(store, "new", 9)
+    store.delete_document("c")
+    store.delete_document("e")
+    check(store, catalog)
+    while store.remove_deleted() or compact(store):
+        pass
+    check(store, catalog)
+    assert not asked_again(catalog)
+
+
+def test_a_stale_index_is_built_again(store: Store, catalog: Catalog) -> None:
+    for number in range(3):
+        add(store, f"new-{number}", 9)
+    check(store, catalog)
+    assert asked_again(catalog)
+    catalog.scope("default")
+    assert not asked_again(catalog)  # once is enough
+    catalog.preselect("default", POSITIONS, lambda: False)
+    check(store, catalog)
+    assert not asked_again(catalog)
+
+
+def test_whatever_is_narrowed_down_and_whatever_is_small_is_exact(store: Store, catalog: Catalog) -> None:
+    assert catalog.scope("default", list(COUNTS)).scope.preselected is None
+    store.delete_document("d")
+    store.delete_document("b")
+    store.delete_document("long")
+    assert catalog.scope("default").scope.preselected is None
+
+
+def test_an_index_goes_with_its_collection(store: Store, catalog: Catalog) -> None:
+    index = weakref.ref(catalog._neighbours["default"].index)
+    store.delete_collection("default")
+    gc.collect()
+    assert index() is None
+
+
+def test_nothing_is_built_for_a_collection_that_is_gone_or_after_a_stop(store: Store) -> None:
+    catalog = Catalog(store, preselect_above=LIMIT)
+    with pytest.raises(CancelledError):
+        catalog.preselect("default", POSITIONS, lambda: True)
+    assert catalog.scope("default").scope.preselected is None
+    assert asked_again(catalog)
+    store.delete_collection("default")
+    with pytest.raises(UnknownCollection):
+        catalog.preselect("default", POSITIONS, lambda: False)
