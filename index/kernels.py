@@ -7,6 +7,7 @@ cache on the disk from then on.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 import numba
@@ -137,3 +138,16 @@ def multiply(
                         rest -= length
                         row += 1
                 at = min(close, end)
+
+
+def compile_loops() -> None:
+    """Compile both loops, or load them from the cache, so that the first search does not have to."""
+    numbers, scales, values = np.zeros((1, 2), dtype=np.int16), np.zeros(1), np.zeros((1, 1), dtype=np.float32)
+    turns, start, one = np.zeros((1, 1)), np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.int64)
+    codes = np.zeros((1, 2), dtype=np.int8)
+    codes.flags.writeable = False
+    with suppress(OSError):  # on a full disk a compiled loop cannot be kept, but it is there
+        rotate_and_round(np.zeros(2), turns, turns, 1, numbers, scales)
+    with suppress(OSError):
+        offsets = np.array([0, 1])
+        multiply(codes, start, start, one, offsets, start[:0], start, 1, numbers, scales, start, 1.0, 0.0, values)

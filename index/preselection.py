@@ -30,8 +30,11 @@ LONG_DOCUMENT = 2048
 STALE = 0.25
 """Share of chunks that came or went since an index was built from which another one is worth its time."""
 
-GRAPH = "HNSW32,SQ8"
-EXPLORED = 768
+GRAPH = "HNSW48,SQ8"
+CONSIDERED = 120
+"""Chunks that are looked at for the neighbours of a new one."""
+
+EXPLORED = 512
 """Chunks that a search keeps in view while it follows the graph: more find more and take longer."""
 
 FOUND = 64
@@ -64,7 +67,7 @@ class Neighbours:
 def build_neighbours(scope: Scope, uids: IntArray, positions: Positions, stopped: Callable[[], bool]) -> Neighbours:
     """Index the short documents of a scope; document ``d`` of it is ``uids[d]``.
 
-    Takes minutes for a million chunks, on one core. Raises :class:`concurrent.futures.CancelledError` once
+    Takes a quarter of an hour for a million chunks, on one core. Raises :class:`concurrent.futures.CancelledError` once
     ``stopped`` says so.
     """
     faiss.omp_set_num_threads(1)  # of this thread: the others answer requests meanwhile
@@ -78,6 +81,7 @@ def build_neighbours(scope: Scope, uids: IntArray, positions: Positions, stopped
         return rotate(vectors, rho[at], positions.rope_base).astype(np.float32)
 
     index = faiss.index_factory(scope.parts[0].matrix.shape[1], GRAPH, faiss.METRIC_INNER_PRODUCT)
+    index.hnsw.efConstruction = CONSIDERED
     index.train(seen(np.linspace(0, len(chosen) - 1, min(len(chosen), TRAINING_ROWS)).astype(np.int64)))
     for low in range(0, len(chosen), ROW_BLOCK):
         if stopped():

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from index.database import Database
-from index.store import lock_directory, now
+from index.directory import lock_directory
+from index.store import now
 
 
 def forget_vectors(directory: Path, *, dimension: int, fingerprint: str) -> int:

@@ -19,8 +19,6 @@ ready`` (or ``failed``); a scope shows ``ready`` documents only, and each of the
 
 from __future__ import annotations
 
-import fcntl
-import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,7 +26,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -36,8 +34,9 @@ import torch
 from index.chunking import Chunk
 from index.database import Database
 from index.deletion import Reserve, delete, deleted, remove_rows, remove_unused_segments, unused_segments
+from index.directory import check_fingerprint, lock_directory, sweep
 from index.documents import CollectionSize, Document, Status, document_of
-from index.errors import CheckpointMismatch, StoreInUse, UnknownCollection, UnknownDocument
+from index.errors import CheckpointMismatch, UnknownCollection, UnknownDocument
 from index.positions import IntArray
 from index.scope import Float32Array
 from index.vectors import Segment, codes_path, open_segment, remove_segment, write_segment
@@ -78,12 +77,18 @@ class Store:
         self._lock_file = lock_directory(directory)
         self.database = Database(directory / "qrag.sqlite3")
         self.reserve = Reserve(directory / "reserve", self.database)
-        self._check_fingerprint(fingerprint)
+        try:
+            check_fingerprint(self.database, directory, dimension=dimension, fingerprint=fingerprint)
+        except CheckpointMismatch:
+            self.close()
+            raise
         with self.database.read() as connection:
             rows = connection.execute("SELECT * FROM segments").fetchall()
         for row in rows:
             self.segments[row["segment"]] = self.open_segment(row["segment"], row["rows"], row["bytes"])
-        self._sweep()
+        files = [self.segment_path(segment) for segment in self.segments]
+        sweep(self.database, [self.segments_directory, self.incoming_directory], {*files, *map(codes_path, files)})
+        self.remove_deleted()
         self.reserve.keep()
 
     def close(self) -> None:
@@ -348,54 +353,6 @@ class Store:
 
     def _document(self, row: sqlite3.Row) -> Document:
         return document_of(row, self._progress.get(row["uid"], 0.0), self.stalled)
-
-    def _check_fingerprint(self, fingerprint: str) -> None:
-        with self.database.write() as connection:
-            stored = {row["name"]: row["value"] for row in connection.execute("SELECT * FROM properties")}
-            if not stored:
-                connection.executemany(
-                    "INSERT INTO properties VALUES (?, ?)",
-                    [("dimension", str(self.dimension)), ("fingerprint", fingerprint)],
-                )
-                return
-        if stored == {"dimension": str(self.dimension), "fingerprint": fingerprint}:
-            return
-        self.close()
-        difference = (
-            "have another dimension than the checkpoint's"
-            if stored["dimension"] != str(self.dimension)
-            else "were made by another action tower than the checkpoint's"
-        )
-        raise CheckpointMismatch(
-            f"The vectors in {self.directory} {difference} (dimension {stored['dimension']} there, "
-            f"{self.dimension} in the checkpoint). Start with the checkpoint that made them, give another "
-            "QRAG_DATA_DIR, or run `python -m service reindex` to compute them again. Nothing was changed."
-        )
-
-    def _sweep(self) -> None:
-        """Remove what a crash left behind: unpublished texts, files that no row mentions."""
-        with self.database.write() as connection:
-            connection.execute("DELETE FROM texts WHERE uid IN (SELECT uid FROM uploads)")
-            connection.execute("DELETE FROM uploads")
-        files = [self.segment_path(segment) for segment in self.segments]
-        known = {*files, *map(codes_path, files)}
-        for path in [*self.segments_directory.iterdir(), *self.incoming_directory.iterdir()]:
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif path not in known:
-                path.unlink()
-        self.remove_deleted()
-
-
-def lock_directory(directory: Path) -> IO[str]:
-    """Hold the directory until the returned file is closed; raises :class:`~index.errors.StoreInUse`."""
-    file = (directory / "lock").open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise StoreInUse(f"Another process has {directory} open. Stop it, or give another QRAG_DATA_DIR.") from None
-    return file
 
 
 def now() -> str:

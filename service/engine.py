@@ -21,8 +21,9 @@ import numpy as np
 
 from index.encoder import Embeddings, Encoder, StateInput, TokenIds
 from index.episode import Episode, Step, estimate_together, same_scope
-from index.scope import Float32Array, Part, Scope
-from index.scoring import Estimate, estimate
+from index.kernels import compile_loops
+from index.scope import Float32Array
+from index.scoring import Estimate
 from service.errors import Overloaded
 
 log = logging.getLogger(__name__)
@@ -147,15 +148,14 @@ class Engine:
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
 
     def start(self) -> None:
-        """Start the thread, after one step on a chunk of zeros: the first request finds all that is compiled.
+        """Start the thread, with all that is compiled or loaded once: the first request finds it warm.
 
         On a GPU, whose memory is the scarce one, after the largest forward passes there can be.
         """
+        compile_loops()
+        self.encoder.embed_states([self.encoder.compose_state(self.encoder.question_tokens("warm up"), [])])
         if self.encoder.device.type == "cuda":
             self.encoder.run_largest_batches()
-        states = self.encoder.embed_states([self.encoder.compose_state(self.encoder.question_tokens("warm up"), [])])
-        scope = Scope(np.array([0, 1]), (Part(0, np.zeros_like(states)),))
-        estimate(states, scope, [[]], self.encoder.function)
         self._thread.start()
 
     def stop(self) -> None:
