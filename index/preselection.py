@@ -81,7 +81,7 @@ def build_neighbours(scope: Scope, uids: IntArray, positions: Positions, stopped
         return rotate(vectors, rho[at], positions.rope_base).astype(np.float32)
 
     index = faiss.index_factory(scope.parts[0].matrix.shape[1], GRAPH, faiss.METRIC_INNER_PRODUCT)
-    index.hnsw.efConstruction = CONSIDERED
+    index.hnsw.efConstruction = CONSIDERED  # type: ignore[attr-defined]
     index.train(seen(np.linspace(0, len(chosen) - 1, min(len(chosen), TRAINING_ROWS)).astype(np.int64)))
     for low in range(0, len(chosen), ROW_BLOCK):
         if stopped():

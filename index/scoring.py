@@ -13,9 +13,8 @@ Which part scores what, and why:
   argmax is the argmax of exact arithmetic; ties go to the first chunk in document order.
 * **FAISS keeps the vectors** (:mod:`index.vectors`): its files on disk, memory-mapped without a copy, are
   the matrices read here. It also answers the one question that is a nearest-neighbour search
-  with one fixed query: the one-step dense top-k that a trace shows beside the episode. Its flat
-  search with id ranges would be exact for Q too, but was measured slower than the slices
-  (``benchmarks/scan.py``).
+  with one fixed query: the one-step dense top-k that a trace shows beside the episode.
+* :mod:`index.preselection` says which candidates are scored where a scope is too large to be read for each step.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from index.codes import Codes, encode
 from index.encoder import Embeddings, Encoder, Tower, project
 from index.episode import ChunkTokens, Episode, Limits, advance_together
 from index.positions import IntArray
@@ -66,6 +67,7 @@ class ChunkVectors:
         self._row: dict[str, int] = {}
         self._first = np.empty(0, dtype=np.int64)  # of each row, the first row with the same text
         self._matrices: list[Embeddings] = []
+        self._codes: list[Codes] = []
         self._starts: list[int] = []
         self._longest = 0.0
         if matrix is not None:
@@ -79,6 +81,7 @@ class ChunkVectors:
         first = [self._row.setdefault(text, start + at) for at, text in enumerate(texts)]
         self._first = np.concatenate((self._first, np.array(first, dtype=np.int64)))
         self._matrices.append(matrix)
+        self._codes.append(encode(matrix))
         self._starts.append(start)
         self._longest = max(self._longest, math.sqrt(np.einsum("nd,nd->n", matrix, matrix).max()))
 
@@ -98,7 +101,7 @@ class ChunkVectors:
             block = bisect_right(self._starts, row) - 1
             low = row - self._starts[block]
             count = _agreement(wanted[at:], self._first[row : row + len(self._matrices[block]) - low])
-            parts.append(Part(at, self._matrices[block][low : low + count]))
+            parts.append(Part(at, self._matrices[block][low : low + count], self._codes[block], low))
             at += count
             if row + count < len(self._first):
                 follow[int(self._first[row + count])] = row + count
