@@ -198,8 +198,8 @@ def where_time_goes(latencies: Sequence[float], answers: Sequence[dict[str, Any]
 
 
 @contextmanager
-def running_service(folder: str) -> Iterator[tuple[str, float]]:
-    """A server on loopback over this data directory: its address, and the seconds until it was ready."""
+def running_service(folder: str) -> Iterator[tuple[str, int, float]]:
+    """A server on loopback over this data directory: its address, its process and the seconds until it was ready."""
     environment = os.environ | {"QRAG_DATA_DIR": folder, "QRAG_PORT": "0"}
     began = time.perf_counter()
     with subprocess.Popen(
@@ -213,10 +213,18 @@ def running_service(folder: str) -> Iterator[tuple[str, float]]:
         reader = threading.Thread(target=deque, args=(server.stderr, 0))
         reader.start()
         try:
-            yield address, seconds
+            yield address, server.pid, seconds
         finally:
             server.terminate()
             reader.join()
+
+
+def peak_resident_mb(process: int) -> int:
+    """The most memory that a process has had, mapped files that it has read included."""
+    status = Path(f"/proc/{process}/status").read_text()
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert found is not None, status
+    return int(found[1]) // 1000
 
 
 def main() -> None:
@@ -229,15 +237,16 @@ def main() -> None:
         parser.error("--clients must hold 1 and 16: they are compared")
     encoder = load_encoder(DEFAULT_CHECKPOINT)
     sizes: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as folder, running_service(folder) as (_, seconds):
-        empty = round(seconds, 2)
+    with tempfile.TemporaryDirectory() as folder, running_service(folder) as (address, process, seconds):
+        empty = {"seconds_to_start": round(seconds, 2), "peak_resident_mb": peak_resident_mb(process)}
     for chunks in arguments.chunks:
         with tempfile.TemporaryDirectory() as folder:
             write_store(Path(folder), encoder, chunks)
-            with running_service(folder) as (address, seconds):
+            with running_service(folder) as (address, process, seconds):
                 found = measure(address, encoder, arguments.clients)
+                found["peak_resident_mb"] = peak_resident_mb(process)
             sizes[str(chunks)] = {"seconds_to_start": round(seconds, 2), **found}
-    result = {"machine": describe_machine(), "steps": STEPS, "seconds_to_start_empty": empty, "chunks": sizes}
+    result = {"machine": describe_machine(), "steps": STEPS, "empty": empty, "chunks": sizes}
     arguments.out.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
 

@@ -108,13 +108,19 @@ def main() -> None:
     parts = tuple(Part(low, rows := matrix[low : low + SEGMENT_ROWS], encode(rows)) for low in cuts)
     exact = Scope(offsets, parts, 1.001)
     began = time.perf_counter()
+    sizes, uids = np.array(counts * arguments.copies), np.arange(len(offsets) - 1)
+
+    def read(documents: IntArray) -> Float32Array:
+        return np.concatenate([matrix[offsets[document] : offsets[document + 1]] for document in documents])
+
     with ThreadPoolExecutor(1) as other:  # as in the service; it keeps to one core
-        uids = np.arange(len(offsets) - 1)
-        neighbours = other.submit(build_neighbours, exact, uids, encoder.function.positions, lambda: False).result()
+        neighbours = other.submit(
+            build_neighbours, sizes, uids, read, encoder.function.positions, lambda: False
+        ).result()
     built = time.perf_counter() - began
     nothing = Scope(np.array([0]), ())
     quick = dataclasses.replace(
-        exact, preselected=Preselected(neighbours.nearest, nothing, np.empty(0, dtype=np.int64))
+        exact, preselected=Preselected(neighbours.within(exact, uids), nothing, np.empty(0, dtype=np.int64))
     )
     rounds = []
     for states, selections in ((first, [[] for _ in selected]), (second, [[position] for position in selected])):

@@ -7,10 +7,12 @@ filtered ones are not on its candidate axis at all, so no scoring code can retur
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import NamedTuple
@@ -21,7 +23,7 @@ from index.documents import Piece
 from index.errors import UnknownCollection, UnknownDocument
 from index.filters import Filter
 from index.positions import IntArray, Positions
-from index.preselection import LONG_DOCUMENT, STALE, Neighbours, build_neighbours, positions_of_rows
+from index.preselection import LONG_DOCUMENT, STALE, Neighbours, build_neighbours
 from index.scope import Float32Array, Part, Preselected, Scope
 from index.store import Store
 
@@ -53,7 +55,7 @@ class SearchScope:
 class Catalog:
     """Builds scopes and keeps the latest ones while nothing changes."""
 
-    def __init__(self, store: Store, *, preselect_above: int | None = None) -> None:
+    def __init__(self, store: Store, *, preselect_above: float = math.inf) -> None:
         self._store = store
         self._cache: OrderedDict[str, SearchScope] = OrderedDict()
         self._version = store.version
@@ -63,6 +65,8 @@ class Catalog:
         self.too_large: SimpleQueue[str | None] = SimpleQueue()
         """Collections that :meth:`preselect` should be called for; the caller may put in ``None`` to wake itself."""
         self._queued: set[str] = set()
+        self._generation = 0
+        """Grows whenever an index was built."""
         store.listeners.append(self._forget)
 
     def scope(
@@ -70,32 +74,31 @@ class Catalog:
     ) -> SearchScope:
         """The chunks of a collection's ready documents, in order of arrival.
 
-        Of a whole collection of more than ``preselect_above`` chunks the best are preselected, once there is an index
-        (:meth:`preselect`); whatever is narrowed down is exact.
+        Of a whole collection with more than ``preselect_above`` chunks in short documents the best are preselected,
+        once there is an index (:meth:`preselect`); whatever is narrowed down is exact.
 
         Raises :class:`~index.errors.UnknownCollection`, or :class:`~index.errors.UnknownDocument` for an
         id that the collection does not hold.
         """
         ids = None if document_ids is None else sorted(set(document_ids))
         key = repr((collection, ids, filter and filter.model_dump(by_alias=True, exclude_unset=True)))
-        version = self._store.version
         with self._lock:
+            version, generation = self._store.version, self._generation
             cached = self._cache.get(key)
             if cached is not None:
                 self._cache.move_to_end(key)
                 return cached
-        whole = ids is None and filter is None
         while True:
             pieces = self._pieces(collection, ids, filter)
             try:
                 built = self._build(pieces)
-                if whole and self._preselect_above is not None and built.scope.size > self._preselect_above:
+                if ids is None and filter is None:
                     built = self._preselected(collection, built, pieces)
                 break
             except KeyError:
                 continue  # a segment was merged or emptied after the rows were read: read them again
         with self._lock:
-            if self._store.version != version:
+            if (self._store.version, self._generation) != (version, generation):
                 return built
             self._cache[key] = built
             while len(self._cache) > CACHED_SCOPES:
@@ -103,43 +106,74 @@ class Catalog:
         return built
 
     def preselect(self, collection: str, positions: Positions, stopped: Callable[[], bool]) -> None:
-        """Build an index of a collection's chunks, for the scopes that are built from then on.
+        """Build an index of a collection's short documents, for the scopes that are built from then on.
 
         Raises :class:`~index.errors.UnknownCollection`, or :class:`concurrent.futures.CancelledError` once ``stopped``
-        says so.
+        says so or the collection goes. After any other failure the collection is not asked for again.
         """
+
+        def read(documents: IntArray) -> Float32Array:
+            if not self._is_there(collection):
+                raise CancelledError
+            return self._vectors(uids[documents], sizes[documents])
+
         try:
-            found = self.scope(collection)
-            built = build_neighbours(found.scope, found.uids, positions, stopped)
-        finally:
+            # What is built takes long, and must not keep segments that are replaced meanwhile: only numbers are kept.
+            counts = _counts(sorted(self._pieces(collection, None, None)[0]))
+            short = {uid: count for uid, count in counts.items() if count < LONG_DOCUMENT}
+            sizes, uids = np.array(list(short.values()), dtype=np.int64), np.array(list(short), dtype=np.int64)
+            found = build_neighbours(sizes, uids, read, positions, stopped)
+        except (CancelledError, UnknownCollection):
             with self._lock:
                 self._queued.discard(collection)
+            raise
         with self._lock:
-            self._neighbours[collection] = built
+            self._neighbours[collection] = found
+            self._queued.discard(collection)
+            self._generation += 1
             self._cache.clear()
+
+    def drop_unused(self) -> None:
+        """Give up the indexes of collections that are gone."""
+        for collection in list(self._neighbours):
+            if not self._is_there(collection):
+                with self._lock:
+                    self._neighbours.pop(collection, None)
+
+    def _vectors(self, uids: IntArray, counts: IntArray) -> Float32Array:
+        """Embeddings of documents, laid end to end; zeros for one that was deleted meanwhile."""
+        start = dict(zip(uids.tolist(), (np.cumsum(counts) - counts).tolist(), strict=True))
+        found = np.zeros((int(counts.sum()), self._store.dimension), dtype=np.float32)
+        while True:
+            with self._store.database.read() as connection:
+                pieces = connection.execute(
+                    "SELECT uid, first_chunk, segment, first_row, rows FROM pieces "
+                    "WHERE uid IN (SELECT value FROM json_each(?))",
+                    (json.dumps(uids.tolist()),),
+                ).fetchall()
+            try:
+                for uid, first_chunk, segment, first_row, rows in pieces:
+                    at = start[uid] + first_chunk
+                    found[at : at + rows] = self._store.segments[segment].matrix[first_row : first_row + rows]
+            except KeyError:
+                continue  # merged meanwhile
+            return found
 
     def _preselected(self, collection: str, built: SearchScope, pieces: tuple[list[Piece], float]) -> SearchScope:
         scope, uids = built.scope, built.uids
+        counts = np.diff(scope.offsets)
+        enough = int(counts[counts < LONG_DOCUMENT].sum()) > self._preselect_above
         with self._lock:
-            found = self._neighbours.get(collection)
-        if found is None:
+            found = self._neighbours.get(collection) if enough else self._neighbours.pop(collection, None)
+        if enough and (found is None or found.share_changed(scope, uids) > STALE):
             self._ask_for_index(collection)
+        if not enough or found is None:
             return built
-        rows = positions_of_rows(found, scope, uids)
         read = ~np.isin(uids, found.uids)
-        exact_positions = np.flatnonzero(np.repeat(read, np.diff(scope.offsets)))
         chosen = set(uids[read].tolist())
         exact = self._build(([piece for piece in pieces[0] if piece.uid in chosen], pieces[1])).scope
-        short = np.diff(exact.offsets)
-        changed = int((rows < 0).sum()) + int(short[short < LONG_DOCUMENT].sum())
-        if changed > STALE * len(rows):
-            self._ask_for_index(collection)
-
-        def nearest(states: Float32Array) -> IntArray:
-            at = found.nearest(states)
-            return np.where(at >= 0, rows[at], -1)
-
-        preselected = Preselected(nearest, exact, exact_positions)
+        exact_positions = np.flatnonzero(np.repeat(read, counts))
+        preselected = Preselected(found.within(scope, uids), exact, exact_positions)
         return SearchScope(replace(scope, preselected=preselected), uids)
 
     def _ask_for_index(self, collection: str) -> None:
@@ -148,20 +182,17 @@ class Catalog:
                 self._queued.add(collection)
                 self.too_large.put(collection)
 
+    def _is_there(self, collection: str) -> bool:
+        with self._store.database.read() as connection:
+            return _is_there(connection, collection)
+
     def _forget(self) -> None:
         # An outdated scope must go at once, not when it is asked for again: it keeps deleted segments mapped,
         # and so their disk space taken.
         with self._lock:
-            if self._version == self._store.version:
-                return
-            self._version = self._store.version
-            self._cache.clear()
-            indexed = list(self._neighbours)
-        if indexed:
-            with self._store.database.read() as connection:
-                gone = [collection for collection in indexed if not _is_there(connection, collection)]
-            for collection in gone:
-                self._neighbours.pop(collection, None)
+            if self._version != self._store.version:
+                self._version = self._store.version
+                self._cache.clear()
 
     def _pieces(self, collection: str, ids: list[str] | None, filter: Filter | None) -> tuple[list[Piece], float]:
         with self._store.database.read() as connection:
@@ -208,10 +239,8 @@ class Catalog:
         pieces, norm_bound = found
         # Documents in order of arrival, which is nearly their order on disk but does not change when segments
         # are merged: the same question over the same documents has the same answer, before and after.
-        pieces = sorted(pieces, key=lambda piece: (piece.uid, piece.first_chunk))
-        counts: dict[int, int] = {}
-        for piece in pieces:
-            counts[piece.uid] = counts.get(piece.uid, 0) + piece.rows
+        pieces = sorted(pieces)
+        counts = _counts(pieces)
         parts: list[Part] = []
         start = 0
         for stretch in _neighbours(pieces):
@@ -227,6 +256,14 @@ class Catalog:
         if half is not None:
             half = half._replace(rows=half.rows[inside])
         return Part(start, matrix[inside], codes, first.first_row, half)
+
+
+def _counts(pieces: Sequence[Piece]) -> dict[int, int]:
+    """Chunks of each document, in the order of the pieces."""
+    counts: dict[int, int] = {}
+    for piece in pieces:
+        counts[piece.uid] = counts.get(piece.uid, 0) + piece.rows
+    return counts
 
 
 def _is_there(connection: sqlite3.Connection, collection: str) -> bool:

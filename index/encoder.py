@@ -77,7 +77,8 @@ class TextTokenizer:
 class Tower:
     """One encoder: token ids to embeddings.
 
-    ``projection`` is an adapter behind a frozen model: a linear map of its (normalised) embedding.
+    The model is set to packed inputs where it can read them. ``projection`` is an adapter behind a frozen model: a
+    linear map of its (normalised) embedding.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Tower:
     ) -> None:
         self.tokenizer = tokenizer
         self.model = model
+        pack_inputs(model)
         self.projection = projection
         self._pooling = pooling
         self._normalize = normalize
@@ -393,5 +395,4 @@ def load_model(directory: Path, device: torch.device, dtype: torch.dtype) -> Pre
     model.config.use_cache = False
     torch.nn.Module.eval(model)
     torch.nn.Module.to(model, device)
-    pack_inputs(model)
     return model

@@ -184,7 +184,7 @@ def same_scope(episodes: Sequence[Episode]) -> Iterator[list[int]]:
         fits: list[int] = []
         values = 0
         for at in group:
-            more = episodes[at].width * episodes[at].scope.size
+            more = episodes[at].width * episodes[at].scope.values_size
             if fits and values + more > TOGETHER:
                 yield fits
                 fits, values = [], 0

@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
 from itertools import groupby
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -33,6 +34,9 @@ EMBED_CHUNKS = 1024
 
 LONG_DOCUMENT_CHARACTERS = 1_000_000
 """Documents longer than this wait until no shorter one does."""
+
+AHEAD = 2
+"""Batches in work at once: one is embedded, the next one tokenised."""
 
 Item = TypeVar("Item")
 
@@ -92,16 +96,10 @@ class Indexer:
         :class:`~index.errors.DiskFull`; the round can then be repeated once there is space.
         """
         current = _Round()
-        with ThreadPoolExecutor(1, thread_name_prefix="embedding") as ahead:
+        # What is cancelled ends the round, for the service is shutting down; what is done is kept.
+        with ThreadPoolExecutor(AHEAD, thread_name_prefix="embedding") as ahead, suppress(CancelledError):
             for texts, embeddings in _one_ahead(self._begun(current, ahead)):
-                try:
-                    self._add(current, texts, embeddings.result())
-                except CancelledError:  # shutting down: keep what is done
-                    break
-                except Exception:
-                    log.warning("embedding failed, trying each document by itself", exc_info=True)
-                    for uid, own in groupby(texts, key=lambda text: text.uid):
-                        self._embed_alone(current, uid, list(own))
+                self._add_or_fail(current, texts, embeddings)
         if not current.totals:
             return False
         self._save(current)
@@ -113,15 +111,27 @@ class Indexer:
             texts = [text for text in batch if text.uid not in current.failed]
             if texts:
                 current.unembedded.update(text.uid for text in texts)
-                yield texts, ahead.submit(self._embed, self._encoder.action_inputs([text.text for text in texts]))
+                yield texts, ahead.submit(self._embedded, texts)
 
-    def _embed_alone(self, current: _Round, uid: int, texts: Sequence[_Text]) -> None:
+    def _embedded(self, texts: Sequence[_Text]) -> Embeddings:
+        return self._embed(self._encoder.action_inputs([text.text for text in texts]))
+
+    def _add_or_fail(self, current: _Round, texts: Sequence[_Text], embeddings: Future[Embeddings]) -> None:
+        """Add a batch, or if that fails each of its documents by itself. Nothing may be added after a cancelled one."""
         try:
-            self._add(current, texts, self._embed(self._encoder.action_inputs([text.text for text in texts])))
+            self._add(current, texts, embeddings.result())
         except CancelledError:
-            return
-        except Exception as error:
-            self._fail(current, {uid}, error)
+            raise
+        except Exception:
+            log.warning("embedding failed, trying each document by itself", exc_info=True)
+            for uid, group in groupby(texts, key=lambda text: text.uid):
+                own = list(group)
+                try:
+                    self._add(current, own, self._embedded(own))
+                except CancelledError:
+                    raise
+                except Exception as error:
+                    self._fail(current, {uid}, error)
 
     def _add(self, current: _Round, texts: Sequence[_Text], embeddings: Embeddings) -> None:
         kept = [at for at, text in enumerate(texts) if text.uid not in current.failed]  # an earlier batch may have

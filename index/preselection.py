@@ -12,7 +12,7 @@ because states are not where chunks are (``benchmarks/preselection.py``).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 
@@ -20,11 +20,11 @@ import faiss
 import numpy as np
 
 from index.positions import IntArray, Positions, rotate, unvisited_level_indices
-from index.scope import Float32Array, Scope
+from index.scope import Float32Array, Nearest, Scope
 
 log = logging.getLogger(__name__)
 
-LONG_DOCUMENT = 2048
+LONG_DOCUMENT = 256
 """Chunks from which a document is read exactly: its positions change as soon as one of them is selected."""
 
 STALE = 0.25
@@ -40,11 +40,17 @@ EXPLORED = 512
 FOUND = 64
 """Chunks that a search gives."""
 
+MOST_FOUND = 4096
+"""Chunks that it gives at most, where many of those found are of documents that are read anyway."""
+
 TRAINING_ROWS = 65_536
 """From which the range of each coordinate is learnt."""
 
 ROW_BLOCK = 1024
 """Rows rotated and added at once."""
+
+ReadDocuments = Callable[[IntArray], Float32Array]
+"""The embeddings of some documents, given by their numbers, laid end to end."""
 
 
 @dataclass(frozen=True)
@@ -57,41 +63,63 @@ class Neighbours:
     offsets: IntArray
     """Where each document's chunks begin in the index, and where the last one's end."""
 
-    def nearest(self, queries: Float32Array) -> IntArray:
-        """The rows with about the largest products, shape ``[queries, found]``, -1 where there are fewer."""
-        explored = faiss.SearchParametersHNSW(efSearch=EXPLORED)  # type: ignore[attr-defined]
-        found: IntArray = self.index.search(queries, FOUND, params=explored)[1]
-        return found
+    def within(self, scope: Scope, uids: IntArray) -> Nearest:
+        """A search for the chunks of it that are in a scope; document ``d`` of that is ``uids[d]``."""
+        position = _positions_of_rows(self, scope, uids)
+        there = faiss.IDSelectorBitmap(np.packbits(position >= 0, bitorder="little"))  # type: ignore[call-arg, arg-type]
+
+        def nearest(states: Float32Array, besides: int) -> IntArray:
+            count = min(FOUND + besides, MOST_FOUND)
+            explored = faiss.SearchParametersHNSW(efSearch=max(EXPLORED, count), sel=there)  # type: ignore[attr-defined]
+            rows = self.index.search(states, count, params=explored)[1]
+            found: IntArray = np.where(rows >= 0, position[rows], -1)
+            return found
+
+        return nearest
+
+    def share_changed(self, scope: Scope, uids: IntArray) -> float:
+        """Chunks of short documents that came or went since, by how many there were."""
+        counts = np.diff(scope.offsets)
+        came = counts[~np.isin(uids, self.uids) & (counts < LONG_DOCUMENT)].sum()
+        went = np.diff(self.offsets)[~np.isin(self.uids, uids)].sum()
+        return float(came + went) / float(self.offsets[-1])
 
 
-def build_neighbours(scope: Scope, uids: IntArray, positions: Positions, stopped: Callable[[], bool]) -> Neighbours:
-    """Index the short documents of a scope; document ``d`` of it is ``uids[d]``.
+def build_neighbours(
+    counts: IntArray, uids: IntArray, read: ReadDocuments, positions: Positions, stopped: Callable[[], bool]
+) -> Neighbours:
+    """Index documents of ``counts`` chunks each; document ``d`` is ``uids[d]``.
 
     Takes a quarter of an hour for a million chunks, on one core. Raises :class:`concurrent.futures.CancelledError` once
     ``stopped`` says so.
     """
     faiss.omp_set_num_threads(1)  # of this thread: the others answer requests meanwhile
-    counts = np.diff(scope.offsets)
-    short = counts < LONG_DOCUMENT
-    chosen = np.flatnonzero(np.repeat(short, counts))
-    rho = positions.rho(unvisited_level_indices(counts, positions))[chosen]
 
-    def seen(at: IntArray) -> Float32Array:
-        vectors = scope.rows(chosen[at]).astype(np.float64)
-        return rotate(vectors, rho[at], positions.rope_base).astype(np.float32)
-
-    index = faiss.index_factory(scope.parts[0].matrix.shape[1], GRAPH, faiss.METRIC_INNER_PRODUCT)
-    index.hnsw.efConstruction = CONSIDERED  # type: ignore[attr-defined]
-    index.train(seen(np.linspace(0, len(chosen) - 1, min(len(chosen), TRAINING_ROWS)).astype(np.int64)))
-    for low in range(0, len(chosen), ROW_BLOCK):
+    def seen(documents: IntArray) -> Float32Array:
         if stopped():
             raise CancelledError
-        index.add(seen(np.arange(low, min(low + ROW_BLOCK, len(chosen)))))
-    log.info("built an index of chunks=%d documents=%d", len(chosen), int(short.sum()))
-    return Neighbours(index, uids[short], np.cumsum([0, *counts[short].tolist()]))
+        rho = positions.rho(unvisited_level_indices(counts[documents], positions))
+        return rotate(read(documents).astype(np.float64), rho, positions.rope_base).astype(np.float32)
+
+    sample = np.linspace(0, len(counts) - 1, min(len(counts), TRAINING_ROWS)).astype(np.int64)
+    sample = sample[: int(np.searchsorted(np.cumsum(counts[sample]), TRAINING_ROWS)) + 1]
+    training = np.concatenate([seen(documents) for documents in _blocks(sample, counts)])
+    index = faiss.index_factory(training.shape[1], GRAPH, faiss.METRIC_INNER_PRODUCT)
+    index.hnsw.efConstruction = CONSIDERED  # type: ignore[attr-defined]
+    index.train(training)
+    for documents in _blocks(np.arange(len(counts)), counts):
+        index.add(seen(documents))
+    log.info("built an index of chunks=%d documents=%d", index.ntotal, len(counts))
+    return Neighbours(index, uids, np.cumsum([0, *counts.tolist()]))
 
 
-def positions_of_rows(found: Neighbours, scope: Scope, uids: IntArray) -> IntArray:
+def _blocks(documents: IntArray, counts: IntArray) -> Iterator[IntArray]:
+    """The documents in groups of about :data:`ROW_BLOCK` chunks."""
+    block = counts[documents].cumsum() // ROW_BLOCK
+    return iter(np.split(documents, np.flatnonzero(np.diff(block)) + 1))
+
+
+def _positions_of_rows(found: Neighbours, scope: Scope, uids: IntArray) -> IntArray:
     """Where the chunk of each row stands on a scope's candidate axis, -1 where it does not; shape ``[rows]``."""
     counts = np.diff(found.offsets)
     place = np.searchsorted(uids, found.uids).clip(max=len(uids) - 1)

@@ -12,7 +12,7 @@ number of threads.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import lru_cache, partial
 from typing import NamedTuple
@@ -32,6 +32,9 @@ ROW_BLOCK = 4096
 
 SHARED_ROWS = 4096
 """Rows, counted once a state, from which a step is worth more than one thread."""
+
+TABLE_ROWS = 1 << 17
+"""Most rotated states held at once: 100 MB for 384 dimensions."""
 
 Visited = Mapping[int, Sequence[int]]
 """The chunks that a state has selected: by document, counted within the document."""
@@ -61,9 +64,28 @@ def scan(
         for state, taken, out in zip(states, visited, values, strict=True):
             _scan_row_by_row(state, scope, taken, positions, out, factor=factor, summand=summand)
         return values, [0.0] * len(states)
+    intervals = [_intervals(taken) if positions.mode == "relative" else 1 for taken in visited]
+    errors: list[float] = []
+    for low, high in _fitting(intervals, positions):
+        inside = slice(low, high)
+        tables = _rotate(states[inside], intervals[inside], positions, threads)
+        _multiply(tables, scope, selections[inside], positions, values[inside], factor, summand, threads)
+        errors += tables.errors
+    return values, errors
+
+
+def _multiply(
+    tables: _Tables,
+    scope: Scope,
+    selections: Sequence[Sequence[int]],
+    positions: Positions,
+    values: Float32Array,
+    factor: float,
+    summand: float,
+    threads: int,
+) -> None:
     relative = positions.mode == "relative"
-    tables = _rotate(states, [_intervals(taken) if relative else 1 for taken in visited], positions, threads)
-    asked = selections if relative else [()] * len(states)  # what is selected changes no other position
+    asked = selections if relative else [()] * len(selections)  # what is selected changes no other position
     selected = np.array([position for each in asked for position in each], dtype=np.int64)
     ends = np.cumsum([len(each) for each in asked], dtype=np.int64)
     levels = positions.levels if relative else 1
@@ -88,7 +110,6 @@ def scan(
         for codes, starts, first_rows, counts in scope.runs
     ]
     _share_out(read, threads)
-    return values, tables.errors
 
 
 def _by_document(scope: Scope, selected: Sequence[int]) -> dict[int, list[int]]:
@@ -118,6 +139,17 @@ class _Tables(NamedTuple):
     """The first row of each state's levels."""
     errors: list[float]
     """Of each state, the largest Euclidean distance of a rotated one from what stands for it."""
+
+
+def _fitting(intervals: Sequence[int], positions: Positions) -> Iterator[tuple[int, int]]:
+    """Ranges of states whose tables have room at once; one state at least."""
+    low = rows = 0
+    for at, count in enumerate(intervals):
+        if at > low and rows + count * positions.levels > TABLE_ROWS:
+            yield low, at
+            low, rows = at, 0
+        rows += count * positions.levels
+    yield low, len(intervals)
 
 
 def _rotate(states: Float32Array, intervals: Sequence[int], positions: Positions, threads: int) -> _Tables:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -59,15 +59,21 @@ class Runs(NamedTuple):
     counts: IntArray
 
 
+class Nearest(Protocol):
+    """An index of chunks as they look while nothing of their documents is selected."""
+
+    def __call__(self, states: Float32Array, besides: int) -> IntArray:
+        """The positions that are likely the best of each state, shape ``[states, found]``; -1 for none.
+
+        ``states`` have shape ``[states, d]``. So many are given ``besides`` the usual number, for some are left out.
+        """
+
+
 @dataclass(frozen=True)
 class Preselected:
     """What is scored of a scope too large to be read for each step (:mod:`index.preselection`)."""
 
-    nearest: Callable[[Float32Array], IntArray]
-    """Of states, shape ``[states, d]``, the positions that are likely the best, shape ``[states, found]``; -1 for none.
-
-    Of documents of which nothing is selected, and none that is in ``exact``.
-    """
+    nearest: Nearest
     exact: Scope
     """Documents that are read for each step."""
     exact_positions: IntArray
@@ -92,6 +98,11 @@ class Scope:
     def size(self) -> int:
         """Number of candidates."""
         return int(self.offsets[-1])
+
+    @property
+    def values_size(self) -> int:
+        """About how many candidates a step scores."""
+        return self.size if self.preselected is None else self.preselected.exact.size
 
     @cached_property
     def read_error(self) -> float:

@@ -148,13 +148,17 @@ def _estimate_preselected(
 
     inside = [[at for at in place(selected) if at >= 0] for selected in selections]
     read = estimate(states, exact, inside, function)
-    likely = preselected.nearest(states if function.w >= 0 else -states)
-    found = []
-    for state, selected, own, near in zip(states, selections, read, likely, strict=True):
+    visited = []
+    for selected in selections:
         documents = sorted(set(map(scope.document_of, selected)))
-        visited = [document for document, at in zip(documents, place(scope.offsets[documents]), strict=True) if at < 0]
-        near = near[~np.isin(np.searchsorted(scope.offsets, near, side="right") - 1, [-1, *visited])]
-        again = [np.arange(*scope.offsets[document : document + 2]) for document in visited]
+        apart = zip(documents, place(scope.offsets[documents]), strict=True)
+        visited.append([document for document, at in apart if at < 0])
+    besides = max(int(np.diff(scope.offsets)[documents].sum()) for documents in visited)
+    likely = preselected.nearest(states if function.w >= 0 else -states, besides)
+    found = []
+    for state, selected, own, documents, near in zip(states, selections, read, visited, likely, strict=True):
+        near = near[~np.isin(np.searchsorted(scope.offsets, near, side="right") - 1, [-1, *documents])]
+        again = [np.arange(*scope.offsets[document : document + 2]) for document in documents]
         chosen = np.setdiff1d(np.concatenate([near, *again]), selected).astype(np.int64)
         values = exact_q(state, scope, selected, function, chosen).astype(np.float32)
         error = max(own.error, _error(state, exact, 0.0, function))

@@ -6,6 +6,7 @@ import logging
 import shutil
 import threading
 from concurrent.futures import CancelledError
+from queue import Empty
 
 from index.catalog import Catalog
 from index.compaction import compact
@@ -102,13 +103,19 @@ class PreselectionWorker:
         self._catalog.too_large.put(None)
         self._thread.join()
 
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
     def _loop(self) -> None:
-        while (collection := self._catalog.too_large.get()) is not None:
+        while not self._stopping.is_set():
             try:
-                self._catalog.preselect(collection, self._positions, self._stopping.is_set)
-            except CancelledError:
-                return
-            except UnknownCollection:
-                continue  # deleted meanwhile
+                if collection := self._catalog.too_large.get(timeout=IDLE_SECONDS):
+                    self._catalog.preselect(collection, self._positions, self._stopping.is_set)
+            except Empty:
+                self._catalog.drop_unused()
+            except (CancelledError, UnknownCollection):
+                continue  # stopping, or the collection was deleted meanwhile
             except Exception:
-                log.exception("building an index failed collection=%s", collection)
+                log.exception("building an index failed, searches stay exact collection=%s", collection)

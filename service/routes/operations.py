@@ -21,8 +21,8 @@ async def healthz() -> Health:
 
 @router.get("/readyz", responses=responses(503), summary="Ready")
 async def readyz(services: AppServices) -> Readiness:
-    """The model is loaded, the store is open, and both threads run."""
-    if not (services.engine.alive and services.worker.alive):
+    """The model is loaded, the store is open, and all threads run."""
+    if not (services.engine.alive and services.worker.alive and services.preselection.alive):
         raise Overloaded("A background thread has ended. Restart the service; its log has the reason.", retry_after=5)
     return Readiness()
 

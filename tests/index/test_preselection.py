@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from queue import Empty
 from typing import Literal
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -153,8 +154,64 @@ def test_whatever_is_narrowed_down_and_whatever_is_small_is_exact(store: Store, 
 def test_an_index_goes_with_its_collection(store: Store, catalog: Catalog) -> None:
     index = weakref.ref(catalog._neighbours["default"].index)
     store.delete_collection("default")
+    catalog.drop_unused()
     gc.collect()
     assert index() is None
+
+
+def test_deleted_and_visited_documents_take_nobodys_place(
+    store: Store, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preselection, "FOUND", 3)
+    function = QFunction(1.0, 0.0, POSITIONS)
+    exact = Catalog(store)
+    for gone in ("b", "c"):  # what is nearest to a chunk of it is mostly its own document, in this store
+        found = catalog.scope("default")
+        at = int(found.uids.tolist().index(store.document(gone).uid))
+        state = found.scope.rows(found.scope.offsets[at : at + 1])[0]
+        for selected in ([int(found.scope.offsets[at])], list(range(*found.scope.offsets[at : at + 2].tolist()))):
+            assert ranking(state, found, selected, function, 1) == ranking(
+                state, exact.scope("default"), selected, function, 1
+            )
+    store.delete_document("b")
+    for state in random_vectors(30, DIMENSION, seed=11):
+        found = catalog.scope("default")
+        assert ranking(state, found, [], function, 1) == ranking(state, exact.scope("default"), [], function, 1)
+
+
+def test_long_documents_alone_need_no_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (catalogs, preselection):
+        monkeypatch.setattr(module, "LONG_DOCUMENT", 50)
+    with closing(open_store(tmp_path)) as store:
+        add(store, "one", 70)
+        add(store, "two", 50)
+        catalog = Catalog(store, preselect_above=LIMIT)
+        assert catalog.scope("default").scope.preselected is None
+        assert not asked_again(catalog)
+
+
+def test_a_build_ends_when_its_collection_goes(store: Store) -> None:
+    catalog = Catalog(store, preselect_above=LIMIT)
+
+    def delete_then_go_on() -> bool:
+        if store.collections():
+            store.delete_collection("default")
+        return False
+
+    with pytest.raises(CancelledError):
+        catalog.preselect("default", POSITIONS, delete_then_go_on)
+
+
+def test_a_build_that_failed_is_not_asked_for_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog = Catalog(store, preselect_above=LIMIT)
+    catalog.scope("default")
+    assert asked_again(catalog)
+    monkeypatch.setattr(catalogs, "build_neighbours", Mock(side_effect=MemoryError))
+    with pytest.raises(MemoryError):
+        catalog.preselect("default", POSITIONS, lambda: False)
+    add(store, "new", 3)
+    assert catalog.scope("default").scope.preselected is None
+    assert not asked_again(catalog)
 
 
 def test_nothing_is_built_for_a_collection_that_is_gone_or_after_a_stop(store: Store) -> None:

@@ -86,15 +86,23 @@ def test_ten_thousand_steps_choose_what_float64_chooses(kind: strategies.Kind, c
 
 
 @settings(deadline=None, max_examples=200)
-@given(strategies.cases(), st.integers(2, 5), st.sampled_from([1, scan.SHARED_ROWS]), ANY_TABLE, st.data())
+@given(
+    strategies.cases(),
+    st.integers(2, 5),
+    st.sampled_from([1, scan.SHARED_ROWS]),
+    ANY_TABLE,
+    st.sampled_from([1, 100, scan.TABLE_ROWS]),
+    st.data(),
+)
 def test_states_scored_together_are_those_scored_alone(
-    case: Case, count: int, shared_rows: int, table_levels: int, data: st.DataObject
+    case: Case, count: int, shared_rows: int, table_levels: int, table_rows: int, data: st.DataObject
 ) -> None:
     states = strategies.random_vectors(count, len(case.state), seed=7, length=None)
     selections = [data.draw(strategies.selections(case.scope.size)) for _ in states]
     with (
         patch.object(scan, "SHARED_ROWS", shared_rows),
         patch.object(scan, "TABLE_LEVELS", table_levels),
+        patch.object(scan, "TABLE_ROWS", table_rows),
         patch.object(scopes, "TASK_ROWS", 2),
     ):
         together = estimate(states, case.scope, selections, case.function)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import re
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, closing
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import numpy as np
 import pytest
@@ -187,36 +188,59 @@ def test_a_document_that_fails_says_so_and_can_be_retried(store: Store) -> None:
     np.testing.assert_array_equal(searchable(store)["bad"], expected("poison " * 20))
 
 
-@pytest.mark.parametrize("outage", [RuntimeError("out of memory"), CancelledError()], ids=["failure", "shutdown"])
-@pytest.mark.parametrize("calls", range(7))
-def test_nothing_is_lost_or_made_up_when_embedding_ends(
-    calls: int, outage: BaseException, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The next batch, of the same document or another, is begun while one is embedded.
-    monkeypatch.setattr(indexing, "EMBED_CHUNKS", 10)
-    texts = {"a": lines("a", 5), "b": lines("b", 27), "c": lines("c", 8), "d": lines("d", 15)}
-    for id, text in texts.items():
-        post(store, id, text)
-    left = [None] * calls
+FAILURE, SHUTDOWN = RuntimeError("out of memory"), CancelledError()
 
-    def embed_for_a_while(inputs: Sequence[Sequence[int]]) -> Float32Array:
-        if not left:
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.sampled_from([None, None, None, FAILURE, SHUTDOWN]), max_size=12))
+def test_nothing_is_lost_or_made_up_when_embedding_ends(outages: list[Exception | None]) -> None:
+    # The next batch, of the same document or another, is begun while one is embedded.
+    texts = {"a": lines("a", 5), "b": lines("b", 27), "c": lines("c", 8), "d": lines("d", 15)}
+    left = list(outages)
+
+    def unsteady(inputs: Sequence[Sequence[int]]) -> Float32Array:
+        if left and (outage := left.pop(0)):
             raise outage
-        left.pop()
         return embed(inputs)
 
-    Indexer(store, WordEncoder(), embed_for_a_while, threading.Event()).work()
-    found = searchable(store)
-    assert len(found) == sum(document.status == "ready" for document in store.documents())
-    for id in texts:
-        if id in found:
-            np.testing.assert_array_equal(found[id], expected(texts[id]))
-        store.retry_document(id)
-    index_all(store)
-    found = searchable(store)
-    assert found.keys() == texts.keys()
-    for id, text in texts.items():
-        np.testing.assert_array_equal(found[id], expected(text))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        closing(open_store(Path(folder))) as store,
+        patch.object(indexing, "EMBED_CHUNKS", 10),
+    ):
+        for id, text in texts.items():
+            post(store, id, text)
+        while left:
+            Indexer(store, WordEncoder(), unsteady, threading.Event()).work()
+            found = searchable(store)
+            assert len(found) == sum(document.status == "ready" for document in store.documents())
+            for id in texts:
+                if id in found:
+                    np.testing.assert_array_equal(found[id], expected(texts[id]))
+                store.retry_document(id)
+            if len(found) == len(texts):
+                break
+        index_all(store)
+        found = searchable(store)
+        assert found.keys() == texts.keys()
+        for id, text in texts.items():
+            np.testing.assert_array_equal(found[id], expected(text))
+
+
+def test_a_document_that_cannot_be_tokenised_fails_alone(store: Store) -> None:
+    class Choosy(WordEncoder):
+        def action_inputs(self, texts: Sequence[str]) -> list[list[int]]:
+            if any("poison" in text for text in texts):
+                raise ValueError("no such token")
+            return super().action_inputs(texts)
+
+    post(store, "good", "one two")
+    post(store, "bad", "poison")
+    post(store, "late", "three four")
+    indexer = Indexer(store, Choosy(), embed, threading.Event())
+    while indexer.work():
+        pass
+    assert [document.status for document in store.documents()] == ["ready", "failed", "ready"]
 
 
 def test_a_document_deleted_while_it_is_embedded_stays_deleted(store: Store) -> None:
