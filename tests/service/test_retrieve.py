@@ -98,6 +98,7 @@ def test_chunks_context_citations_and_steps_tell_the_same(
         "question_tokens": len(encoder.question_tokens(QUESTION)),
         "context_tokens": encoder.chunk_tokenizer.count([result["context"]])[0],
         "candidates": 12,
+        "exact": True,
         "truncated_tokens": 0,
     }
     assert result["one_step"] is None

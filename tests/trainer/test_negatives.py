@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from index.scope import Part, Scope
-from index.scoring import estimate
+from index.scoring import exact_q
 from tests.trainer.learners import make_learner, random_question, words
 from trainer.datasets.question import Question
 from trainer.environment import FloatArray
@@ -38,7 +38,7 @@ def served_q(learner: Learner, transition: Transition, text: str, level: int) ->
     state = learner.network.embed_states([transition.observation.state], 1000)[0].numpy()
     chunks = np.repeat(vector, levels, axis=0)
     scope = Scope(np.array([0, levels]), (Part(0, chunks),), norm_bound=1.1)
-    return float(estimate(state[None], scope, [[]], learner.function)[0].values[level])
+    return float(exact_q(state, scope, [], learner.function, np.array([level]))[0])
 
 
 @pytest.mark.parametrize("mode", ["frozen", "adapter", "refreshed"])

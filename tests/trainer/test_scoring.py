@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from index.positions import IntArray, Positions
 from index.scope import Part, Scope
-from index.scoring import QFunction, estimate
+from index.scoring import QFunction, exact_q
 from tests.index import reference, strategies
 from tests.index.strategies import Float32
 from trainer.environment import document_levels
@@ -81,7 +81,7 @@ def test_q_values_are_those_of_the_formula_and_of_the_service(batch: Batch) -> N
         matrix = batch.chunks[asked.rows]
         formula = reference.q(asked.state, matrix, asked.counts, asked.selected, batch.function)
         scope = Scope(np.cumsum([0, *asked.counts]), (Part(0, matrix),))
-        served = estimate(asked.state[None], scope, [asked.selected], batch.function)[0].values
+        served = exact_q(asked.state, scope, asked.selected, batch.function, np.arange(scope.size))
         free = formula > -np.inf
         assert np.flatnonzero(~free).tolist() == asked.selected
         np.testing.assert_allclose(values[: len(asked.rows)][free], formula[free], rtol=0, atol=1e-5)
