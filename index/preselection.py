@@ -63,15 +63,15 @@ class Neighbours:
     offsets: IntArray
     """Where each document's chunks begin in the index, and where the last one's end."""
 
-    def within(self, scope: Scope, uids: IntArray) -> Nearest:
+    def within(self, scope: Scope, uids: IntArray, *, explored: int = EXPLORED) -> Nearest:
         """A search for the chunks of it that are in a scope; document ``d`` of that is ``uids[d]``."""
         position = _positions_of_rows(self, scope, uids)
         there = faiss.IDSelectorBitmap(np.packbits(position >= 0, bitorder="little"))  # type: ignore[call-arg, arg-type]
 
         def nearest(states: Float32Array, besides: int) -> IntArray:
             count = min(FOUND + besides, MOST_FOUND)
-            explored = faiss.SearchParametersHNSW(efSearch=max(EXPLORED, count), sel=there)  # type: ignore[attr-defined]
-            rows = self.index.search(states, count, params=explored)[1]
+            asked = faiss.SearchParametersHNSW(efSearch=max(explored, count), sel=there)  # type: ignore[attr-defined]
+            rows = self.index.search(states, count, params=asked)[1]
             found: IntArray = np.where(rows >= 0, position[rows], -1)
             return found
 
