@@ -120,7 +120,7 @@ def main() -> None:
         ).result()
     built = time.perf_counter() - began
     nothing, none = Scope(np.array([0]), ()), np.empty(0, dtype=np.int64)
-    rows = []
+    measured = []
     for states, selections in ((first, [[] for _ in selected]), (second, [[position] for position in selected])):
         for together in (1, TOGETHER):
             wanted, exact_ms = steps(exact, encoder, states, selections, together)
@@ -129,7 +129,7 @@ def main() -> None:
                 quick = dataclasses.replace(exact, preselected=Preselected(nearest, nothing, none))
                 found, quick_ms = steps(quick, encoder, states, selections, together)
                 recall = statistics.mean(a == b for a, b in zip(wanted, found, strict=True))
-                rows.append((len(selections[0]), together, explored, recall, exact_ms, quick_ms))
+                measured.append((len(selections[0]), together, explored, recall, exact_ms, quick_ms))
     result = {
         "machine": describe_machine(),
         "threads": torch.get_num_threads(),
@@ -147,7 +147,7 @@ def main() -> None:
                 "preselected_ms": round(quick_ms, 2),
                 "times_as_fast": round(exact_ms / quick_ms, 1),
             }
-            for taken, together, explored, recall, exact_ms, quick_ms in rows
+            for taken, together, explored, recall, exact_ms, quick_ms in measured
         ],
     }
     RESULT.write_text(json.dumps(result, indent=2) + "\n")
