@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     parse_seconds: float = Field(120.0, gt=0, description="time for reading one PDF, DOCX, HTML or Markdown file")
     parse_memory_bytes: int = Field(1 << 30, gt=0, description="memory for the same")
     preselect_above: int = Field(
-        3_000_000, ge=0, description="chunks in short documents from which a search of a whole collection is approximate"
+        3_000_000, ge=0, description="chunks in short documents from which whole collections are searched approximately"
     )
     shutdown_seconds: int = Field(10, gt=0, description="how long requests may take to finish at shutdown")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
