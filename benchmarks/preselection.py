@@ -1,6 +1,6 @@
 """Preselection in a large collection of short documents: how often it finds the exact best chunk, and how much sooner.
 
-    python -m benchmarks.preselection [--data FOLDER] [--copies 67]
+    python -m benchmarks.preselection [--data FOLDER] [--copies 34]
 
 Real chunks and questions (the multi-hop sets of docs/data.md), embedded by the default checkpoint; each chunk is there
 ``copies`` times, each copy in a direction of its own. Exact and preselected steps are run in turn in one process.
@@ -99,7 +99,7 @@ def steps(
 def main() -> None:
     parser = argparse.ArgumentParser(description="Recall and speed of the preselection.")
     parser.add_argument("--data", type=Path, default=Path("data/training/multihop"))
-    parser.add_argument("--copies", type=int, default=67)
+    parser.add_argument("--copies", type=int, default=34)
     arguments = parser.parse_args()
     encoder = load_encoder(DEFAULT_CHECKPOINT)
     chunks, counts, first, second, selected = embedded(arguments.data, encoder)

@@ -23,8 +23,7 @@ import torch
 from index.codes import Float64Array
 from index.device_scan import scan_halves
 from index.kernels import Int16Array, largest_query, multiply, rotate_and_round
-from index.positions import TABLE_LEVELS as TABLE_LEVELS
-from index.positions import IntArray, Positions, level_indices, rotated, turns, unvisited_level_indices
+from index.positions import TABLE_LEVELS, IntArray, Positions, level_indices, rotated, turns, unvisited_level_indices
 from index.scope import Float32Array, Scope
 
 ROW_BLOCK = 4096

@@ -130,7 +130,7 @@ class Scope:
         return tasks
 
     @cached_property
-    def plans(self) -> dict[tuple[int | str, str, int], Any]:
+    def plans(self) -> dict[tuple[str, str, int], Any]:
         """What a scan has worked out once for this scope."""
         return {}
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from index import device_scan, scan, scoring
 from index import scope as scopes
-from index.positions import Positions, level_indices, rotate, unvisited_level_indices
+from index.positions import TABLE_LEVELS, Positions, level_indices, rotate, unvisited_level_indices
 from index.scope import Part, Scope
 from index.scoring import Estimate, QFunction, best, estimate, exact_q
 from index.vectors import nearest
@@ -21,7 +21,7 @@ from tests.index.strategies import Case, Float32
 
 ANY_BLOCK = st.sampled_from([1, 3, scan.ROW_BLOCK])
 # With more levels than this there is no table of rotated states.
-ANY_TABLE = st.sampled_from([0, scan.TABLE_LEVELS])
+ANY_TABLE = st.sampled_from([0, TABLE_LEVELS])
 
 
 def estimate_one(state: Float32, scope: Scope, selected: list[int], function: QFunction) -> Estimate:
