@@ -2,10 +2,11 @@
 
 ::
 
-    qrag.json    what this module reads: towers, positions, limits, w and b, provenance
-    state/       the state tower, as transformers and sentence-transformers load it
-    action/      the action tower, likewise
-    README.md    the model card
+    qrag.json               what this module reads: towers, positions, limits, w and b, stopping, provenance
+    state/                  the state tower, as transformers and sentence-transformers load it
+    action/                 the action tower, likewise
+    stopping.safetensors    the STOP action and the sufficiency head, where they were learned
+    README.md               the model card
 
 A tower that is a published base model, or differs from one in some of its weights, does not copy it:
 ``qrag.json`` names the installed Python package that carries it, with the checksum of its weights, and the folder
@@ -20,22 +21,28 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from index.errors import CheckpointError
 from index.positions import Positions
 from index.scoring import QFunction
+from index.stopping import SUMMARY, UNTAUGHT, Calibration, Head, Stopping
 
 FORMAT_VERSION: Literal[1] = 1
 CONFIG_FILE = "qrag.json"
 DENSE = "model.safetensors"
 """Where sentence-transformers keeps the weights of a linear map, inside its folder."""
+
+STOPPING_FILE = "stopping.safetensors"
+HEAD = tuple(field.name for field in fields(Head))
 
 Pooling = Literal["mean", "cls", "last"]
 
@@ -77,6 +84,13 @@ PROJECTION = "projection"
 """In a patch, the tensors ``projection.weight`` and ``projection.bias`` are those of a linear map behind the model."""
 
 
+class StoppingSource(_Frozen):
+    """What the checkpoint has learned about stopping, beside the tensors of ``stopping.safetensors``."""
+
+    sha256: str = Field(description="checksum of the file", pattern=r"^[0-9a-f]{64}$")
+    calibration: Calibration | None = Field(None, description="none before `python -m trainer calibrate`")
+
+
 class CheckpointConfig(_Frozen):
     """The content of ``qrag.json``."""
 
@@ -96,14 +110,18 @@ class CheckpointConfig(_Frozen):
     positions: Positions = Positions()
     w: float = Field(1.0, allow_inf_nan=False)
     b: float = Field(0.0, allow_inf_nan=False)
-    stop_threshold: float | None = Field(
-        None,
-        allow_inf_nan=False,
-        description="calibrated: below this best Q-value nothing is worth selecting",
-    )
+    stopping: StoppingSource | None = Field(None, description="none where stopping was not learned")
     training: dict[str, Any] | None = Field(
         None, description="provenance: data, seed, commit, metrics; none for an untrained pair"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_former_fields(cls, data: Any) -> Any:
+        # Earlier versions wrote it always, and no trainer ever gave it a value.
+        if isinstance(data, dict) and data.get("stop_threshold", 0) is None:
+            data = {key: value for key, value in data.items() if key != "stop_threshold"}
+        return data
 
     @property
     def function(self) -> QFunction:
@@ -262,6 +280,43 @@ def patch_of(checkpoint: Path, source: TowerSource) -> dict[str, torch.Tensor]:
         for path in sorted((checkpoint / source.path).glob(f"*_Dense/{DENSE}")):
             return {key.replace("linear", PROJECTION, 1): value for key, value in load_file(path).items()}
     return {}
+
+
+def write_stopping(checkpoint: Path, stopping: Stopping, calibration: Calibration | None = None) -> StoppingSource:
+    """Write ``stopping.safetensors``."""
+    tensors = {} if stopping.action is None else {"action": stopping.action}
+    if stopping.head is not None:
+        tensors |= {name: getattr(stopping.head, name) for name in HEAD}
+    file = checkpoint / STOPPING_FILE
+    save_file({name: torch.from_numpy(np.array(value)).float() for name, value in tensors.items()}, file)
+    return StoppingSource(sha256=hashlib.sha256(file.read_bytes()).hexdigest(), calibration=calibration)
+
+
+def read_stopping(checkpoint: Path, config: CheckpointConfig) -> Stopping:
+    """Read what :func:`write_stopping` wrote.
+
+    Raises :class:`CheckpointError` if it is missing, differs from the recorded checksum, or does not fit the towers.
+    """
+    if config.stopping is None:
+        return UNTAUGHT
+    file = checkpoint / STOPPING_FILE
+    remedy = "Copy the whole checkpoint again."
+    if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != config.stopping.sha256:
+        raise CheckpointError(f"{file} is missing or does not have the recorded checksum. {remedy}")
+    tensors = {name: value.double().numpy() for name, value in load_file(file).items()}
+    action = tensors.pop("action", None)
+    head = Head(**tensors) if set(tensors) == set(HEAD) else None
+    width = config.dimension + SUMMARY
+    if (
+        (tensors and head is None)
+        or (action is not None and action.shape != (config.dimension,))
+        or (head is not None and (head.hidden_weight.shape[1:] != (width,) or len(head.output_bias) != 3))
+    ):
+        raise CheckpointError(f"{file} does not fit the checkpoint's dimension {config.dimension}. {remedy}")
+    rules = {"threshold", *(["action"] if action is not None else []), *(["sufficiency"] if head else [])}
+    if config.stopping.calibration is not None and not rules.issuperset(config.stopping.calibration.curves):
+        raise CheckpointError(f"{file} lacks what a calibrated rule needs. {remedy}")
+    return Stopping(action, head)
 
 
 def tower_directory(checkpoint: Path, source: TowerSource) -> Path:

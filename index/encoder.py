@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from index.checkpoint import PROJECTION, CheckpointConfig, patch_of, read_config, tower_directory
+from index.checkpoint import PROJECTION, CheckpointConfig, patch_of, read_config, read_stopping, tower_directory
 from index.errors import CheckpointError
 from index.packing import is_packed, pack_inputs, packed_hidden_states
 from index.scoring import QFunction
+from index.stopping import UNTAUGHT, Stopping
 
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a bar for loading six layers would only blur the log
 
@@ -188,8 +189,9 @@ class StateInput:
 class Encoder:
     """A loaded checkpoint: both towers and the Q-function around them."""
 
-    def __init__(self, config: CheckpointConfig, state: Tower, action: Tower) -> None:
+    def __init__(self, config: CheckpointConfig, state: Tower, action: Tower, stopping: Stopping = UNTAUGHT) -> None:
         self.config = config
+        self.stopping = stopping
         self.function: QFunction = config.function
         self.state_tower = state
         self.action_tower = action
@@ -332,7 +334,7 @@ def load_encoder(checkpoint: Path, *, device: str = "auto", dtype: torch.dtype |
                 f"{config.name} claims dimension {config.dimension}, but {directories[source].name} has {size}. "
                 "Export the checkpoint again."
             )
-    return Encoder(config, towers[config.state], towers[config.action])
+    return Encoder(config, towers[config.state], towers[config.action], read_stopping(checkpoint, config))
 
 
 def _apply_patch(

@@ -8,9 +8,10 @@ states of many episodes share one forward pass.
 
 from __future__ import annotations
 
+import math
 from bisect import insort
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal, NamedTuple
 
@@ -19,24 +20,27 @@ import numpy as np
 from index.encoder import Embeddings, TokenIds
 from index.scope import Scope
 from index.scoring import Candidate, Estimate, QFunction, best, estimate
+from index.stopping import NOTHING_THERE, UNTAUGHT, Moment, Stopping, StopRule, Sufficiency
 
 TOGETHER = 1 << 25
 """Most Q-values held at once: 128 MB."""
 
-StoppedBy = Literal["budget", "threshold", "context", "exhausted"]
+StoppedBy = Literal["budget", "threshold", "action", "sufficient", "hopeless", "context", "exhausted"]
+"""Why an episode ended: the budget is spent; the rule's score fell below its threshold, where rule ``sufficiency``
+tells complete evidence from missing evidence; the best chunk does not fit the context; no chunk is left."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """When an episode ends, and what it records.
 
-    ``threshold`` stops before a chunk whose Q is below it; ``max_context_tokens`` before one that does
-    not fit any more; ``candidates`` of each step are kept for the trace.
+    ``stop`` ends it before a chunk that is not worth selecting any more; ``max_context_tokens`` before one that does
+    not fit; ``candidates`` of each step are kept for the trace.
     """
 
     max_steps: int
     beam_width: int = 1
-    threshold: float | None = None
+    stop: StopRule | None = None
     max_context_tokens: int | None = None
     candidates: int = 0
 
@@ -50,11 +54,14 @@ class ChunkTokens(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One selection: which candidate, its Q-value, and the best candidates of that moment."""
+    """One selection: which candidate, its Q-value, and what was known at that moment."""
 
     position: int
     q: float
     candidates: tuple[Candidate, ...]
+    """The best ones, as many as the limits ask for."""
+    sufficiency: Sufficiency | None
+    """Of the state in which it was selected; none where the checkpoint cannot tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +71,46 @@ class _Path:
     steps: tuple[Step, ...] = ()
     selected: tuple[int, ...] = ()
     cost: int = 0
+    ended_by: StoppedBy | None = None
+    sufficiency: Sufficiency | None = None
+    """Of its last state, once it has ended."""
+
+
+class _Expansion(NamedTuple):
+    """A path with one more selection, or as it is where it has ended, and how good that is."""
+
+    path: _Path
+    value: float
 
 
 class Episode:
     """One question being answered over one scope.
 
     Repeat until :attr:`stopped_by` is set: embed :meth:`states`, and hand the embeddings to :func:`advance_together`.
+
+    A path whose evidence is complete gains nothing from a further chunk, so paths are compared by what they will come
+    to: ``p(complete) + Q`` of the next selection, ``p(complete)`` where they have ended. This potential turns the
+    reward for completing into one for stopping when complete (Ng et al. 1999, "Policy invariance under reward
+    transformations"). Where the checkpoint has no such estimate, it is Q alone.
     """
 
-    def __init__(self, scope: Scope, limits: Limits, read_chunk: Callable[[int], ChunkTokens]) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        limits: Limits,
+        read_chunk: Callable[[int], ChunkTokens],
+        stopping: Stopping = UNTAUGHT,
+    ) -> None:
         self.scope = scope
         self._limits = limits
         self._read_chunk = read_chunk
+        self._stopping = stopping
         self._chunks: dict[int, ChunkTokens] = {}
         self._paths = [_Path()]
-        self.stopped_by: StoppedBy | None = "exhausted" if scope.size == 0 else None
+        self.stopped_by: StoppedBy | None = None
+        if scope.size == 0:
+            self.stopped_by = "exhausted"
+            self._paths = [_Path(sufficiency=NOTHING_THERE if stopping.assesses else None)]
 
     @property
     def is_greedy(self) -> bool:
@@ -88,61 +120,100 @@ class Episode:
     @property
     def width(self) -> int:
         """How many states the next step embeds."""
-        return len(self._paths)
+        return len(self._open)
 
     @property
     def steps(self) -> tuple[Step, ...]:
         """The selections of the best path so far, in the order they were made."""
         return self._paths[0].steps
 
+    @property
+    def sufficiency(self) -> Sufficiency | None:
+        """Of the best path's last state, at the end; none where the checkpoint cannot tell."""
+        return self._paths[0].sufficiency
+
+    @property
+    def _open(self) -> list[_Path]:
+        return [path for path in self._paths if path.ended_by is None]
+
     def states(self) -> list[list[TokenIds]]:
         """For each path its selected chunks' tokens, in document order."""
-        return [[self._chunk(position).ids for position in path.selected] for path in self._paths]
+        return [[self._chunk(position).ids for position in path.selected] for path in self._open]
 
     @property
     def selections(self) -> list[tuple[int, ...]]:
         """For each path the positions of its selected chunks, in increasing order."""
-        return [path.selected for path in self._paths]
+        return [path.selected for path in self._open]
 
     def advance(self, embeddings: Embeddings, estimates: Sequence[Estimate], function: QFunction) -> None:
         """Take one step; ``embeddings`` are those of :meth:`states`, shape ``[paths, d]``, each with its estimate."""
-        expansions: list[tuple[_Path, Candidate, tuple[Candidate, ...]]] = []
-        for path, state, estimated in zip(self._paths, embeddings, estimates, strict=True):
-            count = max(self._limits.beam_width, self._limits.candidates)
-            found = tuple(best(estimated, count, state, self.scope, path.selected, function))
-            shown = found[: self._limits.candidates]
-            expansions.extend((path, candidate, shown) for candidate in found[: self._limits.beam_width])
-        expansions.sort(key=lambda expansion: -expansion[1].q)  # stable: ties keep path and document order
-        self.stopped_by = self._reason_to_stop(expansions)
-        if self.stopped_by is None:
-            self._paths = self._distinct(expansions)
-            if len(self.steps) == self._limits.max_steps:
-                self.stopped_by = "budget"
+        expansions = [
+            _Expansion(path, path.sufficiency.complete if path.sufficiency else -math.inf)
+            for path in self._paths
+            if path.ended_by is not None
+        ]
+        for path, state, estimated in zip(self._open, embeddings, estimates, strict=True):
+            # Two are enough to say how clear the choice is.
+            count = max(self._limits.beam_width, self._limits.candidates, 2 if self._stopping.assesses else 1)
+            found = best(estimated, count, state, self.scope, path.selected, function)
+            moment = Moment(state, tuple(candidate.q for candidate in found[:2]), tuple(step.q for step in path.steps))
+            expansions += self._expand(path, found, moment, function)
+        expansions.sort(key=lambda expansion: -expansion.value)  # stable: ties keep path and document order
+        self._paths = self._distinct(expansions)
+        if len(self.steps) == self._limits.max_steps and not self._stopping.assesses:
+            self.stopped_by = "budget"  # nothing is asked of the last states
+        else:
+            self.stopped_by = self._paths[0].ended_by
 
-    def _reason_to_stop(self, expansions: Sequence[tuple[_Path, Candidate, tuple[Candidate, ...]]]) -> StoppedBy | None:
-        if not expansions:
-            return "exhausted"
-        path, candidate, _ = expansions[0]
-        if self._limits.threshold is not None and candidate.q < self._limits.threshold:
-            return "threshold"
-        room = self._limits.max_context_tokens
-        if room is not None and path.cost + self._chunk(candidate.position).cost > room:
-            return "context"
-        return None
-
-    def _distinct(self, expansions: Sequence[tuple[_Path, Candidate, tuple[Candidate, ...]]]) -> list[_Path]:
-        """The best paths after the step, each set of chunks once however it was reached."""
-        paths: dict[tuple[int, ...], _Path] = {}
-        room = self._limits.max_context_tokens
-        for path, candidate, shown in expansions:
-            cost = path.cost + (self._chunk(candidate.position).cost if room is not None else 0)
+    def _expand(
+        self, path: _Path, found: Sequence[Candidate], moment: Moment, function: QFunction
+    ) -> Iterator[_Expansion]:
+        """The path with each of the best candidates, or as it is where it ends here."""
+        sufficiency = self._stopping.sufficiency(moment, function)
+        complete = sufficiency.complete if sufficiency else 0.0
+        if (reason := self._reason_to_stop(path, moment, found, sufficiency, function)) is not None:
+            value = complete if sufficiency or not found else found[0].q
+            yield _Expansion(replace(path, ended_by=reason, sufficiency=sufficiency), value)
+            return
+        shown = tuple(found[: self._limits.candidates])
+        for candidate in found[: self._limits.beam_width]:
+            if not self._fits(path, candidate):
+                continue
             selected = list(path.selected)
             insort(selected, candidate.position)
-            key = tuple(selected)
-            if key in paths or (room is not None and cost > room):
-                continue
-            step = Step(candidate.position, candidate.q, shown)
-            paths[key] = _Path((*path.steps, step), key, cost)
+            step = Step(candidate.position, candidate.q, shown, sufficiency)
+            cost = path.cost + (self._chunk(candidate.position).cost if self._limits.max_context_tokens else 0)
+            yield _Expansion(_Path((*path.steps, step), tuple(selected), cost), complete + candidate.q)
+
+    def _reason_to_stop(
+        self,
+        path: _Path,
+        moment: Moment,
+        found: Sequence[Candidate],
+        sufficiency: Sufficiency | None,
+        function: QFunction,
+    ) -> StoppedBy | None:
+        if len(path.steps) == self._limits.max_steps:
+            return "budget"
+        if not found:
+            return "exhausted"
+        stop = self._limits.stop
+        if stop is not None and self._stopping.score(stop.rule, moment, function) < stop.threshold:
+            if stop.rule != "sufficiency":
+                return stop.rule
+            assert sufficiency is not None
+            return "sufficient" if sufficiency.complete >= sufficiency.hopeless else "hopeless"
+        return None if self._fits(path, found[0]) else "context"
+
+    def _fits(self, path: _Path, candidate: Candidate) -> bool:
+        room = self._limits.max_context_tokens
+        return room is None or path.cost + self._chunk(candidate.position).cost <= room
+
+    def _distinct(self, expansions: Sequence[_Expansion]) -> list[_Path]:
+        """The best paths after the step, each set of chunks once however it was reached."""
+        paths: dict[tuple[int, ...], _Path] = {}
+        for path, _ in expansions:
+            paths.setdefault(path.selected, path)
             if len(paths) == self._limits.beam_width:
                 break
         return list(paths.values())

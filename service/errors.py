@@ -14,7 +14,7 @@
     │   └── DocumentTooComplex  422 document_too_complex
     ├── DocumentsChanged        409 documents_changed
     ├── QuestionTooLong         422 question_too_long
-    ├── NoStopThreshold         422 no_stop_threshold
+    ├── NotCalibrated           422 not_calibrated
     ├── Overloaded              503 overloaded
     └── IndexingFailed          500 indexing_failed
 
@@ -101,10 +101,10 @@ class DocumentsChanged(ServiceError):
     status, code, title = 409, "documents_changed", "Documents changed meanwhile"
 
 
-class NoStopThreshold(ServiceError):
-    """The stop rule needs a calibrated threshold and the checkpoint has none."""
+class NotCalibrated(ServiceError):
+    """The request wants a stop rule for which the checkpoint has no calibration."""
 
-    status, code, title = 422, "no_stop_threshold", "Checkpoint has no calibrated threshold"
+    status, code, title = 422, "not_calibrated", "Checkpoint is not calibrated for this stop rule"
 
 
 class QuestionTooLong(ServiceError):

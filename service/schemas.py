@@ -15,12 +15,14 @@ from pydantic import (
     JsonValue,
     StringConstraints,
     field_validator,
+    model_validator,
 )
 
 from index.chunking import Chunking
 from index.documents import CollectionSize, Document, Status
 from index.episode import StoppedBy
 from index.filters import Filter
+from index.stopping import Rule
 from service import examples
 
 MAX_STEPS = 32
@@ -193,22 +195,68 @@ class CollectionsOut(_Response):
     collections: list[CollectionOut]
 
 
-class BudgetStop(_Request):
-    """Select `max_steps` chunks."""
-
-    rule: Literal["budget"]
+_NUMBER: dict[str, JsonValue] = {"type": "number"}
 
 
-class ThresholdStop(_Request):
-    """Stop before a chunk whose Q-value is below the threshold."""
+def _never(**fields: JsonValue) -> JsonValue:
+    """JSON Schema for: not all of these fields, with such values."""
+    return {"not": {"properties": {**fields}, "required": [*fields]}}
 
-    rule: Literal["threshold"]
-    threshold: float | None = Field(
-        None, allow_inf_nan=False, description="by default the value calibrated for the checkpoint"
+
+_STOP_SAYS_ONE_THING: list[JsonValue] = [
+    _never(step_cost=_NUMBER, target_recall=_NUMBER),
+    _never(step_cost=_NUMBER, threshold=_NUMBER),
+    _never(target_recall=_NUMBER, threshold=_NUMBER),
+    _never(rule={"const": "budget"}, step_cost=_NUMBER),
+    _never(rule={"const": "budget"}, target_recall=_NUMBER),
+    _never(rule={"const": "budget"}, threshold=_NUMBER),
+    {"not": {"properties": {"rule": {"type": "null"}, "threshold": _NUMBER}, "required": ["threshold"]}},
+]
+"""What `Stop._says_one_thing` checks, for those who read the schema."""
+
+
+class Stop(_Request):
+    """When to stop: what a chunk costs, or how much of the evidence is wanted, or a rule's own threshold.
+
+    A rule ends the episode where its score falls below the threshold: `threshold` looks at the largest Q-value,
+    `action` at how far that is above the Q-value of the learned STOP action, `sufficiency` at the probability that
+    going on will complete the evidence. `budget` selects `max_steps` chunks.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"step_cost": 0.05}, {"target_recall": 0.95}, {"rule": "budget"}],
+            "allOf": _STOP_SAYS_ONE_THING,
+        }
     )
 
+    rule: Literal["budget"] | Rule | None = Field(None, description="by default the one that the checkpoint prefers")
+    step_cost: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="what a chunk costs you, where complete evidence is worth 1: of all calibrated thresholds the one "
+        "that gains most",
+    )
+    target_recall: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="of the questions whose evidence the whole budget would find, the share whose evidence you want: "
+        "of all calibrated thresholds the one with the fewest chunks",
+    )
+    threshold: float | None = Field(None, allow_inf_nan=False, description="the rule's own; names the rule as well")
 
-Stop = Annotated[BudgetStop | ThresholdStop, Field(discriminator="rule")]
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Stop:
+        wishes = [name for name in ("step_cost", "target_recall", "threshold") if getattr(self, name) is not None]
+        if len(wishes) > 1:
+            raise ValueError(f"give {wishes[0]} or {wishes[1]}, not both")
+        if self.rule == "budget" and wishes:
+            raise ValueError(f"the rule budget has no {wishes[0]}: max_steps is the budget")
+        if self.threshold is not None and self.rule is None:
+            raise ValueError("a threshold is one of a rule: name the rule")
+        return self
 
 
 class RetrieveIn(_Request):
@@ -235,7 +283,11 @@ class RetrieveIn(_Request):
     )
     filter: Filter | None = Field(None, description="search only documents whose metadata matches")
     max_steps: PositiveInteger = Field(6, le=MAX_STEPS, description="most chunks to select")
-    stop: Stop = Field(default=BudgetStop(rule="budget"), description="when to stop before `max_steps`")
+    stop: Stop = Field(
+        default=Stop(),
+        description="when to stop before `max_steps`; by default as the checkpoint was calibrated, and not at all if "
+        "it was not",
+    )
     beam_width: PositiveInteger = Field(
         1, le=MAX_BEAM_WIDTH, description="1 is greedy; more plans ahead by beam search"
     )
@@ -275,6 +327,13 @@ class RetrieveIn(_Request):
         return value
 
 
+class SufficiencyOut(_Response):
+    """What the selected chunks are, in calibrated probabilities; the rest to 1 is that going on completes them."""
+
+    complete: float = Field(ge=0, le=1, description="they hold all of the evidence")
+    hopeless: float = Field(ge=0, le=1, description="they do not, and going on would not find the rest")
+
+
 class SelectedChunk(_Response):
     """A selected chunk, and the step that selected it (0 is the first)."""
 
@@ -304,6 +363,7 @@ class StepOut(_Response):
     q: float
     document_id: str
     index: int
+    sufficiency: SufficiencyOut | None = Field(description="of the chunks selected before this step")
     candidates: list[CandidateOut] | None = Field(
         None, description="with `trace`: the best candidates of this step, best first"
     )
@@ -363,10 +423,24 @@ class RetrieveOut(_Response):
     one_step: list[CandidateOut] | None = Field(
         None, description="with `trace`: what one-step dense retrieval would have returned, by inner product"
     )
-    stopped_by: StoppedBy
+    stopped_by: StoppedBy = Field(
+        description="`budget`: `max_steps` are selected. A rule: `threshold`, `action`, or of `sufficiency` either "
+        "`sufficient` or `hopeless`. `context`: the best chunk does not fit any more. `exhausted`: no chunk is left"
+    )
+    sufficiency: SufficiencyOut | None = Field(
+        description="of all selected chunks; null where the checkpoint was not calibrated"
+    )
     usage: Usage
     model: str
     timings: Timings
+
+
+class StoppingOut(_Response):
+    """What the checkpoint was calibrated for."""
+
+    rules: list[Rule] = Field(description="those a request may name without a threshold")
+    default_rule: Rule
+    step_cost: float = Field(description="the default")
 
 
 class ModelOut(_Response):
@@ -379,7 +453,7 @@ class ModelOut(_Response):
     dimension: int
     device: str
     positions: dict[str, Any]
-    stop_threshold: float | None
+    stopping: StoppingOut | None = Field(description="null where the checkpoint was not calibrated")
     max_question_tokens: int
     max_chunk_tokens: int
     max_state_tokens: int

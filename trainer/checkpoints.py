@@ -25,9 +25,11 @@ from index.checkpoint import (
     weights_sha256,
     write_config,
     write_patch,
+    write_stopping,
     write_tower,
 )
 from index.encoder import load_encoder
+from index.stopping import Stopping
 from trainer.errors import RecipeError
 from trainer.networks import QNetwork
 from trainer.pqn import Learner
@@ -131,6 +133,8 @@ def start_from(network: QNetwork, checkpoint: Path) -> None:
             if network.projection is None:
                 raise RecipeError(f"start: {checkpoint} has an adapter. Set action_mode to adapter.")
             network.projection.load_state_dict(encoder.action_tower.projection.state_dict())
+        if network.stop is not None and encoder.stopping.action is not None:
+            network.stop.copy_(torch.from_numpy(encoder.stopping.action))
         network.w.fill_(config.w)
         network.b.fill_(config.b)
 
@@ -166,9 +170,13 @@ def write_checkpoint(directory: Path, recipe: Recipe, learner: Learner, validati
                 max_tokens=recipe.state_tokens if name == "state" else recipe.action_tokens,
                 projection=projection,
             )
+    stopping = None
+    if network.stop is not None:
+        stopping = write_stopping(directory, Stopping(network.stop.detach().double().cpu().numpy(), head=None))
     config = network.encoder.config.model_copy(
         update={
             **towers,
+            "stopping": stopping,
             "w": learner.function.w,
             "b": learner.function.b,
             "training": {
@@ -210,7 +218,10 @@ def export(checkpoint: Path, destination: Path) -> CheckpointConfig:
             ("action", config.action, encoder.action_tower, config.action_tokens),
         )
     }
-    exported = config.model_copy(update=towers)
+    stopping = None
+    if config.stopping is not None:
+        stopping = write_stopping(destination, encoder.stopping, config.stopping.calibration)
+    exported = config.model_copy(update={**towers, "stopping": stopping})
     write_config(destination, exported)
     for card in checkpoint.glob("README.md"):
         (destination / card.name).write_text(card.read_text(encoding="utf-8"), encoding="utf-8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,24 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from index.encoder import Encoder, load_encoder, resolve_device
 from index.errors import QRagError
 from trainer.baselines import BM25, OneStep, untrained_encoder
+from trainer.calibration import calibrate
 from trainer.checkpoints import export
 from trainer.errors import RecipeError, TrainerError
 from trainer.evaluation import Player, Retriever
 from trainer.machine import describe_machine
-from trainer.plots import learning_curves, recall_by_budget, recall_by_length
+from trainer.plots import completeness, learning_curves, recall_by_budget, recall_by_length
 from trainer.recipe import read_recipe
 from trainer.reports import Result, Row, fingerprint, joined, markdown, measure, read_report, write_report
-from trainer.suites import SUITES
+from trainer.stop_reports import (
+    Played,
+    judge,
+    play_sets,
+    read_stop_report,
+    stop_tables,
+    unanswerable,
+    write_stop_report,
+)
+from trainer.suites import SUITES, TestSet
 from trainer.training import train
 
 log = logging.getLogger(__name__)
@@ -60,11 +70,54 @@ def _train(arguments: argparse.Namespace) -> None:
     log.info("the best checkpoint is %s", best)
 
 
+def _calibrate(arguments: argparse.Namespace) -> None:
+    recipe = read_recipe(arguments.recipe, _overrides(arguments.set))
+    calibrate(
+        arguments.checkpoint,
+        recipe,
+        arguments.data,
+        episodes=arguments.episodes,
+        device=arguments.device,
+        cache=arguments.cache,
+    )
+
+
 def _evaluate(arguments: argparse.Namespace) -> None:
     encoder = load_encoder(arguments.checkpoint, device=arguments.device)
     player = Player(encoder, cache=arguments.cache, beam_width=arguments.beam_width)
     result = _result(arguments, arguments.name or encoder.config.name, player, encoder, arguments.beam_width)
     _publish(arguments.out, [result])
+
+
+def _stops(arguments: argparse.Namespace) -> None:
+    encoder = load_encoder(arguments.checkpoint, device=arguments.device)
+    player = Player(encoder, cache=arguments.cache)
+    played: list[Played] = []
+    for one in play_sets(player, _answerable_or_not(arguments)):
+        found = [trace.found_after for trace in one.traces]
+        log.info("%s %s found=%d of %d", one.task, one.length, sum(at is not None for at in found), len(found))
+        played.append(one)
+    report = judge(
+        encoder,
+        played,
+        name=arguments.name or encoder.config.name,
+        fingerprint=fingerprint(encoder.config),
+        seed=arguments.seed,
+        machine=describe_machine(),
+    )
+    write_stop_report(arguments.out, report)
+    arguments.out.with_suffix(".md").write_text(stop_tables([report]), encoding="utf-8")
+    completeness(report, arguments.out.with_suffix(".png"))
+    print(stop_tables([report]))
+
+
+def _answerable_or_not(arguments: argparse.Namespace) -> Iterator[TestSet]:
+    """The test sets, and after each whose documents are paragraphs the same without a part of the evidence."""
+    for suite in arguments.suite:
+        for one in SUITES[suite](arguments.data, arguments.lengths, arguments.questions, arguments.seed):
+            yield one
+            if suite in ("multihop", "jsonl") and not one.part:
+                yield unanswerable(one, arguments.seed)
 
 
 def _baselines(arguments: argparse.Namespace) -> None:
@@ -91,7 +144,10 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    table = markdown([result for path in arguments.files for result in read_report(path).results])
+    if arguments.stops:
+        table = stop_tables([read_stop_report(path) for path in arguments.files])
+    else:
+        table = markdown([result for path in arguments.files for result in read_report(path).results])
     if arguments.out is None:
         print(table)
     else:
@@ -190,13 +246,17 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--cache", type=Path, metavar="DIR", help="embed known chunks first and keep them here for other runs"
     )
-    command.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="replace a field of the recipe; may be repeated",
-    )
+    _add_settings(command)
+    _add_device(command)
+
+    command = commands.add_parser("calibrate", help="teach a checkpoint to tell complete evidence, in its folder")
+    command.set_defaults(run=_calibrate)
+    command.add_argument("checkpoint", type=Path, help="folder of the checkpoint")
+    command.add_argument("recipe", type=Path, help="that it was trained with: its questions are played")
+    _add_data(command)
+    command.add_argument("--episodes", type=_positive, default=3000, metavar="N", help="to fit to; default: 3000")
+    command.add_argument("--cache", type=Path, metavar="DIR", help="embeddings of known chunks are kept here")
+    _add_settings(command)
     _add_device(command)
 
     command = commands.add_parser("evaluate", help="measure a checkpoint on a suite of test questions")
@@ -207,6 +267,15 @@ def _parser() -> argparse.ArgumentParser:
         "--beam-width", type=_positive, default=1, metavar="N", help="plan with a beam; default: greedy"
     )
     _add_suite(command)
+
+    command = commands.add_parser("stops", help="judge the stop rules of a calibrated checkpoint")
+    command.set_defaults(run=_stops)
+    command.add_argument("checkpoint", type=Path, help="folder of the checkpoint")
+    command.add_argument("--name", help="to report it under; default: the checkpoint's own")
+    command.add_argument(
+        "--suite", nargs="+", choices=SUITES, default=["babilong", "multihop"], help="default: babilong multihop"
+    )
+    _add_questions(command)
 
     command = commands.add_parser("baselines", help="measure other ways of retrieving on the same questions")
     command.set_defaults(run=_baselines)
@@ -227,6 +296,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("report", help="merge results into tables: mean and spread of those of one name")
     command.set_defaults(run=_report)
     command.add_argument("files", type=Path, nargs="+", metavar="FILE", help="written by evaluate or baselines")
+    command.add_argument("--stops", action="store_true", help="they were written by stops")
     command.add_argument("--out", type=Path, metavar="FILE.md", help="default: standard output")
 
     command = commands.add_parser("plot", help="draw results and learning curves")
@@ -243,6 +313,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_suite(command: argparse.ArgumentParser) -> None:
     command.add_argument("--suite", required=True, choices=SUITES)
+    _add_questions(command)
+
+
+def _add_questions(command: argparse.ArgumentParser) -> None:
     _add_data(command)
     command.add_argument("--lengths", nargs="+", metavar="LABEL", help="such as 1K 128K; default: all of the suite")
     command.add_argument("--questions", type=_positive, metavar="N", help="at most so many of each task and length")
@@ -257,6 +331,16 @@ def _add_suite(command: argparse.ArgumentParser) -> None:
 def _add_data(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--data", type=Path, default=Path("data"), metavar="DIR", help="folder of the data (suite jsonl: the file)"
+    )
+
+
+def _add_settings(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="replace a field of the recipe; may be repeated",
     )
 
 

@@ -34,6 +34,8 @@ class Observation(NamedTuple):
     """The optimal Q of selecting support that is missing: see :func:`clairvoyant_q`."""
     wasted: float
     """The optimal Q of selecting anything else."""
+    complete: bool
+    """Whether no support is missing: the moment to stop."""
 
 
 @dataclass
@@ -49,7 +51,7 @@ class Environment:
     @property
     def missing(self) -> int:
         """Support chunks not selected yet."""
-        return len(self.question.support.difference(self.selected))
+        return len(self.question.support.difference(self.selected)) + self.question.removed
 
     @property
     def done(self) -> bool:
@@ -59,12 +61,18 @@ class Environment:
     @property
     def truncated(self) -> bool:
         """Whether it ended for lack of budget, with support missing."""
-        return self.missing > 0 and len(self.selected) >= min(self.budget, len(self.question.chunks))
+        return self.missing > 0 and self.full
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more can be selected."""
+        return len(self.selected) >= min(self.budget, len(self.question.chunks))
 
     def step(self, position: int, reward: Reward) -> float:
         """Select a chunk; returns the reward."""
+        earlier = self.missing
         insort(self.selected, position)
-        if self.missing:
+        if self.missing or not earlier:
             return 0.0
         return final_reward(reward, len(self.question.support), len(self.selected))
 
@@ -81,9 +89,12 @@ def clairvoyant_q(environment: Environment, gamma: float, reward: Reward) -> tup
     """The optimal Q of selecting support that is missing, and of selecting anything else, when the support is known.
 
     With ``m`` support chunks missing after an action, the best that can follow takes ``m`` more selections, so the
-    action is worth ``γ^m`` times the final reward. One visited state so supervises all of its candidates.
+    action is worth ``γ^m`` times the final reward. One visited state so supervises all of its candidates. Where nothing
+    is missing no chunk adds anything: both are 0.
     """
     taken, missing = len(environment.selected), environment.missing
+    if missing == 0:
+        return 0.0, 0.0
     found, wasted = (
         gamma**m * final_reward(reward, len(environment.question.support), taken + 1 + m)
         for m in (missing - 1, missing)
@@ -135,6 +146,7 @@ class Observer:
             support=support,
             found=found,
             wasted=wasted,
+            complete=environment.missing == 0,
         )
 
     def _tokens(self, chunk: str) -> TokenIds:

@@ -13,7 +13,7 @@ import math
 import os
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -27,6 +27,7 @@ from index.encoder import Embeddings, Encoder, Tower, project
 from index.episode import ChunkTokens, Episode, Limits, advance_together
 from index.positions import IntArray
 from index.scope import Part, Scope
+from index.stopping import Stopping
 from trainer.datasets.question import Question
 
 EPISODES = 64
@@ -256,26 +257,44 @@ def together(questions: Iterable[Question]) -> Iterator[list[Question]]:
 def _play_together(
     encoder: Encoder, questions: Sequence[Question], vectors: ChunkVectors, budget: int | None, beam_width: int
 ) -> list[list[int]]:
-    def start(question: Question) -> Episode:
-        def read_chunk(position: int) -> ChunkTokens:
-            (ids,) = encoder.state_tokens([question.chunks[position]])
-            return ChunkTokens(ids, 0)
+    episodes = [
+        start(encoder, question, vectors, Limits(budget or question.budget, beam_width), encoder.stopping)
+        for question in questions
+    ]
+    run_together(encoder, questions, episodes)
+    return [[step.position for step in episode.steps] for episode in episodes]
 
-        return Episode(vectors.scope(question), Limits(budget or question.budget, beam_width), read_chunk)
 
-    episodes = [start(question) for question in questions]
+def start(encoder: Encoder, question: Question, vectors: ChunkVectors, limits: Limits, stopping: Stopping) -> Episode:
+    """An episode over the question, as the service would start it."""
+
+    def read_chunk(position: int) -> ChunkTokens:
+        (ids,) = encoder.state_tokens([question.chunks[position]])
+        return ChunkTokens(ids, 0)
+
+    return Episode(vectors.scope(question), limits, read_chunk, stopping)
+
+
+def run_together(
+    encoder: Encoder,
+    questions: Sequence[Question],
+    episodes: Sequence[Episode],
+    wanted: Callable[[int], bool] = lambda _: True,
+) -> None:
+    """Step episodes to their ends, or as long as they are ``wanted``; each is over the question at its place."""
     tokens = [encoder.question_tokens(question.text)[: encoder.question_limit] for question in questions]
-    while running := [at for at, episode in enumerate(episodes) if episode.stopped_by is None]:
+    while running := [at for at, episode in enumerate(episodes) if episode.stopped_by is None and wanted(at)]:
         states = [encoder.compose_state(tokens[at], chunks) for at in running for chunks in episodes[at].states()]
         advance_together([episodes[at] for at in running], encoder.embed_states(states), encoder.function)
-    return [[step.position for step in episode.steps] for episode in episodes]
 
 
 # -- counting ---------------------------------------------------------------------------------------------------------
 
 
 def found_after(question: Question, selected: Sequence[int]) -> int | None:
-    """After how many selections all support was found; none if it was not."""
+    """After how many selections all support was found; none if it was not, or is not there."""
+    if question.removed:
+        return None
     missing = set(question.support)
     for step, position in enumerate(selected, start=1):
         missing.discard(position)

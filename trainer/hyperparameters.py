@@ -57,6 +57,9 @@ class Hyperparameters:
     behaviour: Behaviour = "dagger"
     """Whose selections are learned from: the ``policy``'s own; ``support`` in random order, as in imitation; or, as in
     ``dagger``, the support's with a probability that falls from 1 to 0 over the warm start, else the policy's."""
+    stop: bool = False
+    """Whether STOP is learned, an action without position that is worth 1 where all support is found and 0 elsewhere,
+    and with it that no chunk is worth anything there: episodes then go on past their end now and then."""
     action_mode: ActionMode = "adapter"
     """``frozen``: the action tower is the base model; ``adapter``: behind it a trained linear map; ``refreshed``: it is
     trained, its stored embeddings renewed on a schedule."""

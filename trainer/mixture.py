@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain, islice, pairwise
 from pathlib import Path
@@ -66,6 +66,8 @@ class Mixture:
     """All tasks of a recipe."""
 
     sources: tuple[Source, ...]
+    background: Collection[str] = frozenset()
+    """The texts that bAbI's facts are hidden among."""
 
     def draw(self, count: int, generator: np.random.Generator) -> list[Question]:
         """Training questions, each from a task drawn by weight."""
@@ -103,7 +105,7 @@ def build_mixture(recipe: Recipe, data: Path) -> Mixture:
             sources += [_ruler(task, variant, background) for variant in task.variants]
         else:
             sources.append(_multihop(task, data))
-    return Mixture(tuple(sources))
+    return Mixture(tuple(sources), frozenset(pool).union(background))
 
 
 def training_sentences(books: Path, count: int) -> list[str]:
@@ -176,7 +178,8 @@ def _babi(
     fixed = np.random.default_rng(0)
     # What hard negatives are worth shows in long documents alone.
     length = max(high, min(len(pool), LONG_VALIDATION)) if task.mine else high
-    validated = tuple(hide(item, pool if task.mine else background, length, fixed, budget) for item in held_out)
+    hidden_in = pool if task.mine else background
+    validated = tuple(hide(item, hidden_in, length, fixed, BUDGETS[task.task]) for item in held_out)
     return Source(task.weight, draw, validated, pool if task.mine else background)
 
 
@@ -280,11 +283,10 @@ def shuffled(question: Question, generator: np.random.Generator) -> Question:
 def _fixed(questions: Sequence[Question], weight: float, validation: int, budget: int | None) -> Source:
     if budget is not None:
         _check_budget(budget, max(len(question.support) for question in questions), questions[0].task)
-        questions = [replace(question, budget=budget) for question in questions]
     cut = len(questions) - validation
     if cut <= 0:
         raise RecipeError(f"{len(questions)} questions are too few to hold out {validation}.")
-    training = questions[:cut]
+    training = [question if budget is None else replace(question, budget=budget) for question in questions[:cut]]
 
     def draw(generator: np.random.Generator) -> Question:
         return pick(training, generator)

@@ -24,10 +24,17 @@ ActionMode = Literal["frozen", "adapter", "refreshed"]
 
 
 class QNetwork(torch.nn.Module):
-    """State tower, action tower, and the scalars ``w`` and ``b`` of the Q-function."""
+    """State tower, action tower, the scalars ``w`` and ``b`` of the Q-function, and STOP if it is learned."""
 
     def __init__(
-        self, config: CheckpointConfig, base: Path, *, action_mode: ActionMode, device: torch.device, dtype: torch.dtype
+        self,
+        config: CheckpointConfig,
+        base: Path,
+        *,
+        action_mode: ActionMode,
+        device: torch.device,
+        dtype: torch.dtype,
+        stop: bool = False,
     ) -> None:
         super().__init__()
         self.state = _trainable(load_model(base, device, dtype))
@@ -42,6 +49,8 @@ class QNetwork(torch.nn.Module):
             torch.nn.init.zeros_(self.projection.bias)
         self.w = torch.nn.Parameter(torch.tensor(config.w, device=device))
         self.b = torch.nn.Parameter(torch.tensor(config.b, device=device))
+        self.stop = torch.nn.Parameter(torch.zeros(config.dimension, device=device)) if stop else None
+        """The embedding of STOP, shape ``[d]``; no position, so never rotated."""
         tokenizer = TextTokenizer(base)
         pooling, normalize = config.pooling, config.normalize
         self.state_tower = Tower(self.state, tokenizer, pooling=pooling, normalize=normalize)
@@ -61,6 +70,11 @@ class QNetwork(torch.nn.Module):
         """The action tower's embeddings with gradients, in one batch, shape ``[len(inputs), d]``."""
         with _attention_for_gradients(self.action):
             return self.action_tower.forward(inputs)
+
+    def stop_values(self, states: torch.Tensor) -> torch.Tensor:
+        """``Q(s, STOP)`` of state embeddings, shape ``[states]``."""
+        assert self.stop is not None
+        return self.w * (states.float() @ self.stop) + self.b
 
     @torch.no_grad()
     def embed_states(self, inputs: Sequence[TokenIds], budget: int) -> torch.Tensor:

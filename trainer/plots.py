@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 
 from trainer.errors import DataError
 from trainer.reports import Result, Row
+from trainer.stop_reports import StopReport
+from trainer.stops import Point
 
 
 def recall_by_length(result: Result, path: Path) -> None:
@@ -47,6 +49,29 @@ def recall_by_budget(result: Result, path: Path) -> None:
         axes.set_xticks(range(1, max(len(row.recall_by_step) for row in longest.values()) + 1))
         axes.set_xlabel("selections")
         _recall_axis(axes, [value for row in longest.values() for value in row.recall_by_step])
+
+
+def completeness(report: StopReport, path: Path) -> None:
+    """Completeness against the mean number of chunks on the mixed test set, for each rule, each budget, the oracle."""
+    with _figure(path, f"{report.name}: when to stop") as axes:
+        chosen: dict[str, Point] = {str(rule): at for rule, at in report.mixed.chosen.items()}
+        for name, curve in report.mixed.curves.items():
+            points = sorted(curve, key=lambda point: (point.chunks, point.recall))
+            bare = name in ("budget", "oracle")
+            (line,) = axes.plot(
+                [point.chunks for point in points],
+                [point.recall for point in points],
+                label={"budget": "fixed budget"}.get(name, name),
+                linestyle="--" if bare else "-",
+                marker="o" if bare else None,
+                markersize=4,
+            )
+            if name in chosen:
+                at = chosen[name]
+                axes.plot(at.chunks, at.recall, marker="*", markersize=12, color=line.get_color())
+        axes.legend(frameon=False)
+        axes.set_xlabel("mean number of chunks")
+        axes.set_ylabel("share of questions with all evidence")
 
 
 def learning_curves(runs: Sequence[Path], path: Path) -> None:

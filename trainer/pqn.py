@@ -33,6 +33,10 @@ SCORED_CANDIDATES = 16_384
 """Candidates, padding included, scored at once: their rotations fit the cache of a CPU."""
 
 
+OVERSHOOT = 0.25
+"""Where STOP is learned, how often an episode goes on after a state in which nothing was missing."""
+
+
 class Transition(NamedTuple):
     """One selection of an episode."""
 
@@ -223,11 +227,18 @@ class Learner:
                 transitions = self._hardened(transitions, states, [questions[i].pool for i in running])
             for i, transition in zip(running, transitions, strict=True):
                 played[i].transitions.append(transition)
-            running = [i for i in running if not environments[i].done]
+            running = [i for i, t in zip(running, transitions, strict=True) if self._goes_on(environments[i], t)]
         return [
             self._cut_off(trajectory, environment, own)
             for trajectory, environment, own in zip(played, environments, rows, strict=True)
         ]
+
+    def _goes_on(self, environment: Environment, last: Transition) -> bool:
+        """Whether an episode has another selection after its ``last``."""
+        if not self.settings.stop or environment.missing > 0:
+            return not environment.done
+        # The complete state is met once at least; what is selected in it is as the policy likes.
+        return not environment.full and (not last.observation.complete or self.generator.random() < OVERSHOOT)
 
     def _cut_off(self, trajectory: Trajectory, environment: Environment, rows: IntArray) -> Trajectory:
         if not environment.truncated:
@@ -250,7 +261,7 @@ class Learner:
     def _sample(self, q: FloatArray, observation: Observation) -> int:
         """By the Gumbel trick: the argmax of Q/α plus noise is distributed as softmax(Q/α)."""
         noise = self.generator.gumbel(size=len(q))
-        if self._shown():
+        if not observation.complete and self._shown():
             return int(np.where(observation.support, noise, -np.inf).argmax())
         return int(np.where(observation.available, q / self.alpha + noise, -np.inf).argmax())
 
@@ -268,17 +279,20 @@ class Learner:
         if self.warm:
             return Batch(transitions, np.zeros(len(transitions), dtype=np.float32))
         target = self.target if self.settings.target_decay > 0 else self.network
-        states = [(t.observation, t.rows) for trajectory in trajectories for t in trajectory.transitions[1:]]
+        # What comes after the completion, if anything, is worth nothing.
+        lengths = [sum(not t.observation.complete for t in trajectory.transitions) for trajectory in trajectories]
+        own = [played.transitions[1:length] for played, length in zip(trajectories, lengths, strict=True)]
+        states = [(t.observation, t.rows) for inner in own for t in inner]
         ends = [trajectory.final for trajectory in trajectories if trajectory.final is not None]
         values = iter(self._values(target, states + ends))
-        inner = [[next(values) for _ in trajectory.transitions[1:]] for trajectory in trajectories]
+        following = [[next(values) for _ in inner] for inner in own]
         returns: list[float] = []
-        for trajectory, following in zip(trajectories, inner, strict=True):
+        for trajectory, length, inner in zip(trajectories, lengths, following, strict=True):
             # Completed: nothing can be gained any more. Cut off: more could have been.
             last = 0.0 if trajectory.final is None else next(values)
-            returns += lambda_returns(
-                trajectory.rewards, [*following, last], self.settings.gamma, self.settings.lambda_
-            )
+            rewards = trajectory.rewards[:length]
+            returns += lambda_returns(rewards, [*inner, last], self.settings.gamma, self.settings.lambda_)
+            returns += [0.0] * (len(trajectory.transitions) - length)
         return Batch(transitions, np.array(returns, dtype=np.float32))
 
     def _values(self, network: QNetwork, states: Sequence[tuple[Observation, IntArray]]) -> list[float]:
@@ -326,7 +340,7 @@ class Learner:
         if not self.warm:
             chosen = [np.array([transition.action]) for transition in transitions]
             q = self._scores(self.network, states, transitions, chosen)[0]
-            return (q[:, 0] - returns).square()
+            return (q[:, 0] - returns).square() + self._stop_loss(states, observations)
         chosen = [self._contenders(transition) for transition in transitions]
         q, padding = self._scores(self.network, states, transitions, chosen)
         both = list(zip(observations, chosen, strict=True))
@@ -337,7 +351,27 @@ class Learner:
             for name in ("found", "wasted")
         )
         optimal = torch.where(support, found, wasted)
-        return clairvoyant_loss(q, optimal, available, support, self.settings)
+        if not self.settings.stop:
+            return clairvoyant_loss(q, optimal, available, support, self.settings)
+        # STOP is one candidate more: the one to take where nothing is missing.
+        complete = self._complete(observations)
+        q = torch.cat((q, self.network.stop_values(states)[:, None]), dim=1)
+        available = torch.cat((available, torch.ones_like(complete)[:, None]), dim=1)
+        support = torch.cat((support, complete[:, None]), dim=1)
+        optimal = torch.cat((optimal, complete[:, None].float()), dim=1)
+        # Among many other candidates its error would hardly weigh.
+        error = torch.where(complete, 0.0, self._stop_loss(states, observations))
+        return clairvoyant_loss(q, optimal, available, support, self.settings) + self.settings.squared * error
+
+    def _complete(self, observations: Sequence[Observation]) -> torch.Tensor:
+        """Whether nothing is missing, shape ``[observations]``."""
+        return torch.tensor([observation.complete for observation in observations], device=self.device)
+
+    def _stop_loss(self, states: torch.Tensor, observations: Sequence[Observation]) -> torch.Tensor | float:
+        """Squared errors of ``Q(s, STOP)``, shape ``[observations]``; 0 where it is not learned."""
+        if not self.settings.stop:
+            return 0.0
+        return (self.network.stop_values(states) - self._complete(observations).float()).square()
 
     def _contenders(self, transition: Transition) -> IntArray:
         """The candidates to regress on, in document order."""

@@ -24,7 +24,11 @@ class _Model(BaseModel):
 
 class _Task(_Model):
     weight: float = Field(1.0, gt=0, description="share of the episodes, relative to the other tasks' weights")
-    budget: int | None = Field(None, ge=1, description="selections of an episode; default: the benchmark's own")
+    budget: int | None = Field(
+        None,
+        ge=1,
+        description="selections of a training episode; default: the benchmark's own, which validation always has",
+    )
     validation: int = Field(100, ge=0, description="questions held out of the training data for model selection")
     mine: bool = Field(
         False,

@@ -124,7 +124,9 @@ def joined(results: Iterable[Result]) -> list[Result]:
 
 def fingerprint(config: CheckpointConfig) -> str:
     """Changes with everything that decides what a checkpoint selects (SHA-256, hexadecimal)."""
-    content = config.model_dump_json(exclude={"name", "base_model", "stop_threshold", "training"})
+    content = config.model_dump_json(
+        exclude={"name": True, "base_model": True, "training": True, "stopping": {"calibration"}}
+    )
     return hashlib.sha256(content.encode()).hexdigest()
 
 

@@ -58,6 +58,8 @@ class TestSet:
     """Makes the questions: the same ones each time."""
     background: Sequence[str] = ()
     """The text that most chunks come from, in order; the same object where it is shared between sets."""
+    part: bool = False
+    """Whether its questions are also in another set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +213,7 @@ def multihop(data: Path, _lengths: Sequence[str] | None, questions: int | None, 
             for hops in (2, 3, 4):
                 part = [replace(one, task=f"musique_{hops}hop") for one in found if musique_hops(one.id) == hops]
                 if part:
-                    yield _listed(part)
+                    yield replace(_listed(part), part=True)
 
 
 def own(data: Path, _lengths: Sequence[str] | None, questions: int | None, _seed: int) -> Iterator[TestSet]:

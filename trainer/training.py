@@ -127,7 +127,14 @@ def build_learner(recipe: Recipe, device: torch.device, *, seed: int) -> Learner
     config = initial_config(recipe, base)
     settings = recipe.hyperparameters
     network, target = (
-        QNetwork(config, base, action_mode=settings.action_mode, device=device, dtype=native_dtype(device))
+        QNetwork(
+            config,
+            base,
+            action_mode=settings.action_mode,
+            device=device,
+            dtype=native_dtype(device),
+            stop=settings.stop,
+        )
         for _ in range(2)
     )
     if recipe.start is not None:

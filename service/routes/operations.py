@@ -5,10 +5,11 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from index.checkpoint import CheckpointConfig
 from service.dependencies import AppServices
 from service.errors import Overloaded
 from service.problems import responses
-from service.schemas import MAX_BEAM_WIDTH, MAX_STEPS, Health, ModelOut, Readiness
+from service.schemas import MAX_BEAM_WIDTH, MAX_STEPS, Health, ModelOut, Readiness, StoppingOut
 
 router = APIRouter(tags=["operations"])
 
@@ -33,6 +34,15 @@ def metrics(services: AppServices) -> Response:
     return Response(services.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
+def _stopping(config: CheckpointConfig) -> StoppingOut | None:
+    calibration = config.stopping.calibration if config.stopping else None
+    if calibration is None:
+        return None
+    return StoppingOut(
+        rules=list(calibration.curves), default_rule=calibration.default_rule, step_cost=calibration.step_cost
+    )
+
+
 @router.get("/model", summary="The checkpoint and its limits")
 def model(services: AppServices) -> ModelOut:
     """Which checkpoint is loaded, where, and what it can take."""
@@ -43,7 +53,7 @@ def model(services: AppServices) -> ModelOut:
         dimension=config.dimension,
         device=str(encoder.device),
         positions=config.positions.model_dump(),
-        stop_threshold=config.stop_threshold,
+        stopping=_stopping(config),
         max_question_tokens=encoder.question_limit,
         max_chunk_tokens=encoder.chunk_limit,
         max_state_tokens=config.state_tokens,

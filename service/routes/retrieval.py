@@ -15,16 +15,17 @@ from starlette.background import BackgroundTask
 
 from index.catalog import SearchScope
 from index.documents import Document
-from index.encoder import TokenIds
+from index.encoder import Encoder, TokenIds
 from index.episode import ChunkTokens, Episode, Limits, Step
 from index.errors import UnknownDocument
 from index.scoring import Candidate
+from index.stopping import StopRule, Sufficiency
 from index.vectors import nearest
 from service import examples
 from service.context import block, render
 from service.dependencies import AppServices, client_gone, known_query
 from service.engine import Run, RunEvents
-from service.errors import DocumentsChanged, NoStopThreshold, QuestionTooLong, UnsupportedMediaType
+from service.errors import DocumentsChanged, NotCalibrated, QuestionTooLong, UnsupportedMediaType
 from service.problems import problem_of, responses
 from service.schemas import (
     MAX_STEPS,
@@ -35,7 +36,8 @@ from service.schemas import (
     SelectedChunk,
     StepEvent,
     StepOut,
-    ThresholdStop,
+    Stop,
+    SufficiencyOut,
     Timings,
     Usage,
 )
@@ -105,7 +107,7 @@ class _Session:
     services: Services
     body: RetrieveIn
     question: TokenIds
-    threshold: float | None
+    stop: StopRule | None
     scope: SearchScope
     began: float
 
@@ -118,13 +120,30 @@ async def _prepare(body: RetrieveIn, services: Services) -> _Session:
             f"The question has {len(question)} tokens and may have {services.encoder.question_limit}. Shorten it; "
             "long material belongs into a document."
         )
-    threshold = None
-    if isinstance(body.stop, ThresholdStop):
-        threshold = body.stop.threshold if body.stop.threshold is not None else services.encoder.config.stop_threshold
-        if threshold is None:
-            raise NoStopThreshold("This checkpoint has no calibrated threshold. Give stop.threshold yourself.")
+    stop = _stop_rule(body.stop, services.encoder)
     scope = await to_thread.run_sync(services.catalog.scope, body.collection, body.document_ids, body.filter)
-    return _Session(services, body, question, threshold, scope, began)
+    return _Session(services, body, question, stop, scope, began)
+
+
+def _stop_rule(wanted: Stop, encoder: Encoder) -> StopRule | None:
+    """The rule and its threshold; none where the budget alone ends the episode."""
+    if wanted.rule == "budget":
+        return None
+    learned = encoder.stopping
+    missing = {"action": learned.action is None, "sufficiency": learned.head is None}
+    if wanted.rule is not None and wanted.threshold is not None:
+        if missing.get(wanted.rule, False):
+            raise NotCalibrated(f"This checkpoint has not learned the rule {wanted.rule}. Name another.")
+        return StopRule(wanted.rule, wanted.threshold)
+    source = encoder.config.stopping
+    calibration = source.calibration if source else None
+    if calibration is None:
+        if wanted == Stop():
+            return None
+        raise NotCalibrated("This checkpoint is not calibrated. Give stop.rule and stop.threshold yourself.")
+    if wanted.rule is not None and wanted.rule not in calibration.curves:
+        raise NotCalibrated(f"This checkpoint is calibrated for {', '.join(calibration.curves)}. Name one of these.")
+    return calibration.rule_for(wanted.rule, step_cost=wanted.step_cost, target_recall=wanted.target_recall)
 
 
 async def _answer(session: _Session) -> RetrieveOut:
@@ -166,7 +185,7 @@ def _run(session: _Session) -> RunEvents:
     limits = Limits(
         max_steps=body.max_steps,
         beam_width=body.beam_width,
-        threshold=session.threshold,
+        stop=session.stop,
         max_context_tokens=body.max_context_tokens,
         candidates=TRACE_CANDIDATES if body.trace else 0,
     )
@@ -183,7 +202,8 @@ def _run(session: _Session) -> RunEvents:
             cost = encoder.chunk_tokenizer.count([block(MAX_STEPS, document.title, document.id, text)])[0]
         return ChunkTokens(encoder.state_tokens([text])[0], cost)
 
-    return session.services.engine.run(session.question, Episode(session.scope.scope, limits, read_chunk))
+    episode = Episode(session.scope.scope, limits, read_chunk, encoder.stopping)
+    return session.services.engine.run(session.question, episode)
 
 
 def _result(session: _Session, run: Run) -> RetrieveOut:
@@ -207,6 +227,7 @@ def _result(session: _Session, run: Run) -> RetrieveOut:
         steps=[_step(session, step, number, documents) for number, step in enumerate(episode.steps)],
         one_step=None if one_step is None else _candidates(session, one_step, documents),
         stopped_by=episode.stopped_by,
+        sufficiency=_sufficiency(episode.sufficiency),
         usage=Usage(
             question_tokens=len(session.question),
             context_tokens=services.encoder.chunk_tokenizer.count([context])[0],
@@ -249,8 +270,13 @@ def _step(session: _Session, step: Step, number: int, documents: dict[int, Docum
         q=step.q,
         document_id=documents[address.uid].id,
         index=address.number,
+        sufficiency=_sufficiency(step.sufficiency),
         candidates=_candidates(session, step.candidates, documents) if session.body.trace else None,
     )
+
+
+def _sufficiency(found: Sufficiency | None) -> SufficiencyOut | None:
+    return None if found is None else SufficiencyOut(complete=found.complete, hopeless=found.hopeless)
 
 
 def _candidates(

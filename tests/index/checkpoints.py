@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
-from index.checkpoint import CheckpointConfig, DirectoryTower, PackageTower
+from index.checkpoint import CheckpointConfig, DirectoryTower, PackageTower, StoppingSource
 from index.positions import Positions
+from tests.index.stopping import CALIBRATION
 
 DEFAULT = Path(__file__).parents[2] / "index" / "checkpoints" / "default"
 
@@ -38,7 +39,7 @@ CONFIG = CheckpointConfig(
     positions=Positions(mode="absolute", delta=20, ell=18, levels=100, rope_base=500),
     w=2.5,
     b=-1.25,
-    stop_threshold=0.125,
+    stopping=StoppingSource(sha256="a" * 64, calibration=CALIBRATION),
     training={"data": ["babilong-qa2"], "seed": 3, "metrics": {"recall": 0.955}},
 )
 
@@ -53,6 +54,7 @@ PACKAGED_CONFIG = CONFIG.model_copy(
         "state_prefix": "",
         "action_prefix": "",
         "separator": "[SEP]",
+        "stopping": None,
     }
 )
 

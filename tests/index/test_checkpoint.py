@@ -54,7 +54,6 @@ def test_a_config_survives_writing_and_reading(tmp_path: Path) -> None:
         positions=strategies.positions,
         w=st.floats(allow_nan=False, allow_infinity=False),
         b=st.floats(allow_nan=False, allow_infinity=False),
-        stop_threshold=st.none() | st.floats(allow_nan=False, allow_infinity=False),
         separator=st.text(),
         action_prefix=st.text(),
     )
@@ -116,7 +115,9 @@ def test_a_config_that_is_not_json_is_refused(tmp_path: Path, content: bytes) ->
         {"pooling": "max"},
         {"w": float("nan")},
         {"b": float("inf")},
-        {"stop_threshold": float("-inf")},
+        {"stop_threshold": 0.5},
+        {"stopping": {}},
+        {"stopping": {"sha256": "0" * 64, "calibration": {"curves": {}, "default_rule": "action", "step_cost": 0}}},
         {"separator": None},
     ],
 )
@@ -166,7 +167,7 @@ def test_the_action_fingerprint_ignores_everything_else() -> None:
         "positions": Positions(),
         "w": 1.0,
         "b": 0.0,
-        "stop_threshold": None,
+        "stopping": None,
         "training": None,
     }
     assert CONFIG.model_copy(update=changes).action_fingerprint == CONFIG.action_fingerprint

@@ -8,25 +8,22 @@ from pathlib import Path
 import httpx
 import pytest
 
-from index.checkpoint import write_config
 from service.errors import ServiceError
 from service.parsing import MediaType, ParseLimits, extract_text
 from service.parsing_worker import convert
 from tests.service.files import MEBIBYTE, Extract
 from tests.service.helpers import add, ask
-from tests.support import Server, running_server, write_random_checkpoint
+from tests.support import Server, calibrate_at_random, running_server, write_random_checkpoint
 
-CALIBRATED_THRESHOLD = 0.1
 MAX_BODY = 300_000
 MAX_DOCUMENTS = 20
 
 
 @pytest.fixture(scope="session")
 def calibrated_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Like ``tiny_checkpoint``, with a stop threshold."""
+    """Like ``tiny_checkpoint``, with stop rules that never stop unless a chunk costs more than by default."""
     directory = tmp_path_factory.mktemp("calibrated-checkpoint")
-    config = write_random_checkpoint(directory, seed=1)
-    write_config(directory, config.model_copy(update={"stop_threshold": CALIBRATED_THRESHOLD}))
+    calibrate_at_random(directory, write_random_checkpoint(directory, seed=1))
     return directory
 
 

@@ -135,11 +135,17 @@ def test_questions_that_are_no_json(client: httpx.Client, body: bytes) -> None:
         ('{"question": "a", "document_ids": "kept"}', "body.document_ids"),
         ('{"question": "a", "collection": ""}', "body.collection"),
         ('{"question": "a", "stop": "threshold"}', "body.stop"),
-        ('{"question": "a", "stop": {}}', "body.stop"),
-        ('{"question": "a", "stop": {"rule": "never"}}', "body.stop"),
-        ('{"question": "a", "stop": {"rule": "budget", "threshold": 1}}', "body.stop.budget.threshold"),
-        ('{"question": "a", "stop": {"rule": "threshold", "threshold": NaN}}', "body.stop.threshold.threshold"),
-        ('{"question": "a", "stop": {"rule": "threshold", "threshold": "1"}}', "body.stop.threshold.threshold"),
+        ('{"question": "a", "stop": {"rule": "never"}}', "body.stop.rule"),
+        ('{"question": "a", "stop": {"rule": "budget", "threshold": 1}}', "body.stop"),
+        ('{"question": "a", "stop": {"rule": "budget", "step_cost": 0.1}}', "body.stop"),
+        ('{"question": "a", "stop": {"step_cost": 0.1, "target_recall": 0.9}}', "body.stop"),
+        ('{"question": "a", "stop": {"threshold": 0.5}}', "body.stop"),
+        ('{"question": "a", "stop": {"step_cost": 1}}', "body.stop.step_cost"),
+        ('{"question": "a", "stop": {"step_cost": -0.1}}', "body.stop.step_cost"),
+        ('{"question": "a", "stop": {"target_recall": 0}}', "body.stop.target_recall"),
+        ('{"question": "a", "stop": {"target_recall": 1.1}}', "body.stop.target_recall"),
+        ('{"question": "a", "stop": {"rule": "threshold", "threshold": NaN}}', "body.stop.threshold"),
+        ('{"question": "a", "stop": {"rule": "threshold", "threshold": "1"}}', "body.stop.threshold"),
         ('{"question": "a", "filter": []}', "body.filter.condition"),
         ('{"question": "a", "filter": {"field": "x"}}', "body.filter.condition"),
         ('{"question": "a", "filter": {"field": "x", "like": "y"}}', "body.filter.condition.like"),
@@ -174,9 +180,26 @@ def test_a_question_longer_than_the_model_reads(client: httpx.Client) -> None:
     assert str(limit + 1) in problem(answer, 422, "question_too_long")["detail"]
 
 
-def test_a_threshold_that_nobody_gave(client: httpx.Client) -> None:
-    body = {"question": "Who?", "collection": "kept", "stop": {"rule": "threshold"}}
-    assert "stop.threshold" in problem(client.post("/retrieve", json=body), 422, "no_stop_threshold")["detail"]
+@pytest.mark.parametrize(
+    "stop",
+    [
+        {"rule": "threshold"},
+        {"step_cost": 0.1},
+        {"target_recall": 0.9},
+        {"rule": "action", "threshold": 0.5},
+        {"rule": "sufficiency", "threshold": 0.5},
+    ],
+)
+def test_a_stop_rule_that_the_checkpoint_has_not_learned(client: httpx.Client, stop: dict[str, object]) -> None:
+    body = {"question": "Who?", "collection": "kept", "stop": stop}
+    problem(client.post("/retrieve", json=body), 422, "not_calibrated")
+
+
+def test_without_calibration_the_budget_ends_an_episode(client: httpx.Client) -> None:
+    answer = ask(client, "Who?", collection="kept", max_steps=1)
+    assert (answer["stopped_by"], answer["sufficiency"]) == ("budget", None)
+    threshold = {"rule": "threshold", "threshold": 9.0}
+    assert ask(client, "Who?", collection="kept", stop=threshold)["stopped_by"] == "threshold"
 
 
 def test_what_does_not_exist(client: httpx.Client) -> None:

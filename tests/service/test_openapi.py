@@ -26,6 +26,11 @@ workers = 1
 max-examples = 20
 no-shrink = true
 
+# A document that was created is gone, and rightly, where its collection was deleted before it was looked for: the check
+# does not know that. tests/service/test_documents.py looks for what was created.
+[checks]
+ensure_resource_availability.enabled = false
+
 # Whether an upload is acceptable is more than a schema can say: a PDF has to be one, a text has to be in its
 # charset, `metadata` and `chunking` are JSON inside a string, and fields in the query go with raw bodies only.
 [[operations]]
@@ -93,7 +98,7 @@ def test_every_schema_is_closed_in_itself(document: Json) -> None:
     assert used <= set(schemas)
     for schema in schemas.values():
         validator(document, schema)  # raises if it is no JSON Schema, or refers to nowhere
-    for name in ("DocumentIn", "DocumentsIn", "RetrieveIn", "Condition", "Chunking", "ThresholdStop"):
+    for name in ("DocumentIn", "DocumentsIn", "RetrieveIn", "Condition", "Chunking", "Stop"):
         assert schemas[name]["additionalProperties"] is False
 
 

@@ -13,7 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from index.encoder import Encoder, load_encoder
-from tests.service.conftest import CALIBRATED_THRESHOLD
+from index.stopping import Rule
+from tests.index.stopping import CALIBRATION
 from tests.service.helpers import Json, add, ask, chunks_of, problem, stream
 
 QUESTION = "Where did the office of the person who signed the lease move?"
@@ -200,7 +201,10 @@ def test_one_step_is_the_plain_inner_product(client: httpx.Client, collection: s
     assert list(found.values()) == sorted(found.values(), reverse=True)
 
 
-def test_a_wide_beam_finds_the_best_last_step(client: httpx.Client, collection: str, encoder: Encoder) -> None:
+def test_a_wide_beam_finds_the_best_last_step(
+    limited_client: httpx.Client, collection: str, tiny_checkpoint: Path
+) -> None:
+    client, encoder = limited_client, load_encoder(tiny_checkpoint)  # without an estimate of its own, Q alone counts
     texts = SENTENCES[:8]
     add_lines(client, collection, texts)
     result = ask(client, QUESTION, collection=collection, max_steps=2, beam_width=16, trace=True)
@@ -241,16 +245,56 @@ def test_threshold_ends_the_episode_before_a_chunk_below_it(client: httpx.Client
             assert (result["context"], result["citations"], result["usage"]["context_tokens"]) == ("", [], 0)
 
 
-def test_threshold_of_the_checkpoint_is_the_default(client: httpx.Client, collection: str) -> None:
-    assert client.get("/model").json()["stop_threshold"] == CALIBRATED_THRESHOLD
+@pytest.mark.parametrize("rule", ["threshold", "action", "sufficiency"])
+def test_a_wish_stops_where_its_threshold_of_the_checkpoint_does(
+    client: httpx.Client, collection: str, rule: Rule
+) -> None:
     add_library(client, collection)
-    given = {"rule": "threshold", "threshold": CALIBRATED_THRESHOLD}
-    answers = [
-        ask(client, QUESTION, collection=collection, max_steps=12, stop=stop)
-        for stop in ({"rule": "threshold"}, given, {"rule": "budget"})
-    ]
-    assert answers[0]["chunks"] == answers[1]["chunks"] != answers[2]["chunks"]
-    assert [answer["stopped_by"] for answer in answers] == ["threshold", "threshold", "budget"]
+
+    def stopped(**stop: object) -> tuple[object, ...]:
+        answer = ask(client, QUESTION, collection=collection, max_steps=12, stop=stop)
+        return answer["chunks"], answer["stopped_by"], answer["sufficiency"]
+
+    for wish in ({"step_cost": 0.2}, {"step_cost": 0.05}, {"target_recall": 0.9}, {"target_recall": 1.0}, {}):
+        threshold = CALIBRATION.rule_for(rule, **wish).threshold
+        assert stopped(rule=rule, **wish) == stopped(rule=rule, threshold=threshold)
+    assert stopped(rule=rule) == stopped(rule="budget")  # as this checkpoint was calibrated
+    assert stopped(rule=rule, threshold=9.0)[1] in (rule, "sufficient", "hopeless")
+
+
+def test_the_rule_need_not_be_named(client: httpx.Client, collection: str) -> None:
+    assert client.get("/model").json()["stopping"] == {
+        "rules": ["threshold", "action", "sufficiency"],
+        "default_rule": "sufficiency",
+        "step_cost": 0.02,
+    }
+    add_library(client, collection)
+    wishes: list[dict[str, object]] = [{"step_cost": 0.2}, {"rule": "sufficiency", "step_cost": 0.2}]
+    wishes += [{}, {"rule": "sufficiency"}]
+    answers = [ask(client, QUESTION, collection=collection, max_steps=12, stop=stop) for stop in wishes]
+    answers.append(ask(client, QUESTION, collection=collection, max_steps=12))
+    chosen = [[chunk["index"] for chunk in answer["chunks"]] for answer in answers]
+    assert chosen[0] == chosen[1]
+    assert chosen[2] == chosen[3] == chosen[4]
+
+
+@pytest.mark.parametrize("beam_width", [1, 3])
+@pytest.mark.parametrize("max_steps", [1, 5])
+def test_every_answer_says_how_sufficient_it_is(
+    client: httpx.Client, collection: str, beam_width: int, max_steps: int
+) -> None:
+    add_library(client, collection)
+    answer = ask(client, QUESTION, collection=collection, max_steps=max_steps, beam_width=beam_width)
+    told = [answer["sufficiency"], *(step["sufficiency"] for step in answer["steps"])]
+    assert len(told) == max_steps + 1
+    for one in told:
+        assert set(one) == {"complete", "hopeless"}
+        assert one["complete"] >= 0 <= one["hopeless"]
+        assert one["complete"] + one["hopeless"] <= 1 + 1e-9
+    assert len({one["complete"] for one in told}) == len(told)  # of other states
+    nothing = {"field": "number", "equals": 9}
+    nowhere = ask(client, QUESTION, collection=collection, filter=nothing, beam_width=beam_width)
+    assert (nowhere["stopped_by"], nowhere["sufficiency"]) == ("exhausted", {"complete": 0.0, "hopeless": 1.0})
 
 
 @pytest.mark.parametrize("beam_width", [1, 4])

@@ -41,8 +41,8 @@ def make_recipe(base: Path, **fields: Any) -> Recipe:
 def make_network(recipe: Recipe, dtype: torch.dtype = torch.float32) -> QNetwork:
     """The network that training by a recipe starts from."""
     base = Path(recipe.base)
-    mode = recipe.hyperparameters.action_mode
-    return QNetwork(initial_config(recipe, base), base, action_mode=mode, device=CPU, dtype=dtype)
+    mode, stop = recipe.hyperparameters.action_mode, recipe.hyperparameters.stop
+    return QNetwork(initial_config(recipe, base), base, action_mode=mode, device=CPU, dtype=dtype, stop=stop)
 
 
 def make_learner(

@@ -74,7 +74,7 @@ def test_training_starts_from_the_base_model_in_both_roles(tiny_base: Path) -> N
     }
     config = initial_config(make_recipe(tiny_base, **fields), tiny_base)
     assert {name: getattr(config, name) for name in fields} == fields
-    assert (config.w, config.b, config.dimension, config.stop_threshold) == (1, 0, 32, None)
+    assert (config.w, config.b, config.dimension, config.stopping) == (1, 0, 32, None)
     assert config.state == config.action
     packaged = initial_config(make_recipe(Path(MINILM)), BASE_MODEL)
     assert packaged.dimension == 384

@@ -219,6 +219,7 @@ def test_few_candidates_are_the_support_and_the_best_of_the_rest(tiny_base: Path
             observation.support[kept],
             observation.found,
             observation.wasted,
+            observation.complete,
         ),
         rows=transition.rows[kept],
         q=transition.q[kept],
@@ -338,3 +339,79 @@ def test_the_same_seed_plays_and_learns_the_same(tiny_base: Path) -> None:
     first, same, other = (learner.masters.values["projection.weight"] for learner in learners)
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
+
+
+# -- STOP -------------------------------------------------------------------------------------------------------------
+
+
+def test_with_stop_an_episode_goes_on_past_its_end(tiny_base: Path) -> None:
+    learner = make_learner(tiny_base, Hyperparameters(behaviour="support", warm_start=1.0, stop=True))
+    asked = [replace(question, budget=len(question.support) + 3) for question in random_questions(3, 60)]
+    past = []
+    for question, played in zip(asked, learner.rollout(asked), strict=True):
+        support, chunks = len(question.support), len(question.chunks)
+        assert played.final is None
+        assert [t.observation.complete for t in played.transitions[:support]] == [False] * support
+        later = played.transitions[support:]
+        assert all(t.observation.complete and not t.observation.support.any() for t in later)
+        assert all((t.observation.found, t.observation.wasted) == (0, 0) for t in later)
+        assert len(later) >= min(1, chunks - support)
+        actions = [t.action for t in played.transitions]
+        assert len(set(actions)) == len(actions)
+        assert played.rewards == [0.0] * (support - 1) + [1.0] + [0.0] * len(later)
+        past.append(len(later))
+    assert {1, 2} <= set(past)
+
+
+def test_what_comes_after_the_end_changes_no_return(tiny_base: Path) -> None:
+    settings = Hyperparameters(warm_start=0.0, lambda_=0.6, stop=True)
+    learner = make_learner(tiny_base, settings)
+    asked = [replace(question, budget=8) for question in random_questions(4, 30)]
+    trajectories = learner.rollout(asked)
+    returns = iter(learner.targets(trajectories).returns.tolist())
+    cut = []
+    for played in trajectories:
+        own = [t for t in played.transitions if not t.observation.complete]
+        cut.append(played._replace(transitions=own, rewards=played.rewards[: len(own)]))
+    expected = iter(learner.targets(cut).returns.tolist())
+    later = 0
+    for played in trajectories:
+        for transition in played.transitions:
+            value = next(returns)
+            if transition.observation.complete:
+                assert value == 0
+                later += 1
+            else:
+                assert value == pytest.approx(next(expected), abs=1e-6)
+    assert later > 0
+
+
+@pytest.mark.parametrize("warm_start", [1.0, 0.0])
+def test_stop_becomes_the_best_action_where_nothing_is_missing(tiny_base: Path, warm_start: float) -> None:
+    settings = Hyperparameters(
+        transitions=6000,
+        warm_start=warm_start,
+        behaviour="policy",
+        stop=True,
+        learning_rate=3e-3,
+        head_learning_rate=1e-2,
+        minibatch=32,
+    )
+    learner = make_learner(tiny_base, settings)
+    asked = [replace(question, budget=6) for question in random_questions(5, 4)]
+    while learner.seen < settings.transitions / 2:
+        learner.update(asked * 4)
+    gaps: dict[bool, list[float]] = {True: [], False: []}
+    for played in learner.rollout(asked * 4):
+        states = learner.network.embed_states([t.observation.state for t in played.transitions], 1024)
+        stop = learner.network.stop_values(states)
+        for transition, value in zip(played.transitions, stop.tolist(), strict=True):
+            gaps[transition.observation.complete].append(value - transition.q[transition.observation.available].max())
+    assert np.mean(gaps[True]) > 0.1
+    assert np.mean(gaps[False]) < -0.1
+
+
+def test_without_stop_nothing_of_it_is_there(tiny_base: Path) -> None:
+    learner = make_learner(tiny_base, Hyperparameters())
+    assert learner.network.stop is None
+    assert "stop" not in learner.masters.values

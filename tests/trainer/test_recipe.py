@@ -181,6 +181,7 @@ BEYOND: dict[str, list[Any]] = {
     "live_chunks": [-1],
     "reward": ["sparse"],
     "behaviour": ["greedy"],
+    "stop": ["maybe"],
     "action_mode": ["trained"],
 }
 

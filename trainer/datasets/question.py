@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,8 @@ class Question:
     """Selections that the benchmark's protocol allows."""
     pool: Sequence[str] = ()
     """Further texts that are no evidence: training looks for hard negatives among them. Shared between questions."""
+    removed: int = 0
+    """How much of the support has been taken out of the candidates: with any gone, the evidence is never complete."""
 
     def __post_init__(self) -> None:
         """Raises :class:`ValueError` where the parts contradict each other."""
@@ -32,9 +34,25 @@ class Question:
             raise ValueError("the question is empty")
         if sum(self.counts) != len(self.chunks) or min(self.counts, default=1) < 1:
             raise ValueError("the documents' counts do not add up to the chunks")
-        if not self.support:
+        if not self.support and not self.removed:
             raise ValueError("no chunk is marked as support")
         if not all(0 <= position < len(self.chunks) for position in self.support):
             raise ValueError(f"support {sorted(self.support)} names a chunk outside 0..{len(self.chunks) - 1}")
         if self.budget < 1:
             raise ValueError("the budget must allow at least one selection")
+
+    def without(self, positions: Collection[int]) -> Question:
+        """The question with these chunks taken out; documents that had no others go with them."""
+        kept = [at for at in range(len(self.chunks)) if at not in positions]
+        place = {old: new for new, old in enumerate(kept)}
+        first, counts = 0, []
+        for count in self.counts:
+            counts.append(sum(at not in positions for at in range(first, first + count)))
+            first += count
+        return replace(
+            self,
+            chunks=[self.chunks[at] for at in kept],
+            counts=tuple(count for count in counts if count),
+            support=frozenset(place[at] for at in self.support if at in place),
+            removed=self.removed + len(self.support.intersection(positions)),
+        )

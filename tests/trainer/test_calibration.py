@@ -1,0 +1,220 @@
+"""A calibrated checkpoint says of its states what they are, as far as that can be told."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from index.checkpoint import read_config, write_config, write_stopping
+from index.encoder import load_encoder
+from index.stopping import Head, for_cost
+from tests.index.stopping import random_stopping
+from tests.support import write_random_checkpoint
+from tests.trainer.test_mixture import BOOK, make_recipe, write_stories
+from trainer.calibration import Rows, curve, deprived, fit_head, scaled, weights
+from trainer.cli import main
+from trainer.mixture import build_mixture
+from trainer.stop_reports import read_stop_report
+from trainer.stops import Floats, calibration, stop_at
+from trainer.traces import Trace
+
+LAYOUT = 12
+"""Features of the rows made here."""
+
+
+def labelled(seed: int, count: int = 1500, noise: float = 0.3) -> Rows:
+    """Rows whose first features say what they are, on another scale than the rest."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(3, size=count)
+    features = generator.standard_normal((count, LAYOUT)) * 10 + 5
+    features[:, :3] = 0.01 * (np.eye(3)[labels] + noise * generator.standard_normal((count, 3)))
+    return Rows(torch.from_numpy(features).float(), torch.from_numpy(labels), torch.ones(count))
+
+
+def probabilities(head: Head, rows: Rows) -> Floats:
+    found: Floats = head.probabilities(rows.features.double().numpy())
+    return found
+
+
+def likelihood(head: Head, rows: Rows) -> float:
+    found = probabilities(head, rows)
+    return float(np.log(found[np.arange(len(found)), rows.labels.numpy()]).mean())
+
+
+def test_a_head_learns_what_can_be_told() -> None:
+    head = fit_head(labelled(0))
+    unseen = labelled(1)
+    assert (probabilities(head, unseen).argmax(1) == unseen.labels.numpy()).mean() > 0.9
+
+
+def test_rows_without_weight_are_not_learned_from() -> None:
+    rows = labelled(0)
+    wrong = Rows(rows.features, (rows.labels + 1) % 3, torch.zeros(len(rows.labels)))
+    both = Rows(*(torch.cat(pair) for pair in zip(vars_of(rows), vars_of(wrong), strict=True)))
+    assert (probabilities(fit_head(both), rows).argmax(1) == rows.labels.numpy()).mean() > 0.9
+
+
+def vars_of(rows: Rows) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return rows.features, rows.labels, rows.weights
+
+
+def test_scaling_mends_a_head_that_is_too_sure() -> None:
+    sure = fit_head(labelled(0, noise=0.6))
+    sure = Head(sure.hidden_weight, sure.hidden_bias, 6 * sure.output_weight, 6 * sure.output_bias)
+    held_out, unseen = labelled(1, noise=0.6), labelled(2, noise=0.6)
+    mended = scaled(sure, held_out)
+    assert likelihood(mended, held_out) > likelihood(sure, held_out) + 0.1
+    errors = [
+        calibration(probabilities(head, unseen)[:, 0], (unseen.labels == 0).numpy()).ece for head in (sure, mended)
+    ]
+    assert errors[1] < 0.05 < errors[0]
+
+
+def test_every_task_and_every_episode_weighs_the_same() -> None:
+    def of(task: str, moments: int) -> Trace:
+        return Trace(task, (None,) * moments, (0,) * moments, 1, None, 8)  # type: ignore[arg-type]
+
+    traces = [of("a", 2), of("a", 4), of("b", 4)]
+    found = weights(traces)
+    assert found.mean() == pytest.approx(1)
+    parts = np.split(found, [2, 6])
+    assert [part.sum() for part in parts] == pytest.approx([2.5, 2.5, 5.0])
+    assert all(np.allclose(part, part[0]) for part in parts)
+
+
+def test_a_curve_says_what_its_thresholds_bring() -> None:
+    generator = np.random.default_rng(0)
+    traces, scores = [], []
+    for number in range(60):
+        found = None if number % 4 == 0 else number % 3 + 1
+        hits = (0, *(int(found is not None and at >= found) for at in range(1, 7)))
+        traces.append(Trace("a" if number < 50 else "b", (), hits, 1, found, 6))
+        scores.append(generator.random(7).astype(np.float32))
+    points = curve(traces, scores)
+    assert len(points) > 50
+    for point in points:
+        taken = stop_at(traces, scores, point.threshold)
+        complete = [
+            one.found_after is not None and at >= one.found_after for one, at in zip(traces, taken, strict=True)
+        ]
+        assert point.recall == pytest.approx((np.mean(complete[:50]) + np.mean(complete[50:])) / 2)
+        assert point.chunks == pytest.approx((taken[:50].mean() + taken[50:].mean()) / 2)
+    assert for_cost(points, 0.0).recall == max(point.recall for point in points)
+
+
+# -- questions without their evidence ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A book, bAbI stories, and paragraphs of one's own."""
+    books = tmp_path / "books"
+    books.mkdir()
+    (books / "night.txt").write_text(BOOK)
+    (tmp_path / "qa2.txt").touch()
+    write_stories(tmp_path / "qa2.txt", 0, [2] * 12)
+    records = [
+        {"question": f"Who has the {thing}?", "chunks": [f"Mary has the {thing}.", "It rained.", "The end."]}
+        | {"support": [0], "budget": 2}
+        for thing in ("milk", "book", "lamp", "boat", "coat", "pear")
+    ]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return tmp_path
+
+
+TASKS = [
+    {"kind": "babi", "task": "qa2", "path": "qa2.txt", "validation": 6, "sentences": (4, 9)},
+    {"kind": "jsonl", "path": "own.jsonl", "validation": 2},
+]
+
+
+def test_of_a_story_nothing_is_left_and_of_other_evidence_one_chunk_less(data: Path) -> None:
+    mixture = build_mixture(make_recipe(TASKS), data)
+    generator = np.random.default_rng(0)
+    kinds = set()
+    for question in mixture.draw(30, generator):
+        poorer = deprived(mixture, question, generator)
+        kinds.add(question.task)
+        assert poorer.removed >= 1
+        if question.task == "qa2":
+            assert set(poorer.chunks) <= set(mixture.background)
+            assert poorer.support == frozenset()
+        else:
+            assert list(poorer.chunks) == ["It rained.", "The end."]
+    assert kinds == {"qa2", "own"}
+
+
+# -- commands ---------------------------------------------------------------------------------------------------------
+
+
+def run(*arguments: str | Path) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    directory = tmp_path / "checkpoint"
+    config = write_random_checkpoint(directory, seed=4)
+    source = write_stopping(directory, replace(random_stopping(config.dimension), head=None))
+    write_config(directory, config.model_copy(update={"stopping": source}))
+    return directory
+
+
+def test_a_checkpoint_is_calibrated_in_its_folder_and_judged(
+    checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(json.dumps({"name": "x", "books": "books", "tasks": TASKS}))
+    before = read_config(checkpoint)
+    asked = ("--data", data, "--episodes", "40", "--device", "cpu")
+    assert run("calibrate", checkpoint, recipe, *asked) == 0
+    config = read_config(checkpoint)
+    assert config.stopping is not None
+    assert config.stopping.calibration is not None
+    assert set(config.stopping.calibration.curves) == {"threshold", "action", "sufficiency"}
+    assert config.model_copy(update={"stopping": None}) == before.model_copy(update={"stopping": None})
+    assert load_encoder(checkpoint).stopping.head is not None
+
+    out = tmp_path / "stops.json"
+    judged = ("--suite", "jsonl", "--data", data / "own.jsonl", "--out", out, "--seed", "3")
+    assert run("stops", checkpoint, *judged, "--name", "mine", "--device", "cpu") == 0
+    report = read_stop_report(out)
+    assert [(one.task, one.questions) for one in report.sets] == [("own", 6), ("own_removed", 6)]
+    assert (report.name, report.seed, report.mixed.questions) == ("mine", 3, 6)
+    whole, removed = report.sets
+    assert whole.oracle.recall == 1
+    assert (removed.oracle.recall, removed.oracle.chunks) == (0, 0)
+    assert all(stops.not_found == 1 for by_cost in removed.rules.values() for stops in by_cost)
+    table = out.with_suffix(".md").read_text()
+    assert table in capsys.readouterr().out
+    assert out.with_suffix(".png").stat().st_size > 1000
+    capsys.readouterr()
+    assert run("report", "--stops", out, out) == 0
+    assert "± 0.000" in capsys.readouterr().out
+    assert run("report", "--stops", data / "own.jsonl") == 1
+    assert "is no report on stop rules" in capsys.readouterr().err
+
+
+def test_without_a_stop_action_there_are_two_rules(data: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    write_random_checkpoint(bare, seed=4)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(json.dumps({"name": "x", "books": "books", "tasks": TASKS}))
+    assert run("calibrate", bare, recipe, "--data", data, "--episodes", "10", "--device", "cpu") == 0
+    config = read_config(bare)
+    assert config.stopping is not None
+    assert config.stopping.calibration is not None
+    assert set(config.stopping.calibration.curves) == {"threshold", "sufficiency"}
+
+
+def test_what_is_not_calibrated_cannot_be_judged(
+    checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = ("--suite", "jsonl", "--data", data / "own.jsonl", "--out", tmp_path / "a.json")
+    assert run("stops", checkpoint, *suite) == 1
+    assert "trainer calibrate" in capsys.readouterr().err

@@ -1,0 +1,215 @@
+"""Teaches a trained checkpoint to say what its states are, and calibrates the stop rules.
+
+The sufficiency head is fitted, by cross-entropy on exact labels, to episodes over the questions that the towers were
+trained on, and its logits are then scaled on the held-out ones, where the towers err as they will err in use. The same
+held-out episodes give each rule its curve.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from index.checkpoint import CheckpointConfig, read_config, write_config, write_stopping
+from index.encoder import Encoder, load_encoder
+from index.stopping import RULES, Calibration, Curve, CurvePoint, Head, Rule, Stopping, features, for_cost
+from trainer.datasets.question import Question
+from trainer.environment import FloatArray
+from trainer.evaluation import Player
+from trainer.mixture import BUDGETS, Mixture, build_mixture
+from trainer.recipe import Recipe
+from trainer.stops import point, stop_at
+from trainer.traces import Trace, scores, trace
+
+log = logging.getLogger(__name__)
+
+BUDGET = 8
+"""Most selections of the episodes that are fitted: what they have not found then counts as hopeless."""
+
+REMOVED = 0.25
+"""Share of the questions of which something was taken out of the candidates."""
+
+STEP_COST = 0.02
+"""Of a chunk, for requests that name none."""
+
+CURVE_POINTS = 100
+
+HIDDEN = 64
+EPOCHS = 40
+BATCH = 512
+LEARNING_RATE = 1e-3
+WEIGHT_DECAY = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """States with what they are."""
+
+    features: torch.Tensor
+    """Shape ``[rows, d + SUMMARY]``."""
+    labels: torch.Tensor
+    """Shape ``[rows]``."""
+    weights: torch.Tensor
+    """Shape ``[rows]``: each task weighs the same, and of a task each episode."""
+
+
+def calibrate(checkpoint: Path, recipe: Recipe, data: Path, *, episodes: int, device: str, cache: Path | None) -> None:
+    """Fit the head and the curves, and write them into the checkpoint."""
+    encoder = load_encoder(checkpoint, device=device)
+    mixture = build_mixture(recipe, data)
+    player = Player(encoder, cache=cache)
+    generator = np.random.default_rng(recipe.seed)
+    log.info("playing %d episodes over questions of the training", episodes)
+    drawn = list(with_removed(mixture, mixture.draw(episodes, generator), generator))
+    training = play_mixture(player, drawn)
+    log.info("playing the held-out questions")
+    held_out = play_mixture(player, mixture.validation)
+    removed = play_mixture(player, [deprived(mixture, one, generator) for one in mixture.validation])
+    stopping, calibration = fit(encoder, training, held_out, removed)
+    config = read_config(checkpoint)
+    source = write_stopping(checkpoint, stopping, calibration)
+    write_config(checkpoint, CheckpointConfig.model_validate({**dict(config), "stopping": source}))
+    for rule, curve in calibration.curves.items():
+        chosen = for_cost(curve, calibration.step_cost)
+        log.info(
+            "%s%s threshold=%.3f recall=%.3f chunks=%.2f",
+            rule,
+            " (default)" if rule == calibration.default_rule else "",
+            chosen.threshold,
+            chosen.recall,
+            chosen.chunks,
+        )
+
+
+def fit(
+    encoder: Encoder, training: Sequence[Trace], held_out: Sequence[Trace], removed: Sequence[Trace]
+) -> tuple[Stopping, Calibration]:
+    """The head and the curves; the default is the rule that gains most at the default cost."""
+    bare = Stopping(encoder.stopping.action, None)
+    head = scaled(fit_head(rows(encoder, bare, training)), rows(encoder, bare, [*held_out, *removed]))
+    stopping = replace(bare, head=head)
+    rules: list[Rule] = [rule for rule in RULES if rule != "action" or stopping.action is not None]
+    curves = {rule: curve(held_out, scores(held_out, stopping, rule, encoder.function)) for rule in rules}
+
+    def gain(rule: Rule) -> float:
+        best = for_cost(curves[rule], STEP_COST)
+        return best.recall - STEP_COST * best.chunks
+
+    return stopping, Calibration(curves=curves, default_rule=max(rules, key=gain), step_cost=STEP_COST)
+
+
+# -- questions --------------------------------------------------------------------------------------------------------
+
+
+def play_mixture(player: Player, questions: Sequence[Question]) -> list[Trace]:
+    """Traces of the questions, embedding what is needed."""
+    return trace(player.encoder, questions, player.vectors(questions), BUDGET)
+
+
+def with_removed(mixture: Mixture, questions: Sequence[Question], generator: np.random.Generator) -> Iterator[Question]:
+    """The questions, a share of them without the chunks that would answer them."""
+    for question in questions:
+        yield deprived(mixture, question, generator) if generator.random() < REMOVED else question
+
+
+def deprived(mixture: Mixture, question: Question, generator: np.random.Generator) -> Question:
+    """The question without one chunk of its support.
+
+    What a story tells of last is evidence for something else where a fact is gone: of stories nothing is left but the
+    text they were hidden in.
+    """
+    if question.task in BUDGETS:
+        return question.without([at for at, chunk in enumerate(question.chunks) if chunk not in mixture.background])
+    return question.without([int(generator.choice(sorted(question.support)))])
+
+
+# -- the head ---------------------------------------------------------------------------------------------------------
+
+
+def rows(encoder: Encoder, stopping: Stopping, traces: Sequence[Trace]) -> Rows:
+    """What a head reads of each moment of the traces."""
+    function = encoder.function
+    found = [features(moment, stopping.stop_value(moment.state, function)) for one in traces for moment in one.moments]
+    labels = [one.label(taken) for one in traces for taken in range(len(one.moments))]
+    return Rows(
+        torch.from_numpy(np.stack(found)).float(), torch.tensor(labels), torch.from_numpy(weights(traces)).float()
+    )
+
+
+def weights(traces: Sequence[Trace]) -> FloatArray:
+    """Of each moment: each task weighs the same, and of a task each episode."""
+    counts: dict[str, int] = {}
+    for one in traces:
+        counts[one.task] = counts.get(one.task, 0) + 1
+    found = [1 / counts[one.task] / len(one.moments) for one in traces for _ in one.moments]
+    return np.array(found, dtype=np.float32) * len(found) / sum(found)
+
+
+def fit_head(rows: Rows, seed: int = 0) -> Head:
+    """A head trained by cross-entropy."""
+    torch.manual_seed(seed)
+    mean, deviation = rows.features.mean(0), rows.features.std(0).clamp(min=1e-3)
+    inputs = (rows.features - mean) / deviation
+    first, last = torch.nn.Linear(inputs.shape[1], HIDDEN), torch.nn.Linear(HIDDEN, 3)
+    model = torch.nn.Sequential(first, torch.nn.ReLU(), torch.nn.Dropout(0.2), last)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 3 * LEARNING_RATE, total_steps=EPOCHS * -(-len(inputs) // BATCH)
+    )
+    for _ in range(EPOCHS):
+        for batch in torch.split(torch.randperm(len(inputs)), BATCH):
+            losses = torch.nn.functional.cross_entropy(model(inputs[batch]), rows.labels[batch], reduction="none")
+            optimizer.zero_grad()
+            (losses * rows.weights[batch]).mean().backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+    weight = first.weight.detach().double() / deviation.double()  # the head reads features as they are
+    bias = first.bias.detach().double() - weight @ mean.double()
+    return Head(
+        weight.numpy(), bias.numpy(), last.weight.detach().double().numpy(), last.bias.detach().double().numpy()
+    )
+
+
+def scaled(head: Head, rows: Rows) -> Head:
+    """The head with a factor and a summand for each logit, fitted to other states (vector scaling: Guo et al. 2017,
+    arXiv 1706.04599)."""
+    hidden = np.maximum(rows.features.double().numpy() @ head.hidden_weight.T + head.hidden_bias, 0.0)
+    logits = torch.from_numpy(hidden @ head.output_weight.T + head.output_bias)
+    factor = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    summand = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([factor, summand], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        losses = torch.nn.functional.cross_entropy(logits * factor + summand, rows.labels, reduction="none")
+        loss = (losses * rows.weights).mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    factors, summands = factor.detach().numpy(), summand.detach().numpy()
+    return replace(
+        head, output_weight=head.output_weight * factors[:, None], output_bias=head.output_bias * factors + summands
+    )
+
+
+# -- the curves -------------------------------------------------------------------------------------------------------
+
+
+def curve(traces: Sequence[Trace], scores: Sequence[FloatArray]) -> Curve:
+    """What thresholds between the scores that occur bring on the traces, each task weighing the same."""
+    seen = np.concatenate(scores)
+    seen = seen[np.isfinite(seen)]
+    thresholds = np.unique(np.quantile(seen, np.linspace(0, 1, CURVE_POINTS)))
+    counts = {task: sum(one.task == task for one in traces) for task in {one.task for one in traces}}
+    weights = np.array([1 / counts[one.task] for one in traces])
+    points = []
+    for threshold in thresholds.tolist():
+        found = point(traces, stop_at(traces, scores, threshold), weights)
+        points.append(CurvePoint(threshold=threshold, recall=found.recall, chunks=found.chunks))
+    return tuple(points)
