@@ -307,7 +307,7 @@ class Engine:
             _give_up(run, error)
             return
         run.search_seconds += time.perf_counter() - search_began
-        self.steps += len(run.episode.steps) - before
+        self.steps += max(0, len(run.episode.steps) - before)  # a beam may fall back on a shorter path
         if run.episode.is_greedy:
             for step in run.episode.steps[before:]:
                 run.notify(step)

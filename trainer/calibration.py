@@ -28,8 +28,9 @@ from trainer.traces import Trace, scores, trace
 
 log = logging.getLogger(__name__)
 
-BUDGET = 8
-"""Most selections of the episodes that are fitted: what they have not found then counts as hopeless."""
+BUDGET = 6
+"""Most selections of the episodes that are fitted, as many as the service's default: what they have not found then
+counts as hopeless."""
 
 REMOVED = 0.25
 """Share of the questions of which something was taken out of the candidates."""
@@ -63,13 +64,16 @@ def calibrate(checkpoint: Path, recipe: Recipe, data: Path, *, episodes: int, de
     encoder = load_encoder(checkpoint, device=device)
     mixture = build_mixture(recipe, data)
     player = Player(encoder, cache=cache)
+    for texts in mixture.known_chunks():
+        player.know(texts)
     generator = np.random.default_rng(recipe.seed)
     log.info("playing %d episodes over questions of the training", episodes)
     drawn = list(with_removed(mixture, mixture.draw(episodes, generator), generator))
     training = play_mixture(player, drawn)
     log.info("playing the held-out questions")
     held_out = play_mixture(player, mixture.validation)
-    removed = play_mixture(player, [deprived(mixture, one, generator) for one in mixture.validation])
+    some = [one for one in mixture.validation if generator.random() < REMOVED]
+    removed = play_mixture(player, [deprived(mixture, one, generator) for one in some])
     stopping, calibration = fit(encoder, training, held_out, removed)
     config = read_config(checkpoint)
     source = write_stopping(checkpoint, stopping, calibration)

@@ -209,6 +209,10 @@ class Player:
             if background:
                 self._vectors = embed_texts(self.encoder, background, self._cache)
 
+    def know(self, texts: Sequence[str]) -> None:
+        """Embed texts that will be met, as a list that other runs may have in the cache too."""
+        self._vectors.add(texts, embed_in_order(self.encoder, texts, self._cache))
+
     def vectors(self, questions: Iterable[Question]) -> ChunkVectors:
         """Embeddings of all chunks of the questions, among others."""
         missing = self._vectors.missing(chunk for question in questions for chunk in question.chunks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain, islice, pairwise
 from pathlib import Path
@@ -74,6 +74,14 @@ class Mixture:
         weights = np.array([source.weight for source in self.sources])
         chosen = generator.choice(len(self.sources), size=count, p=weights / weights.sum())
         return [self.sources[at].draw(generator) for at in chosen]
+
+    def known_chunks(self) -> Iterator[list[str]]:
+        """The chunks known beforehand, each task's by themselves (another recipe may share it), none twice."""
+        known: set[str] = set()
+        for source in self.sources:
+            if texts := [text for text in dict.fromkeys(source.chunks) if text not in known]:
+                known.update(texts)
+                yield texts
 
     @property
     def validation(self) -> list[Question]:

@@ -39,8 +39,8 @@ from trainer.stops import (
 from trainer.suites import TestSet
 from trainer.traces import Trace, scores, trace
 
-BUDGET = 8
-"""Most selections of an episode."""
+BUDGET = 6
+"""Most selections of an episode: as many as the service's default."""
 
 TARGETS = (0.9, 0.95, 0.98)
 """Wanted completeness that is checked."""

@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -144,15 +145,10 @@ def build_learner(recipe: Recipe, device: torch.device, *, seed: int) -> Learner
 
 
 def _fill_table(learner: Learner, mixture: Mixture, cache: Path) -> None:
-    """Each task's chunks by themselves: another recipe may share some of the tasks."""
-    known: dict[str, None] = {}
-    blocks: list[torch.Tensor] = []
-    for source in mixture.sources:
-        if texts := [text for text in dict.fromkeys(source.chunks) if text not in known]:
-            blocks.append(torch.from_numpy(np.array(embed_in_order(learner.network.encoder, texts, cache))))
-            known.update(dict.fromkeys(texts))
+    lists = list(mixture.known_chunks())
+    blocks = [torch.from_numpy(np.array(embed_in_order(learner.network.encoder, texts, cache))) for texts in lists]
     if blocks:
-        learner.table.restore(list(known), torch.cat(blocks))
+        learner.table.restore(list(chain.from_iterable(lists)), torch.cat(blocks))
 
 
 class Validation:

@@ -308,8 +308,7 @@ class Knowing(Stopping):
     def assesses(self) -> bool:
         return True
 
-    def sufficiency(self, moment: Moment, function: QFunction) -> Sufficiency | None:
-        assert function is PLAIN
+    def sufficiency(self, moment: Moment, function: QFunction) -> Sufficiency | None:  # noqa: ARG002
         return self.known(moment)
 
 
@@ -389,3 +388,62 @@ def test_a_path_that_ended_waits_for_those_that_promise_more() -> None:
     episode = run(Episode(documents([4]), limits, chunk_named_by_its_position, Knowing(known=known)), states, PLAIN)
     assert picks(episode) == [1, 2]
     assert (episode.stopped_by, episode.sufficiency) == ("sufficient", (0.9, 0.1))
+
+
+def told_by(state: Float32) -> Sufficiency:
+    """Something that depends on the state alone."""
+    complete, still_open, hopeless = np.random.default_rng(state.view(np.uint32)).dirichlet((1, 1, 1)).tolist()
+    assert complete + still_open + hopeless == pytest.approx(1)
+    return Sufficiency(complete, hopeless)
+
+
+class Entry(NamedTuple):
+    order: tuple[int, ...]
+    reason: str | None = None
+    complete: float = 0.0
+
+
+def slow_beam(scope: Scope, state_of: StateOf, function: QFunction, steps: int, width: int, threshold: float) -> Entry:
+    """The set of chunks in which a beam ends, by trying all continuations of all paths that go on."""
+    beam = [Entry(())]
+    while beam[0].reason is None:
+        pool = [(entry.complete, entry) for entry in beam if entry.reason is not None]
+        for entry in beam:
+            if entry.reason is not None:
+                continue
+            selected = tuple(sorted(entry.order))
+            values = reference.q_of(state_of(selected), scope, selected, function)
+            left = reference.ranking(values)
+            told = told_by(state_of(selected))
+            reason = None
+            if len(entry.order) == steps:
+                reason = "budget"
+            elif not left:
+                reason = "exhausted"
+            elif told.open < threshold:
+                reason = "sufficient" if told.complete >= told.hopeless else "hopeless"
+            if reason is None:
+                pool += [(told.complete + values[p], Entry((*entry.order, p))) for p in left]
+            else:
+                pool.append((told.complete, Entry(entry.order, reason, told.complete)))
+        pool.sort(key=lambda item: -item[0])
+        beam = []
+        for _, entry in pool:
+            if len(beam) < width and set(entry.order) not in [set(other.order) for other in beam]:
+                beam.append(entry)
+    return beam[0]
+
+
+@settings(deadline=None, max_examples=150)
+@given(strategies.cases(), st.integers(1, 4), st.integers(1, 4), st.floats(0, 0.6), seeds)
+def test_a_beam_with_a_rule_ends_where_a_slow_one_does(
+    case: Case, steps: int, width: int, threshold: float, seed: int
+) -> None:
+    state_of = random_states(len(case.state), seed)
+    function = QFunction(1.0, 0.0, case.function.positions)
+    expected = slow_beam(case.scope, state_of, function, steps, width, threshold)
+    limits = Limits(steps, beam_width=width, stop=StopRule("sufficiency", threshold))
+    knowing = Knowing(known=lambda moment: told_by(moment.state))
+    episode = run(Episode(case.scope, limits, chunk_named_by_its_position, knowing), state_of, function)
+    assert (tuple(picks(episode)), episode.stopped_by) == (expected.order, expected.reason)
+    assert episode.sufficiency == told_by(state_of(tuple(sorted(expected.order))))
