@@ -1,8 +1,8 @@
 """Teaches a trained checkpoint to say what its states are, and calibrates the stop rules.
 
 The sufficiency head is fitted, by cross-entropy on exact labels, to episodes over the questions that the towers were
-trained on, and its logits are then scaled on the held-out ones, where the towers err as they will err in use. The same
-held-out episodes give each rule its curve.
+trained on and, with more weight, over the held-out ones, where they err as they will err in use. The same held-out
+episodes give each rule its curve.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ import numpy as np
 import torch
 
 from index.checkpoint import CheckpointConfig, read_config, write_config, write_stopping
+from index.codes import Float64Array
 from index.encoder import Encoder, load_encoder
-from index.stopping import RULES, Calibration, Curve, CurvePoint, Head, Rule, Stopping, features, for_cost
+from index.scoring import QFunction
+from index.stopping import RULES, SUMMARY, Calibration, Curve, CurvePoint, Head, Rule, Stopping, features, for_cost
 from trainer.datasets.question import Question
 from trainer.environment import FloatArray
 from trainer.evaluation import Player
 from trainer.mixture import BUDGETS, Mixture, build_mixture
-from trainer.recipe import Recipe
+from trainer.recipe import BabiTask, Recipe
 from trainer.stops import point, stop_at
 from trainer.traces import Trace, scores, trace
 
@@ -35,16 +37,28 @@ counts as hopeless."""
 REMOVED = 0.25
 """Share of the questions of which something was taken out of the candidates."""
 
+LONGEST = 5000
+"""Sentences of the longest documents that stories are hidden in."""
+
 STEP_COST = 0.02
 """Of a chunk, for requests that name none."""
 
 CURVE_POINTS = 100
 
+RIDGE = 1e-4
+"""Of the regression for STOP, as a share of the rows; the coordinates of a state vary by some 1/384."""
+
+HELD_OUT = 3.0
+"""Weight of a held-out question beside one of the training: the towers err on it as they will err in use."""
+
+DIRECTIONS = 12
+"""Principal directions of the state embeddings that the head sees."""
+
 HIDDEN = 64
-EPOCHS = 40
+EPOCHS = 60
 BATCH = 512
 LEARNING_RATE = 1e-3
-WEIGHT_DECAY = 0.05
+WEIGHT_DECAY = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +76,7 @@ class Rows:
 def calibrate(checkpoint: Path, recipe: Recipe, data: Path, *, episodes: int, device: str, cache: Path | None) -> None:
     """Fit the head and the curves, and write them into the checkpoint."""
     encoder = load_encoder(checkpoint, device=device)
-    mixture = build_mixture(recipe, data)
+    mixture = build_mixture(with_long_documents(recipe), data)
     player = Player(encoder, cache=cache)
     for texts in mixture.known_chunks():
         player.know(texts)
@@ -94,20 +108,35 @@ def fit(
     encoder: Encoder, training: Sequence[Trace], held_out: Sequence[Trace], removed: Sequence[Trace]
 ) -> tuple[Stopping, Calibration]:
     """The head and the curves; the default is the rule that gains most at the default cost."""
+    unknown = [*held_out, *removed]
     bare = Stopping(encoder.stopping.action, None)
-    head = scaled(fit_head(rows(encoder, bare, training)), rows(encoder, bare, [*held_out, *removed]))
+    if bare.action is None:
+        states = joined(rows(encoder, bare, training), rows(encoder, bare, unknown))
+        bare = Stopping(fit_action(states, encoder.function), None)
+    head = fit_head(joined(rows(encoder, bare, training), rows(encoder, bare, unknown)))
     stopping = replace(bare, head=head)
-    rules: list[Rule] = [rule for rule in RULES if rule != "action" or stopping.action is not None]
-    curves = {rule: curve(held_out, scores(held_out, stopping, rule, encoder.function)) for rule in rules}
+    curves = {rule: curve(held_out, scores(held_out, stopping, rule, encoder.function)) for rule in RULES}
 
     def gain(rule: Rule) -> float:
         best = for_cost(curves[rule], STEP_COST)
         return best.recall - STEP_COST * best.chunks
 
-    return stopping, Calibration(curves=curves, default_rule=max(rules, key=gain), step_cost=STEP_COST)
+    return stopping, Calibration(curves=curves, default_rule=max(RULES, key=gain), step_cost=STEP_COST)
 
 
 # -- questions --------------------------------------------------------------------------------------------------------
+
+
+def with_long_documents(recipe: Recipe) -> Recipe:
+    """The recipe with stories in documents of all lengths: among more chunks the largest Q of those that are worth
+    nothing is larger."""
+    tasks = [
+        task.model_copy(update={"sentences": (task.sentences[0], max(LONGEST, task.sentences[1])), "spread": "log"})
+        if isinstance(task, BabiTask)
+        else task
+        for task in recipe.tasks
+    ]
+    return recipe.model_copy(update={"tasks": tuple(tasks)})
 
 
 def play_mixture(player: Player, questions: Sequence[Question]) -> list[Trace]:
@@ -154,11 +183,42 @@ def weights(traces: Sequence[Trace]) -> FloatArray:
     return np.array(found, dtype=np.float32) * len(found) / sum(found)
 
 
+def joined(known: Rows, unknown: Rows) -> Rows:
+    """Rows of both, those of questions that the towers do not know weighing :data:`HELD_OUT` times as much."""
+    return Rows(
+        torch.cat((known.features, unknown.features)),
+        torch.cat((known.labels, unknown.labels)),
+        torch.cat((known.weights, HELD_OUT * unknown.weights)),
+    )
+
+
+def fit_action(rows: Rows, function: QFunction) -> Float64Array:
+    """STOP for towers that were trained without: the embedding whose Q is nearest to 1 in complete states and to 0
+    elsewhere, by ridge regression; shape ``[d]``."""
+    states = rows.features[:, :-SUMMARY].double()
+    weights = rows.weights.double()[:, None]
+    wanted = ((rows.labels == 0).double() - function.b) / function.w
+    square = states.T @ (weights * states) + RIDGE * weights.sum() * torch.eye(states.shape[1], dtype=torch.float64)
+    found: Float64Array = torch.linalg.solve(square, states.T @ (weights * wanted[:, None]))[:, 0].numpy()
+    return found
+
+
 def fit_head(rows: Rows, seed: int = 0) -> Head:
-    """A head trained by cross-entropy."""
+    """A head trained by cross-entropy.
+
+    Of the states it sees their principal directions alone: with all of their coordinates it would know the questions by
+    heart, and be sure of itself on others.
+    """
     torch.manual_seed(seed)
-    mean, deviation = rows.features.mean(0), rows.features.std(0).clamp(min=1e-3)
-    inputs = (rows.features - mean) / deviation
+    dimension = rows.features.shape[1] - SUMMARY
+    states = rows.features[:, :dimension]
+    kept = min(DIRECTIONS, dimension)
+    directions = torch.pca_lowrank(states, q=kept, niter=4)[2]
+    # What stands beside the state is read as it is.
+    view = torch.block_diag(directions, torch.eye(SUMMARY)).double()  # type: ignore[no-untyped-call]
+    seen = rows.features.double() @ view
+    mean, deviation = seen.mean(0), seen.std(0).clamp(min=1e-3)
+    inputs = ((seen - mean) / deviation).float()
     first, last = torch.nn.Linear(inputs.shape[1], HIDDEN), torch.nn.Linear(HIDDEN, 3)
     model = torch.nn.Sequential(first, torch.nn.ReLU(), torch.nn.Dropout(0.2), last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
@@ -172,33 +232,13 @@ def fit_head(rows: Rows, seed: int = 0) -> Head:
             (losses * rows.weights[batch]).mean().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-    weight = first.weight.detach().double() / deviation.double()  # the head reads features as they are
-    bias = first.bias.detach().double() - weight @ mean.double()
+    weight = first.weight.detach().double() / deviation  # the head reads features as they are
+    bias = first.bias.detach().double() - weight @ mean
     return Head(
-        weight.numpy(), bias.numpy(), last.weight.detach().double().numpy(), last.bias.detach().double().numpy()
-    )
-
-
-def scaled(head: Head, rows: Rows) -> Head:
-    """The head with a factor and a summand for each logit, fitted to other states (vector scaling: Guo et al. 2017,
-    arXiv 1706.04599)."""
-    hidden = np.maximum(rows.features.double().numpy() @ head.hidden_weight.T + head.hidden_bias, 0.0)
-    logits = torch.from_numpy(hidden @ head.output_weight.T + head.output_bias)
-    factor = torch.ones(3, dtype=torch.float64, requires_grad=True)
-    summand = torch.zeros(3, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([factor, summand], max_iter=200, line_search_fn="strong_wolfe")
-
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        losses = torch.nn.functional.cross_entropy(logits * factor + summand, rows.labels, reduction="none")
-        loss = (losses * rows.weights).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
-    factors, summands = factor.detach().numpy(), summand.detach().numpy()
-    return replace(
-        head, output_weight=head.output_weight * factors[:, None], output_bias=head.output_bias * factors + summands
+        (weight @ view.T).numpy(),
+        bias.numpy(),
+        last.weight.detach().double().numpy(),
+        last.bias.detach().double().numpy(),
     )
 
 

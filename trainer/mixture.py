@@ -180,7 +180,11 @@ def _babi(
         item = pick(further if generator.random() < task.re_ask else items, generator)
         if generator.random() < task.rename:
             item = rename(item, generator)
-        question = hide(item, background, int(generator.integers(low, high + 1)), generator, budget)
+        if task.spread == "log":
+            length = int(np.exp(generator.uniform(np.log(low), np.log(high + 1))))
+        else:
+            length = int(generator.integers(low, high + 1))
+        question = hide(item, background, length, generator, budget)
         return replace(question, pool=pool) if task.mine else question
 
     fixed = np.random.default_rng(0)

@@ -44,6 +44,9 @@ class BabiTask(_Task):
     task: Literal["qa1", "qa2", "qa3", "qa4", "qa5"]
     path: str = Field(description="file of the task's stories")
     sentences: tuple[PositiveInt, PositiveInt] = Field((20, 120), description="fewest and most chunks of a document")
+    spread: Literal["uniform", "log"] = Field(
+        "uniform", description="between these, all lengths are equally likely, or (`log`) all orders of magnitude"
+    )
     rename: float = Field(0.0, ge=0, le=1, description="share of stories whose people, things and places are renamed")
     stories: tuple[str, ...] = Field((), description="files of stories to ask further questions of this task about")
     re_ask: float = Field(0.0, ge=0, le=1, description="share of the questions that are such further ones")
