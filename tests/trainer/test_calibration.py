@@ -90,7 +90,7 @@ def test_the_fitted_action_is_worth_1_where_the_evidence_is_complete() -> None:
     weights = np.where(np.arange(3000) < 2000, 1.0, 0.0)  # what has no weight says nothing
     labels = np.where(np.arange(3000) < 2000, np.where(complete, 0, 1), 2)
     rows = Rows(torch.from_numpy(features).float(), torch.from_numpy(labels), torch.from_numpy(weights).float())
-    function = QFunction(1.3, 0.26, Positions())
+    function = QFunction(1.3, 0.5, Positions())
     values = function.w * (states @ fit_action(rows, function)) + function.b
     assert values[complete].mean() > values[~complete].mean() + 0.5
     assert ((values > 0.5) == complete).mean() > 0.95
