@@ -192,6 +192,15 @@ def test_what_the_data_cannot_give_is_refused(data: Path, task: dict[str, Any], 
         build_mixture(make_recipe([task]), data)
 
 
+def test_lengths_are_spread_evenly_or_over_orders_of_magnitude(data: Path) -> None:
+    for spread, short in (("uniform", 9 / 25), ("log", np.log(24 / 15) / np.log(40 / 15))):
+        task = BABI | {"sentences": [15, 39], "spread": spread}
+        lengths = [len(question.chunks) for question in drawn(build_mixture(make_recipe([task]), data), 1000)]
+        assert min(lengths) >= 15
+        assert max(lengths) <= 39
+        assert np.mean([length <= 23 for length in lengths]) == pytest.approx(short, abs=0.05)
+
+
 def test_a_missing_file_is_named(data: Path) -> None:
     with pytest.raises(DataError, match=r"nothing\.txt"):
         build_mixture(make_recipe([BABI | {"path": "nothing.txt"}]), data)
