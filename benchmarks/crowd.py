@@ -106,7 +106,8 @@ def states_of(encoder: Encoder, answers: Sequence[dict[str, Any]], questions: Se
     states = []
     for asked, answer in zip(questions, answers, strict=True):
         chunks = sorted(answer["chunks"], key=lambda chunk: chunk["step"])
-        for step in range(len(chunks)):
+        # Of a calibrated checkpoint the last state is embedded too: how sufficient is it?
+        for step in range(len(chunks) + (answer["sufficiency"] is not None)):
             before = sorted(chunks[:step], key=lambda chunk: chunk["index"])
             tokens = encoder.state_tokens([chunk["text"] for chunk in before]) if before else []
             states.append(encoder.compose_state(encoder.question_tokens(asked), tokens))
@@ -151,7 +152,8 @@ def sixteen_at_once(address: str, encoder: Encoder) -> dict[str, Any]:
         states = states_of(encoder, answers, [question(number) for number in range(16)])
         before = bare_speed(encoder, states)
         seconds, _, _ = asyncio.run(crowd(address, 16, 16 * REQUESTS_A_CLIENT))
-        rounds.append((16 * REQUESTS_A_CLIENT / seconds, alone, (before + bare_speed(encoder, states)) / 2 / STEPS))
+        bare = (before + bare_speed(encoder, states)) / 2 / (len(states) / len(answers))
+        rounds.append((16 * REQUESTS_A_CLIENT / seconds, alone, bare))
     median = statistics.median
     return {
         "rounds": ROUNDS,
