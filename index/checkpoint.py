@@ -88,6 +88,7 @@ class StoppingSource(_Frozen):
     """What the checkpoint has learned about stopping, beside the tensors of ``stopping.safetensors``."""
 
     sha256: str = Field(description="checksum of the file", pattern=r"^[0-9a-f]{64}$")
+    fitted_action: bool = Field(False, description="whether STOP was fitted to towers that were trained without it")
     calibration: Calibration | None = Field(None, description="none before `python -m trainer calibrate`")
 
 
@@ -282,14 +283,17 @@ def patch_of(checkpoint: Path, source: TowerSource) -> dict[str, torch.Tensor]:
     return {}
 
 
-def write_stopping(checkpoint: Path, stopping: Stopping, calibration: Calibration | None = None) -> StoppingSource:
+def write_stopping(
+    checkpoint: Path, stopping: Stopping, calibration: Calibration | None = None, *, fitted_action: bool = False
+) -> StoppingSource:
     """Write ``stopping.safetensors``."""
     tensors = {} if stopping.action is None else {"action": stopping.action}
     if stopping.head is not None:
         tensors |= {name: getattr(stopping.head, name) for name in HEAD}
     file = checkpoint / STOPPING_FILE
     save_file({name: torch.from_numpy(np.array(value)).float() for name, value in tensors.items()}, file)
-    return StoppingSource(sha256=hashlib.sha256(file.read_bytes()).hexdigest(), calibration=calibration)
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    return StoppingSource(sha256=sha256, fitted_action=fitted_action, calibration=calibration)
 
 
 def read_stopping(checkpoint: Path, config: CheckpointConfig) -> Stopping:

@@ -25,9 +25,10 @@ from index.stopping import NOTHING_THERE, UNTAUGHT, Moment, Stopping, StopRule, 
 TOGETHER = 1 << 25
 """Most Q-values held at once: 128 MB."""
 
-StoppedBy = Literal["budget", "threshold", "action", "sufficient", "hopeless", "context", "exhausted"]
-"""Why an episode ended: the budget is spent; the rule's score fell below its threshold, where rule ``sufficiency``
-tells complete evidence from missing evidence; the best chunk does not fit the context; no chunk is left."""
+StoppedBy = Literal["budget", "threshold", "action", "sufficiency", "sufficient", "hopeless", "context", "exhausted"]
+"""Why an episode ended: the budget is spent; a rule's score fell below its threshold; the best chunk does not fit the
+context; no chunk is left. Of the rule ``sufficiency`` it says ``sufficient`` or ``hopeless`` where that is what the
+state most likely is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +203,10 @@ class Episode:
             if stop.rule != "sufficiency":
                 return stop.rule
             assert sufficiency is not None
-            return "sufficient" if sufficiency.complete >= sufficiency.hopeless else "hopeless"
+            most = max(sufficiency.complete, sufficiency.hopeless)
+            if sufficiency.open > most:  # stopping was cheaper than going on
+                return "sufficiency"
+            return "sufficient" if sufficiency.complete == most else "hopeless"
         return None if self._fits(path, found[0]) else "context"
 
     def _fits(self, path: _Path, candidate: Candidate) -> bool:

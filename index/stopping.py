@@ -80,10 +80,15 @@ class Head:
     """Shape ``[3, h]``."""
     output_bias: Float64Array
 
-    def probabilities(self, rows: Float64Array) -> Float64Array:
-        """Of complete, open and hopeless for each row of features, shape ``[rows, 3]``."""
+    def probabilities(self, rows: Float64Array, can_be_open: bool = True) -> Float64Array:
+        """Of complete, open and hopeless for each row of features, shape ``[rows, 3]``.
+
+        Where no chunk is left (not ``can_be_open``) they are those given that the state is not open.
+        """
         hidden = np.maximum(rows @ self.hidden_weight.T + self.hidden_bias, 0.0)
         logits = hidden @ self.output_weight.T + self.output_bias
+        if not can_be_open:
+            logits[:, 1] = -np.inf
         odds = np.exp(logits - logits.max(axis=1, keepdims=True))
         shares: Float64Array = odds / odds.sum(axis=1, keepdims=True)
         return shares
@@ -114,9 +119,7 @@ class Stopping:
         if self.head is None:
             return None
         row = features(moment, self.stop_value(moment.state, function))
-        complete, still_open, hopeless = map(float, self.head.probabilities(row[None])[0])
-        if not moment.best:  # nothing is left that could be found
-            complete, hopeless = (share / (1.0 - still_open) for share in (complete, hopeless))
+        complete, _, hopeless = self.head.probabilities(row[None], can_be_open=bool(moment.best))[0].tolist()
         return Sufficiency(complete, hopeless)
 
     def score(self, rule: Rule, moment: Moment, function: QFunction) -> float:
@@ -177,6 +180,7 @@ class Calibration(_Frozen):
     """The curves of the rules, and what to do for a request that names none."""
 
     curves: Mapping[Rule, Curve]
+    budget: int = Field(ge=1, description="most selections of the episodes that the curves and the head are about")
     default_rule: Rule
     step_cost: float = Field(ge=0, lt=1, description="what a chunk costs, where a complete evidence is worth 1")
 

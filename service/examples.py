@@ -68,7 +68,12 @@ MODEL: Example = {
     "dimension": 384,
     "device": "cpu",
     "positions": {"mode": "none", "delta": 10.0, "ell": 9.0, "levels": 18, "rope_base": 10000.0},
-    "stopping": {"rules": ["threshold", "action", "sufficiency"], "default_rule": "sufficiency", "step_cost": 0.02},
+    "stopping": {
+        "rules": ["threshold", "action", "sufficiency"],
+        "default_rule": "sufficiency",
+        "step_cost": 0.02,
+        "budget": 6,
+    },
     "max_question_tokens": 256,
     "max_chunk_tokens": 510,
     "max_state_tokens": 512,

@@ -242,7 +242,7 @@ class Stop(_Request):
         None,
         gt=0,
         le=1,
-        description="of the questions whose evidence the whole budget would find, the share whose evidence you want: "
+        description="of the questions whose evidence the calibrated budget would find, the share you want answered: "
         "of all calibrated thresholds the one with the fewest chunks",
     )
     threshold: float | None = Field(None, allow_inf_nan=False, description="the rule's own; names the rule as well")
@@ -424,8 +424,9 @@ class RetrieveOut(_Response):
         None, description="with `trace`: what one-step dense retrieval would have returned, by inner product"
     )
     stopped_by: StoppedBy = Field(
-        description="`budget`: `max_steps` are selected. A rule: `threshold`, `action`, or of `sufficiency` either "
-        "`sufficient` or `hopeless`. `context`: the best chunk does not fit any more. `exhausted`: no chunk is left"
+        description="`budget`: `max_steps` are selected. A rule: `threshold`, `action`, `sufficiency`; of the "
+        "last `sufficient` or `hopeless` where that is what the evidence most likely is. `context`: the best chunk "
+        "does not fit any more. `exhausted`: no chunk is left"
     )
     sufficiency: SufficiencyOut | None = Field(
         description="of all selected chunks; null where the checkpoint was not calibrated"
@@ -441,6 +442,7 @@ class StoppingOut(_Response):
     rules: list[Rule] = Field(description="those a request may name without a threshold")
     default_rule: Rule
     step_cost: float = Field(description="the default")
+    budget: int = Field(description="most selections of the episodes that it was calibrated on")
 
 
 class ModelOut(_Response):

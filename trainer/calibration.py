@@ -8,24 +8,28 @@ episodes give each rule its curve.
 from __future__ import annotations
 
 import logging
+import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 
 from index.checkpoint import CheckpointConfig, read_config, write_config, write_stopping
 from index.codes import Float64Array
-from index.encoder import Encoder, load_encoder
+from index.encoder import load_encoder
 from index.scoring import QFunction
 from index.stopping import RULES, SUMMARY, Calibration, Curve, CurvePoint, Head, Rule, Stopping, features, for_cost
 from trainer.datasets.question import Question
 from trainer.environment import FloatArray
+from trainer.errors import RecipeError
 from trainer.evaluation import Player
 from trainer.mixture import BUDGETS, Mixture, build_mixture
 from trainer.recipe import BabiTask, Recipe
-from trainer.stops import point, stop_at
+from trainer.stops import Floats, point, stop_at
 from trainer.traces import Trace, scores, trace
 
 log = logging.getLogger(__name__)
@@ -39,6 +43,9 @@ REMOVED = 0.25
 
 LONGEST = 5000
 """Sentences of the longest documents that stories are hidden in."""
+
+FOLDS = 4
+"""Parts of the held-out questions, each scored by what was fitted to the others."""
 
 STEP_COST = 0.02
 """Of a chunk, for requests that name none."""
@@ -70,11 +77,18 @@ class Rows:
     labels: torch.Tensor
     """Shape ``[rows]``."""
     weights: torch.Tensor
-    """Shape ``[rows]``: each task weighs the same, and of a task each episode."""
+    """Shape ``[rows]``: see :func:`weights`."""
 
 
-def calibrate(checkpoint: Path, recipe: Recipe, data: Path, *, episodes: int, device: str, cache: Path | None) -> None:
-    """Fit the head and the curves, and write them into the checkpoint."""
+def calibrate(
+    checkpoint: Path, recipe: Recipe, data: Path, out: Path, *, episodes: int, device: str, cache: Path | None
+) -> None:
+    """Write the checkpoint with its head and curves to the folder ``out``.
+
+    Raises :class:`~trainer.errors.RecipeError` if there is something already.
+    """
+    if out.exists():
+        raise RecipeError(f"{out} exists already. Calibrate into a new folder.")
     encoder = load_encoder(checkpoint, device=device)
     mixture = build_mixture(with_long_documents(recipe), data)
     player = Player(encoder, cache=cache)
@@ -88,12 +102,17 @@ def calibrate(checkpoint: Path, recipe: Recipe, data: Path, *, episodes: int, de
     held_out = play_mixture(player, mixture.validation)
     some = [one for one in mixture.validation if generator.random() < REMOVED]
     removed = play_mixture(player, [deprived(mixture, one, generator) for one in some])
-    stopping, calibration = fit(encoder, training, held_out, removed)
     config = read_config(checkpoint)
-    source = write_stopping(checkpoint, stopping, calibration)
-    write_config(checkpoint, CheckpointConfig.model_validate({**dict(config), "stopping": source}))
-    for rule, curve in calibration.curves.items():
-        chosen = for_cost(curve, calibration.step_cost)
+    trained = encoder.stopping.action if config.stopping is not None and not config.stopping.fitted_action else None
+    stopping, calibration = fit(encoder.function, trained, training, held_out, removed)
+    with TemporaryDirectory(dir=out.parent) as temporary:  # whole or not at all
+        new = Path(temporary) / "checkpoint"
+        shutil.copytree(checkpoint, new)
+        source = write_stopping(new, stopping, calibration, fitted_action=trained is None)
+        write_config(new, CheckpointConfig.model_validate({**dict(config), "stopping": source}))
+        new.rename(out)
+    for rule, points in calibration.curves.items():
+        chosen = for_cost(points, calibration.step_cost)
         log.info(
             "%s%s threshold=%.3f recall=%.3f chunks=%.2f",
             rule,
@@ -105,23 +124,44 @@ def calibrate(checkpoint: Path, recipe: Recipe, data: Path, *, episodes: int, de
 
 
 def fit(
-    encoder: Encoder, training: Sequence[Trace], held_out: Sequence[Trace], removed: Sequence[Trace]
+    function: QFunction,
+    action: Float64Array | None,
+    training: Sequence[Trace],
+    held_out: Sequence[Trace],
+    removed: Sequence[Trace],
 ) -> tuple[Stopping, Calibration]:
-    """The head and the curves; the default is the rule that gains most at the default cost."""
-    unknown = [*held_out, *removed]
-    bare = Stopping(encoder.stopping.action, None)
-    if bare.action is None:
-        states = joined(rows(encoder, bare, training), rows(encoder, bare, unknown))
-        bare = Stopping(fit_action(states, encoder.function), None)
-    head = fit_head(joined(rows(encoder, bare, training), rows(encoder, bare, unknown)))
-    stopping = replace(bare, head=head)
-    curves = {rule: curve(held_out, scores(held_out, stopping, rule, encoder.function)) for rule in RULES}
+    """The head and the curves; the default is the rule that gains most at the default cost.
+
+    ``action`` is the STOP that was trained; none: it is fitted too. What scores a held-out question for the curves was
+    fitted without it.
+    """
+    values: dict[Rule, list[FloatArray]] = {rule: [np.empty(0, dtype=np.float32)] * len(held_out) for rule in RULES}
+    for fold in range(FOLDS):
+        others = [one for at, one in enumerate(held_out) if at % FOLDS != fold]
+        own = [one for at, one in enumerate(held_out) if at % FOLDS == fold]
+        fitted = fit_stopping(function, action, training, [*others, *removed])
+        for rule in RULES:
+            values[rule][fold::FOLDS] = scores(own, fitted, rule, function)
+    curves = {rule: curve(held_out, values[rule]) for rule in RULES}
 
     def gain(rule: Rule) -> float:
         best = for_cost(curves[rule], STEP_COST)
         return best.recall - STEP_COST * best.chunks
 
-    return stopping, Calibration(curves=curves, default_rule=max(RULES, key=gain), step_cost=STEP_COST)
+    calibration = Calibration(curves=curves, budget=BUDGET, default_rule=max(RULES, key=gain), step_cost=STEP_COST)
+    return fit_stopping(function, action, training, [*held_out, *removed]), calibration
+
+
+def fit_stopping(
+    function: QFunction, action: Float64Array | None, known: Sequence[Trace], unknown: Sequence[Trace]
+) -> Stopping:
+    """STOP, unless it is given, and the head."""
+    stopping = Stopping(action, None)
+    if action is None:
+        stopping = Stopping(
+            fit_action(joined(rows(stopping, function, known), rows(stopping, function, unknown)), function), None
+        )
+    return replace(stopping, head=fit_head(joined(rows(stopping, function, known), rows(stopping, function, unknown))))
 
 
 # -- questions --------------------------------------------------------------------------------------------------------
@@ -164,9 +204,8 @@ def deprived(mixture: Mixture, question: Question, generator: np.random.Generato
 # -- the head ---------------------------------------------------------------------------------------------------------
 
 
-def rows(encoder: Encoder, stopping: Stopping, traces: Sequence[Trace]) -> Rows:
+def rows(stopping: Stopping, function: QFunction, traces: Sequence[Trace]) -> Rows:
     """What a head reads of each moment of the traces."""
-    function = encoder.function
     found = [features(moment, stopping.stop_value(moment.state, function)) for one in traces for moment in one.moments]
     labels = [one.label(taken) for one in traces for taken in range(len(one.moments))]
     return Rows(
@@ -175,12 +214,18 @@ def rows(encoder: Encoder, stopping: Stopping, traces: Sequence[Trace]) -> Rows:
 
 
 def weights(traces: Sequence[Trace]) -> FloatArray:
-    """Of each moment: each task weighs the same, and of a task each episode."""
-    counts: dict[str, int] = {}
-    for one in traces:
-        counts[one.task] = counts.get(one.task, 0) + 1
-    found = [1 / counts[one.task] / len(one.moments) for one in traces for _ in one.moments]
-    return np.array(found, dtype=np.float32) * len(found) / sum(found)
+    """Of each moment: each kind of task weighs the same, and of a kind each episode."""
+    moments = np.array([len(one.moments) for one in traces])
+    found = np.repeat(shares(traces) / moments, moments)
+    each: FloatArray = (found * len(found) / found.sum()).astype(np.float32)
+    return each
+
+
+def shares(traces: Sequence[Trace]) -> Floats:
+    """Of each trace: each kind of task weighs the same. RULER's eight variants are one kind."""
+    kinds = ["niah" if one.task.startswith("niah_") else one.task for one in traces]
+    counts = Counter(kinds)
+    return np.array([1 / counts[kind] for kind in kinds])
 
 
 def joined(known: Rows, unknown: Rows) -> Rows:
@@ -246,12 +291,11 @@ def fit_head(rows: Rows, seed: int = 0) -> Head:
 
 
 def curve(traces: Sequence[Trace], scores: Sequence[FloatArray]) -> Curve:
-    """What thresholds between the scores that occur bring on the traces, each task weighing the same."""
+    """What thresholds between the scores that occur bring on the traces, each kind of task weighing the same."""
     seen = np.concatenate(scores)
     seen = seen[np.isfinite(seen)]
     thresholds = np.unique(np.quantile(seen, np.linspace(0, 1, CURVE_POINTS)))
-    counts = {task: sum(one.task == task for one in traces) for task in {one.task for one in traces}}
-    weights = np.array([1 / counts[one.task] for one in traces])
+    weights = shares(traces)
     points = []
     for threshold in thresholds.tolist():
         found = point(traces, stop_at(traces, scores, threshold), weights)

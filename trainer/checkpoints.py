@@ -220,7 +220,10 @@ def export(checkpoint: Path, destination: Path) -> CheckpointConfig:
     }
     stopping = None
     if config.stopping is not None:
-        stopping = write_stopping(destination, encoder.stopping, config.stopping.calibration)
+        learned = config.stopping
+        stopping = write_stopping(
+            destination, encoder.stopping, learned.calibration, fitted_action=learned.fitted_action
+        )
     exported = config.model_copy(update={**towers, "stopping": stopping})
     write_config(destination, exported)
     for card in checkpoint.glob("README.md"):

@@ -76,6 +76,7 @@ def _calibrate(arguments: argparse.Namespace) -> None:
         arguments.checkpoint,
         recipe,
         arguments.data,
+        arguments.out,
         episodes=arguments.episodes,
         device=arguments.device,
         cache=arguments.cache,
@@ -249,11 +250,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_settings(command)
     _add_device(command)
 
-    command = commands.add_parser("calibrate", help="teach a checkpoint to tell complete evidence, in its folder")
+    command = commands.add_parser("calibrate", help="teach a checkpoint to tell complete evidence")
     command.set_defaults(run=_calibrate)
     command.add_argument("checkpoint", type=Path, help="folder of the checkpoint")
     command.add_argument("recipe", type=Path, help="that it was trained with: its questions are played")
     _add_data(command)
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder for the checkpoint")
     command.add_argument("--episodes", type=_positive, default=3000, metavar="N", help="to fit to; default: 3000")
     command.add_argument("--cache", type=Path, metavar="DIR", help="embeddings of known chunks are kept here")
     _add_settings(command)

@@ -90,10 +90,10 @@ def clairvoyant_q(environment: Environment, gamma: float, reward: Reward) -> tup
 
     With ``m`` support chunks missing after an action, the best that can follow takes ``m`` more selections, so the
     action is worth ``γ^m`` times the final reward. One visited state so supervises all of its candidates. Where nothing
-    is missing no chunk adds anything: both are 0.
+    is missing, or something can never be found, no chunk adds anything: both are 0.
     """
     taken, missing = len(environment.selected), environment.missing
-    if missing == 0:
+    if missing == 0 or environment.question.removed:
         return 0.0, 0.0
     found, wasted = (
         gamma**m * final_reward(reward, len(environment.question.support), taken + 1 + m)

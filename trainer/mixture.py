@@ -101,9 +101,10 @@ def build_mixture(recipe: Recipe, data: Path) -> Mixture:
         if not background:
             raise DataError(data / recipe.books, None, "no book has a sentence to hide facts among")
     pool = _negatives(recipe, data, background)
+    # What one task holds out, no other may train on.
     held_out: dict[str, int] = {}
     for task in recipe.tasks:
-        if isinstance(task, BabiTask):
+        if not isinstance(task, RulerTask):
             held_out[task.path] = max(task.validation, held_out.get(task.path, 0))
     sources: list[Source] = []
     for task in recipe.tasks:
@@ -112,7 +113,7 @@ def build_mixture(recipe: Recipe, data: Path) -> Mixture:
         elif isinstance(task, RulerTask):
             sources += [_ruler(task, variant, background) for variant in task.variants]
         else:
-            sources.append(_multihop(task, data))
+            sources.append(_multihop(task, data, held_out[task.path]))
     return Mixture(tuple(sources), frozenset(pool).union(background))
 
 
@@ -176,22 +177,26 @@ def _babi(
         raise RecipeError(f"{task.task}: nothing further can be asked about the stories of {', '.join(task.stories)}.")
     low, high = task.sentences
 
+    def length(generator: np.random.Generator) -> int:
+        if task.spread == "log":
+            return int(np.exp(generator.uniform(np.log(low), np.log(high + 1))))
+        return int(generator.integers(low, high + 1))
+
     def draw(generator: np.random.Generator) -> Question:
         item = pick(further if generator.random() < task.re_ask else items, generator)
         if generator.random() < task.rename:
             item = rename(item, generator)
-        if task.spread == "log":
-            length = int(np.exp(generator.uniform(np.log(low), np.log(high + 1))))
-        else:
-            length = int(generator.integers(low, high + 1))
-        question = hide(item, background, length, generator, budget)
+        question = hide(item, background, length(generator), generator, budget)
         return replace(question, pool=pool) if task.mine else question
 
     fixed = np.random.default_rng(0)
     # What hard negatives are worth shows in long documents alone.
-    length = max(high, min(len(pool), LONG_VALIDATION)) if task.mine else high
+    longest = max(high, min(len(pool), LONG_VALIDATION)) if task.mine else high
     hidden_in = pool if task.mine else background
-    validated = tuple(hide(item, hidden_in, length, fixed, BUDGETS[task.task]) for item in held_out)
+    validated = tuple(
+        hide(item, hidden_in, length(fixed) if task.spread == "log" else longest, fixed, BUDGETS[task.task])
+        for item in held_out
+    )
     return Source(task.weight, draw, validated, pool if task.mine else background)
 
 
@@ -230,18 +235,18 @@ def _ruler(task: RulerTask, variant: str, background: Sequence[str]) -> Source:
     ]
     if task.mine:
         questions = [replace(question, pool=background) for question in questions]
-    return _fixed(questions, task.weight, task.validation, task.budget)
+    return _fixed(questions, task.weight, task.validation, task.budget, task.validation)
 
 
-def _multihop(task: MultihopTask, data: Path) -> Source:
+def _multihop(task: MultihopTask, data: Path, held_out: int) -> Source:
     path = data / task.path
     read = READERS[task.kind](path) if task.words is None else SENTENCE_READERS[task.kind](path, task.words)
     questions = list(read)
     # Files are often sorted, MuSiQue's by the number of hops: what is held out must be like the rest.
     questions = [questions[at] for at in np.random.default_rng(0).permutation(len(questions))]
-    source = _fixed(questions, task.weight, task.validation, task.budget)
+    source = _fixed(questions, task.weight, task.validation, task.budget, held_out)
     pool = source.chunks if task.mine else ()
-    training = questions[: len(questions) - task.validation]
+    training = questions[: len(questions) - held_out]
     hops: list[Question] = []
     if task.single_hops > 0:
         known = {question.id for question in training}
@@ -292,16 +297,17 @@ def shuffled(question: Question, generator: np.random.Generator) -> Question:
     )
 
 
-def _fixed(questions: Sequence[Question], weight: float, validation: int, budget: int | None) -> Source:
+def _fixed(questions: Sequence[Question], weight: float, validation: int, budget: int | None, held_out: int) -> Source:
+    """The last ``validation`` questions to validate on, those before the last ``held_out`` to train on."""
     if budget is not None:
         _check_budget(budget, max(len(question.support) for question in questions), questions[0].task)
-    cut = len(questions) - validation
+    cut = len(questions) - held_out
     if cut <= 0:
-        raise RecipeError(f"{len(questions)} questions are too few to hold out {validation}.")
+        raise RecipeError(f"{len(questions)} questions are too few to hold out {held_out}.")
     training = [question if budget is None else replace(question, budget=budget) for question in questions[:cut]]
 
     def draw(generator: np.random.Generator) -> Question:
         return pick(training, generator)
 
     chunks = list(dict.fromkeys(chunk for question in training for chunk in question.chunks))
-    return Source(weight, draw, tuple(questions[cut:]), chunks)
+    return Source(weight, draw, tuple(questions[len(questions) - validation :]), chunks)

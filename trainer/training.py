@@ -107,7 +107,8 @@ def train(
                 shown = " ".join(f"{task}={value:.3f}" for task, value in recalls.items())
                 log.info("validation transitions=%d seconds=%.0f mean=%.4f %s", learner.seen, seconds, mean, shown)
                 bar.set_postfix(validation=f"{mean:.3f}")
-                if mean > best:
+                # Recall knows nothing of STOP: where that is learned, the last weights are the ones to keep.
+                if mean > best or settings.stop:
                     best = mean
                     _replace_checkpoint(run / "best", recipe, learner, record)
                 save()

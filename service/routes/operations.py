@@ -39,7 +39,10 @@ def _stopping(config: CheckpointConfig) -> StoppingOut | None:
     if calibration is None:
         return None
     return StoppingOut(
-        rules=list(calibration.curves), default_rule=calibration.default_rule, step_cost=calibration.step_cost
+        rules=list(calibration.curves),
+        default_rule=calibration.default_rule,
+        step_cost=calibration.step_cost,
+        budget=calibration.budget,
     )
 
 

@@ -31,6 +31,7 @@ CALIBRATION = Calibration(
         "action": curve((-9.0, 1.0, 6.0), (0.25, 0.9, 2.0)),
         "sufficiency": curve((0.0, 1.0, 6.0), (0.5, 0.9, 2.0), (1.0, 0.0, 0.0)),
     },
+    budget=6,
     default_rule="sufficiency",
     step_cost=0.02,
 )

@@ -117,7 +117,12 @@ def test_a_config_that_is_not_json_is_refused(tmp_path: Path, content: bytes) ->
         {"b": float("inf")},
         {"stop_threshold": 0.5},
         {"stopping": {}},
-        {"stopping": {"sha256": "0" * 64, "calibration": {"curves": {}, "default_rule": "action", "step_cost": 0}}},
+        {
+            "stopping": {
+                "sha256": "0" * 64,
+                "calibration": {"curves": {}, "budget": 6, "default_rule": "action", "step_cost": 0},
+            }
+        },
         {"separator": None},
     ],
 )

@@ -110,7 +110,7 @@ def test_a_wish_becomes_a_threshold() -> None:
     assert CALIBRATION.rule_for("threshold", target_recall=0.85) == ("threshold", 0.1)
     assert CALIBRATION.rule_for("action", target_recall=0.95) == ("action", -9.0)
     with pytest.raises(ValueError, match="action"):
-        Calibration(curves={"threshold": curve((0.0, 1.0, 1.0))}, default_rule="action", step_cost=0.1)
+        Calibration(curves={"threshold": curve((0.0, 1.0, 1.0))}, budget=6, default_rule="action", step_cost=0.1)
 
 
 # -- files ------------------------------------------------------------------------------------------------------------

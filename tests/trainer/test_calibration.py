@@ -115,11 +115,11 @@ def test_every_task_and_every_episode_weighs_the_same() -> None:
     def of(task: str, moments: int) -> Trace:
         return Trace(task, (None,) * moments, (0,) * moments, 1, None, 8)  # type: ignore[arg-type]
 
-    traces = [of("a", 2), of("a", 4), of("b", 4)]
+    traces = [of("a", 2), of("a", 4), of("niah_single_1", 2), of("niah_multiquery", 4)]
     found = weights(traces)
     assert found.mean() == pytest.approx(1)
-    parts = np.split(found, [2, 6])
-    assert [part.sum() for part in parts] == pytest.approx([2.5, 2.5, 5.0])
+    parts = np.split(found, [2, 6, 8])
+    assert [part.sum() for part in parts] == pytest.approx([3.0, 3.0, 3.0, 3.0])  # RULER's variants are one kind
     assert all(np.allclose(part, part[0]) for part in parts)
 
 
@@ -207,14 +207,19 @@ def test_a_checkpoint_is_calibrated_in_its_folder_and_judged(
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(json.dumps({"name": "x", "books": "books", "tasks": TASKS}))
     before = read_config(checkpoint)
-    asked = ("--data", data, "--episodes", "40", "--device", "cpu")
+    asked = ("--data", data, "--episodes", "40", "--device", "cpu", "--out", tmp_path / "calibrated")
     assert run("calibrate", checkpoint, recipe, *asked) == 0
+    assert read_config(checkpoint) == before  # untouched
+    checkpoint = tmp_path / "calibrated"
     config = read_config(checkpoint)
     assert config.stopping is not None
     assert config.stopping.calibration is not None
     assert set(config.stopping.calibration.curves) == {"threshold", "action", "sufficiency"}
     assert config.model_copy(update={"stopping": None}) == before.model_copy(update={"stopping": None})
+    assert not config.stopping.fitted_action
     assert load_encoder(checkpoint).stopping.head is not None
+    assert run("calibrate", checkpoint, recipe, *asked) == 1
+    assert "exists already" in capsys.readouterr().err
 
     out = tmp_path / "stops.json"
     judged = ("--suite", "jsonl", "--data", data / "own.jsonl", "--out", out, "--seed", "3")
@@ -241,12 +246,21 @@ def test_towers_that_were_trained_without_stop_get_one(data: Path, tmp_path: Pat
     write_random_checkpoint(bare, seed=4)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(json.dumps({"name": "x", "books": "books", "tasks": TASKS}))
-    assert run("calibrate", bare, recipe, "--data", data, "--episodes", "10", "--device", "cpu") == 0
-    config = read_config(bare)
+    first, second = tmp_path / "first", tmp_path / "second"
+    asked = ("--data", data, "--episodes", "10", "--device", "cpu")
+    assert run("calibrate", bare, recipe, *asked, "--out", first) == 0
+    config = read_config(first)
     assert config.stopping is not None
     assert config.stopping.calibration is not None
     assert set(config.stopping.calibration.curves) == {"threshold", "action", "sufficiency"}
-    assert load_encoder(bare).stopping.action is not None
+    assert config.stopping.fitted_action
+    action = load_encoder(first).stopping.action
+    assert action is not None
+    # What was fitted once is fitted again.
+    assert run("calibrate", first, recipe, *asked, "--set", "seed=5", "--out", second) == 0
+    again = load_encoder(second).stopping.action
+    assert again is not None
+    assert not np.allclose(action, again)
 
 
 def test_what_is_not_calibrated_cannot_be_judged(
