@@ -82,7 +82,8 @@ def recall(player: Player, data: Path) -> dict[str, object]:
 def above(values: Floats, greedy: Floats) -> Sequence[float]:
     """Mean difference and its 95% interval, from a paired bootstrap."""
     difference = values - greedy
-    return bootstrap(len(difference), lambda picked: float(difference[picked].mean()))
+    each = [np.array([at]) for at in range(len(difference))]
+    return bootstrap([each], lambda picked: float(difference[picked].mean()))
 
 
 def solved(player: Player, questions: Sequence[Question], width: int) -> Floats:

@@ -29,6 +29,7 @@ from trainer.stops import (
     budget_curve,
     calibration,
     chunks_for,
+    clustered,
     measure_stops,
     oracle_curve,
     point,
@@ -138,7 +139,8 @@ def play_sets(player: Player, sets: Iterable[TestSet], budget: int = BUDGET) -> 
         traces: list[Trace] = []
         with tqdm(total=one.count, desc=f"{one.task} {one.length}", unit="question", leave=False, disable=None) as bar:
             for questions in together(one.draw()):
-                traces += trace(player.encoder, questions, player.vectors(questions), budget)
+                asked = [question for question in questions if question.chunks]  # some were deprived of their only one
+                traces += trace(player.encoder, asked, player.vectors(asked), budget)
                 bar.update(len(questions))
         yield Played(task=one.task, length=one.length, tokens=one.tokens, part=one.part, traces=tuple(traces))
 
@@ -159,12 +161,14 @@ def unanswerable(one: TestSet, seed: int) -> TestSet:
 def judge(encoder: Encoder, played: Sequence[Played], **described: Any) -> StopReport:
     """Judge all rules that the checkpoint is calibrated for; ``described`` are the report's other fields.
 
-    Raises :class:`~trainer.errors.RecipeError` for a checkpoint that is not calibrated.
+    Raises :class:`~trainer.errors.RecipeError` for a checkpoint that is not calibrated, and without questions.
     """
     source = encoder.config.stopping
     if source is None or source.calibration is None or encoder.stopping.head is None:
         raise RecipeError(f"{encoder.config.name} is not calibrated. Run `python -m trainer calibrate` first.")
-    judged = [_Judged(encoder, one) for one in played]
+    judged = [_Judged(encoder, one) for one in played if one.traces]
+    if not any(not one.played.part for one in judged):
+        raise RecipeError("There are no questions to judge stop rules on.")
     whole = [one for one in judged if not one.played.part]
     calibrated = source.calibration
     return StopReport(
@@ -236,6 +240,11 @@ class _Judged:
         return calibration(estimates, truths, 1 / counts[[at for at, _ in states]])
 
 
+def saved(chunks: float, fixed: float) -> float:
+    """Share of a fixed budget's chunks that was not needed; none where nothing was needed at all."""
+    return 1 - chunks / fixed if fixed else 0.0
+
+
 def _mixed(judged: Sequence[_Judged], default: Rule, step_cost: float) -> Mixed:
     traces = [one for own in judged for one in own.traces]
     tasks = [own.played.task for own in judged for _ in own.traces]
@@ -276,16 +285,16 @@ def _mixed(judged: Sequence[_Judged], default: Rule, step_cost: float) -> Mixed:
             Point(chunks=float(own @ taken[picked]), recall=float(own @ (taken >= after)[picked])) for taken in most
         ]
         taken = stopped[default]
-        return 1 - float(own @ taken[picked]) / chunks_for(points, float(own @ (taken >= after)[picked]))
+        return saved(float(own @ taken[picked]), chunks_for(points, float(own @ (taken >= after)[picked])))
 
     return Mixed(
         questions=len(traces),
         curves={name: tuple(points) for name, points in curves.items()},
         chosen=chosen,
         budget_chunks={rule: chunks_for(curves["budget"], found.recall) for rule, found in chosen.items()},
-        fewer=bootstrap(len(traces), fewer),
+        fewer=bootstrap(clustered(traces), fewer),
         best_budget=best_budget,
-        gain=bootstrap(len(traces), gain),
+        gain=bootstrap(clustered(traces), gain),
     )
 
 
@@ -318,7 +327,12 @@ def _rounded(value: Any) -> Any:
 
 
 def stop_tables(reports: Sequence[StopReport]) -> str:
-    """Tables of the default rule; of several reports mean and standard deviation between them."""
+    """Tables of the default rule; of several reports mean and standard deviation between them.
+
+    Raises :class:`~trainer.errors.RecipeError` for reports that cannot be merged.
+    """
+    if len({(report.default_rule, report.step_cost, report.budget) for report in reports}) > 1:
+        raise RecipeError("These reports are about different default rules, costs or budgets. Merge those of one kind.")
     rule = reports[0].default_rule
     at = COSTS.index(reports[0].step_cost)
     columns: dict[str, Callable[[StopSet], float]] = {
@@ -377,8 +391,8 @@ def _mixed_table(reports: Sequence[StopReport]) -> Iterator[str]:
     for rule in reports[0].mixed.chosen:
         chosen = [report.mixed.chosen[rule] for report in reports]
         fixed = [report.mixed.budget_chunks[rule] for report in reports]
-        saved = [1 - own.chunks / most for own, most in zip(chosen, fixed, strict=True)]
-        cells = [[own.recall for own in chosen], [own.chunks for own in chosen], fixed, saved]
+        shares = [saved(own.chunks, most) for own, most in zip(chosen, fixed, strict=True)]
+        cells = [[own.recall for own in chosen], [own.chunks for own in chosen], fixed, shares]
         yield f"| {rule} | {' | '.join(map(_cell, cells))} |"
     yield ""
     for report in reports:

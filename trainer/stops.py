@@ -6,7 +6,7 @@ is missing that going on would have found. *not found*: going on to the budget w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ COSTS = (0.01, 0.02, 0.05, 0.1)
 BINS = 10
 """Of the expected calibration error: of equal width."""
 
-RESAMPLES = 2000
+RESAMPLES = 1000
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -165,9 +165,28 @@ class Difference(NamedTuple):
     high: float
 
 
-def bootstrap(count: int, measure: Callable[[Ints], float], seed: int = 0) -> Difference:
-    """``measure`` of all questions, and of resamples of them; it gets the numbers of the questions."""
+def bootstrap(strata: Iterable[Sequence[Ints]], measure: Callable[[Ints], float], seed: int = 0) -> Difference:
+    """``measure`` of all episodes, and of resamples of them; it gets the numbers of episodes.
+
+    Each stratum is resampled by itself, by clusters: the numbers of episodes that are about one question, and so not
+    independent of each other.
+    """
     generator = np.random.default_rng(seed)
-    values = [measure(generator.integers(count, size=count)) for _ in range(RESAMPLES)]
+    strata = list(strata)
+
+    def resampled() -> Ints:
+        drawn = (clusters[at] for clusters in strata for at in generator.integers(len(clusters), size=len(clusters)))
+        return np.concatenate(list(drawn))
+
+    values = [measure(resampled()) for _ in range(RESAMPLES)]
     low, high = np.percentile(values, [2.5, 97.5])
-    return Difference(measure(np.arange(count)), float(low), float(high))
+    everything = np.concatenate([cluster for clusters in strata for cluster in clusters])
+    return Difference(measure(np.sort(everything)), float(low), float(high))
+
+
+def clustered(traces: Sequence[Trace]) -> list[list[Ints]]:
+    """The strata and clusters of traces: by data set, and by question, in whatever form and length it was asked."""
+    strata: dict[str, dict[str, list[int]]] = {}
+    for at, one in enumerate(traces):
+        strata.setdefault(one.task.removesuffix("_sentences"), {}).setdefault(one.question, []).append(at)
+    return [[np.array(cluster) for cluster in clusters.values()] for clusters in strata.values()]

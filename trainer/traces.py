@@ -41,6 +41,8 @@ class Trace:
     """Selections after which all support was found; none where it was not within the budget."""
     budget: int
     """Most selections: no more than there are chunks."""
+    question: str
+    """The id of the question."""
 
     def label(self, taken: int) -> Label:
         """What the state after so many selections is."""
@@ -105,6 +107,7 @@ def _trace_together(encoder: Encoder, questions: Sequence[Question], vectors: Ch
                 support=len(question.support) + question.removed,
                 found_after=found(at),
                 budget=min(budget, len(question.chunks)),
+                question=question.id,
             )
         )
     return traces

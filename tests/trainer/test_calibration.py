@@ -113,7 +113,7 @@ def test_stories_are_hidden_in_documents_of_all_lengths() -> None:
 
 def test_every_task_and_every_episode_weighs_the_same() -> None:
     def of(task: str, moments: int) -> Trace:
-        return Trace(task, (None,) * moments, (0,) * moments, 1, None, 8)  # type: ignore[arg-type]
+        return Trace(task, (None,) * moments, (0,) * moments, 1, None, 8, "q")  # type: ignore[arg-type]
 
     traces = [of("a", 2), of("a", 4), of("niah_single_1", 2), of("niah_multiquery", 4)]
     found = weights(traces)
@@ -129,7 +129,7 @@ def test_a_curve_says_what_its_thresholds_bring() -> None:
     for number in range(60):
         found = None if number % 4 == 0 else number % 3 + 1
         hits = (0, *(int(found is not None and at >= found) for at in range(1, 7)))
-        traces.append(Trace("a" if number < 50 else "b", (), hits, 1, found, 6))
+        traces.append(Trace("a" if number < 50 else "b", (), hits, 1, found, 6, "q"))
         scores.append(generator.random(7).astype(np.float32))
     points = curve(traces, scores)
     assert len(points) > 50

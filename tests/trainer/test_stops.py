@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 
 from trainer.stops import (
     COSTS,
+    Ints,
     Point,
     bootstrap,
     budget_curve,
     calibration,
     chunks_for,
+    clustered,
     measure_stops,
     oracle_curve,
     stop_at,
@@ -34,7 +36,7 @@ def traces(draw: st.DrawFn) -> Trace:
     found = None if missed else hits.index(support)
     shown = BUDGET if found is None else min(BUDGET, found + 2)
     hits = hits[: shown + 1]
-    return Trace("t", (), tuple(hits), support + missed, found, BUDGET)
+    return Trace("t", (), tuple(hits), support + missed, found, BUDGET, "q")
 
 
 @given(st.lists(st.tuples(traces(), st.integers(0, BUDGET)), min_size=1, max_size=8))
@@ -80,7 +82,7 @@ def test_no_way_of_stopping_beats_the_oracle(played: list[Trace]) -> None:
 
 
 def test_rules_stop_where_their_score_falls_below() -> None:
-    played = [Trace("t", (), (0, 1), 1, 1, BUDGET), Trace("t", (), (0, 0), 1, None, BUDGET)]
+    played = [Trace("t", (), (0, 1), 1, 1, BUDGET, "q"), Trace("t", (), (0, 0), 1, None, BUDGET, "q")]
     assert stop_at(played, [[0.9, 0.1], [0.9, 0.8]], 0.5).tolist() == [1, BUDGET]
 
 
@@ -105,7 +107,25 @@ def test_calibration_error_is_the_mean_distance_of_the_bins() -> None:
 
 def test_the_bootstrap_holds_the_mean_and_its_spread() -> None:
     values = np.random.default_rng(1).normal(0.3, 1.0, size=400)
-    found = bootstrap(len(values), lambda picked: float(values[picked].mean()))
+    each = [np.array([at]) for at in range(len(values))]
+    found = bootstrap([each], lambda picked: float(values[picked].mean()))
     assert found.mean == pytest.approx(values.mean())
     assert found.high - found.low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.15)
-    assert bootstrap(3, lambda picked: float(len(picked))) == (3, 3, 3)
+    assert bootstrap([each[:3]], lambda picked: float(len(picked))) == (3, 3, 3)
+
+
+def test_the_bootstrap_keeps_together_what_is_about_one_question() -> None:
+    def of(task: str, question: str) -> Trace:
+        return Trace(task, (), (0,), 1, None, BUDGET, question)
+
+    played = [of("qa1", "a"), of("hotpotqa", "a"), of("qa1", "b"), of("hotpotqa_sentences", "a"), of("qa1", "a")]
+    strata = clustered(played)
+    assert [[cluster.tolist() for cluster in clusters] for clusters in strata] == [[[0, 4], [2]], [[1, 3]]]
+    seen: list[tuple[int, ...]] = []
+
+    def measure(picked: Ints) -> float:
+        seen.append(tuple(sorted(picked.tolist())))
+        return 0.0
+
+    bootstrap(strata, measure)
+    assert set(seen) == {(0, 1, 2, 3, 4), (0, 0, 1, 3, 4, 4), (1, 2, 2, 3)}

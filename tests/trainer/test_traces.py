@@ -104,7 +104,7 @@ def test_documents_without_chunks_are_gone() -> None:
 
 
 def test_stopping_at_a_threshold_of_the_score() -> None:
-    one = Trace("t", (), (0, 1, 2), 2, 2, budget=4)
+    one = Trace("t", (), (0, 1, 2), 2, 2, budget=4, question="q")
     assert one.stop([0.9, 0.5, 0.1], 0.0) == 4  # it would go on past the trace
     assert one.stop([0.9, 0.5, 0.1], 0.5) == 2  # at the threshold it goes on
     assert one.stop([0.9, 0.5, 0.1], 0.6) == 1
