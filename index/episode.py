@@ -91,7 +91,7 @@ class Episode:
 
     A path whose evidence is complete gains nothing from a further chunk, so paths are compared by what they will come
     to: ``p(complete) + Q`` of the next selection, ``p(complete)`` where they have ended. This potential turns the
-    reward for completing into one for stopping when complete (Ng et al. 1999, "Policy invariance under reward
+    reward for completing into one for stopping when complete (after Ng et al. 1999, "Policy invariance under reward
     transformations"). Where the checkpoint has no such estimate, it is Q alone.
     """
 

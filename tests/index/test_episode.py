@@ -421,7 +421,8 @@ def slow_beam(scope: Scope, state_of: StateOf, function: QFunction, steps: int, 
             elif not left:
                 reason = "exhausted"
             elif told.open < threshold:
-                reason = "sufficient" if told.complete >= told.hopeless else "hopeless"
+                kinds = {"sufficiency": told.open, "sufficient": told.complete, "hopeless": told.hopeless}
+                reason = max(kinds, key=lambda kind: kinds[kind])
             if reason is None:
                 pool += [(told.complete + values[p], Entry((*entry.order, p))) for p in left]
             else:
@@ -447,3 +448,44 @@ def test_a_beam_with_a_rule_ends_where_a_slow_one_does(
     episode = run(Episode(case.scope, limits, chunk_named_by_its_position, knowing), state_of, function)
     assert (tuple(picks(episode)), episode.stopped_by) == (expected.order, expected.reason)
     assert episode.sufficiency == told_by(state_of(tuple(sorted(expected.order))))
+
+
+def test_stopping_because_it_is_dear_is_not_called_hopeless() -> None:
+    limits = Limits(3, stop=StopRule("sufficiency", 0.9))
+    episode = Episode(documents([4]), limits, chunk_named_by_its_position, after(0.05, hopeless=0.1))
+    run(episode, toward([2, 0, 3]), PLAIN)
+    assert (picks(episode), episode.stopped_by) == ([], "sufficiency")
+
+
+def test_a_beam_without_an_estimate_stops_when_its_best_path_does() -> None:
+    states = table(
+        {
+            (): [0.9, 0.8, 0.0, 0.0],
+            (0,): [0.0, 0.1, 0.2, 0.0],  # ends
+            (1,): [0.0, 0.0, 0.7, 0.0],
+            (1, 2): [0.3, 0.0, 0.0, 0.4],  # ends
+        }
+    )
+    limits = Limits(4, beam_width=2, stop=StopRule("threshold", 0.5))
+    episode = run(Episode(documents([4]), limits, chunk_named_by_its_position), states, PLAIN)
+    assert (picks(episode), episode.stopped_by, episode.sufficiency) == ([1, 2], "threshold", None)
+
+
+def test_a_beam_that_knows_never_leaves_the_context() -> None:
+    costs = [3, 3, 1, 1]
+    states = table(
+        {
+            (): [0.9, 0.8, 0.7, 0.6],
+            (0,): [0.0, 0.5, 0.3, 0.1],  # wants 1, which does not fit
+            (1,): [0.0, 0.0, 0.4, 0.1],
+            (1, 2): [0.9, 0.0, 0.0, 0.8],  # wants 0, which does not fit
+            (0, 2): [0.0] * 4,
+            (1, 3): [0.0] * 4,
+        }
+    )
+    known = Knowing(known=lambda moment: Sufficiency(0.2 * len(moment.taken), 0.1))
+    limits = Limits(3, beam_width=2, max_context_tokens=4)
+    episode = Episode(documents([4]), limits, lambda position: ChunkTokens([position], costs[position]), known)
+    run(episode, states, PLAIN)
+    assert (picks(episode), episode.stopped_by) == ([1, 2], "context")
+    assert episode.sufficiency == (0.4, 0.1)

@@ -82,6 +82,23 @@ def test_where_no_chunk_is_left_going_on_is_out_of_the_question() -> None:
     assert stopping.score("threshold", moment(0, best=()), FUNCTION) == -math.inf
 
 
+@pytest.mark.parametrize(
+    "logits", [(0.0, 800.0, 0.0), (-30.0, 40.0, 5.0), (-900.0, 900.0, 900.0), (700.0, -700.0, 0.0)]
+)
+@pytest.mark.parametrize("best", [(), (0.9, 0.4)])
+def test_a_head_that_is_very_sure_still_gives_probabilities(logits: tuple[float, ...], best: tuple[float, ...]) -> None:
+    head = random_stopping(8).head
+    assert head is not None
+    head = replace(head, output_weight=np.zeros_like(head.output_weight), output_bias=np.array(logits))
+    found = Stopping(None, head).sufficiency(moment(0, best), FUNCTION)
+    assert found is not None
+    assert 0 <= found.complete <= 1
+    assert 0 <= found.hopeless <= 1
+    assert found.complete + found.hopeless + found.open == pytest.approx(1)
+    if not best:
+        assert found.complete > found.hopeless or logits[0] <= logits[2]
+
+
 @pytest.mark.parametrize("rule", ["action", "sufficiency"])
 def test_a_rule_that_was_not_learned_is_refused(rule: str) -> None:
     with pytest.raises(ValueError, match=rule):
