@@ -26,7 +26,7 @@ from trainer.machine import describe_machine
 from trainer.stops import Floats, bootstrap
 from trainer.suites import babilong, multihop
 
-WIDTHS = (1, 2, 4, 8)
+WIDTHS = (1, 4)
 LENGTH = "1M"
 QUESTIONS = 12
 """Of each task, for the cost."""
