@@ -90,9 +90,8 @@ class Episode:
     Repeat until :attr:`stopped_by` is set: embed :meth:`states`, and hand the embeddings to :func:`advance_together`.
 
     A path whose evidence is complete gains nothing from a further chunk, so paths are compared by what they will come
-    to: ``p(complete) + Q`` of the next selection, ``p(complete)`` where they have ended. This potential turns the
-    reward for completing into one for stopping when complete (after Ng et al. 1999, "Policy invariance under reward
-    transformations"). Where the checkpoint has no such estimate, it is Q alone.
+    to: ``p(complete) + p(open) · Q`` of the next selection, because Q is about states in which something is missing that
+    can be found; ``p(complete)`` where they have ended. Where the checkpoint has no such estimates, it is Q alone.
     """
 
     def __init__(
@@ -171,7 +170,7 @@ class Episode:
     ) -> Iterator[_Expansion]:
         """The path with each of the best candidates, or as it is where it ends here."""
         sufficiency = self._stopping.sufficiency(moment, function)
-        complete = sufficiency.complete if sufficiency else 0.0
+        complete, still_open = (sufficiency.complete, sufficiency.open) if sufficiency else (0.0, 1.0)
         if (reason := self._reason_to_stop(path, moment, found, sufficiency, function)) is not None:
             value = complete if sufficiency or not found else found[0].q
             yield _Expansion(replace(path, ended_by=reason, sufficiency=sufficiency), value)
@@ -184,7 +183,7 @@ class Episode:
             insort(selected, candidate.position)
             step = Step(candidate.position, candidate.q, shown, sufficiency)
             cost = path.cost + (self._chunk(candidate.position).cost if self._limits.max_context_tokens else 0)
-            yield _Expansion(_Path((*path.steps, step), tuple(selected), cost), complete + candidate.q)
+            yield _Expansion(_Path((*path.steps, step), tuple(selected), cost), complete + still_open * candidate.q)
 
     def _reason_to_stop(
         self,

@@ -180,7 +180,8 @@ def with_long_documents(recipe: Recipe) -> Recipe:
 
 
 def play_mixture(player: Player, questions: Sequence[Question]) -> list[Trace]:
-    """Traces of the questions, embedding what is needed."""
+    """Traces of the questions, embedding what is needed; of some that were deprived nothing is left to play."""
+    questions = [question for question in questions if question.chunks]
     return trace(player.encoder, questions, player.vectors(questions), BUDGET)
 
 

@@ -424,7 +424,7 @@ def slow_beam(scope: Scope, state_of: StateOf, function: QFunction, steps: int, 
                 kinds = {"sufficiency": told.open, "sufficient": told.complete, "hopeless": told.hopeless}
                 reason = max(kinds, key=lambda kind: kinds[kind])
             if reason is None:
-                pool += [(told.complete + values[p], Entry((*entry.order, p))) for p in left]
+                pool += [(told.complete + told.open * values[p], Entry((*entry.order, p))) for p in left]
             else:
                 pool.append((told.complete, Entry(entry.order, reason, told.complete)))
         pool.sort(key=lambda item: -item[0])
