@@ -90,8 +90,8 @@ class Episode:
     Repeat until :attr:`stopped_by` is set: embed :meth:`states`, and hand the embeddings to :func:`advance_together`.
 
     A path whose evidence is complete gains nothing from a further chunk, so paths are compared by what they will come
-    to: ``p(complete) + p(open) · Q`` of the next selection, because Q is about states in which something is missing that
-    can be found; ``p(complete)`` where they have ended. Where the checkpoint has no such estimates, it is Q alone.
+    to: ``p(complete) + p(open) · Q`` of the next selection, because Q is about states in which something is missing
+    that can be found; ``p(complete)`` where they have ended. Where the checkpoint has no such estimates, it is Q alone.
     """
 
     def __init__(
