@@ -198,7 +198,7 @@ class Episode:
         if not found:
             return "exhausted"
         stop = self._limits.stop
-        if stop is not None and self._stopping.score(stop.rule, moment, function) < stop.threshold:
+        if stop is not None and self._stopping.score(stop.rule, moment, function, sufficiency) < stop.threshold:
             if stop.rule != "sufficiency":
                 return stop.rule
             assert sufficiency is not None

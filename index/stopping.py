@@ -122,16 +122,19 @@ class Stopping:
         complete, _, hopeless = self.head.probabilities(row[None], can_be_open=bool(moment.best))[0].tolist()
         return Sufficiency(complete, hopeless)
 
-    def score(self, rule: Rule, moment: Moment, function: QFunction) -> float:
-        """How much speaks for going on; ``-inf`` where nothing is left. Raises :class:`ValueError` for a rule that was
-        not learned."""
+    def score(self, rule: Rule, moment: Moment, function: QFunction, sufficiency: Sufficiency | None = None) -> float:
+        """How much speaks for going on; ``-inf`` where nothing is left.
+
+        ``sufficiency`` is that of the moment, where it is known already. Raises :class:`ValueError` for a rule that was
+        not learned.
+        """
         if not moment.best:
             return -np.inf
         if rule == "threshold":
             return moment.best[0]
         if rule == "action" and (stop := self.stop_value(moment.state, function)) is not None:
             return moment.best[0] - stop
-        if rule == "sufficiency" and (found := self.sufficiency(moment, function)) is not None:
+        if rule == "sufficiency" and (found := sufficiency or self.sufficiency(moment, function)) is not None:
             return found.open
         raise ValueError(f"the checkpoint has not learned the rule {rule}")
 

@@ -249,13 +249,13 @@ def fit_action(rows: Rows, function: QFunction) -> Float64Array:
     return found
 
 
-def fit_head(rows: Rows, seed: int = 0) -> Head:
+def fit_head(rows: Rows) -> Head:
     """A head trained by cross-entropy.
 
     Of the states it sees their principal directions alone: with all of their coordinates it would know the questions by
     heart, and be sure of itself on others.
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     dimension = rows.features.shape[1] - SUMMARY
     states = rows.features[:, :dimension]
     kept = min(DIRECTIONS, dimension)

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from index.encoder import Encoder
 from index.stopping import Rule
+from trainer.calibration import BUDGET
 from trainer.datasets.question import Question
 from trainer.environment import FloatArray
 from trainer.errors import DataError, RecipeError
@@ -39,9 +40,6 @@ from trainer.stops import (
 )
 from trainer.suites import TestSet
 from trainer.traces import Trace, scores, trace
-
-BUDGET = 6
-"""Most selections of an episode: as many as the service's default."""
 
 TARGETS = (0.9, 0.95, 0.98)
 """Wanted completeness that is checked."""
@@ -132,7 +130,7 @@ class Played(_Frozen):
     traces: tuple[Trace, ...]
 
 
-def play_sets(player: Player, sets: Iterable[TestSet], budget: int = BUDGET) -> Iterator[Played]:
+def play_sets(player: Player, sets: Iterable[TestSet]) -> Iterator[Played]:
     """Trace the questions of each test set."""
     for one in sets:
         player.read(one.background)
@@ -140,7 +138,7 @@ def play_sets(player: Player, sets: Iterable[TestSet], budget: int = BUDGET) -> 
         with tqdm(total=one.count, desc=f"{one.task} {one.length}", unit="question", leave=False, disable=None) as bar:
             for questions in together(one.draw()):
                 asked = [question for question in questions if question.chunks]  # some were deprived of their only one
-                traces += trace(player.encoder, asked, player.vectors(asked), budget)
+                traces += trace(player.encoder, asked, player.vectors(asked), BUDGET)
                 bar.update(len(questions))
         yield Played(task=one.task, length=one.length, tokens=one.tokens, part=one.part, traces=tuple(traces))
 
