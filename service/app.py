@@ -14,8 +14,9 @@ from fastapi.openapi.utils import get_openapi
 from service import problems
 from service import schemas as models
 from service.gate import OPEN_PATHS, Gate
+from service.retrieval_schemas import RetrieveOut, StepEvent
 from service.routes import documents, operations, retrieval
-from service.schemas import Problem, RetrieveOut, StepEvent
+from service.schemas import Problem
 from service.services import Changes, Services
 
 DESCRIPTION = """Multi-step retrieval from long documents for any language model.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from service.schemas import Citation, SelectedChunk
+from service.retrieval_schemas import Citation, SelectedChunk
 
 
 def block(number: int, title: str | None, document_id: str, text: str) -> str:

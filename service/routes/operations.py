@@ -9,7 +9,8 @@ from index.checkpoint import CheckpointConfig
 from service.dependencies import AppServices
 from service.errors import Overloaded
 from service.problems import responses
-from service.schemas import MAX_BEAM_WIDTH, MAX_STEPS, Health, ModelOut, Readiness, StoppingOut
+from service.retrieval_schemas import MAX_BEAM_WIDTH, MAX_STEPS
+from service.schemas import Health, ModelOut, Readiness, StoppingOut
 
 router = APIRouter(tags=["operations"])
 

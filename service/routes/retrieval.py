@@ -27,7 +27,7 @@ from service.dependencies import AppServices, client_gone, known_query
 from service.engine import Run, RunEvents
 from service.errors import DocumentsChanged, NotCalibrated, QuestionTooLong, UnsupportedMediaType
 from service.problems import problem_of, responses
-from service.schemas import (
+from service.retrieval_schemas import (
     MAX_STEPS,
     TRACE_CANDIDATES,
     CandidateOut,
