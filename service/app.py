@@ -11,8 +11,7 @@ from anyio import to_thread
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from service import problems
-from service import schemas as models
+from service import problems, retrieval_schemas, schemas
 from service.gate import OPEN_PATHS, Gate
 from service.retrieval_schemas import RetrieveOut, StepEvent
 from service.routes import documents, operations, retrieval
@@ -61,16 +60,17 @@ def _openapi(app: FastAPI, with_keys: bool) -> dict[str, Any]:
     document = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes, openapi_version="3.1.0"
     )
-    schemas = document["components"]["schemas"]
+    named: dict[str, dict[str, Any]] = document["components"]["schemas"]
     for model in (*documents.SCHEMAS, Problem, RetrieveOut, StepEvent):
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas.update(schema.pop("$defs", {}))
-        schemas[model.__name__] = schema
-    for name, schema in schemas.items():
+        named.update(schema.pop("$defs", {}))
+        named[model.__name__] = schema
+    models = {**vars(schemas), **vars(retrieval_schemas)}
+    for name, schema in named.items():
         if "examples" in schema:  # the framework has dropped what is null in them
-            schema["examples"] = getattr(models, name).model_config["json_schema_extra"]["examples"]
+            schema["examples"] = models[name].model_config["json_schema_extra"]["examples"]
     for unused in ("HTTPValidationError", "ValidationError"):
-        schemas.pop(unused, None)
+        named.pop(unused, None)
     if with_keys:
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         for path, operations_ in document["paths"].items():
