@@ -14,7 +14,7 @@ from index.checkpoint import read_config, write_config, write_stopping
 from index.encoder import load_encoder
 from index.positions import Positions
 from index.scoring import QFunction
-from index.stopping import SUMMARY, Head, for_cost
+from index.stopping import RULES, SUMMARY, UNTAUGHT, Head, Stopping, for_cost
 from tests.index.stopping import random_stopping
 from tests.support import write_random_checkpoint
 from tests.trainer.test_mixture import BOOK, make_recipe, write_stories
@@ -24,6 +24,7 @@ from trainer.calibration import (
     Rows,
     curve,
     deprived,
+    fit,
     fit_action,
     fit_head,
     joined,
@@ -31,6 +32,7 @@ from trainer.calibration import (
     with_long_documents,
 )
 from trainer.cli import main
+from trainer.environment import FloatArray
 from trainer.mixture import build_mixture
 from trainer.recipe import BabiTask
 from trainer.stop_reports import read_stop_report
@@ -141,6 +143,38 @@ def test_a_curve_says_what_its_thresholds_bring() -> None:
         assert point.recall == pytest.approx((np.mean(complete[:50]) + np.mean(complete[50:])) / 2)
         assert point.chunks == pytest.approx((taken[:50].mean() + taken[50:].mean()) / 2)
     assert for_cost(points, 0.0).recall == max(point.recall for point in points)
+
+
+def test_what_scores_a_held_out_question_was_fitted_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of(number: int) -> Trace:
+        return Trace("a", (None,) * 3, (0, 1, 1), 1, 1, 2, str(number))  # type: ignore[arg-type]
+
+    held_out, removed, training = [of(at) for at in range(10)], [of(10)], [of(11)]
+    fitted: list[tuple[set[str], set[str]]] = []
+    scored: dict[tuple[str, str], set[str]] = {}
+
+    def fit_stopping(_function: QFunction, action: None, known: list[Trace], unknown: list[Trace]) -> Stopping:
+        assert action is None
+        fitted.append(({one.question for one in known}, {one.question for one in unknown}))
+        return UNTAUGHT
+
+    def scores(own: list[Trace], _stopping: Stopping, rule: str, _function: QFunction) -> list[FloatArray]:
+        scored.update({(rule, one.question): fitted[-1][1] for one in own})
+        return [np.full(3, int(one.question), dtype=np.float32) for one in own]
+
+    monkeypatch.setattr("trainer.calibration.fit_stopping", fit_stopping)
+    monkeypatch.setattr("trainer.calibration.scores", scores)
+    _, found = fit(QFunction(1.0, 0.0, Positions()), None, training, held_out, removed)
+    everything = {str(at) for at in range(11)}
+    assert set(scored) == {(rule, one.question) for rule in RULES for one in held_out}
+    for (_, question), others in scored.items():
+        assert question not in others
+        assert len(others) >= 8  # three quarters of them, and the one whose evidence was removed
+        assert others < everything
+    assert fitted[-1] == ({"11"}, everything)  # what ships has seen all
+    # The scores are where they belong: at a threshold of 4.5 those of the first five stop at once.
+    middle = max(found.curves["action"], key=lambda point: point.threshold if point.threshold <= 4.5 else -1)
+    assert middle.chunks == pytest.approx(2 * np.mean([at >= middle.threshold for at in range(10)]))
 
 
 # -- questions without their evidence ---------------------------------------------------------------------------------

@@ -242,6 +242,19 @@ def test_questions_from_all_over_a_file_are_held_out(data: Path) -> None:
     assert {question.budget for question in mixture.validation} == {2}  # the file's own
 
 
+def test_what_one_task_holds_out_no_other_trains_on(data: Path) -> None:
+    write_own(data / "own.jsonl", 40)
+    more, fewer = (OWN | {"validation": count} for count in (10, 4))
+    mixture = build_mixture(make_recipe([more, fewer]), data)
+    first, second = mixture.sources
+    assert (len(first.validation), len(second.validation)) == (10, 4)
+    held_out = {question.id for question in mixture.validation}
+    generator = np.random.default_rng(0)
+    asked = {source.draw(generator).id for source in (first, second) for _ in range(300)}
+    assert len(held_out) == 10
+    assert asked == {f"q{number}" for number in range(40)} - held_out
+
+
 def test_distractors_are_of_other_training_questions_and_change_no_support(data: Path) -> None:
     write_own(data / "own.jsonl", 8)
     mixture = build_mixture(make_recipe([OWN | {"distractors": 5}]), data)

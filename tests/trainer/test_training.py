@@ -17,6 +17,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from index.checkpoint import read_config
 from index.encoder import Encoder, load_encoder
 from tests.trainer.learners import CPU, make_recipe, random_questions
 from trainer import training
@@ -103,6 +104,21 @@ def test_a_run_leaves_its_recipe_its_figures_and_the_best_checkpoint(
     stored = encoder.config.training["validation"]
     assert stored == next(record for record in figures if record["mean"] == max(one["mean"] for one in figures))
     assert any(path.name.startswith("events.out") for path in (run / "events").iterdir())
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_where_stop_is_learned_the_last_weights_are_kept(
+    tiny_base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: bool
+) -> None:
+    monkeypatch.setattr(Validation, "measure", lambda _, learner: {"own": 1 / learner.seen})  # worse and worse
+    run = tmp_path / "run"
+    best = train(recipe_for(tiny_base, stop=stop), data, run, device=CPU)
+    validated = [record["transitions"] for record in lines(run)]
+    assert len(validated) > 1
+    training = read_config(best).training
+    assert training is not None
+    assert training["validation"]["transitions"] == validated[-1 if stop else 0]
+    assert (load_encoder(best).stopping.action is not None) == stop
 
 
 def test_the_recall_of_the_best_checkpoint_is_the_recorded_one(tiny_base: Path, data: Path, tmp_path: Path) -> None:
