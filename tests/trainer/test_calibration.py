@@ -147,7 +147,8 @@ def test_a_curve_says_what_its_thresholds_bring() -> None:
 
 def test_what_scores_a_held_out_question_was_fitted_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def of(number: int) -> Trace:
-        return Trace("a", (None,) * 3, (0, 1, 1), 1, 1, 2, str(number))  # type: ignore[arg-type]
+        hits, found = ((0, 1, 1), 1) if number >= 5 else ((0, 0, 0), None)
+        return Trace("a", (None,) * 3, hits, 1, found, 2, str(number))  # type: ignore[arg-type]
 
     held_out, removed, training = [of(at) for at in range(10)], [of(10)], [of(11)]
     fitted: list[tuple[set[str], set[str]]] = []
@@ -172,9 +173,10 @@ def test_what_scores_a_held_out_question_was_fitted_without_it(monkeypatch: pyte
         assert len(others) >= 8  # three quarters of them, and the one whose evidence was removed
         assert others < everything
     assert fitted[-1] == ({"11"}, everything)  # what ships has seen all
-    # The scores are where they belong: at a threshold of 4.5 those of the first five stop at once.
-    middle = max(found.curves["action"], key=lambda point: point.threshold if point.threshold <= 4.5 else -1)
-    assert middle.chunks == pytest.approx(2 * np.mean([at >= middle.threshold for at in range(10)]))
+    # The scores are where they belong: those that go on at such a threshold are the ones that find everything.
+    middle = min(found.curves["action"], key=lambda point: abs(point.threshold - 4.5))
+    assert 4 < middle.threshold < 5
+    assert (middle.chunks, middle.recall) == (pytest.approx(1), pytest.approx(0.5))
 
 
 # -- questions without their evidence ---------------------------------------------------------------------------------
