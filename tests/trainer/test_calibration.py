@@ -176,7 +176,7 @@ def test_what_scores_a_held_out_question_was_fitted_without_it(monkeypatch: pyte
     # The scores are where they belong: those that go on at such a threshold are the ones that find everything.
     middle = min(found.curves["action"], key=lambda point: abs(point.threshold - 4.5))
     assert 4 < middle.threshold < 5
-    assert (middle.chunks, middle.recall) == (pytest.approx(1), pytest.approx(0.5))
+    assert (middle.chunks, middle.recall) == pytest.approx((1, 0.5))
 
 
 # -- questions without their evidence ---------------------------------------------------------------------------------
