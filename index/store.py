@@ -19,9 +19,10 @@ ready`` (or ``failed``); a scope shows ``ready`` documents only, and each of the
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -120,12 +121,16 @@ class Store:
         except UnknownDocument:
             return None
 
-    def documents(self, collection: str | None = None, *, after: int = 0, limit: int = 100) -> list[Document]:
-        """Documents in order of arrival with a ``uid`` greater than ``after``."""
+    def documents(
+        self, collections: Collection[str] | None = None, *, after: int = 0, limit: int = 100
+    ) -> list[Document]:
+        """Documents (of some collections) in order of arrival with a ``uid`` greater than ``after``."""
+        wanted = None if collections is None else json.dumps(sorted(collections))
         with self.database.read() as connection:
             rows = connection.execute(
-                "SELECT * FROM documents WHERE uid > ? AND (? IS NULL OR collection = ?) ORDER BY uid LIMIT ?",
-                (after, collection, collection, limit),
+                "SELECT * FROM documents WHERE uid > ? "
+                "AND (? IS NULL OR collection IN (SELECT value FROM json_each(?))) ORDER BY uid LIMIT ?",
+                (after, wanted, wanted, limit),
             ).fetchall()
         return [self._document(row) for row in rows]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -109,21 +109,27 @@ class Upload:
 
 
 def publish(
-    store: Store, uploads: Sequence[tuple[Upload, Description]], *, replace: bool, queue_limit: int
+    store: Store,
+    uploads: Sequence[tuple[Upload, Description]],
+    *,
+    replace: bool,
+    queue_limit: int,
+    within: Collection[str] | None = None,
 ) -> list[Published]:
     """Turn uploads into queued documents, all of them or, on an error, none.
 
     A document of the same id and content is left as it is (a failed one is queued again). Raises
     :class:`~index.errors.DocumentExists` where the content differs, unless ``replace``: then the old
     document is gone when this returns; and :class:`~index.errors.QueueFull` where more than
-    ``queue_limit`` documents would wait. The uploads are used up either way.
+    ``queue_limit`` documents would wait. Documents of collections that are not in ``within``, where that is given,
+    are never replaced. The uploads are used up either way.
     """
     try:
         with store.database.write() as connection:
             published: list[Published] = []
             fresh: set[int] = set()
             for upload, about in uploads:
-                published.append(_publish(store, connection, upload, about, replace, fresh))
+                published.append(_publish(store, connection, upload, about, replace, within, fresh))
                 if published[-1].created:
                     fresh.add(published[-1].document.uid)
             if any(each.created for each in published) and waiting(connection) > queue_limit:
@@ -138,7 +144,13 @@ def publish(
 
 
 def _publish(
-    store: Store, connection: sqlite3.Connection, upload: Upload, about: Description, replace: bool, fresh: set[int]
+    store: Store,
+    connection: sqlite3.Connection,
+    upload: Upload,
+    about: Description,
+    replace: bool,
+    within: Collection[str] | None,
+    fresh: set[int],
 ) -> Published:
     content = {
         "collection": about.collection,
@@ -158,6 +170,8 @@ def _publish(
             return Published(store.document_at(connection, existing["uid"]), created=False)
         if existing["uid"] in fresh:
             raise DocumentExists(f"Document {id!r} occurs twice in this request, with different content.")
+        if within is not None and existing["collection"] not in within:
+            raise DocumentExists(f"The id {id!r} is taken in another collection. Choose another id.")
         if not replace:
             raise DocumentExists(
                 f"Document {id!r} exists with other content. Send replace=true to put this in its place, "

@@ -1,8 +1,9 @@
-"""``python -m service``: run the server, or maintain its data directory."""
+"""``python -m service``: run the server, maintain its data directory, make and remove keys."""
 
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import logging
 import signal
 import sys
@@ -15,6 +16,8 @@ from index.checkpoint import read_config
 from index.errors import QRagError
 from index.reindex import forget_vectors
 from service.app import create_app
+from service.errors import ConfigurationError
+from service.keys import Right, add_key, read_keys, remove_key
 from service.services import open_services
 from service.settings import Settings
 
@@ -25,6 +28,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("serve", help="run the server (the default)")
     commands.add_parser("reindex", help="drop all embeddings; the next start computes them from the stored texts")
+    _add_keys_command(commands.add_parser("keys", help="make, list and remove API keys; no restart is needed"))
     arguments = parser.parse_args()
     try:
         settings = Settings()
@@ -34,13 +38,39 @@ def main() -> None:
         logging.getLogger("httpx").setLevel(logging.WARNING)
         if arguments.command == "reindex":
             _reindex(settings)
+        elif arguments.command == "keys":
+            _keys(settings, arguments)
         else:
             _serve(settings)
     except (QRagError, ValidationError, OSError) as error:
         sys.exit(f"qrag: {error}")
 
 
+def _add_keys_command(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True)
+    add = actions.add_parser("add", help="make a key; it is printed once and kept as a hash")
+    add.add_argument("name", help="for the log, and for removing it")
+    add.add_argument("--right", action="append", choices=["read", "write"], help="default: both; may be repeated")
+    add.add_argument("--collection", action="append", metavar="NAME", help="default: all; may be repeated")
+    actions.add_parser("list", help="names, rights and collections")
+    actions.add_parser("remove", help="the next request with it is refused").add_argument("name")
+
+
+def _keys(settings: Settings, arguments: argparse.Namespace) -> None:
+    path = settings.keys_path
+    if arguments.action == "add":
+        rights: list[Right] = arguments.right or ["read", "write"]
+        print(add_key(path, arguments.name, rights, arguments.collection))
+    elif arguments.action == "remove":
+        remove_key(path, arguments.name)
+    else:
+        for key in read_keys(path):
+            where = "all collections" if key.collections is None else ", ".join(sorted(key.collections))
+            print(f"{key.name}\t{', '.join(sorted(key.rights))}\t{where}\t{key.created_at:%Y-%m-%d}")
+
+
 def _serve(settings: Settings) -> None:
+    _refuse_strangers(settings)
     services = open_services(settings)
     config = uvicorn.Config(
         create_app(services),
@@ -57,6 +87,21 @@ def _serve(settings: Settings) -> None:
         server.run()
     if not server.started:
         sys.exit(1)
+
+
+def _refuse_strangers(settings: Settings) -> None:
+    """Raise :class:`~service.errors.ConfigurationError` where anybody on the network could do anything."""
+    try:
+        private = ipaddress.ip_address(settings.host).is_loopback
+    except ValueError:
+        private = settings.host == "localhost"
+    if private or settings.allow_anonymous or settings.api_keys or read_keys(settings.keys_path):
+        return
+    raise ConfigurationError(
+        f"QRAG_HOST={settings.host} opens the service to the network, and there are no keys. Make one with "
+        "`python -m service keys add NAME`, set QRAG_API_KEYS, or say QRAG_ALLOW_ANONYMOUS=true where something "
+        "else keeps strangers away."
+    )
 
 
 def _reindex(settings: Settings) -> None:

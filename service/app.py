@@ -48,8 +48,8 @@ def create_app(services: Services) -> FastAPI:
     for module in (documents, retrieval, operations):
         app.include_router(module.router)
     problems.install(app)
-    app.add_middleware(Gate, settings=services.settings, metrics=services.metrics)
-    app.openapi = lambda: _openapi(app, bool(services.settings.api_keys))  # type: ignore[method-assign]
+    app.add_middleware(Gate, settings=services.settings, keys=services.keys, metrics=services.metrics)
+    app.openapi = lambda: _openapi(app, services.keys.required)  # type: ignore[method-assign]
     return app
 
 
@@ -77,6 +77,6 @@ def _openapi(app: FastAPI, with_keys: bool) -> dict[str, Any]:
             for operation in operations_.values():
                 if path not in OPEN_PATHS:
                     operation["security"] = [{"key": []}]
-                    operation["responses"].update(problems.responses(401))
+                    operation["responses"].update(problems.responses(401, 403))
     app.openapi_schema = document
     return document

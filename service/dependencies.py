@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 from fastapi.exceptions import RequestValidationError
 
+from service.keys import Access
 from service.services import Services
 
 
@@ -17,6 +18,14 @@ async def _services(request: Request) -> Services:
 
 
 AppServices = Annotated[Services, Depends(_services)]
+
+
+async def _access(request: Request) -> Access:
+    access: Access = request.state.access
+    return access
+
+
+RequestAccess = Annotated[Access, Depends(_access)]
 
 
 async def known_query(request: Request) -> None:

@@ -7,6 +7,8 @@
     │   └── InvalidJson         400 invalid_json
     ├── InvalidEncoding         400 invalid_encoding
     ├── Unauthorized            401 unauthorized
+    ├── Forbidden               403 forbidden
+    ├── TooManyRequests         429 too_many_requests
     ├── BodyTooLarge            413 body_too_large
     ├── UnsupportedMediaType    415 unsupported_media_type
     ├── UnreadableDocument      422 document_corrupt
@@ -18,11 +20,24 @@
     ├── Overloaded              503 overloaded
     └── IndexingFailed          500 indexing_failed
 
-Exceptions of the :mod:`index` package join them in :mod:`service.problems`, the one place where
+    ConfigurationError          the operator asked for something that is not safe or not possible
+    └── KeysError               the file of keys cannot be read, or not be changed like this
+
+Exceptions of the :mod:`index` package join the former in :mod:`service.problems`, the one place where
 an exception becomes a response.
 """
 
 from __future__ import annotations
+
+from index.errors import QRagError
+
+
+class ConfigurationError(QRagError):
+    """The operator asked for something that is not safe or not possible; the message says what to do."""
+
+
+class KeysError(ConfigurationError):
+    """The file of keys cannot be read, or not be changed like this."""
 
 
 class ServiceError(Exception):
@@ -63,6 +78,18 @@ class Unauthorized(ServiceError):
     """No API key, or one the service does not know."""
 
     status, code, title = 401, "unauthorized", "Authentication required"
+
+
+class Forbidden(ServiceError):
+    """The API key is known, but not for this."""
+
+    status, code, title = 403, "forbidden", "The API key does not allow this"
+
+
+class TooManyRequests(ServiceError):
+    """The API key has as many requests under way as it may have."""
+
+    status, code, title = 429, "too_many_requests", "Too many requests at once"
 
 
 class BodyTooLarge(ServiceError):

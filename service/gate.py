@@ -1,20 +1,24 @@
-"""What every request passes first: the API key, the size limit, the clock."""
+"""What every request passes first: the API key, the limits, the clock."""
 
 from __future__ import annotations
 
 import asyncio
-import hmac
 import time
+from collections import Counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import BodyTooLarge, Overloaded, Unauthorized
+from service.errors import BodyTooLarge, Forbidden, Overloaded, TooManyRequests, Unauthorized
+from service.keys import EVERYTHING, Access, Keys, Right
 from service.metrics import Metrics
 from service.problems import problem_response
 from service.settings import Settings
 
 OPEN_PATHS = {"/healthz", "/readyz", "/openapi.json", "/docs"}
 """Answer without a key: probes and browsers have none."""
+
+READING_POSTS = {"/retrieve"}
+"""Change nothing, though they are posted."""
 
 UPLOAD_PATH = "/documents"
 OTHER_BODY_BYTES = 1 << 20
@@ -24,14 +28,17 @@ OTHER_BODY_BYTES = 1 << 20
 class Gate:
     """ASGI middleware around the whole application."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, keys: Keys, metrics: Metrics) -> None:
         self._app = app
-        self._keys = [key.get_secret_value().encode() for key in settings.api_keys]
+        self._keys = keys
+        self._running: Counter[str] = Counter()
+        """Requests under way by the name of their key."""
+        self._most_running = settings.max_requests_per_key
         self._upload_bytes = settings.max_body_bytes
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 401 or 413, or pass the request on and note how it went."""
+        """Answer 401, 403, 413 or 429, or pass the request on and note how it went."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -47,7 +54,7 @@ class Gate:
             await send(message)
 
         try:
-            await self._pass(scope, receive, noting_send)
+            await self._let_in(scope, receive, noting_send)
         except asyncio.CancelledError:  # at shutdown, when the time for finishing requests is over
             if status != 499:
                 raise
@@ -60,12 +67,45 @@ class Gate:
             route = scope.get("route")
             self._metrics.request(scope["method"], getattr(route, "path", "other"), status, time.perf_counter() - began)
 
-    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = dict(scope["headers"])
-        if self._keys and scope["path"] not in OPEN_PATHS and not self._knows(headers.get(b"authorization", b"")):
-            error = Unauthorized("Send a valid key: Authorization: Bearer KEY.")
+    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            access = self._access(scope)
+        except (Unauthorized, Forbidden) as error:
             await problem_response(error)(scope, receive, send)
             return
+        scope.setdefault("state", {})["access"] = access
+        if access.name is None:
+            await self._pass(scope, receive, send)
+        elif self._running[access.name] >= self._most_running:
+            too_many = TooManyRequests(
+                f"This key has {self._most_running} requests under way, the most it may have. Wait for one of them.",
+                retry_after=1,
+            )
+            await problem_response(too_many)(scope, receive, send)
+        else:
+            self._running[access.name] += 1
+            try:
+                await self._pass(scope, receive, send)
+            finally:
+                self._running[access.name] -= 1
+
+    def _access(self, scope: Scope) -> Access:
+        """What the request may do; raises for one that may not do what it wants."""
+        if scope["path"] in OPEN_PATHS or not self._keys.required:
+            return EVERYTHING
+        authorization = dict(scope["headers"]).get(b"authorization", b"")
+        scheme, _, key = authorization.partition(b" ")
+        access = self._keys.access(key.strip())
+        if access is None or scheme.lower() != b"bearer":
+            raise Unauthorized("Send a valid key: Authorization: Bearer KEY.")
+        reads = scope["method"] in ("GET", "HEAD", "OPTIONS") or scope["path"] in READING_POSTS
+        needed: Right = "read" if reads else "write"
+        if needed not in access.rights:
+            raise Forbidden(f"This key may {' and '.join(sorted(access.rights))} only. Use one that may {needed}.")
+        return access
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
         limit = self._upload_bytes if scope["path"] == UPLOAD_PATH else OTHER_BODY_BYTES
         too_large = BodyTooLarge(f"The body may have at most {limit} bytes. Send less at once.")
         declared = headers.get(b"content-length", b"0")
@@ -83,9 +123,3 @@ class Gate:
             return message
 
         await self._app(scope, counting_receive, send)
-
-    def _knows(self, authorization: bytes) -> bool:
-        scheme, _, key = authorization.partition(b" ")
-        # Every key is compared, in constant time: neither content nor number of keys can be timed.
-        matches = [hmac.compare_digest(key.strip(), known) for known in self._keys]
-        return scheme.lower() == b"bearer" and any(matches)

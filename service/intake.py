@@ -27,6 +27,7 @@ from starlette.exceptions import HTTPException
 from index.uploads import Description, Upload
 from service.dependencies import client_gone
 from service.errors import InvalidEncoding, InvalidJson, InvalidRequest, Overloaded, UnsupportedMediaType
+from service.keys import Access
 from service.parsing import MediaType, ParseLimits, extract_text, media_type_of
 from service.schemas import CollectionName, DocumentFields, DocumentId, DocumentIn, DocumentsIn, Title
 from service.services import Services
@@ -67,10 +68,13 @@ class UploadParameters(BaseModel):
         return self.model_dump(exclude={"wait", "replace"}, exclude_none=True)
 
 
-async def receive(request: Request, services: Services, parameters: UploadParameters) -> tuple[Uploads, bool]:
+async def receive(
+    request: Request, services: Services, parameters: UploadParameters, access: Access
+) -> tuple[Uploads, bool]:
     """Read the whole body; returns the uploads, and whether the answer is a list.
 
-    Raises :class:`~service.errors.ServiceError`, :class:`pydantic.ValidationError` or
+    Raises :class:`~service.errors.ServiceError` (also where the key is not for a document's collection),
+    :class:`pydantic.ValidationError` or
     :class:`~index.errors.DiskFull`; whatever was stored is removed then.
     """
     uploads: Uploads = []
@@ -78,12 +82,13 @@ async def receive(request: Request, services: Services, parameters: UploadParame
         content_type = request.headers.get("content-type")
         kind = (content_type or "").partition(";")[0].strip().lower()
         if kind == "application/json" or kind.endswith("+json"):
-            return uploads, await _receive_json(request, services, parameters, uploads)
+            return uploads, await _receive_json(request, services, parameters, access, uploads)
         if kind == "multipart/form-data":
-            return uploads, await _receive_form(request, services, parameters, uploads)
+            return uploads, await _receive_form(request, services, parameters, access, uploads)
         media_type = media_type_of(content_type, None)
         charset = _charset(content_type)
         description = _description(parameters.fields())
+        access.require(description.collection)  # before the text is read
         upload = Upload(services.store.database)
         uploads.append((upload, description))
         if media_type is MediaType.PLAIN_TEXT:
@@ -101,7 +106,9 @@ async def receive(request: Request, services: Services, parameters: UploadParame
         raise
 
 
-async def _receive_json(request: Request, services: Services, parameters: UploadParameters, uploads: Uploads) -> bool:
+async def _receive_json(
+    request: Request, services: Services, parameters: UploadParameters, access: Access, uploads: Uploads
+) -> bool:
     if parameters.fields():
         name = next(iter(parameters.fields()))
         raise InvalidRequest(f"With a JSON body, give {name!r} inside the document and not in the query.")
@@ -110,6 +117,8 @@ async def _receive_json(request: Request, services: Services, parameters: Upload
         body += block
     limit = services.settings.max_documents_per_request
     documents, many = await to_thread.run_sync(_parse_documents, body, limit)
+    for document in documents:
+        access.require(document.collection)
     for document in documents:
         upload = Upload(services.store.database)
         uploads.append((upload, _describe(document)))
@@ -132,14 +141,18 @@ def _parse_documents(body: bytearray, limit: int) -> tuple[list[DocumentIn], boo
     return DocumentsIn.model_validate(data, strict=True).documents, True
 
 
-async def _receive_form(request: Request, services: Services, parameters: UploadParameters, uploads: Uploads) -> bool:
+async def _receive_form(
+    request: Request, services: Services, parameters: UploadParameters, access: Access, uploads: Uploads
+) -> bool:
     try:
-        return await _store_form(request, services, parameters, uploads)
+        return await _store_form(request, services, parameters, access, uploads)
     except HTTPException as error:  # the framework's word for a malformed form
         raise InvalidRequest(f"The form cannot be read: {error.detail}") from None
 
 
-async def _store_form(request: Request, services: Services, parameters: UploadParameters, uploads: Uploads) -> bool:
+async def _store_form(
+    request: Request, services: Services, parameters: UploadParameters, access: Access, uploads: Uploads
+) -> bool:
     limit = services.settings.max_documents_per_request
     async with request.form(max_files=limit, max_fields=20) as form:
         fields = parameters.fields()
@@ -158,7 +171,9 @@ async def _store_form(request: Request, services: Services, parameters: UploadPa
         for file in files:
             title = {"title": file.filename} if file.filename and not fields.get("title") else {}
             upload = Upload(services.store.database)
-            uploads.append((upload, _description({**fields, **title})))
+            description = _description({**fields, **title})
+            access.require(description.collection)
+            uploads.append((upload, description))
             await _store_part(request, file, upload, services)
         return len(files) > 1
 

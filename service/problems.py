@@ -113,6 +113,10 @@ _EXAMPLES = {
         "No valid API key",
         *("unauthorized", "Authentication required", "Send a valid key: Authorization: Bearer KEY."),
     ),
+    403: (
+        "The API key is for other operations or collections",
+        *("forbidden", "The API key does not allow this", "This key may read only. Use one that may write."),
+    ),
     404: (
         "No such document or collection",
         *("unknown_document", "Unknown document", "There is no document 'minutes'."),

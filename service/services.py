@@ -15,6 +15,7 @@ from index.errors import DiskFull
 from index.store import Store
 from service.engine import Engine
 from service.jobs import IndexingWorker, PreselectionWorker
+from service.keys import Keys
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -54,6 +55,7 @@ class Services:
     worker: IndexingWorker
     preselection: PreselectionWorker
     metrics: Metrics
+    keys: Keys
 
     def start(self) -> None:
         """Start the engine and the background threads."""
@@ -86,6 +88,7 @@ def open_services(settings: Settings) -> Services:
 
     Raises :class:`~index.errors.QRagError` with a message for the operator if either is not usable.
     """
+    keys = Keys(settings.keys_path, [key.get_secret_value() for key in settings.api_keys])
     encoder = load_encoder(settings.checkpoint, device=settings.device)
     store = Store(
         settings.data_dir,
@@ -100,4 +103,4 @@ def open_services(settings: Settings) -> Services:
     log.info("opened checkpoint=%s device=%s data=%s", encoder.config.name, encoder.device, settings.data_dir)
     catalog = Catalog(store, preselect_above=settings.preselect_above)
     preselection = PreselectionWorker(catalog, encoder.function.positions)
-    return Services(settings, encoder, store, catalog, engine, worker, preselection, Metrics(store, engine))
+    return Services(settings, encoder, store, catalog, engine, worker, preselection, Metrics(store, engine), keys)

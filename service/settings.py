@@ -26,6 +26,13 @@ class Settings(BaseSettings):
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="comma-separated; if given, requests need `Authorization: Bearer KEY`"
     )
+    keys_file: Path | None = Field(
+        None, description="of the keys that `python -m service keys` makes; default: keys.json in the data directory"
+    )
+    allow_anonymous: bool = Field(
+        False, description="listen on other addresses than loopback although there are no keys"
+    )
+    max_requests_per_key: int = Field(64, gt=0, description="requests of one key at the same time")
     max_body_bytes: int = Field(128 << 20, gt=0, description="longest request body")
     max_documents_per_request: int = Field(1000, gt=0, description="most documents in one upload")
     max_queued_documents: int = Field(10_000, gt=0, description="most documents waiting to be indexed")
@@ -39,6 +46,11 @@ class Settings(BaseSettings):
     )
     shutdown_seconds: int = Field(10, gt=0, description="how long requests may take to finish at shutdown")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
+
+    @property
+    def keys_path(self) -> Path:
+        """Where the keys are."""
+        return self.keys_file or self.data_dir / "keys.json"
 
     @field_validator("api_keys", mode="before")
     @classmethod

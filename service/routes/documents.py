@@ -14,7 +14,7 @@ from index.documents import Document
 from index.errors import DiskFull, UnknownDocument
 from index.store import TEXT_BLOCK
 from index.uploads import publish
-from service.dependencies import AppServices, client_gone, known_query
+from service.dependencies import AppServices, RequestAccess, client_gone, known_query
 from service.errors import DocumentsChanged, IndexingFailed
 from service.intake import UploadParameters, receive
 from service.parsing import MediaType
@@ -101,7 +101,11 @@ _POSTED = DocumentOut | DocumentsOut
     tags=["documents"],
 )
 async def post_documents(
-    request: Request, response: Response, services: AppServices, parameters: Annotated[UploadParameters, Query()]
+    request: Request,
+    response: Response,
+    services: AppServices,
+    access: RequestAccess,
+    parameters: Annotated[UploadParameters, Query()],
 ) -> DocumentOut | DocumentsOut:
     """Store one document or many, and queue them for indexing.
 
@@ -110,10 +114,14 @@ async def post_documents(
     whether it is the same document.
     """
     await to_thread.run_sync(services.require_free_space)
-    uploads, many = await receive(request, services, parameters)
+    uploads, many = await receive(request, services, parameters, access)
     published = await to_thread.run_sync(
         lambda: publish(
-            services.store, uploads, replace=parameters.replace, queue_limit=services.settings.max_queued_documents
+            services.store,
+            uploads,
+            replace=parameters.replace,
+            queue_limit=services.settings.max_queued_documents,
+            within=access.collections,
         )
     )
     documents = [each.document for each in published]
@@ -160,12 +168,17 @@ async def _until_ready(request: Request, services: AppServices, documents: list[
 @router.get("/documents", responses=responses(422), summary="List documents", tags=["documents"])
 def list_documents(
     services: AppServices,
+    access: RequestAccess,
     collection: Annotated[CollectionName | None, Query(description="only of this collection")] = None,
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> DocumentPage:
     """Documents in order of arrival."""
-    found = services.store.documents(collection, after=int(cursor or 0), limit=limit + 1)
+    collections = access.collections
+    if collection is not None:
+        access.require(collection)
+        collections = frozenset({collection})
+    found = services.store.documents(collections, after=int(cursor or 0), limit=limit + 1)
     page = found[:limit]
     return DocumentPage(
         documents=[DocumentOut.of(document) for document in page],
@@ -173,16 +186,26 @@ def list_documents(
     )
 
 
+def _visible(services: AppServices, access: RequestAccess, id: str) -> Document:
+    """The document, unless it is in a collection that the key is not for: then it is as if it was not there."""
+    document = services.store.document(id)
+    if not access.sees(document.collection):
+        raise UnknownDocument(f"There is no document {id!r}.")
+    return document
+
+
 @router.get("/documents/{id}", responses=responses(404, 422), summary="One document", tags=["documents"])
-def get_document(services: AppServices, id: DocumentPath) -> DocumentOut:
+def get_document(services: AppServices, access: RequestAccess, id: DocumentPath) -> DocumentOut:
     """The document and how far its indexing is."""
-    return DocumentOut.of(services.store.document(id))
+    return DocumentOut.of(_visible(services, access, id))
 
 
 @router.get("/documents/{id}/chunks", responses=responses(404, 422), summary="Its chunks", tags=["documents"])
-def get_chunks(services: AppServices, id: DocumentPath, cursor: Cursor = None, limit: Limit = 100) -> ChunkPage:
+def get_chunks(
+    services: AppServices, access: RequestAccess, id: DocumentPath, cursor: Cursor = None, limit: Limit = 100
+) -> ChunkPage:
     """How the document was cut; empty until it is."""
-    document = services.store.document(id)
+    document = _visible(services, access, id)
     found = services.store.chunks(document.uid, first=int(cursor or 0), limit=limit + 1)
     return ChunkPage(
         document_id=id,
@@ -203,12 +226,13 @@ def get_chunks(services: AppServices, id: DocumentPath, cursor: Cursor = None, l
 )
 def get_text(
     services: AppServices,
+    access: RequestAccess,
     id: DocumentPath,
     start: Annotated[int, Query(ge=0, le=1 << 62, description="first character")] = 0,
     end: Annotated[int | None, Query(ge=0, le=1 << 62, description="character behind the last one")] = None,
 ) -> StreamingResponse:
     """The text that chunks quote: of a file, what was read from it."""
-    document = services.store.document(id)
+    document = _visible(services, access, id)
     stop = document.characters if end is None else min(end, document.characters)
 
     def blocks() -> Iterator[bytes]:
@@ -224,23 +248,26 @@ def get_text(
 @router.post(
     "/documents/{id}/retry", responses=responses(404, 422), summary="Index a failed document again", tags=["documents"]
 )
-def retry_document(services: AppServices, id: DocumentPath) -> DocumentOut:
+def retry_document(services: AppServices, access: RequestAccess, id: DocumentPath) -> DocumentOut:
     """Queue a failed document again; any other is left as it is."""
+    _visible(services, access, id)
     return DocumentOut.of(services.store.retry_document(id))
 
 
 @router.delete(
     "/documents/{id}", status_code=204, responses=responses(404, 422, 507), summary="Delete it", tags=["documents"]
 )
-def delete_document(services: AppServices, id: DocumentPath) -> None:
+def delete_document(services: AppServices, access: RequestAccess, id: DocumentPath) -> None:
     """Remove a document in any state, also while it is being indexed."""
+    _visible(services, access, id)
     services.store.delete_document(id)
 
 
 @router.get("/collections", responses=responses(422), summary="List collections", tags=["collections"])
-def list_collections(services: AppServices) -> CollectionsOut:
-    """Every collection that holds a document."""
-    return CollectionsOut(collections=[CollectionOut.of(size) for size in services.store.collections()])
+def list_collections(services: AppServices, access: RequestAccess) -> CollectionsOut:
+    """Every collection that holds a document, of those that the key is for."""
+    sizes = [size for size in services.store.collections() if access.sees(size.name)]
+    return CollectionsOut(collections=[CollectionOut.of(size) for size in sizes])
 
 
 @router.delete(
@@ -250,6 +277,7 @@ def list_collections(services: AppServices) -> CollectionsOut:
     summary="Delete a collection",
     tags=["collections"],
 )
-def delete_collection(services: AppServices, name: Annotated[CollectionName, Path()]) -> None:
+def delete_collection(services: AppServices, access: RequestAccess, name: Annotated[CollectionName, Path()]) -> None:
     """Remove a collection with all its documents."""
+    access.require(name)
     services.store.delete_collection(name)

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from index.checkpoint import CheckpointConfig
-from service.dependencies import AppServices
-from service.errors import Overloaded
+from service.dependencies import AppServices, RequestAccess
+from service.errors import Forbidden, Overloaded
 from service.problems import responses
 from service.retrieval_schemas import MAX_BEAM_WIDTH, MAX_STEPS
 from service.schemas import Health, ModelOut, Readiness, StoppingOut
@@ -30,8 +30,10 @@ async def readyz(services: AppServices) -> Readiness:
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}}, summary="Metrics")
-def metrics(services: AppServices) -> Response:
-    """Prometheus' text format."""
+def metrics(services: AppServices, access: RequestAccess) -> Response:
+    """Prometheus' text format; for keys that are for all collections."""
+    if access.collections is not None:
+        raise Forbidden("The metrics are about all collections. Use a key that is for all.")
     return Response(services.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -23,7 +23,7 @@ from index.stopping import StopRule, Sufficiency
 from index.vectors import nearest
 from service import examples
 from service.context import block, render
-from service.dependencies import AppServices, client_gone, known_query
+from service.dependencies import AppServices, RequestAccess, client_gone, known_query
 from service.engine import Run, RunEvents
 from service.errors import DocumentsChanged, NotCalibrated, QuestionTooLong, UnsupportedMediaType
 from service.problems import problem_of, responses
@@ -77,8 +77,9 @@ async def _must_be_json(request: Request) -> None:
     summary="Find the evidence for a question",
     tags=["retrieval"],
 )
-async def retrieve(request: Request, body: RetrieveIn, services: AppServices) -> Response:
+async def retrieve(request: Request, body: RetrieveIn, services: AppServices, access: RequestAccess) -> Response:
     """Run the episode: select chunks one by one, each with regard to those selected before."""
+    access.require(body.collection)
     session = await _prepare(body, services)
     if "text/event-stream" in request.headers.get("accept", ""):
         events = _run(session)  # an overload is refused here, while the answer can still have a status
