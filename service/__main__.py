@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
-import logging
 import signal
 import sys
 from contextlib import suppress
 
-import uvicorn
 from pydantic import ValidationError
 
-from index.checkpoint import read_config
 from index.errors import QRagError
-from index.reindex import forget_vectors
-from service.app import create_app
 from service.errors import ConfigurationError
 from service.keys import Right, add_key, read_keys, remove_key
-from service.services import open_services
 from service.settings import Settings
 
 
@@ -32,10 +26,6 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         settings = Settings()
-        logging.basicConfig(
-            level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
-        )
-        logging.getLogger("httpx").setLevel(logging.WARNING)
         if arguments.command == "reindex":
             _reindex(settings)
         elif arguments.command == "keys":
@@ -71,12 +61,21 @@ def _keys(settings: Settings, arguments: argparse.Namespace) -> None:
 
 def _serve(settings: Settings) -> None:
     _refuse_strangers(settings)
+    # These take seconds to import, which the other commands need not wait for.
+    import uvicorn
+
+    from service.app import create_app
+    from service.observing import Observer, log_to_stderr
+    from service.services import open_services
+
+    log_to_stderr(settings.log_level, settings.log_format)
     services = open_services(settings)
     config = uvicorn.Config(
-        create_app(services),
+        Observer(create_app(services), services.metrics),
         host=settings.host,
         port=settings.port,
-        log_level=settings.log_level,
+        log_config=None,  # like everybody's
+        access_log=False,  # the observer's has more
         timeout_graceful_shutdown=settings.shutdown_seconds,
         server_header=False,
     )
@@ -105,6 +104,9 @@ def _refuse_strangers(settings: Settings) -> None:
 
 
 def _reindex(settings: Settings) -> None:
+    from index.checkpoint import read_config
+    from index.reindex import forget_vectors
+
     config = read_config(settings.checkpoint)
     count = forget_vectors(settings.data_dir, dimension=config.dimension, fingerprint=config.action_fingerprint)
     print(f"{count} documents will be indexed again when the service starts.")

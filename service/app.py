@@ -48,7 +48,7 @@ def create_app(services: Services) -> FastAPI:
     for module in (documents, retrieval, operations):
         app.include_router(module.router)
     problems.install(app)
-    app.add_middleware(Gate, settings=services.settings, keys=services.keys, metrics=services.metrics)
+    app.add_middleware(Gate, settings=services.settings, keys=services.keys)
     app.openapi = lambda: _openapi(app, services.keys.required)  # type: ignore[method-assign]
     return app
 

@@ -133,6 +133,8 @@ class Engine:
         """Episodes dropped because their client had gone."""
         self._max_running = max_running
         self._max_waiting = max_waiting
+        self.batch_listeners: list[Callable[[int], None]] = []
+        """Called with the number of states of each forward pass."""
         self._tick_states = GPU_TICK_STATES if encoder.device.type == "cuda" else CPU_TICK_STATES
         self._running: list[Run] = []
         self._waiting: deque[Run] = deque()
@@ -277,6 +279,8 @@ class Engine:
                 _give_up(run, error)
             return
         encoded = time.perf_counter()
+        for listener in self.batch_listeners:
+            listener(len(embeddings))
         ends = np.cumsum([len(states) for _, states in asked]).tolist()
         own = [embeddings[end - len(states) : end] for (_, states), end in zip(asked, ends, strict=True)]
         for group in same_scope([run.episode for run, _ in asked]):

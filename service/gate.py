@@ -1,16 +1,14 @@
-"""What every request passes first: the API key, the limits, the clock."""
+"""What every request passes first: the API key, and the limits of its key and its body."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import BodyTooLarge, Forbidden, Overloaded, TooManyRequests, Unauthorized
 from service.keys import EVERYTHING, Access, Keys, Right
-from service.metrics import Metrics
 from service.problems import problem_response
 from service.settings import Settings
 
@@ -28,44 +26,33 @@ OTHER_BODY_BYTES = 1 << 20
 class Gate:
     """ASGI middleware around the whole application."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, keys: Keys, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, keys: Keys) -> None:
         self._app = app
         self._keys = keys
         self._running: Counter[str] = Counter()
         """Requests under way by the name of their key."""
         self._most_running = settings.max_requests_per_key
         self._upload_bytes = settings.max_body_bytes
-        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 401, 403, 413 or 429, or pass the request on and note how it went."""
+        """Answer 401, 403, 413 or 429, or pass the request on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if scope["method"] == "HEAD":
-            scope = {**scope, "method": "GET"}  # the server leaves the body out
-        began = time.perf_counter()
-        status = 499  # until there is a response
+        answered = False
 
         async def noting_send(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
+            nonlocal answered
+            answered = True
             await send(message)
 
         try:
             await self._let_in(scope, receive, noting_send)
         except asyncio.CancelledError:  # at shutdown, when the time for finishing requests is over
-            if status != 499:
+            if answered:
                 raise
             error = Overloaded("The service is shutting down. Try again shortly.", retry_after=5)
-            await problem_response(error)(scope, receive, noting_send)
-        except Exception:
-            status = 500  # what the framework answers further out
-            raise
-        finally:
-            route = scope.get("route")
-            self._metrics.request(scope["method"], getattr(route, "path", "other"), status, time.perf_counter() - began)
+            await problem_response(error)(scope, receive, send)
 
     async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import from_json
@@ -28,12 +28,10 @@ from index.uploads import Description, Upload
 from service.dependencies import client_gone
 from service.errors import InvalidEncoding, InvalidJson, InvalidRequest, Overloaded, UnsupportedMediaType
 from service.keys import Access
+from service.names import CollectionName, DocumentId
 from service.parsing import MediaType, ParseLimits, extract_text, media_type_of
-from service.schemas import CollectionName, DocumentFields, DocumentId, DocumentIn, DocumentsIn, Title
+from service.schemas import DocumentFields, DocumentIn, DocumentsIn, Title
 from service.services import Services
-
-_READERS = CapacityLimiter(2)
-"""Files read at the same time; each may take a core and ``parse_memory_bytes``."""
 
 MAX_WAITING_FILES = 16
 
@@ -224,7 +222,7 @@ async def _store_file(
 ) -> None:
     encoding = _encoding(charset) if charset is not None else None
     limits = ParseLimits(services.settings.parse_seconds, services.settings.parse_memory_bytes)
-    if _READERS.statistics().tasks_waiting >= MAX_WAITING_FILES:
+    if services.readers.statistics().tasks_waiting >= MAX_WAITING_FILES:
         raise Overloaded("Many files are waiting to be read. Try again in half a minute.", retry_after=30)
     abandoned = threading.Event()
     watcher = asyncio.create_task(_note_when_gone(request, abandoned))
@@ -234,7 +232,7 @@ async def _store_file(
             read = partial(
                 extract_text, source, target, media_type, encoding=encoding, limits=limits, abandoned=abandoned
             )
-            await to_thread.run_sync(read, limiter=_READERS, abandon_on_cancel=True)
+            await to_thread.run_sync(read, limiter=services.readers, abandon_on_cancel=True)
             await to_thread.run_sync(_copy_text, target, upload)
     finally:
         watcher.cancel()

@@ -23,7 +23,7 @@ from typing import Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from service.errors import Forbidden, KeysError
-from service.schemas import CollectionName
+from service.names import CollectionName, KeyName
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class _Frozen(BaseModel):
 class Key(_Frozen):
     """One key, as it is kept."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", description="for logs and for removing it")
+    name: KeyName
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     rights: frozenset[Right] = Field(min_length=1)
     collections: frozenset[CollectionName] | None = Field(None, description="none: all of them")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 
+import torch
+from anyio import CapacityLimiter
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -17,10 +20,17 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 class Metrics:
     """What the service counts and times."""
 
-    def __init__(self, store: Store, engine: Engine) -> None:
+    def __init__(self, store: Store, engine: Engine, readers: CapacityLimiter) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
-        self._registry.register(_State(store, engine))
+        self._registry.register(_State(store, engine, readers))
+        self._batches = Histogram(
+            "qrag_batch_states",
+            "States per forward pass",
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128),
+            registry=self._registry,
+        )
+        engine.batch_listeners.append(self._batches.observe)
         self._requests = Histogram(
             "qrag_request_seconds", "Requests", ["method", "route", "status"], buckets=SECONDS, registry=self._registry
         )
@@ -41,8 +51,9 @@ class Metrics:
         """Note a finished request."""
         self._requests.labels(method, route, str(status)).observe(seconds)
 
-    def episode(self, run: Run) -> None:
+    def episode(self, run: Run, tokenize_seconds: float) -> None:
         """Note a finished episode."""
+        self._phases.labels("tokenize").observe(tokenize_seconds)
         self._phases.labels("queue").observe(run.queue_seconds)
         self._phases.labels("encode").observe(run.encode_seconds)
         self._phases.labels("search").observe(run.search_seconds)
@@ -57,9 +68,10 @@ class Metrics:
 class _State(Collector):
     """Figures that are read when somebody asks, rather than counted along the way."""
 
-    def __init__(self, store: Store, engine: Engine) -> None:
+    def __init__(self, store: Store, engine: Engine, readers: CapacityLimiter) -> None:
         self._store = store
         self._engine = engine
+        self._readers = readers
 
     def collect(self) -> Iterator[Metric]:
         documents = GaugeMetricFamily("qrag_documents", "Documents by status", labels=["status"])
@@ -71,6 +83,17 @@ class _State(Collector):
         episodes.add_metric(["running"], running)
         episodes.add_metric(["waiting"], waiting)
         yield episodes
+        files = GaugeMetricFamily("qrag_files", "Uploaded files that are being read", labels=["state"])
+        reading = self._readers.statistics()
+        files.add_metric(["running"], reading.borrowed_tokens)
+        files.add_metric(["waiting"], reading.tasks_waiting)
+        yield files
+        free = shutil.disk_usage(self._store.directory).free
+        yield GaugeMetricFamily("qrag_disk_free_bytes", "Free space where the documents are", value=free)
+        device = self._engine.encoder.device
+        if device.type == "cuda":
+            allocated = torch.cuda.memory_allocated(device)
+            yield GaugeMetricFamily("qrag_gpu_memory_bytes", "GPU memory in use by tensors", value=allocated)
         yield CounterMetricFamily("qrag_engine_steps", "Episode steps taken", value=self._engine.steps)
         yield CounterMetricFamily(
             "qrag_engine_cancelled", "Episodes dropped because the client had gone", value=self._engine.cancelled

@@ -10,7 +10,8 @@ from index.episode import StoppedBy
 from index.filters import Filter
 from index.stopping import Rule
 from service import examples
-from service.schemas import CollectionName, DocumentId, RequestModel, ResponseModel
+from service.names import CollectionName, DocumentId
+from service.schemas import RequestModel, ResponseModel
 
 MAX_STEPS = 32
 MAX_BEAM_WIDTH = 16

@@ -20,18 +20,10 @@ from index.chunking import Chunking
 from index.documents import CollectionSize, Document, Status
 from index.stopping import Rule
 from service import examples
+from service.names import CollectionName, DocumentId
 
 METADATA_BYTES = 16_384
 
-NAME_PATTERN = r"^[A-Za-z0-9](?:[A-Za-z0-9._:@-]{0,198}[A-Za-z0-9_:@-])?$"
-DocumentId = Annotated[
-    str,
-    StringConstraints(pattern=NAME_PATTERN),
-    Field(description="1-200 letters, digits and `._:@-`; by default derived from the content", examples=["franklin"]),
-]
-CollectionName = Annotated[
-    str, StringConstraints(pattern=NAME_PATTERN), Field(description="1-200 letters, digits and `._:@-`")
-]
 Title = Annotated[str, StringConstraints(max_length=1000)]
 
 

@@ -9,6 +9,8 @@ import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 
+from anyio import CapacityLimiter
+
 from index.catalog import Catalog
 from index.encoder import Encoder, load_encoder
 from index.errors import DiskFull
@@ -20,6 +22,9 @@ from service.metrics import Metrics
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
+
+READERS = 2
+"""Files read at the same time; each may take a core and ``parse_memory_bytes``."""
 
 
 class Changes:
@@ -56,6 +61,8 @@ class Services:
     preselection: PreselectionWorker
     metrics: Metrics
     keys: Keys
+    readers: CapacityLimiter
+    """Of the files that are read at the same time."""
 
     def start(self) -> None:
         """Start the engine and the background threads."""
@@ -103,4 +110,6 @@ def open_services(settings: Settings) -> Services:
     log.info("opened checkpoint=%s device=%s data=%s", encoder.config.name, encoder.device, settings.data_dir)
     catalog = Catalog(store, preselect_above=settings.preselect_above)
     preselection = PreselectionWorker(catalog, encoder.function.positions)
-    return Services(settings, encoder, store, catalog, engine, worker, preselection, Metrics(store, engine), keys)
+    readers = CapacityLimiter(READERS)
+    metrics = Metrics(store, engine, readers)
+    return Services(settings, encoder, store, catalog, engine, worker, preselection, metrics, keys, readers)

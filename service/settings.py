@@ -46,6 +46,7 @@ class Settings(BaseSettings):
     )
     shutdown_seconds: int = Field(10, gt=0, description="how long requests may take to finish at shutdown")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
+    log_format: Literal["text", "json"] = Field("text", description="a line of text or a JSON object an event")
 
     @property
     def keys_path(self) -> Path:

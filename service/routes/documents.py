@@ -17,16 +17,15 @@ from index.uploads import publish
 from service.dependencies import AppServices, RequestAccess, client_gone, known_query
 from service.errors import DocumentsChanged, IndexingFailed
 from service.intake import UploadParameters, receive
+from service.names import CollectionName, DocumentId
 from service.parsing import MediaType
 from service.problems import responses
 from service.schemas import (
     ChunkOut,
     ChunkPage,
-    CollectionName,
     CollectionOut,
     CollectionsOut,
     DocumentFields,
-    DocumentId,
     DocumentIn,
     DocumentOut,
     DocumentPage,

@@ -95,10 +95,18 @@ async def retrieve(request: Request, body: RetrieveIn, services: AppServices, ac
         await asyncio.wait([gone, work], return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
             return Response(status_code=499)  # nobody will read it
-        return Response(work.result().model_dump_json(), media_type="application/json")
+        result = work.result()
+        headers = {"Server-Timing": _server_timing(result.timings)}
+        return Response(result.model_dump_json(), headers=headers, media_type="application/json")
     finally:
         gone.cancel()
         work.cancel()
+
+
+def _server_timing(timings: Timings) -> str:
+    """The phases for the browser's developer tools; the total is added to every answer."""
+    phases = {"queue": timings.queue_ms, "encode": timings.encode_ms, "search": timings.search_ms}
+    return ", ".join(f"{name};dur={milliseconds:.1f}" for name, milliseconds in phases.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +119,13 @@ class _Session:
     stop: StopRule | None
     scope: SearchScope
     began: float
+    tokenize_seconds: float
 
 
 async def _prepare(body: RetrieveIn, services: Services) -> _Session:
     began = time.perf_counter()
     question = services.encoder.question_tokens(body.question)
+    tokenize_seconds = time.perf_counter() - began
     if len(question) > services.encoder.question_limit:
         raise QuestionTooLong(
             f"The question has {len(question)} tokens and may have {services.encoder.question_limit}. Shorten it; "
@@ -123,7 +133,7 @@ async def _prepare(body: RetrieveIn, services: Services) -> _Session:
         )
     stop = _stop_rule(body.stop, services.encoder)
     scope = await to_thread.run_sync(services.catalog.scope, body.collection, body.document_ids, body.filter)
-    return _Session(services, body, question, stop, scope, began)
+    return _Session(services, body, question, stop, scope, began, tokenize_seconds)
 
 
 def _stop_rule(wanted: Stop, encoder: Encoder) -> StopRule | None:
@@ -220,7 +230,7 @@ def _result(session: _Session, run: Run) -> RetrieveOut:
         place = {chunk.step: episode.steps[chunk.step].position for chunk in chunks}
         chunks.sort(key=lambda chunk: place[chunk.step])
     context, citations = render(chunks)
-    services.metrics.episode(run)
+    services.metrics.episode(run, session.tokenize_seconds)
     return RetrieveOut(
         chunks=chunks,
         context=context,

@@ -416,3 +416,7 @@ def test_compose_agrees_with_the_dockerfile(stages: dict[str, Stage]) -> None:
 
 def test_api_keys_are_passed_through() -> None:
     assert load(BASE)["services"]["qrag"]["environment"]["QRAG_API_KEYS"] == "${QRAG_API_KEYS:-}"
+
+
+def test_strangers_are_let_in_where_only_this_host_reaches_the_port() -> None:
+    assert load(BASE)["services"]["qrag"]["environment"]["QRAG_ALLOW_ANONYMOUS"] == "${QRAG_ALLOW_ANONYMOUS:-true}"

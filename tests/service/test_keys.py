@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import signal
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from service.errors import KeysError
-from service.keys import Keys, add_key, read_keys, remove_key
+from service.keys import Access, Keys, Right, add_key, read_keys, remove_key
 from tests.service.helpers import PLAIN, add, ask, problem
 from tests.support import Server, running_server
 
-EVERYTHING = ("read", "write")
+EVERYTHING: tuple[Right, ...] = ("read", "write")
 
 
 # --- The file -------------------------------------------------------------------------------------------
@@ -29,7 +28,7 @@ def test_a_key_is_kept_as_a_hash_that_its_owner_alone_can_read(tmp_path: Path) -
     path = tmp_path / "deep" / "keys.json"
     secret = add_key(path, "reader", ["read"], ["a", "b"])
     (key,) = read_keys(path)
-    assert (key.name, key.rights, key.collections) == ("reader", {"read"}, {"a", "b"})
+    assert (key.name, sorted(key.rights), sorted(key.collections or ())) == ("reader", ["read"], ["a", "b"])
     for file in path.parent.iterdir():
         assert secret not in file.read_text()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -73,7 +72,7 @@ def test_unknown_keys_are_unknown(tmp_path: Path, key: bytes) -> None:
     [
         ("", None, "name: "),
         ("two words", None, "name: "),
-        ("x" * 65, None, "name: "),
+        ("x" * 201, None, "name: "),
         ("fine", ["a/b"], "collections: "),
         ("taken", None, "There is a key 'taken' already"),
     ],
@@ -110,7 +109,7 @@ class Served:
         self.anonymous = anonymous
         self.secrets: list[str] = []
 
-    def client(self, name: str, *rights: Any, collections: list[str] | None = None) -> httpx.Client:
+    def client(self, name: str, *rights: Right, collections: list[str] | None = None) -> httpx.Client:
         secret = add_key(self.keys, name, rights or EVERYTHING, collections)
         self.secrets.append(secret)
         return httpx.Client(base_url=self.anonymous.base_url, timeout=60, headers={"Authorization": f"Bearer {secret}"})
@@ -223,11 +222,10 @@ def test_secrets_are_in_no_answer_and_no_log(tmp_path: Path, tiny_checkpoint: Pa
             for key in (secret, "given-key", "wrong-key"):
                 answer = client.get("/documents", headers={"Authorization": f"Bearer {key}"})
                 assert key not in answer.text
-        server.stop()
+        server.process.send_signal(signal.SIGTERM)
+        _, log = server.exit()
     finally:
-        with suppress(ProcessLookupError):
-            server.process.kill()
-    _, log = server.exit()
+        server.kill()
     for key in (secret, "given-key", "wrong-key"):
         assert key not in log
 
@@ -247,7 +245,7 @@ def test_keys_are_made_listed_and_removed_on_the_command_line(tmp_path: Path) ->
     assert made.returncode == 0, made.stderr
     access = Keys(tmp_path / "keys.json").access(made.stdout.strip().encode())
     assert access is not None
-    assert (access.rights, access.collections) == ({"read"}, {"a", "b"})
+    assert access == Access("web", frozenset({"read"}), frozenset({"a", "b"}))
     listed = service(tmp_path, "keys", "list").stdout
     assert listed.split("\t")[:3] == ["web", "read", "a, b"]
     assert service(tmp_path, "keys", "remove", "web").returncode == 0

@@ -1,0 +1,19 @@
+"""How documents, collections and keys may be called."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+_PATTERN = r"^[A-Za-z0-9](?:[A-Za-z0-9._:@-]{0,198}[A-Za-z0-9_:@-])?$"
+
+DocumentId = Annotated[
+    str,
+    StringConstraints(pattern=_PATTERN),
+    Field(description="1-200 letters, digits and `._:@-`; by default derived from the content", examples=["franklin"]),
+]
+CollectionName = Annotated[
+    str, StringConstraints(pattern=_PATTERN), Field(description="1-200 letters, digits and `._:@-`")
+]
+KeyName = Annotated[str, StringConstraints(pattern=_PATTERN), Field(description="for the log, and for removing it")]
