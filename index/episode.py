@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from index.encoder import Embeddings, TokenIds
+from index.heat import HeatMap, heat_maps
 from index.scope import Scope
 from index.scoring import Candidate, Estimate, QFunction, best, estimate
 from index.stopping import NOTHING_THERE, UNTAUGHT, Moment, Stopping, StopRule, Sufficiency
@@ -36,7 +37,8 @@ class Limits:
     """When an episode ends, and what it records.
 
     ``stop`` ends it before a chunk that is not worth selecting any more; ``max_context_tokens`` before one that does
-    not fit; ``candidates`` of each step are kept for the trace.
+    not fit; ``candidates`` of each step are kept for the trace, and of their documents the largest Q-value in each of
+    so many ``stretches``.
     """
 
     max_steps: int
@@ -44,6 +46,7 @@ class Limits:
     stop: StopRule | None = None
     max_context_tokens: int | None = None
     candidates: int = 0
+    stretches: int = 0
 
 
 class ChunkTokens(NamedTuple):
@@ -63,6 +66,8 @@ class Step:
     """The best ones, as many as the limits ask for."""
     sufficiency: Sufficiency | None
     """Of the state in which it was selected; none where the checkpoint cannot tell."""
+    heat: tuple[HeatMap, ...] = ()
+    """What was seen of whole documents, where the limits ask for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +162,8 @@ class Episode:
             count = max(self._limits.beam_width, self._limits.candidates, 2 if self._stopping.assesses else 1)
             found = best(estimated, count, state, self.scope, path.selected, function)
             moment = Moment(state, tuple(candidate.q for candidate in found[:2]), tuple(step.q for step in path.steps))
-            expansions += self._expand(path, found, moment, function)
+            heat = heat_maps(estimated, self.scope, found, path.selected, self._limits.stretches)
+            expansions += self._expand(path, found, moment, function, heat)
         expansions.sort(key=lambda expansion: -expansion.value)  # stable: ties keep path and document order
         self._paths = self._distinct(expansions)
         if len(self.steps) == self._limits.max_steps and not self._stopping.assesses:
@@ -166,7 +172,12 @@ class Episode:
             self.stopped_by = self._paths[0].ended_by
 
     def _expand(
-        self, path: _Path, found: Sequence[Candidate], moment: Moment, function: QFunction
+        self,
+        path: _Path,
+        found: Sequence[Candidate],
+        moment: Moment,
+        function: QFunction,
+        heat: tuple[HeatMap, ...],
     ) -> Iterator[_Expansion]:
         """The path with each of the best candidates, or as it is where it ends here."""
         sufficiency = self._stopping.sufficiency(moment, function)
@@ -181,7 +192,7 @@ class Episode:
                 continue
             selected = list(path.selected)
             insort(selected, candidate.position)
-            step = Step(candidate.position, candidate.q, shown, sufficiency)
+            step = Step(candidate.position, candidate.q, shown, sufficiency, heat)
             cost = path.cost + (self._chunk(candidate.position).cost if self._limits.max_context_tokens else 0)
             yield _Expansion(_Path((*path.steps, step), tuple(selected), cost), complete + still_open * candidate.q)
 

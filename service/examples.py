@@ -41,6 +41,7 @@ _CHUNK: Example = {
     "q": 0.663,
     "metadata": {"year": 1916},
 }
+_NOT_ASKED: Example = {"candidates": None, "heatmap": None}
 RESULT: Example = {
     "chunks": [_CHUNK],
     "context": "[1] Autobiography\nHe invented the Franklin\nstove, still widely used, and refused to",
@@ -54,7 +55,7 @@ RESULT: Example = {
             "end": 11256,
         }
     ],
-    "steps": [{"step": 0, "q": 0.663, "document_id": "franklin", "index": 44, "sufficiency": None, "candidates": None}],
+    "steps": [{"step": 0, "q": 0.663, "document_id": "franklin", "index": 44, "sufficiency": None, **_NOT_ASKED}],
     "one_step": None,
     "stopped_by": "sufficient",
     "sufficiency": {"complete": 0.97, "hopeless": 0.02},

@@ -10,9 +10,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.errors import BodyTooLarge, Forbidden, Overloaded, TooManyRequests, Unauthorized
 from service.keys import EVERYTHING, Access, Keys, Right
 from service.problems import problem_response
+from service.routes.page import PAGE_PATHS
 from service.settings import Settings
 
-OPEN_PATHS = {"/healthz", "/readyz", "/openapi.json", "/docs"}
+OPEN_PATHS = {"/healthz", "/readyz", "/openapi.json", "/docs", *PAGE_PATHS}
 """Answer without a key: probes and browsers have none."""
 
 READING_POSTS = {"/retrieve"}

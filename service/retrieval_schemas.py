@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, field_valida
 
 from index.episode import StoppedBy
 from index.filters import Filter
+from index.heat import MAPPED_DOCUMENTS
 from index.stopping import Rule
 from service import examples
 from service.names import CollectionName, DocumentId
@@ -18,6 +19,7 @@ MAX_BEAM_WIDTH = 16
 MAX_FILTER_LEVELS = 64
 MAX_FILTER_VALUES = 3000
 TRACE_CANDIDATES = 10
+MAX_STRETCHES = 512
 
 
 def _integer(value: object) -> object:
@@ -131,6 +133,11 @@ class RetrieveIn(RequestModel):
         "document", description="order of `chunks` and of the texts in `context`"
     )
     trace: bool = Field(False, description="report the best candidates of each step, and the one-step answer")
+    heatmap: Annotated[PositiveInteger, Field(le=MAX_STRETCHES)] | None = Field(
+        None,
+        description="report of each step the largest Q-value in each of so many equal stretches of the documents that "
+        "hold a selected chunk or one of the best candidates",
+    )
 
     @field_validator("question")
     @classmethod
@@ -189,6 +196,21 @@ class CandidateOut(ResponseModel):
     q: float
 
 
+class HeatMapOut(ResponseModel):
+    """A whole document at one step."""
+
+    document_id: str
+    chunks: int = Field(description="of the document")
+    borders: list[int] = Field(
+        description="its chunks that were selected before this step, in document order: where its intervals begin"
+    )
+    q: list[float | None] = Field(
+        description="the largest Q-value of each stretch, as the search estimates it; chunk `i` is in stretch "
+        "`i * len(q) // chunks`. Of a document with fewer chunks than stretches asked for, one a chunk. null: nothing "
+        "there was scored, or it is selected"
+    )
+
+
 class StepOut(ResponseModel):
     """One step of the episode."""
 
@@ -199,6 +221,11 @@ class StepOut(ResponseModel):
     sufficiency: SufficiencyOut | None = Field(description="of the chunks selected before this step")
     candidates: list[CandidateOut] | None = Field(
         None, description="with `trace`: the best candidates of this step, best first"
+    )
+    heatmap: list[HeatMapOut] | None = Field(
+        None,
+        description=f"with `heatmap`: at most {MAPPED_DOCUMENTS} documents, that of the best candidate first, then "
+        "those of chunks selected before",
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from index.documents import Document
 from index.encoder import Encoder, TokenIds
 from index.episode import ChunkTokens, Episode, Limits, Step
 from index.errors import UnknownDocument
+from index.heat import HeatMap
 from index.scoring import Candidate
 from index.stopping import StopRule, Sufficiency
 from index.vectors import nearest
@@ -31,6 +33,7 @@ from service.retrieval_schemas import (
     MAX_STEPS,
     TRACE_CANDIDATES,
     CandidateOut,
+    HeatMapOut,
     RetrieveIn,
     RetrieveOut,
     SelectedChunk,
@@ -198,7 +201,8 @@ def _run(session: _Session) -> RunEvents:
         beam_width=body.beam_width,
         stop=session.stop,
         max_context_tokens=body.max_context_tokens,
-        candidates=TRACE_CANDIDATES if body.trace else 0,
+        candidates=TRACE_CANDIDATES if body.trace or body.heatmap else 0,
+        stretches=body.heatmap or 0,
     )
 
     def read_chunk(position: int) -> ChunkTokens:
@@ -221,9 +225,7 @@ def _result(session: _Session, run: Run) -> RetrieveOut:
     body, services, episode = session.body, session.services, run.episode
     assert episode.stopped_by is not None  # the engine has finished it
     one_step = _one_step(session, run)
-    positions = {step.position for step in episode.steps} | {
-        candidate.position for step in episode.steps for candidate in step.candidates
-    }
+    positions = {position for step in episode.steps for position in _shown_positions(session, step)}
     documents = _documents(session, positions | {candidate.position for candidate in one_step or []})
     chunks = [_selected(session, step, number, documents) for number, step in enumerate(episode.steps)]
     if body.order == "document":
@@ -265,9 +267,16 @@ def _one_step(session: _Session, run: Run) -> list[Candidate] | None:
 
 
 def _step_event(session: _Session, step: Step, number: int) -> StepEvent:
-    documents = _documents(session, {step.position, *(candidate.position for candidate in step.candidates)})
+    documents = _documents(session, set(_shown_positions(session, step)))
     plain = _step(session, step, number, documents)
     return StepEvent(**plain.model_dump(), chunk=_selected(session, step, number, documents))
+
+
+def _shown_positions(session: _Session, step: Step) -> Iterator[int]:
+    """A chunk of each document that the step is about."""
+    yield step.position
+    yield from (candidate.position for candidate in step.candidates)
+    yield from (int(session.scope.scope.offsets[heat.document]) for heat in step.heat)
 
 
 def _documents(session: _Session, positions: set[int]) -> dict[int, Document]:
@@ -283,6 +292,16 @@ def _step(session: _Session, step: Step, number: int, documents: dict[int, Docum
         index=address.number,
         sufficiency=_sufficiency(step.sufficiency),
         candidates=_candidates(session, step.candidates, documents) if session.body.trace else None,
+        heatmap=[_heat_map(session, heat, documents) for heat in step.heat] if session.body.heatmap else None,
+    )
+
+
+def _heat_map(session: _Session, heat: HeatMap, documents: dict[int, Document]) -> HeatMapOut:
+    return HeatMapOut(
+        document_id=documents[int(session.scope.uids[heat.document])].id,
+        chunks=heat.chunks,
+        borders=list(heat.selected),
+        q=[round(q, 4) if math.isfinite(q) else None for q in heat.largest.tolist()],
     )
 
 

@@ -191,6 +191,59 @@ def test_q_values_are_those_of_the_checkpoint(client: httpx.Client, collection: 
     assert min(spread) > 5 * TOLERANCE, "values that are all alike would show nothing"
 
 
+@pytest.mark.parametrize("stretches", [1, 5, 512])
+def test_heat_maps_hold_the_largest_q_of_each_stretch(
+    client: httpx.Client, collection: str, encoder: Encoder, stretches: int
+) -> None:
+    document = add_lines(client, collection, SENTENCES)
+    result = ask(client, QUESTION, collection=collection, max_steps=4, heatmap=stretches)
+    assert [step["candidates"] for step in result["steps"]] == [None] * 4
+    selected: list[int] = []
+    for step in result["steps"]:
+        (heat,) = step["heatmap"]
+        assert (heat["document_id"], heat["chunks"]) == (document["id"], 12)
+        assert heat["borders"] == sorted(selected)
+        count = min(stretches, 12)
+        assert len(heat["q"]) == count
+        largest: dict[int, float] = {}
+        for index, q in expected_q(encoder, SENTENCES, selected).items():
+            largest[index * count // 12] = max(q, largest.get(index * count // 12, q))
+        shown = {stretch: q for stretch, q in enumerate(heat["q"]) if q is not None}
+        assert shown == pytest.approx(largest, abs=2 * TOLERANCE)
+        selected.append(step["index"])
+
+
+def test_heat_maps_are_of_the_documents_that_matter_and_change_nothing_else(
+    client: httpx.Client, collection: str
+) -> None:
+    add_library(client, collection)
+    fields = {"collection": collection, "max_steps": 5}
+    plain = ask(client, QUESTION, **fields)
+    assert all(step["heatmap"] is None for step in plain["steps"])
+    mapped = ask(client, QUESTION, **fields, heatmap=4)
+    for step in mapped["steps"]:
+        assert step["heatmap"][0]["document_id"] == step["document_id"]
+        assert {heat["document_id"] for heat in step["heatmap"]} >= {
+            other["document_id"] for other in mapped["steps"][: step["step"]]
+        }
+        step["heatmap"] = None
+    assert {**mapped, "timings": None} == {**plain, "timings": None}
+
+
+@pytest.mark.parametrize("beam_width", [1, 3])
+def test_heat_maps_are_streamed_as_they_are_answered(client: httpx.Client, collection: str, beam_width: int) -> None:
+    add_library(client, collection)
+    *steps, (_, result) = stream(client, QUESTION, collection=collection, beam_width=beam_width, heatmap=3)
+    assert len(steps) == 6
+    assert [step["heatmap"] for _, step in steps] == [step["heatmap"] for step in result["steps"]]
+
+
+def test_heat_maps_of_too_many_stretches_are_refused(client: httpx.Client) -> None:
+    for stretches in (0, 513, 2.5, "4"):
+        answer = client.post("/retrieve", json={"question": "?", "heatmap": stretches})
+        assert "heatmap" in problem(answer, 422, "validation_error")["detail"]
+
+
 def test_one_step_is_the_plain_inner_product(client: httpx.Client, collection: str, encoder: Encoder) -> None:
     add_lines(client, collection, SENTENCES)
     result = ask(client, QUESTION, collection=collection, max_steps=12, trace=True)
