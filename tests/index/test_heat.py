@@ -46,7 +46,7 @@ def test_every_stretch_has_the_largest_of_its_true_values(case: Case, stretches:
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=5), st.integers(1, 40), st.data())
-def test_values_of_some_candidates_are_put_where_these_are(counts: list[int], stretches: int, data: st.DataObject) -> None:
+def test_values_of_some_candidates_are_where_these_are(counts: list[int], stretches: int, data: st.DataObject) -> None:
     scope = documents(counts)
     positions = data.draw(st.permutations(range(scope.size)))[: data.draw(st.integers(1, scope.size))]
     values = np.random.default_rng(len(positions)).standard_normal(len(positions)).astype(np.float32)

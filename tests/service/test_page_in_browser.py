@@ -1,0 +1,549 @@
+"""The page through a reader's eyes and hands, in a real Chromium."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import httpx
+import pytest
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from tests.service.browser import CHROMIUM, DRIVER, Page, chromium
+from tests.service.helpers import Json, add, ask, ids_in, lines_of_text
+from tests.service.test_retrieve import QUESTION, SENTENCES
+from tests.support import running_server
+
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="needs Chromium and its driver: apt-get install chromium chromium-driver"
+)
+
+TEXT = "\n".join(SENTENCES)
+
+
+@pytest.fixture
+def client(shared_client: httpx.Client) -> httpx.Client:
+    return shared_client
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    with chromium(tmp_path_factory.mktemp("chromium")) as driver:
+        yield driver
+
+
+@pytest.fixture
+def page(driver: Chrome, client: httpx.Client, collection: str) -> Iterator[Page]:
+    page = Page(driver, str(client.base_url).rstrip("/"))
+    page.open(collection)
+    yield page
+    page.assert_clean()
+
+
+def asked(page: Page) -> Json:
+    """The request that the page says it has made."""
+    method, _, body = page.run("return document.getElementById('request').textContent").partition("\n")
+    assert method == "POST /retrieve"
+    content: Json = json.loads(body)
+    return content
+
+
+def answer(page: Page, client: httpx.Client) -> Json:
+    """What the service answers to the page's request."""
+    return ask(client, **asked(page))
+
+
+def texts(page: Page, selector: str) -> list[str]:
+    found: list[str] = page.run(
+        "return [...document.querySelectorAll(arguments[0])].map(element => element.textContent)", selector
+    )
+    return found
+
+
+# --- One visit ----------------------------------------------------------------------------------------------
+
+
+def test_paste_index_ask_and_see(page: Page, client: httpx.Client, collection: str) -> None:
+    page.paste(TEXT, title="Minutes")
+    (entry,) = page.ready()
+    assert "Minutes" in entry.text
+    assert "Ready · 12 chunks" in entry.text
+    page.ask(QUESTION)
+    expected = answer(page, client)
+    assert (asked(page)["collection"], asked(page)["question"]) == (collection, QUESTION)
+    by_step = sorted(expected["chunks"], key=lambda chunk: int(chunk["step"]))
+    assert len(by_step) == 6
+    assert texts(page, "#steps blockquote") == [chunk["text"] for chunk in by_step]
+    for number, (item, chunk) in enumerate(zip(page.all("#steps li"), by_step, strict=True)):
+        assert f"chunk {chunk['index']} of Minutes" in item.text
+        states = [*(step["sufficiency"] for step in expected["steps"][1:]), expected["sufficiency"]]
+        for name in ("complete", "hopeless"):
+            assert re.search(rf"{name}\s+{100 * states[number][name]:.0f}%", item.text), item.text
+    assert texts(page, "#excerpts mark bdi") == [chunk["text"] for chunk in expected["chunks"]]
+    assert texts(page, "#excerpts mark .badge") == [f"step {chunk['step'] + 1}" for chunk in expected["chunks"]]
+    shown = page.run(
+        """const all = document.querySelector(".excerpt").cloneNode(true);
+        for (const badge of all.querySelectorAll(".badge")) badge.remove();
+        return all.textContent"""
+    )
+    assert shown == TEXT
+    assert page.id("context").text == expected["context"]
+    assert page.id("outcome").text == "6 chunks. As many chunks as were allowed are selected."
+    assert re.search(r"In all\s+\d+\.\d ms", page.id("timings").text)
+    assert page.id("status").get_attribute("textContent") == f"Done. {page.id('outcome').text}"
+
+
+def test_heat_map_shows_the_values_the_intervals_and_the_selected(page: Page, client: httpx.Client) -> None:
+    page.paste(TEXT)
+    page.ask(QUESTION)
+    steps = answer(page, client)["steps"]
+    tracks = page.all("#maps .track")
+    assert len(tracks) == len(steps) == 6
+    for track, step in zip(tracks, steps, strict=True):
+        (heat,) = step["heatmap"]
+        assert heat["chunks"] == 12
+        assert lefts(page, track, ".border") == pytest.approx([border / 12 for border in heat["borders"]], abs=1e-4)
+        assert lefts(page, track, ".selected") == pytest.approx([(step["index"] + 0.5) / 12], abs=1e-4)
+    badges = {badge.text: badge.get_attribute("aria-label") for badge in page.all("#maps .badges .badge")}
+    assert badges == {
+        f"{step['step'] + 1}": f"Step {step['step'] + 1}: chunk {step['index']}, in the text" for step in steps
+    }
+    page.all(".strip summary")[0].click()
+    rows = [row.split("\t") for row in page.run(TABLE_ROWS)]
+    assert [row[0] for row in rows] == [f"{chunk}" for chunk in range(12)]
+    for step in steps:
+        for chunk, q in enumerate(step["heatmap"][0]["q"]):
+            shown, _, note = rows[chunk][step["step"] + 1].partition(" ")
+            assert (shown == "–") == (q is None)
+            assert q is None or float(shown) == pytest.approx(q, abs=0.006)
+            assert note == (f"(selected: {chunk})" if chunk == step["index"] else "")
+
+
+TABLE_ROWS = """return [...document.querySelectorAll(".strip tbody tr")].map(
+    row => [...row.children].map(cell => cell.textContent).join("\\t"))"""
+
+
+def lefts(page: Page, track: object, selector: str) -> list[float]:
+    """Where marks are, as shares of their track."""
+    places: list[str] = page.run(
+        "return [...arguments[0].querySelectorAll(arguments[1])].map(mark => mark.style.left)", track, selector
+    )
+    return [float(place.removesuffix("%")) / 100 for place in places]
+
+
+def test_any_place_can_be_looked_at(page: Page) -> None:
+    page.paste(TEXT)
+    page.ask(QUESTION)
+    place = page.all(".strip input[type=range]")[0]
+    place.send_keys(Keys.END)
+    said = place.get_attribute("aria-valuetext")
+    assert said is not None
+    assert said.startswith("Chunk 11. Q at step 1: ")
+    place.send_keys(Keys.ARROW_LEFT)
+    assert page.all(".strip output")[0].text.startswith("Chunk 10. Q at step 1: ")
+    page.all(".readout button")[0].click()
+    page.until(lambda: page.all(".passage p"))
+    assert page.all(".passage p")[0].text == f"10 {SENTENCES[10]}"
+
+
+def test_steps_are_shown_as_they_come(page: Page) -> None:
+    page.paste(TEXT)
+    page.run(
+        """window.said = [];
+        new MutationObserver(records => {
+            for (const { addedNodes } of records) for (const node of addedNodes) said.push(node.data);
+        }).observe(document.getElementById("outcome"), { childList: true })"""
+    )
+    page.ask(QUESTION)
+    counts = ["1 chunk", *(f"{number} chunks" for number in range(2, 7))]
+    assert page.run("return said") == [
+        "Searching…",
+        *(f"Searching… {count} so far." for count in counts),
+        page.id("outcome").text,
+    ]
+
+
+def test_options_are_what_is_asked_for(page: Page) -> None:
+    page.paste(TEXT)
+    page.fill("max-steps", "3")
+    page.fill("beam-width", "2")
+    for choice, stop in (
+        ("", {}),
+        ("step_cost", {"step_cost": 0.05}),
+        ("target_recall", {"target_recall": 0.95}),
+        ("budget", {"rule": "budget"}),
+    ):
+        page.choose("stop", choice)
+        assert page.id("step-cost").is_displayed() == (choice == "step_cost")
+        assert page.id("target-recall").is_displayed() == (choice == "target_recall")
+        page.ask(QUESTION)
+        request = asked(page)
+        assert (request["stop"], request["max_steps"], request["beam_width"]) == (stop, 3, 2)
+    assert len(page.all("#steps li")) == 3
+
+
+def test_one_step_search_is_shown_beside_it(page: Page, client: httpx.Client) -> None:
+    page.paste(TEXT)
+    page.ask(QUESTION)
+    page.id("one-step-details").find_element(By.TAG_NAME, "summary").click()
+    page.until(lambda: page.all("#one-step li"))
+    found = answer(page, client)["one_step"]
+    assert texts(page, "#one-step blockquote") == [SENTENCES[each["index"]] for each in found]
+
+
+def test_the_context_can_be_copied(page: Page, client: httpx.Client) -> None:
+    for permission in ("clipboard-read", "clipboard-write"):
+        page.driver.execute_cdp_cmd(
+            "Browser.setPermission", {"permission": {"name": permission}, "setting": "granted", "origin": page.base}
+        )
+    page.paste(TEXT)
+    page.ask(QUESTION)
+    page.id("copy").click()
+    page.until(lambda: page.id("copied").text == "Copied.")
+    copied = page.driver.execute_async_script("navigator.clipboard.readText().then(arguments[0])")
+    assert copied == answer(page, client)["context"]
+
+
+def test_a_question_can_be_cancelled(page: Page) -> None:
+    page.paste(TEXT)
+    page.driver.execute_cdp_cmd("Fetch.enable", {"patterns": [{"urlPattern": "*/retrieve"}]})  # nobody lets it go on
+    page.id("question").send_keys("Who?", Keys.ENTER)
+    page.until(lambda: page.id("cancel").is_displayed())
+    page.id("cancel").click()
+    page.until(lambda: page.id("outcome").text == "Broken off.")
+    page.driver.execute_cdp_cmd("Fetch.disable", {})
+    page.until(lambda: not page.id("cancel").is_displayed())
+    page.ask(QUESTION)
+    assert not page.id("alert").is_displayed()
+
+
+# --- Documents ----------------------------------------------------------------------------------------------
+
+
+def test_progress_is_shown_while_a_document_is_indexed(page: Page, tmp_path: Path) -> None:
+    path = tmp_path / "long.txt"
+    path.write_text(lines_of_text(20_000))
+    page.until(lambda: page.id("model").text)
+    page.run(
+        """window.seen = [];
+        new MutationObserver(() => {
+            const bar = document.querySelector("#documents progress:not([hidden])");
+            if (bar) seen.push([bar.value, document.getElementById("status").textContent]);
+        }).observe(document.body, { subtree: true, childList: true, attributes: true })"""
+    )
+    page.choose("chunking", "lines")
+    page.id("files").send_keys(str(path))
+    page.until(lambda: page.ready())
+    assert "Ready · 20,000 chunks" in page.ready()[0].text
+    assert not page.all("#documents progress")[0].is_displayed()
+    seen = page.run("return seen")
+    values = [value for value, _ in seen]
+    assert values == sorted(values)
+    assert any(0 < value < 1 for value in values)
+    assert any(re.fullmatch(r"long\.txt: Indexing, \d+%", said) for _, said in seen)
+    assert page.id("status").get_attribute("textContent") == "long.txt: Ready"
+
+
+def test_files_are_taken_one_by_one_and_a_bad_one_is_named(
+    page: Page, client: httpx.Client, collection: str, tmp_path: Path
+) -> None:
+    page.expected = ["422"]
+    page.until(lambda: page.id("model").text)
+    paths = []
+    for name, content in (("one.txt", "Ana signed."), ("broken.pdf", "no PDF"), ("two.md", "# Bruno\n\nBees.")):
+        path = tmp_path / name
+        path.write_text(content)
+        paths.append(str(path))
+    page.id("files").send_keys("\n".join(paths))
+    page.until(lambda: len(page.ready()) == 2)
+    assert [entry.find_element(By.CLASS_NAME, "title").text for entry in page.ready()] == ["two.md", "one.txt"]
+    assert page.id("alert").text.startswith("broken.pdf: ")
+    page.id("alert-close").click()
+    assert not page.id("alert").is_displayed()
+    assert len(ids_in(client, collection)) == 2
+
+
+def test_files_can_be_dropped(page: Page) -> None:
+    page.until(lambda: page.id("model").text)
+    page.run(
+        """const dataTransfer = new DataTransfer();
+        dataTransfer.items.add(new File(["Ana signed the lease."], "dropped.txt", { type: "text/plain" }));
+        for (const name of ["dragover", "drop"])
+            document.querySelector("main").dispatchEvent(
+                new DragEvent(name, { dataTransfer, bubbles: true, cancelable: true }));"""
+    )
+    page.until(lambda: page.ready())
+    assert "dropped.txt" in page.ready()[0].text
+
+
+def test_a_document_is_deleted_only_when_the_reader_is_sure(page: Page, client: httpx.Client, collection: str) -> None:
+    page.paste(TEXT, title="Minutes")
+    delete = page.ready()[0].find_elements(By.TAG_NAME, "button")[-1]
+    assert delete.accessible_name == "Delete Minutes"
+    delete.click()
+    assert "Delete Minutes?" in page.id("confirm").text
+    page.press(Keys.ESCAPE)
+    assert not page.id("confirm").is_displayed()
+    delete.click()
+    page.id("confirm").find_element(By.CSS_SELECTOR, "[value=no]").click()
+    assert len(ids_in(client, collection)) == 1
+    delete.click()
+    page.id("confirm").find_element(By.CSS_SELECTOR, "[value=yes]").click()
+    page.until(lambda: not page.ready())
+    assert ids_in(client, collection) == []
+    assert page.id("no-documents").is_displayed()
+
+
+def test_collections_are_chosen_and_made(page: Page, client: httpx.Client, collection: str) -> None:
+    other = f"{collection}-other"
+    add(client, "Elsewhere.", title="Other", collection=other)
+    page.paste("Here.", title="This")
+    page.driver.refresh()
+    page.until(lambda: page.ready())
+    assert not page.id("adding").get_attribute("open")
+    page.choose("collection", other)
+    page.until(lambda: [entry.text.splitlines()[0] for entry in page.ready()] == ["Other"])
+    page.driver.refresh()  # the address says which
+    page.until(lambda: [entry.text.splitlines()[0] for entry in page.ready()] == ["Other"])
+    page.id("collection-name").send_keys(f"{collection}-new", Keys.ENTER)
+    page.until(lambda: page.id("no-documents").is_displayed())
+    page.paste("New.", title="First")
+    assert len(ids_in(client, f"{collection}-new")) == 1
+
+
+def test_long_lists_are_shown_page_by_page(page: Page, client: httpx.Client, collection: str) -> None:
+    documents = [{"text": f"Number {number}.", "collection": collection} for number in range(15)]
+    for number in range(7):
+        batch = [{**each, "text": f"{number} {each['text']}"} for each in documents]
+        assert client.post("/documents?wait=true", json={"documents": batch}).status_code == 201
+    page.driver.refresh()
+    page.until(lambda: len(page.ready()) == 100)
+    page.id("more-documents").click()
+    page.until(lambda: len(page.ready()) == 105)
+    assert not page.id("more-documents").is_displayed()
+
+
+def test_errors_are_told_in_the_words_of_the_service(page: Page) -> None:
+    page.expected = ["404"]
+    page.until(lambda: page.id("model").text)
+    page.id("question").send_keys("Who?", Keys.ENTER)
+    page.until(lambda: page.id("alert").is_displayed())
+    assert "There is no collection" in page.id("alert").text
+    assert page.id("outcome").text == "Broken off."
+
+
+# --- Keys ---------------------------------------------------------------------------------------------------
+
+
+def test_a_key_is_asked_for_used_and_kept_in_the_tab_alone(
+    driver: Chrome, tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    with running_server(tmp_path, tiny_checkpoint, api_keys="the-key") as client:
+        page = Page(driver, str(client.base_url).rstrip("/"))
+        page.expected = ["401"]
+        page.open("default")
+        page.until(lambda: page.id("key-dialog").is_displayed())
+        page.press("wrong-key", Keys.ENTER)  # the field has the focus
+        page.until(lambda: page.id("key-wrong").text == "The service does not know this key.")
+        page.press("the-key", Keys.ENTER)
+        page.paste(TEXT)
+        page.ask(QUESTION)
+        assert len(page.all("#steps li")) == 6
+        assert page.run("return Object.values(sessionStorage)") == ["the-key"]
+        assert page.run("return [localStorage.length, document.cookie]") == [0, ""]
+        driver.refresh()
+        page.until(lambda: page.ready())
+        assert not page.id("key-dialog").is_displayed()
+        page.id("forget-key").click()
+        page.until(lambda: page.id("key-dialog").is_displayed())
+        assert page.run("return sessionStorage.length") == 0
+        page.press(Keys.ESCAPE)
+        page.until(lambda: page.id("alert").is_displayed())
+        assert "Send a valid key" in page.id("alert").text
+        page.assert_clean()
+
+
+# --- Everybody ----------------------------------------------------------------------------------------------
+
+
+def test_everything_works_with_the_keyboard_alone(page: Page) -> None:
+    page.until(lambda: page.id("model").text)
+    page.tab_to("chunking")
+    page.press("l")  # lines
+    page.tab_to("paste-text")
+    page.press(Keys.ENTER.join(SENTENCES[:4]))
+    page.tab_to("paste-title")
+    page.press("Typed", Keys.TAB, Keys.ENTER)
+    page.until(lambda: page.ready())
+    assert "4 chunks" in page.ready()[0].text
+    page.tab_to("question")
+    page.press("Who signed the lease?", Keys.ENTER)
+    page.until_answered()
+    assert len(page.all("#steps li")) == 4
+    page.press(Keys.TAB, Keys.TAB, Keys.TAB, Keys.TAB)  # the other fields of the form, and its button
+    focused = page.driver.switch_to.active_element
+    assert focused.text == "Ask"
+    assert page.run("return getComputedStyle(arguments[0]).outlineStyle", focused) == "solid"
+    page.press(Keys.TAB)
+    badge = page.driver.switch_to.active_element
+    assert re.fullmatch(r"Step \d: chunk \d, in the text", badge.accessible_name)
+    page.press(Keys.ENTER)
+    assert page.run("return document.activeElement.id") == f"span-{badge.text}"
+    page.tab_to("copy")
+    page.tab_to("context")
+
+
+def test_the_first_thing_is_a_way_to_the_question(page: Page) -> None:
+    page.until(lambda: page.id("model").text)
+    page.press(Keys.TAB, Keys.ENTER)
+    assert page.run("return document.activeElement.id") == "question"
+
+
+NAMED = {"button", "textbox", "combobox", "spinbutton", "slider", "link", "progressbar", "region", "table", "dialog"}
+
+
+def test_whatever_can_be_used_has_a_name(page: Page) -> None:
+    page.paste(TEXT, title="Minutes")
+    page.ask(QUESTION)
+    page.run("for (const each of document.querySelectorAll('details')) each.open = true")
+    page.until(lambda: page.all("#one-step li") and page.all(".strip table"))
+    nodes = page.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    found = [
+        (node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node.get("ignored")
+    ]
+    assert [role for role, name in found if role in NAMED and not name] == []
+    roles = {role for role, _ in found}
+    assert {"main", "banner", "navigation", "status", "slider", "table", "listitem", "heading"} <= roles
+    assert ("region", "Heat map of Minutes") in found
+    assert ("slider", "Place in Minutes") in found
+
+
+HOSTILE = (
+    "<img src=x onerror='window.pwned = 1'><script>window.pwned = 1</script>\n"
+    "\u202eright to left \u2067 and never back\n"
+    + "x"
+    * 10_000
+    + "\n</mark></bdi></div>&lt;b&gt; ${window.pwned = 1} {{pwned}}\n"
+    "שלום עולם\n"
+    "👩\u200d👩\u200d👧 e\u0301 \U0001f1e9\U0001f1ea\n"
+)
+
+
+def test_hostile_documents_are_nothing_but_text(page: Page, client: httpx.Client) -> None:
+    title = "\u202e<img src=x onerror='window.pwned = 1'>" + "y" * 500
+    page.paste(HOSTILE, title=title, chunking="lines")
+    page.look(width=360, height=700)
+    page.fill("max-steps", "32")
+    page.ask("<img src=x onerror='window.pwned = 1'>")
+    page.run("for (const each of document.querySelectorAll('details')) each.open = true")
+    page.until(lambda: page.all("#one-step li"))
+    expected = answer(page, client)
+    assert len(expected["chunks"]) > 5
+    assert texts(page, "#excerpts mark bdi") == [chunk["text"] for chunk in expected["chunks"]]
+    assert page.run("return document.getElementById('context').textContent") == expected["context"]
+    assert page.all("main img, main script, main b") == []
+    assert page.run("return window.pwned") is None
+    assert page.wider_than_the_window() == 0
+    # What follows a title that turns the direction of writing around is still written after it.
+    assert page.run(
+        """const quoted = document.querySelector("#steps bdi"), after = document.createRange();
+        after.selectNode(quoted.nextSibling);
+        const [last, next] = [quoted.getClientRects(), after.getClientRects()].map(found => [...found].at(-1));
+        return next.top > last.top || next.left >= last.right - 1"""
+    )
+    page.ready()[0].find_elements(By.TAG_NAME, "button")[-1].click()
+    assert page.id("confirm").text.count("<img") == 1
+    assert page.wider_than_the_window() == 0
+
+
+# --- How it looks -------------------------------------------------------------------------------------------
+
+
+def luminance(colour: list[int]) -> float:
+    parts = [part / 255 for part in colour[:3]]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+COLOURS = """
+const canvas = Object.assign(document.createElement("canvas"), { width: 1, height: 1 });
+const context = canvas.getContext("2d", { willReadFrequently: true });
+const rgba = colour => {
+    context.clearRect(0, 0, 1, 1);
+    context.fillStyle = colour;
+    context.fillRect(0, 0, 1, 1);
+    return [...context.getImageData(0, 0, 1, 1).data];
+};
+const background = element => {
+    for (let each = element; each; each = each.parentElement) {
+        const found = rgba(getComputedStyle(each).backgroundColor);
+        if (found[3] === 255) return found;
+    }
+};
+const found = [];
+for (const element of document.querySelectorAll("body *")) {
+    const text = [...element.childNodes].some(node => node.nodeType === Node.TEXT_NODE && node.data.trim());
+    if (text && element.checkVisibility() && !element.closest(".unseen, .skip, datalist"))
+        found.push([element.outerHTML.slice(0, 80), rgba(getComputedStyle(element).color), background(element)]);
+}
+return JSON.stringify([background(document.body), found]);
+"""
+
+
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", [360, 1200])
+def test_all_text_can_be_read(page: Page, scheme: Literal["light", "dark"], width: int) -> None:
+    page.paste(TEXT, title="Minutes")
+    page.look(width=width, scheme=scheme)
+    page.ask(QUESTION)
+    assert page.wider_than_the_window() == 0
+    surface, found = json.loads(page.run(COLOURS))
+    assert len(found) > 60
+    for element, colour, background in found:
+        dark, light = sorted((luminance(colour), luminance(background)))
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, element
+    assert (luminance(surface) < 0.05) if scheme == "dark" else (luminance(surface) > 0.9)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_colours_say_the_values_evenly_and_in_one_hue(
+    page: Page, client: httpx.Client, scheme: Literal["light", "dark"]
+) -> None:
+    page.paste(TEXT)
+    page.look(scheme=scheme)
+    page.ask(QUESTION)
+    steps = answer(page, client)["steps"]
+    points = []
+    for track, step in zip(page.all("#maps .track"), steps, strict=True):
+        image = page.run("return getComputedStyle(arguments[0]).backgroundImage", track).partition("), repeating")[0]
+        shown = re.findall(r"oklab\((\S+) (\S+) (\S+)\) [\d.]+%|rgba\(0, 0, 0, 0\) [\d.]+%", image)
+        values = step["heatmap"][0]["q"]
+        assert shown[::2] == shown[1::2]  # each stretch from its begin to its end
+        shown = shown[::2]
+        assert len(shown) == len(values) == 12
+        assert [colour == ("", "", "") for colour in shown] == [q is None for q in values]
+        points += [(q, *map(float, colour)) for q, colour in zip(values, shown, strict=True) if q is not None]
+    points.sort()
+    lowest, highest = points[0], points[-1]
+    assert abs(highest[1] - lowest[1]) > 0.55
+    assert (highest[1] > lowest[1]) == (scheme == "dark")
+    for q, lightness, a, b in points:
+        share = (q - lowest[0]) / (highest[0] - lowest[0])
+        assert lightness == pytest.approx(lowest[1] + share * (highest[1] - lowest[1]), abs=0.02)
+        assert math.degrees(math.atan2(b, a)) % 360 == pytest.approx(262, abs=3)
+
+
+def test_nothing_moves_for_those_who_do_not_want_it(page: Page) -> None:
+    page.look(motion="reduce")
+    assert page.run("return getComputedStyle(document.documentElement).scrollBehavior") == "auto"
+    page.look(motion="no-preference")
+    assert page.run("return getComputedStyle(document.documentElement).scrollBehavior") == "smooth"
