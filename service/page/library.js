@@ -11,7 +11,8 @@ const POLLED = 10;
 /** Documents asked about at once: they are indexed in order, so the others can wait. */
 
 const entries = new Map();
-let collection = "";
+const wanted = new URLSearchParams(location.search).get("collection");
+let collection = wanted || "default";
 let cursor = null;
 let polling = false;
 
@@ -26,9 +27,8 @@ export async function startLibrary(model) {
     byId("files").value = "";
   };
   takeDropped((files) => addFiles(files, model.max_body_bytes));
-  const wanted = new URLSearchParams(location.search).get("collection");
   const known = (await api.collections()).map(({ name }) => name);
-  await choose(wanted || (known.includes("default") || !known.length ? "default" : known[0]));
+  await choose(wanted || known.length === 0 || known.includes(collection) ? collection : known[0]);
   return { collection: () => collection, titleOf };
 }
 
@@ -119,9 +119,9 @@ function takeDropped(take) {
 // --- The list
 
 async function showMore() {
-  const wanted = collection;
-  const page = await api.documents(wanted, cursor);
-  if (wanted !== collection) return;
+  const asked = collection;
+  const page = await api.documents(asked, cursor);
+  if (asked !== collection) return;
   for (const found of page.documents) show(found);
   cursor = page.next_cursor;
   byId("more-documents").hidden = cursor === null;

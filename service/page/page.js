@@ -13,8 +13,8 @@ async function start() {
   };
   const model = await api.model();
   byId("forget-key").hidden = !api.hasKey();
-  byId("model").textContent = `${model.name}, on ${model.device}`;
   startAsking(model, await startLibrary(model));
+  byId("model").textContent = `${model.name}, on ${model.device}`;
 }
 
 start().catch(report);

@@ -58,10 +58,15 @@ class Page:
         """The page about a collection, with nothing left from before."""
         self.driver.get(f"{self.base}/page/icon.svg")
         self.driver.execute_script("sessionStorage.clear()")
-        self.driver.get_log("performance")
-        self.driver.get_log("browser")
+        self.log("browser")
+        self.log("performance")
         self.look()
         self.driver.get(f"{self.base}/?collection={collection}")
+
+    def log(self, kind: Literal["browser", "performance"]) -> list[dict[str, Any]]:
+        """What was logged since it was last asked for."""
+        entries: list[dict[str, Any]] = self.driver.get_log(kind)  # type: ignore[no-untyped-call]
+        return entries
 
     def look(
         self,
@@ -148,9 +153,9 @@ class Page:
 
     def assert_clean(self) -> None:
         """Nothing went wrong in the console but what was provoked, and nobody else was asked for anything."""
-        for entry in self.driver.get_log("browser"):
+        for entry in self.log("browser"):
             assert any(part in entry["message"] for part in self.expected), entry
-        for entry in self.driver.get_log("performance"):
+        for entry in self.log("performance"):
             message = json.loads(entry["message"])["message"]
             if message["method"] == "Network.requestWillBeSent":
                 url = message["params"]["request"]["url"]
