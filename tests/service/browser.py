@@ -15,8 +15,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
-
-from tests.service.helpers import until
+from selenium.webdriver.support.wait import WebDriverWait
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
@@ -87,7 +86,7 @@ class Page:
 
     def until(self, holds: Callable[[], object]) -> None:
         """Wait for something to be true of the page."""
-        until(lambda: bool(holds()), SECONDS)
+        WebDriverWait(self.driver, SECONDS, poll_frequency=0.05).until(lambda _: holds())
 
     def id(self, id: str) -> WebElement:
         """An element that the page always has."""
