@@ -436,30 +436,33 @@ HOSTILE = (
 
 
 def test_hostile_documents_are_nothing_but_text(page: Page, client: httpx.Client) -> None:
-    title = "\u202e<img src=x onerror='window.pwned = 1'>" + "y" * 500
-    page.paste(HOSTILE, title=title, chunking="lines")
+    page.paste("Short.", title="y" * 1000)
+    page.paste(HOSTILE, title="<img src=x onerror='window.pwned = 1'>", chunking="lines")
     page.look(width=360, height=700)
     page.fill("max-steps", "32")
     page.ask("<img src=x onerror='window.pwned = 1'>")
     page.run("for (const each of document.querySelectorAll('details')) each.open = true")
     page.until(lambda: page.all("#one-step li"))
     expected = answer(page, client)
-    assert len(expected["chunks"]) > 5
-    assert texts(page, "#excerpts mark bdi") == [chunk["text"] for chunk in expected["chunks"]]
+    assert len(expected["chunks"]) > 6
+    assert sorted(texts(page, "#excerpts mark bdi")) == sorted(chunk["text"] for chunk in expected["chunks"])
     assert page.run("return document.getElementById('context').textContent") == expected["context"]
     assert page.all("main img, main script, main b") == []
     assert page.run("return window.pwned") is None
     assert page.wider_than_the_window() == 0
-    # What follows a title that turns the direction of writing around is still written after it.
-    assert page.run(
-        """const quoted = document.querySelector("#steps bdi"), after = document.createRange();
-        after.selectNode(quoted.nextSibling);
-        const [last, next] = [quoted.getClientRects(), after.getClientRects()].map(found => [...found].at(-1));
-        return next.top > last.top || next.left >= last.right - 1"""
-    )
     page.ready()[0].find_elements(By.TAG_NAME, "button")[-1].click()
     assert page.id("confirm").text.count("<img") == 1
     assert page.wider_than_the_window() == 0
+
+
+def test_what_stands_after_a_title_stays_there_however_it_is_written(page: Page) -> None:
+    page.paste(TEXT, title="\u202eturned around")
+    page.ask(QUESTION)
+    assert page.run(
+        """const title = document.querySelector("#steps bdi"), after = document.createRange();
+        after.selectNode(title.nextSibling);
+        return after.getBoundingClientRect().left >= title.getBoundingClientRect().right - 1"""
+    )
 
 
 # --- How it looks -------------------------------------------------------------------------------------------
