@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import httpx
+import pytest
 from selenium.webdriver import ActionChains, Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -17,11 +19,17 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
 
+from tests.service.helpers import Json, ask
+
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 _SWITCHES = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+
+needs_chromium = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="needs Chromium and its driver: apt-get install chromium chromium-driver"
 )
 
 SECONDS = 90
@@ -159,3 +167,24 @@ class Page:
             if message["method"] == "Network.requestWillBeSent":
                 url = message["params"]["request"]["url"]
                 assert url.startswith((f"{self.base}/", "data:")), url
+
+
+def asked(page: Page) -> Json:
+    """The request that the page says it has made."""
+    method, _, body = page.run("return document.getElementById('request').textContent").partition("\n")
+    assert method == "POST /retrieve"
+    content: Json = json.loads(body)
+    return content
+
+
+def answer(page: Page, client: httpx.Client) -> Json:
+    """What the service answers to the page's request."""
+    return ask(client, **asked(page))
+
+
+def texts(page: Page, selector: str) -> list[str]:
+    """The texts of what a selector finds, whether it can be seen or not."""
+    found: list[str] = page.run(
+        "return [...document.querySelectorAll(arguments[0])].map(element => element.textContent)", selector
+    )
+    return found

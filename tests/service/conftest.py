@@ -7,10 +7,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from selenium.webdriver import Chrome
 
 from service.errors import ServiceError
 from service.parsing import MediaType, ParseLimits, extract_text
 from service.parsing_worker import convert
+from tests.service.browser import Page, chromium
 from tests.service.files import MEBIBYTE, Extract
 from tests.service.helpers import add, ask
 from tests.support import Server, calibrate_at_random, running_server, write_random_checkpoint
@@ -117,3 +119,19 @@ def assert_fit_for_remote_callers(error: ServiceError, folder: Path) -> None:
     assert "Traceback" not in error.detail
     assert ".py" not in error.detail
     assert len(error.detail) > 40, "says what to do"
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    """A Chromium for all modules that look at the page."""
+    with chromium(tmp_path_factory.mktemp("chromium")) as driver:
+        yield driver
+
+
+@pytest.fixture
+def page(driver: Chrome, shared_client: httpx.Client, collection: str) -> Iterator[Page]:
+    """The page about a collection of its own; at the end nothing may have gone wrong in it."""
+    page = Page(driver, str(shared_client.base_url).rstrip("/"))
+    page.open(collection)
+    yield page
+    page.assert_clean()
