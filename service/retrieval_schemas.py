@@ -6,9 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from index.episode import StoppedBy
 from index.filters import Filter
-from index.stopping import Rule
+from index.rules import Rule, StoppedBy
 from service import examples
 from service.names import CollectionName, DocumentId
 from service.schemas import RequestModel, ResponseModel

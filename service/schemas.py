@@ -18,7 +18,7 @@ from pydantic import (
 
 from index.chunking import Chunking
 from index.documents import CollectionSize, Document, Status
-from index.stopping import Rule
+from index.rules import Rule
 from service import examples
 from service.names import CollectionName, DocumentId
 
