@@ -25,9 +25,10 @@ def settings(base_url: str, api_key: str | None, timeout: float) -> dict[str, An
         raise ValueError(f"{base_url!r} is no address: it begins with http:// or https://, like {DEFAULT_URL}")
     headers = {}
     if api_key is not None:
-        if not (api_key.isascii() and api_key.isprintable() and api_key.strip()):
+        key = api_key.strip()
+        if not (key and key.isascii() and key.isprintable()):
             raise ValueError("an API key has printable ASCII characters only")  # and is not repeated here
-        headers["Authorization"] = f"Bearer {api_key.strip()}"
+        headers["Authorization"] = f"Bearer {key}"
     return {
         "base_url": url,
         "headers": headers,
