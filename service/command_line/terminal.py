@@ -36,7 +36,7 @@ def table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Columns of equal width; numbers to the right, and a dash for what is not known."""
     cells = [["-" if value is None else shown(str(value)) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
-    numeric = [all(isinstance(value, int | None) for value in column) for column in zip(*rows, strict=True)]
+    numeric = [all(isinstance(row[place], int | None) for row in rows) for place in range(len(names))]
 
     def line(values: Sequence[str]) -> str:
         padded = (
