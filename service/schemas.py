@@ -227,4 +227,4 @@ class Problem(ResponseModel):
     status: int
     code: str = Field(examples=["unknown_document"])
     detail: str
-    errors: list[dict[str, JsonValue]] | None = Field(None, description="for invalid requests: where and why")
+    errors: list[dict[str, JsonValue]] | None = Field(default=None, description="for invalid requests: where and why")

@@ -53,6 +53,24 @@ from tests.service.helpers import UNICODE, ids_in, lines_of_text, text_of
 from tests.service.scripted import Action, answer, drop, event, refusal, scripted, stream
 from tests.support import running_server
 
+ROOT = Path(__file__).parent.parent.parent
+TYPED = """
+from service.client import AsyncClient, Client, DocumentIn, RetrieveOut, StepEvent, Stop
+
+def right(qrag: Client) -> list[int | None]:
+    document = qrag.index("Ana signed.", metadata={"year": 1916}, chunking="lines")
+    answer: RetrieveOut = qrag.retrieve("Who?", stop=Stop(step_cost=0.1), filter={"field": "year", "gte": 1})
+    steps: list[StepEvent] = [event for event in qrag.stream("Who?") if isinstance(event, StepEvent)]
+    return [document.chunks, answer.steps[0].index, steps[0].step, qrag.index_many([DocumentIn(text="a")])[0].tokens]
+
+async def also_right(qrag: AsyncClient) -> list[str]:
+    return [document.id async for document in qrag.documents(collection="c")]
+
+def wrong(qrag: Client) -> None:
+    qrag.retrieve("Who?", max_step=3)
+    qrag.index("Ana signed.", chunking="words")
+"""
+"""What somebody writes who has mypy's strict mode, and no plugin for pydantic."""
 LIGHT = "import sys, service.client, service.command_line.main; print(*sys.modules)"
 DOCUMENT: dict[str, Any] = examples.DOCUMENT
 STEP = {**examples.RESULT["steps"][0], "chunk": examples.RESULT["chunks"][0]}
@@ -599,6 +617,23 @@ def test_it_is_light_to_import() -> None:
     loaded = subprocess.run([sys.executable, "-c", LIGHT], check=True, capture_output=True, text=True).stdout.split()
     assert "service.client" in loaded
     assert not {"torch", "transformers", "numba", "numpy", "fastapi", "starlette", "uvicorn"} & set(loaded)
+
+
+def test_its_types_are_those_of_its_users(tmp_path: Path) -> None:
+    (tmp_path / "typed.py").write_text(TYPED)
+    options = ["--strict", "--config-file=", "--explicit-package-bases", "--follow-imports=silent", "--no-pretty"]
+    checked = subprocess.run(
+        [sys.executable, "-m", "mypy", *options, "--cache-dir", str(tmp_path / "cache"), "typed.py"],
+        cwd=tmp_path,
+        env=os.environ | {"MYPYPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    lines = TYPED.splitlines()
+    found = re.findall(r"typed\.py:(\d+): error: (.*)", checked.stdout)
+    assert [lines[int(number) - 1].strip() for number, _ in found] == [line.strip() for line in lines[-2:]], checked
+    for package in ("index", "service"):
+        assert (ROOT / package / "py.typed").exists()
 
 
 def test_both_clients_are_used_alike() -> None:
