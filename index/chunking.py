@@ -42,13 +42,13 @@ class Chunking(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mode: Mode = Field(
-        "sentences",
+        default="sentences",
         description="`sentences` packs whole sentences up to `max_tokens`; `lines` makes each non-empty line a "
         "chunk, `paragraphs` each block between blank lines, `whole` the document. "
         "A piece longer than `max_tokens` is split at a word.",
     )
     max_tokens: int | None = Field(
-        None,
+        default=None,
         ge=8,
         le=65536,
         description="Most tokens in a chunk. Default: 64 for `sentences`, otherwise as many as the model reads.",

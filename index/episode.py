@@ -13,23 +13,19 @@ from bisect import insort
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from index.encoder import Embeddings, TokenIds
 from index.heat import HeatMap, heat_maps
+from index.rules import StoppedBy
 from index.scope import Scope
 from index.scoring import Candidate, Estimate, QFunction, best, estimate
 from index.stopping import NOTHING_THERE, UNTAUGHT, Moment, Stopping, StopRule, Sufficiency
 
 TOGETHER = 1 << 25
 """Most Q-values held at once: 128 MB."""
-
-StoppedBy = Literal["budget", "threshold", "action", "sufficiency", "sufficient", "hopeless", "context", "exhausted"]
-"""Why an episode ended: the budget is spent; a rule's score fell below its threshold; the best chunk does not fit the
-context; no chunk is left. Of the rule ``sufficiency`` it says ``sufficient`` or ``hopeless`` where that is what the
-state most likely is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,12 +55,14 @@ class Condition(_Node):
     model_config = ConfigDict(json_schema_extra={"not": _COMPARES_NOTHING})
 
     field: str = Field(min_length=1, max_length=200, examples=["year"])
-    equals: Scalar = Field(None, description="the field has this value")
-    is_in: list[Scalar] | None = Field(None, alias="in", max_length=1000, description="it has one of these values")
-    gt: Ordered | None = Field(None, description="it is greater")
-    gte: Ordered | None = Field(None, description="it is greater or equal")
-    lt: Ordered | None = Field(None, description="it is less")
-    lte: Ordered | None = Field(None, description="it is less or equal")
+    equals: Scalar = Field(default=None, description="the field has this value")
+    is_in: list[Scalar] | None = Field(
+        default=None, alias="in", max_length=1000, description="it has one of these values"
+    )
+    gt: Ordered | None = Field(default=None, description="it is greater")
+    gte: Ordered | None = Field(default=None, description="it is greater or equal")
+    lt: Ordered | None = Field(default=None, description="it is less")
+    lte: Ordered | None = Field(default=None, description="it is less or equal")
 
     @model_validator(mode="after")
     def _compares_something(self) -> Condition:

@@ -17,17 +17,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple, get_args
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from index.codes import Float64Array
+from index.rules import Rule
 from index.scope import Float32Array
 from index.scoring import QFunction
-
-Rule = Literal["threshold", "action", "sufficiency"]
-RULES: tuple[Rule, ...] = get_args(Rule)
 
 SUMMARY = 6
 """Entries of :func:`features` beside the state embedding."""

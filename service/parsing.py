@@ -56,7 +56,7 @@ class MediaType(StrEnum):
     DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 
 
-_MEDIA_TYPE_OF_EXTENSION: Final = {
+MEDIA_TYPE_OF_EXTENSION: Final = {
     ".txt": MediaType.PLAIN_TEXT,
     ".md": MediaType.MARKDOWN,
     ".markdown": MediaType.MARKDOWN,
@@ -120,13 +120,13 @@ def media_type_of(content_type: str | None, filename: str | None) -> MediaType:
     """
     essence = (content_type or "").partition(";")[0].strip().lower()
     if essence in {"", "application/octet-stream"}:
-        media_type = _MEDIA_TYPE_OF_EXTENSION.get(PurePath(filename or "").suffix.lower())
+        media_type = MEDIA_TYPE_OF_EXTENSION.get(PurePath(filename or "").suffix.lower())
     else:
         media_type = next((known for known in MediaType if known == essence), None)
     if media_type is None:
         raise UnsupportedMediaType(
             f"Send one of the media types {', '.join(MediaType)}; or no media type "
-            f"and a file name that ends in {', '.join(_MEDIA_TYPE_OF_EXTENSION)}."
+            f"and a file name that ends in {', '.join(MEDIA_TYPE_OF_EXTENSION)}."
         )
     return media_type
 

@@ -6,10 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from index.episode import StoppedBy
 from index.filters import Filter
-from index.heat import MAPPED_DOCUMENTS
-from index.stopping import Rule
+from index.rules import Rule, StoppedBy
 from service import examples
 from service.names import CollectionName, DocumentId
 from service.schemas import RequestModel, ResponseModel
@@ -65,22 +63,26 @@ class Stop(RequestModel):
         }
     )
 
-    rule: Literal["budget"] | Rule | None = Field(None, description="by default the one that the checkpoint prefers")
+    rule: Literal["budget"] | Rule | None = Field(
+        default=None, description="by default the one that the checkpoint prefers"
+    )
     step_cost: float | None = Field(
-        None,
+        default=None,
         ge=0,
         lt=1,
         description="what a chunk costs you, where complete evidence is worth 1: of all calibrated thresholds the one "
         "that gains most",
     )
     target_recall: float | None = Field(
-        None,
+        default=None,
         gt=0,
         le=1,
         description="of the questions whose evidence the calibrated budget would find, the share you want answered: "
         "of all calibrated thresholds the one with the fewest chunks",
     )
-    threshold: float | None = Field(None, allow_inf_nan=False, description="the rule's own; names the rule as well")
+    threshold: float | None = Field(
+        default=None, allow_inf_nan=False, description="the rule's own; names the rule as well"
+    )
 
     @model_validator(mode="after")
     def _says_one_thing(self) -> Stop:
@@ -114,27 +116,27 @@ class RetrieveIn(RequestModel):
     question: str = Field(min_length=1, max_length=100_000, json_schema_extra={"pattern": r"\S"})
     collection: CollectionName = "default"
     document_ids: list[DocumentId] | None = Field(
-        None, min_length=1, max_length=1000, description="search only these documents of the collection"
+        default=None, min_length=1, max_length=1000, description="search only these documents of the collection"
     )
-    filter: Filter | None = Field(None, description="search only documents whose metadata matches")
-    max_steps: PositiveInteger = Field(6, le=MAX_STEPS, description="most chunks to select")
+    filter: Filter | None = Field(default=None, description="search only documents whose metadata matches")
+    max_steps: PositiveInteger = Field(default=6, le=MAX_STEPS, description="most chunks to select")
     stop: Stop = Field(
         default=Stop(),
         description="when to stop before `max_steps`; by default as the checkpoint was calibrated, and not at all if "
         "it was not",
     )
     beam_width: PositiveInteger = Field(
-        1, le=MAX_BEAM_WIDTH, description="1 is greedy; more plans ahead by beam search"
+        default=1, le=MAX_BEAM_WIDTH, description="1 is greedy; more plans ahead by beam search"
     )
     max_context_tokens: PositiveInteger | None = Field(
-        None, description="stop before `context` gets longer, in tokens of the checkpoint's tokenizer"
+        default=None, description="stop before `context` gets longer, in tokens of the checkpoint's tokenizer"
     )
     order: Literal["document", "selection"] = Field(
-        "document", description="order of `chunks` and of the texts in `context`"
+        default="document", description="order of `chunks` and of the texts in `context`"
     )
-    trace: bool = Field(False, description="report the best candidates of each step, and the one-step answer")
+    trace: bool = Field(default=False, description="report the best candidates of each step, and the one-step answer")
     heatmap: Annotated[PositiveInteger, Field(le=MAX_STRETCHES)] | None = Field(
-        None,
+        default=None,
         description="report of each step the largest Q-value in each of so many equal stretches of the documents that "
         "hold a selected chunk or one of the best candidates",
     )
@@ -220,11 +222,11 @@ class StepOut(ResponseModel):
     index: int
     sufficiency: SufficiencyOut | None = Field(description="of the chunks selected before this step")
     candidates: list[CandidateOut] | None = Field(
-        None, description="with `trace`: the best candidates of this step, best first"
+        default=None, description="with `trace`: the best candidates of this step, best first"
     )
     heatmap: list[HeatMapOut] | None = Field(
-        None,
-        description=f"with `heatmap`: at most {MAPPED_DOCUMENTS} documents, that of the best candidate first, then "
+        default=None,
+        description="with `heatmap`: at most eight documents, that of the best candidate first, then "
         "those of chunks selected before",
     )
 
@@ -281,7 +283,7 @@ class RetrieveOut(ResponseModel):
     citations: list[Citation]
     steps: list[StepOut]
     one_step: list[CandidateOut] | None = Field(
-        None, description="with `trace`: what one-step dense retrieval would have returned, by inner product"
+        default=None, description="with `trace`: what one-step dense retrieval would have returned, by inner product"
     )
     stopped_by: StoppedBy = Field(
         description="`budget`: `max_steps` are selected. A rule: `threshold`, `action`, `sufficiency`; of the "

@@ -18,7 +18,7 @@ from pydantic import (
 
 from index.chunking import Chunking
 from index.documents import CollectionSize, Document, Status
-from index.stopping import Rule
+from index.rules import Rule
 from service import examples
 from service.names import CollectionName, DocumentId
 
@@ -227,4 +227,4 @@ class Problem(ResponseModel):
     status: int
     code: str = Field(examples=["unknown_document"])
     detail: str
-    errors: list[dict[str, JsonValue]] | None = Field(None, description="for invalid requests: where and why")
+    errors: list[dict[str, JsonValue]] | None = Field(default=None, description="for invalid requests: where and why")

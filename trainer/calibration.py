@@ -21,8 +21,9 @@ import torch
 from index.checkpoint import CheckpointConfig, read_config, write_config, write_stopping
 from index.codes import Float64Array
 from index.encoder import load_encoder
+from index.rules import RULES, Rule
 from index.scoring import QFunction
-from index.stopping import RULES, SUMMARY, Calibration, Curve, CurvePoint, Head, Rule, Stopping, features, for_cost
+from index.stopping import SUMMARY, Calibration, Curve, CurvePoint, Head, Stopping, features, for_cost
 from trainer.datasets.question import Question
 from trainer.environment import FloatArray
 from trainer.errors import RecipeError

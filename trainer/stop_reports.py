@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tqdm import tqdm
 
 from index.encoder import Encoder
-from index.stopping import Rule
+from index.rules import Rule
 from trainer.calibration import BUDGET
 from trainer.datasets.question import Question
 from trainer.environment import FloatArray

@@ -13,8 +13,9 @@ import numpy as np
 
 from index.encoder import Encoder
 from index.episode import Limits
+from index.rules import Rule
 from index.scoring import QFunction
-from index.stopping import Moment, Rule, Stopping, Sufficiency
+from index.stopping import Moment, Stopping, Sufficiency
 from trainer.datasets.question import Question
 from trainer.environment import FloatArray
 from trainer.evaluation import ChunkVectors, found_after, run_together, start, together

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from index.encoder import Encoder, load_encoder
-from index.stopping import Rule
+from index.rules import Rule
 from tests.index.stopping import CALIBRATION
 from tests.service.helpers import Json, add, ask, chunks_of, problem, stream
 

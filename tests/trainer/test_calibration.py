@@ -13,8 +13,9 @@ import torch
 from index.checkpoint import read_config, write_config, write_stopping
 from index.encoder import load_encoder
 from index.positions import Positions
+from index.rules import RULES
 from index.scoring import QFunction
-from index.stopping import RULES, SUMMARY, UNTAUGHT, Head, Stopping, for_cost
+from index.stopping import SUMMARY, UNTAUGHT, Head, Stopping, for_cost
 from tests.index.stopping import random_stopping
 from tests.support import write_random_checkpoint
 from tests.trainer.test_mixture import BOOK, make_recipe, write_stories

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from index.encoder import Encoder, load_encoder
 from index.episode import Limits
-from index.stopping import RULES, Rule, StopRule
+from index.rules import RULES, Rule
+from index.stopping import StopRule
 from tests.support import calibrate_at_random, write_random_checkpoint
 from trainer.datasets.question import Question
 from trainer.evaluation import Player, run_together, start
