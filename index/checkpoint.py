@@ -111,6 +111,9 @@ class CheckpointConfig(_Frozen):
     positions: Positions = Positions()
     w: float = Field(1.0, allow_inf_nan=False)
     b: float = Field(0.0, allow_inf_nan=False)
+    temperature: float = Field(
+        0.05, gt=0, allow_inf_nan=False, description="of the policy softmax(Q / temperature) that beams compare by"
+    )
     stopping: StoppingSource | None = Field(None, description="none where stopping was not learned")
     training: dict[str, Any] | None = Field(
         None, description="provenance: data, seed, commit, metrics; none for an untrained pair"
@@ -127,7 +130,7 @@ class CheckpointConfig(_Frozen):
     @property
     def function(self) -> QFunction:
         """The Q-function around the two towers."""
-        return QFunction(self.w, self.b, self.positions)
+        return QFunction(self.w, self.b, self.positions, self.temperature)
 
     @property
     def action_fingerprint(self) -> str:

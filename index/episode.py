@@ -1,7 +1,7 @@
 """An episode: select chunks one after the other, each by the Q-values of the state so far.
 
 The state is the question and the chunks selected so far, in document order. Greedy inference takes
-the chunk with the largest Q; planning (Plan Q-RAG) keeps the ``beam_width`` best sets of chunks.
+the chunk with the largest Q; planning keeps the ``beam_width`` best sets of chunks (see :class:`Episode`).
 An episode owns no model: its caller embeds the states it asks for and hands the embeddings back, so the
 states of many episodes share one forward pass.
 """
@@ -26,6 +26,12 @@ from index.stopping import NOTHING_THERE, UNTAUGHT, Moment, Stopping, StopRule, 
 
 TOGETHER = 1 << 25
 """Most Q-values held at once: 128 MB."""
+
+CONSIDERED = 16
+"""Chunks that a beam spreads the probability of a selection over: those below are not worth a thought."""
+
+PRUNED = math.log(20)
+"""A path that is so much less likely than the best is not followed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +79,11 @@ class _Path:
     steps: tuple[Step, ...] = ()
     selected: tuple[int, ...] = ()
     cost: int = 0
+    likelihood: float = 0.0
+    """Log-probability of the set, in all orders in which the beam reached it."""
     ended_by: StoppedBy | None = None
     sufficiency: Sufficiency | None = None
     """Of its last state, once it has ended."""
-
-
-class _Expansion(NamedTuple):
-    """A path with one more selection, or as it is where it has ended, and how good that is."""
-
-    path: _Path
-    value: float
 
 
 class Episode:
@@ -90,9 +91,9 @@ class Episode:
 
     Repeat until :attr:`stopped_by` is set: embed :meth:`states`, and hand the embeddings to :func:`advance_together`.
 
-    A path whose evidence is complete gains nothing from a further chunk, so paths are compared by what they will come
-    to: ``p(complete) + p(open) · Q`` of the next selection, because Q is about states in which something is missing
-    that can be found; ``p(complete)`` where they have ended. Where the checkpoint has no such estimates, it is Q alone.
+    Q compares the chunks of one state; between states it says little. So paths are compared by how likely the policy
+    ``softmax(Q / temperature)`` selects their set, orders added up. A path that has ended waits, and the episode ends
+    when it is the best.
     """
 
     def __init__(
@@ -129,9 +130,18 @@ class Episode:
         return self._paths[0].steps
 
     @property
+    def evidence(self) -> list[TokenIds]:
+        """The best path's chunks as the state tower reads them, in document order."""
+        return self._chunks_of(self._paths[0])
+
+    @property
     def sufficiency(self) -> Sufficiency | None:
         """Of the best path's last state, at the end; none where the checkpoint cannot tell."""
         return self._paths[0].sufficiency
+
+    @property
+    def _considered(self) -> int:
+        return 1 if self.is_greedy else max(self._limits.beam_width, CONSIDERED)
 
     @property
     def _open(self) -> list[_Path]:
@@ -139,7 +149,7 @@ class Episode:
 
     def states(self) -> list[list[TokenIds]]:
         """For each path its selected chunks' tokens, in document order."""
-        return [[self._chunk(position).ids for position in path.selected] for path in self._open]
+        return [self._chunks_of(path) for path in self._open]
 
     @property
     def selections(self) -> list[tuple[int, ...]]:
@@ -148,20 +158,15 @@ class Episode:
 
     def advance(self, embeddings: Embeddings, estimates: Sequence[Estimate], function: QFunction) -> None:
         """Take one step; ``embeddings`` are those of :meth:`states`, shape ``[paths, d]``, each with its estimate."""
-        expansions = [
-            _Expansion(path, path.sufficiency.complete if path.sufficiency else -math.inf)
-            for path in self._paths
-            if path.ended_by is not None
-        ]
+        expansions = [path for path in self._paths if path.ended_by is not None]
         for path, state, estimated in zip(self._open, embeddings, estimates, strict=True):
             # Two are enough to say how clear the choice is.
-            count = max(self._limits.beam_width, self._limits.candidates, 2 if self._stopping.assesses else 1)
+            count = max(self._considered, self._limits.candidates, 2 if self._stopping.assesses else 1)
             found = best(estimated, count, state, self.scope, path.selected, function)
             moment = Moment(state, tuple(candidate.q for candidate in found[:2]), tuple(step.q for step in path.steps))
             heat = heat_maps(estimated, self.scope, found, path.selected, self._limits.stretches)
             expansions += self._expand(path, found, moment, function, heat)
-        expansions.sort(key=lambda expansion: -expansion.value)  # stable: ties keep path and document order
-        self._paths = self._distinct(expansions)
+        self._paths = self._best_sets(expansions)
         if len(self.steps) == self._limits.max_steps and not self._stopping.assesses:
             self.stopped_by = "budget"  # nothing is asked of the last states
         else:
@@ -174,23 +179,23 @@ class Episode:
         moment: Moment,
         function: QFunction,
         heat: tuple[HeatMap, ...],
-    ) -> Iterator[_Expansion]:
+    ) -> Iterator[_Path]:
         """The path with each of the best candidates, or as it is where it ends here."""
         sufficiency = self._stopping.sufficiency(moment, function)
-        complete, still_open = (sufficiency.complete, sufficiency.open) if sufficiency else (0.0, 1.0)
         if (reason := self._reason_to_stop(path, moment, found, sufficiency, function)) is not None:
-            value = complete if sufficiency or not found else found[0].q
-            yield _Expansion(replace(path, ended_by=reason, sufficiency=sufficiency), value)
+            yield replace(path, ended_by=reason, sufficiency=sufficiency)
             return
+        logits = np.array([candidate.q for candidate in found[: self._considered]]) / function.temperature
+        likelihoods = path.likelihood + logits - np.logaddexp.reduce(logits)
         shown = tuple(found[: self._limits.candidates])
-        for candidate in found[: self._limits.beam_width]:
+        for candidate, likelihood in zip(found[: self._limits.beam_width], likelihoods.tolist(), strict=False):
             if not self._fits(path, candidate):
                 continue
             selected = list(path.selected)
             insort(selected, candidate.position)
             step = Step(candidate.position, candidate.q, shown, sufficiency, heat)
             cost = path.cost + (self._chunk(candidate.position).cost if self._limits.max_context_tokens else 0)
-            yield _Expansion(_Path((*path.steps, step), tuple(selected), cost), complete + still_open * candidate.q)
+            yield _Path((*path.steps, step), tuple(selected), cost, likelihood)
 
     def _reason_to_stop(
         self,
@@ -219,19 +224,27 @@ class Episode:
         room = self._limits.max_context_tokens
         return room is None or path.cost + self._chunk(candidate.position).cost <= room
 
-    def _distinct(self, expansions: Sequence[_Expansion]) -> list[_Path]:
-        """The best paths after the step, each set of chunks once however it was reached."""
-        paths: dict[tuple[int, ...], _Path] = {}
-        for path, _ in expansions:
-            paths.setdefault(path.selected, path)
-            if len(paths) == self._limits.beam_width:
-                break
-        return list(paths.values())
+    def _best_sets(self, expansions: Sequence[_Path]) -> list[_Path]:
+        """The likeliest paths after the step. Each set of chunks is there once, in its likeliest order."""
+        sets: dict[tuple[int, ...], _Path] = {}
+        for path in sorted(expansions, key=_unlikeliness):  # stable: ties keep path and document order
+            other = sets.get(path.selected)
+            both = path.likelihood if other is None else float(np.logaddexp(other.likelihood, path.likelihood))
+            sets[path.selected] = replace(other or path, likelihood=both)
+        best = sorted(sets.values(), key=_unlikeliness)[: self._limits.beam_width]
+        return [path for path in best if path.likelihood >= best[0].likelihood - PRUNED]
+
+    def _chunks_of(self, path: _Path) -> list[TokenIds]:
+        return [self._chunk(position).ids for position in path.selected]
 
     def _chunk(self, position: int) -> ChunkTokens:
         if position not in self._chunks:
             self._chunks[position] = self._read_chunk(position)
         return self._chunks[position]
+
+
+def _unlikeliness(path: _Path) -> float:
+    return -path.likelihood
 
 
 def advance_together(episodes: Sequence[Episode], embeddings: Embeddings, function: QFunction) -> None:

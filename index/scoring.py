@@ -38,6 +38,8 @@ class QFunction:
     w: float
     b: float
     positions: Positions
+    temperature: float = 0.05
+    """Of the policy ``softmax(Q / temperature)``, by which a beam compares what it selected."""
 
 
 class Candidate(NamedTuple):

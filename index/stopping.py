@@ -205,9 +205,19 @@ class Calibration(_Frozen):
         return StopRule(rule, for_cost(curve, self.step_cost if step_cost is None else step_cost).threshold)
 
 
+INDIFFERENT = 0.005
+"""A difference of utility that a curve from a thousand questions or so cannot tell: its standard error is larger."""
+
+
 def for_cost(curve: Curve, step_cost: float) -> CurvePoint:
-    """Where ``recall - step_cost · chunks`` is largest; the fewer chunks among equals."""
-    return max(curve, key=lambda point: (point.recall - step_cost * point.chunks, -point.chunks))
+    """The fewest chunks of the points whose utility ``recall - step_cost · chunks`` is largest, or not much less: by no
+    more than :data:`INDIFFERENT`, or a quarter of what a chunk costs, if that is less."""
+
+    def utility(point: CurvePoint) -> float:
+        return point.recall - step_cost * point.chunks
+
+    enough = max(utility(point) for point in curve) - min(INDIFFERENT, step_cost / 4)
+    return min((point for point in curve if utility(point) >= enough), key=lambda point: (point.chunks, -point.recall))
 
 
 def for_recall(curve: Curve, target: float) -> CurvePoint:

@@ -265,7 +265,6 @@ class Engine:
         for run in runs:
             try:
                 states = [self.encoder.compose_state(run.question, chunks) for chunks in run.episode.states()]
-                run.truncated_tokens = max(state.dropped for state in states)
                 asked.append((run, states))
             except Exception as error:
                 _give_up(run, error)
@@ -307,6 +306,8 @@ class Engine:
         before = len(run.episode.steps)
         try:
             run.episode.advance(embeddings, estimates, self.encoder.function)
+            if run.episode.stopped_by is not None:
+                run.truncated_tokens = self.encoder.compose_state(run.question, run.episode.evidence).dropped
         except Exception as error:
             _give_up(run, error)
             return

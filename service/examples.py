@@ -72,7 +72,7 @@ MODEL: Example = {
     "stopping": {
         "rules": ["threshold", "action", "sufficiency"],
         "default_rule": "sufficiency",
-        "step_cost": 0.02,
+        "step_cost": 0.05,
         "budget": 6,
     },
     "max_question_tokens": 256,

@@ -257,6 +257,9 @@ def _multihop(task: MultihopTask, data: Path, held_out: int) -> Source:
         question = pick(hops, generator) if single else source.draw(generator)
         question = with_distractors(question, training, task.distractors, generator)
         question = shuffled(question, generator) if len(question.counts) > 1 else question
+        if task.unanswerable > 0 and len(question.chunks) > 1 and generator.random() < task.unanswerable:
+            # Its pool would hold what was taken out.
+            return question.without([int(generator.choice(sorted(question.support)))])
         return replace(question, pool=pool)
 
     return replace(source, draw=draw)

@@ -152,7 +152,8 @@ class Learner:
     def function(self) -> QFunction:
         """The Q-function as it is now."""
         values = self.masters.values
-        return QFunction(values["w"].item(), values["b"].item(), self.network.encoder.config.positions)
+        config = self.network.encoder.config
+        return QFunction(values["w"].item(), values["b"].item(), config.positions, config.temperature)
 
     @property
     def progress(self) -> float:
@@ -261,7 +262,7 @@ class Learner:
     def _sample(self, q: FloatArray, observation: Observation) -> int:
         """By the Gumbel trick: the argmax of Q/α plus noise is distributed as softmax(Q/α)."""
         noise = self.generator.gumbel(size=len(q))
-        if not observation.complete and self._shown():
+        if observation.support.any() and self._shown():
             return int(np.where(observation.support, noise, -np.inf).argmax())
         return int(np.where(observation.available, q / self.alpha + noise, -np.inf).argmax())
 
@@ -353,14 +354,14 @@ class Learner:
         optimal = torch.where(support, found, wasted)
         if not self.settings.stop:
             return clairvoyant_loss(q, optimal, available, support, self.settings)
-        # STOP is one candidate more: the one to take where nothing is missing.
+        # STOP is one candidate more: the one to take where no support is left, be it found or not there.
         complete = self._complete(observations)
         q = torch.cat((q, self.network.stop_values(states)[:, None]), dim=1)
         available = torch.cat((available, torch.ones_like(complete)[:, None]), dim=1)
-        support = torch.cat((support, complete[:, None]), dim=1)
+        support = torch.cat((support, ~support.any(dim=1, keepdim=True)), dim=1)
         optimal = torch.cat((optimal, complete[:, None].float()), dim=1)
         # Among many other candidates its error would hardly weigh.
-        error = torch.where(complete, 0.0, self._stop_loss(states, observations))
+        error = torch.where(support[:, -1], 0.0, self._stop_loss(states, observations))
         return clairvoyant_loss(q, optimal, available, support, self.settings) + self.settings.squared * error
 
     def _complete(self, observations: Sequence[Observation]) -> torch.Tensor:

@@ -76,6 +76,13 @@ class MultihopTask(_Task):
     single_hops: float = Field(
         0.0, ge=0, le=1, description="musique only: share of episodes on the single-hop questions it was made of"
     )
+    unanswerable: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of episodes from whose candidates one chunk of the support is taken out, as in MuSiQue; "
+        "needs `stop`, the one right action where nothing is left to find",
+    )
 
 
 Task = Annotated[BabiTask | RulerTask | MultihopTask, Field(discriminator="kind")]
@@ -140,6 +147,8 @@ class Recipe(_Model):
                 raise ValueError(f"{task.task}: further questions can be asked for qa1, qa2 and qa3 only")
             if isinstance(task, MultihopTask) and task.single_hops > 0 and task.kind != "musique":
                 raise ValueError(f"{task.kind}: only musique has single hops")
+            if isinstance(task, MultihopTask) and task.unanswerable > 0 and not settings.stop:
+                raise ValueError(f"{task.kind}: unanswerable questions teach when to stop: set hyperparameters.stop")
             if isinstance(task, MultihopTask) and task.words is not None and task.kind not in ("hotpotqa", "2wiki"):
                 raise ValueError(f"{task.kind}: only hotpotqa and 2wiki say which sentences are support, for `words`")
             if isinstance(task, RulerTask) and (unknown := set(task.variants).difference(VARIANTS)):

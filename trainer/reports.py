@@ -123,8 +123,8 @@ def joined(results: Iterable[Result]) -> list[Result]:
 
 
 def fingerprint(config: CheckpointConfig) -> str:
-    """Changes with everything that decides what a checkpoint selects with a fixed budget (SHA-256, hexadecimal)."""
-    content = config.model_dump_json(exclude={"name", "base_model", "stopping", "training"})
+    """Changes with everything that decides what greedy episodes with a fixed budget select (SHA-256, hexadecimal)."""
+    content = config.model_dump_json(exclude={"name", "base_model", "temperature", "stopping", "training"})
     return hashlib.sha256(content.encode()).hexdigest()
 
 

@@ -19,6 +19,7 @@ from trainer import mixture
 from trainer.datasets.babi import BabiQuestion, read_babi
 from trainer.datasets.question import Question
 from trainer.errors import DataError, RecipeError
+from trainer.hyperparameters import Hyperparameters
 from trainer.mixture import (
     Mixture,
     Source,
@@ -396,6 +397,22 @@ def test_single_hops_of_held_out_questions_are_not_trained_on(data: Path) -> Non
     assert {question.id for question in drawn(mixture)} == {
         f"{name}{hop}" for name in {f"2hop__{n}" for n in range(6)} - held_out for hop in ("", "#1", "#2")
     }
+
+
+def test_from_some_questions_evidence_is_taken_out_and_not_found_in_their_pool(data: Path) -> None:
+    write_own(data / "own.jsonl", 8)
+    settings = Hyperparameters(stop=True)
+    task = OWN | {"unanswerable": 0.5, "mine": True}
+    questions = drawn(build_mixture(make_recipe([task], hyperparameters=settings), data), 400)
+    whole = {question.id: support_texts(question) for question in questions if not question.removed}
+    poorer = [question for question in questions if question.removed]
+    assert 150 < len(poorer) < 250
+    taken = set()
+    for question in poorer:
+        (gone,) = whole[question.id] - support_texts(question)
+        assert (question.removed, question.pool, gone in question.chunks) == (1, (), False)
+        taken.add(gone)
+    assert taken == set().union(*whole.values())
 
 
 def test_ruler_makes_each_variant_a_task_and_holds_questions_out(data: Path) -> None:

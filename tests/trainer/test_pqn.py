@@ -411,6 +411,28 @@ def test_stop_becomes_the_best_action_where_nothing_is_missing(tiny_base: Path, 
     assert np.mean(gaps[False]) < -0.1
 
 
+def test_stop_becomes_the_best_action_where_the_rest_is_not_there(tiny_base: Path) -> None:
+    settings = Hyperparameters(
+        transitions=6000, warm_start=1.0, stop=True, learning_rate=3e-3, head_learning_rate=1e-2, minibatch=32
+    )
+    learner = make_learner(tiny_base, settings)
+    asked = [replace(q, budget=4).without([min(q.support)]) for q in random_questions(5, 6) if len(q.support) > 1]
+    assert asked
+    while learner.seen < settings.transitions / 2:
+        learner.update(asked * 4)
+    gaps: dict[bool, list[float]] = {True: [], False: []}
+    for played in learner.rollout(asked * 4):
+        assert played.final is not None
+        actions = [t.action for t in played.transitions]
+        assert len(set(actions)) == len(actions)
+        states = learner.network.embed_states([t.observation.state for t in played.transitions], 1024)
+        for transition, value in zip(played.transitions, learner.network.stop_values(states).tolist(), strict=True):
+            left = bool(transition.observation.support.any())
+            gaps[left].append(value - transition.q[transition.observation.available].max())
+    assert np.mean(gaps[False]) > 0.1
+    assert np.mean(gaps[True]) < -0.1
+
+
 def test_without_stop_nothing_of_it_is_there(tiny_base: Path) -> None:
     learner = make_learner(tiny_base, Hyperparameters())
     assert learner.network.stop is None
