@@ -98,7 +98,8 @@ def test_a_config_that_is_not_json_is_refused(tmp_path: Path, content: bytes) ->
 @pytest.mark.parametrize(
     "changes",
     [
-        {"temperature": 1.0},
+        {"warmth": 0.5},
+        {"temperature": 0.0},
         {"positions": {"mode": "relative", "theta": 1}},
         {"positions": {"mode": "sinusoidal"}},
         {"state": {"kind": "pickle", "path": "state", "sha256": "0" * 64}},
