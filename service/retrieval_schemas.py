@@ -135,7 +135,7 @@ class RetrieveIn(RequestModel):
         default="document", description="order of `chunks` and of the texts in `context`"
     )
     trace: bool = Field(default=False, description="report the best candidates of each step, and the one-step answer")
-    heatmap: Annotated[PositiveInteger, Field(le=MAX_STRETCHES)] | None = Field(
+    heatmap: Annotated[int, Field(ge=1, le=MAX_STRETCHES), BeforeValidator(_integer)] | None = Field(
         default=None,
         description="report of each step the largest Q-value in each of so many equal stretches of the documents that "
         "hold a selected chunk or one of the best candidates",

@@ -210,7 +210,7 @@ def test_one_key_cannot_take_all_of_the_server(served: Served) -> None:
                 assert greedy.post("/documents", content=nested(depth - 1), headers=PLAIN).status_code in (200, 202)
             assert modest.get("/documents").status_code == 200
 
-        assert greedy.post("/documents", content=nested(3), headers=PLAIN).status_code == 202
+        assert greedy.post("/documents", content=nested(3), headers=PLAIN).status_code in (200, 202)
         assert greedy.get("/documents").status_code == 200
 
 
