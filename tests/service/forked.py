@@ -9,6 +9,10 @@ from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+# What `main` imports only when it serves is what takes the time.
+import service.app
+import service.observing
+import service.services  # noqa: F401
 from service.__main__ import main
 
 
