@@ -164,7 +164,8 @@ def _wait(client: Client, sent: list[DocumentOut]) -> tuple[list[DocumentOut], b
     counted = dict.fromkeys(seen, 0.0)
     total = sum(document.characters for document in sent)
     shape = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-    with tqdm(total=total, desc="indexing", bar_format=shape, leave=False, disable=None) as bar:
+    # News is rare and each is shown: the last would be dropped if it came soon after the one before.
+    with tqdm(total=total, desc="indexing", bar_format=shape, leave=False, disable=None, mininterval=0) as bar:
 
         def progress(document: DocumentOut) -> None:
             seen[document.id] = document
