@@ -43,3 +43,4 @@ class RetrieveOptions(TypedDict, total=False):
     max_context_tokens: int | None
     order: Literal["document", "selection"] | None
     trace: bool
+    heatmap: int | None

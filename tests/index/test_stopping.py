@@ -125,6 +125,14 @@ def test_thresholds_are_the_best_of_the_curve(found: list[CurvePoint], cost: flo
     assert all(enough.chunks <= other.chunks for other in found if other.recall >= target * most)
 
 
+def test_where_a_curve_is_flat_the_fewest_chunks_are_enough() -> None:
+    points = curve((0.0, 0.930, 3.0), (0.1, 0.908, 2.0), (0.2, 0.880, 1.0))
+    # At a cost of .02 the utilities are .870, .868 and .860.
+    assert for_cost(points, 0.02).threshold == 0.1
+    assert for_cost(points, 0.004).threshold == 0.0  # a chunk costs so little that nothing is given up for it
+    assert for_cost(points, 0.0).threshold == 0.0
+
+
 def test_a_wish_becomes_a_threshold() -> None:
     assert CALIBRATION.rule_for() == ("sufficiency", 0.0)
     assert CALIBRATION.rule_for(step_cost=0.1) == ("sufficiency", 0.5)

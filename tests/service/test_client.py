@@ -35,6 +35,7 @@ from service.client import (
     Overloaded,
     QRagClientError,
     Retries,
+    RetrieveOptions,
     RetrieveOut,
     ServerError,
     StepEvent,
@@ -47,6 +48,7 @@ from service.client import (
 )
 from service.keys import add_key
 from service.parsing import MediaType
+from service.retrieval_schemas import RetrieveIn
 from tests.service.clients import Connect
 from tests.service.files import docx
 from tests.service.helpers import UNICODE, ids_in, lines_of_text, text_of
@@ -649,3 +651,7 @@ def test_the_body_of_a_question_says_only_what_was_said(connect: Connect) -> Non
     with scripted([answer(200, examples.RESULT)]) as server:
         connect(server.url).retrieve("Who?", stop=Stop(step_cost=0.1), collection=None)
     assert json.loads(server.requests[0].body) == {"question": "Who?", "stop": {"step_cost": 0.1}}
+
+
+def test_a_question_can_say_all_that_the_service_understands() -> None:
+    assert set(RetrieveOptions.__annotations__) == set(RetrieveIn.model_fields) - {"question"}
