@@ -379,7 +379,7 @@ def test_context_never_exceeds_its_limit(client: httpx.Client, collection: str, 
 
 
 def test_what_the_state_tower_could_not_read_is_reported_and_not_cut_from_the_answer(
-    client: httpx.Client, collection: str
+    client: httpx.Client, collection: str, encoder: Encoder
 ) -> None:
     texts = [f"{number} " + "words that fill the state " * 8 for number in range(20)]
     add_lines(client, collection, texts)
@@ -388,6 +388,9 @@ def test_what_the_state_tower_could_not_read_is_reported_and_not_cut_from_the_an
     result = ask(client, QUESTION, collection=collection, max_steps=20)
     # These are 20 chunks of at least 41 tokens, of which the tower reads 256 in all.
     assert result["usage"]["truncated_tokens"] > 20 * 41 - 256
+    everything = encoder.state_tokens([text.strip() for text in texts])
+    expected = encoder.compose_state(encoder.question_tokens(QUESTION), everything).dropped
+    assert result["usage"]["truncated_tokens"] == expected
     # Whatever else a beam has tried: it is about the chunks that are returned.
     beam = ask(client, QUESTION, collection=collection, max_steps=20, beam_width=3)
     assert beam["usage"]["truncated_tokens"] == result["usage"]["truncated_tokens"]
