@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -50,7 +51,7 @@ def index(encoder: Encoder, engine: Engine, lines: Sequence[str], chunking: Chun
             for line in lines:
                 upload.write(line)
             publish(store, [(upload, Description("book", "default", None, {}, chunking))], replace=False, queue_limit=1)
-            indexer = Indexer(store, encoder, engine.embed_actions, threading.Event())
+            indexer = Indexer(store, encoder, partial(engine.embed_actions, encoder), threading.Event())
             while indexer.work():
                 pass
             document = store.document("book")
@@ -70,7 +71,8 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, default=1500)
     arguments = parser.parse_args()
     encoder = load_encoder(DEFAULT_CHECKPOINT)
-    engine = Engine(encoder, max_running=1, max_waiting=1)
+    engine = Engine(encoder.device, max_running=1, max_waiting=1)
+    encoder.warm_up()
     engine.start()
     lines = list(numbered_sentences(arguments.chunks))
     chunking = Chunking(mode="lines")

@@ -53,10 +53,14 @@ class SearchScope:
 
 
 class Catalog:
-    """Builds scopes and keeps the latest ones while nothing changes."""
+    """Builds scopes of one space's vectors and keeps the latest ones while nothing changes.
+
+    The space is the one that is active when the catalog is made; it goes on with it when another becomes active.
+    """
 
     def __init__(self, store: Store, *, preselect_above: float = math.inf) -> None:
         self._store = store
+        self._space = store.space
         self._cache: OrderedDict[str, SearchScope] = OrderedDict()
         self._version = store.version
         self._lock = threading.Lock()
@@ -68,6 +72,10 @@ class Catalog:
         self._generation = 0
         """Grows whenever an index was built."""
         store.listeners.append(self._forget)
+
+    def close(self) -> None:
+        """Listen to the store no more: nobody asks any longer."""
+        self._store.listeners.remove(self._forget)
 
     def scope(
         self, collection: str, document_ids: Sequence[str] | None = None, filter: Filter | None = None
@@ -143,13 +151,13 @@ class Catalog:
     def _vectors(self, uids: IntArray, counts: IntArray) -> Float32Array:
         """Embeddings of documents, laid end to end; zeros for one that was deleted meanwhile."""
         start = dict(zip(uids.tolist(), (np.cumsum(counts) - counts).tolist(), strict=True))
-        found = np.zeros((int(counts.sum()), self._store.dimension), dtype=np.float32)
+        found = np.zeros((int(counts.sum()), self._space.dimension), dtype=np.float32)
         while True:
             with self._store.database.read() as connection:
                 pieces = connection.execute(
                     "SELECT uid, first_chunk, segment, first_row, rows FROM pieces "
-                    "WHERE uid IN (SELECT value FROM json_each(?))",
-                    (json.dumps(uids.tolist()),),
+                    "WHERE uid IN (SELECT value FROM json_each(?)) AND space = ?",
+                    (json.dumps(uids.tolist()), self._space.space),
                 ).fetchall()
             try:
                 for uid, first_chunk, segment, first_row, rows in pieces:
@@ -227,12 +235,14 @@ class Catalog:
                 Piece(*row)
                 for row in connection.execute(
                     "SELECT p.uid, p.first_chunk, p.segment, p.first_row, p.rows FROM pieces p "
-                    "JOIN documents d USING (uid) WHERE d.collection = ? AND d.status = 'ready'",
-                    (collection,),
+                    "JOIN documents d USING (uid) WHERE d.collection = ? AND d.status = 'ready' AND p.space = ?",
+                    (collection, self._space.space),
                 )
                 if wanted is None or row[0] in wanted
             ]
-            bound = connection.execute("SELECT MAX(max_norm) FROM segments").fetchone()[0]
+            bound = connection.execute(
+                "SELECT MAX(max_norm) FROM segments WHERE space = ?", (self._space.space,)
+            ).fetchone()[0]
         return pieces, bound or 1.0
 
     def _build(self, found: tuple[list[Piece], float]) -> SearchScope:

@@ -25,6 +25,7 @@ MERGE = 8
 
 
 class _Segment(NamedTuple):
+    space: int
     segment: int
     rows: int
     live: int
@@ -36,7 +37,7 @@ def compact(store: Store) -> bool:
     Must not run beside indexing (one thread does both). Searching goes on: a scope built before keeps
     the old segments mapped.
     """
-    chosen = _choose(_segments(store))
+    space, chosen = _choose(_segments(store))
     if not chosen:
         return False
     marks = ",".join("?" * len(chosen))
@@ -56,11 +57,11 @@ def compact(store: Store) -> bool:
     moved = [
         (piece.uid, piece.first_chunk, end - piece.rows, piece.rows) for piece, end in zip(pieces, ends, strict=True)
     ]
-    with store.new_segment(vectors) as (connection, merged):
+    with store.new_segment(vectors, space) as (connection, merged):
         # Of a document deleted meanwhile there is no piece to update, and its rows stay dead.
         connection.executemany(
-            "UPDATE pieces SET segment = ?, first_row = ? WHERE uid = ? AND first_chunk = ?",
-            [(merged, first_row, uid, first_chunk) for uid, first_chunk, first_row, _ in moved],
+            "UPDATE pieces SET segment = ?, first_row = ? WHERE uid = ? AND space = ? AND first_chunk = ?",
+            [(merged, first_row, uid, space, first_chunk) for uid, first_chunk, first_row, _ in moved],
         )
     store.announce(searchable=True)
     store.remove_deleted()
@@ -73,24 +74,25 @@ def _segments(store: Store) -> list[_Segment]:
         return [
             _Segment(*row)
             for row in connection.execute(
-                "SELECT segment, s.rows, SUM(p.rows) FROM segments s JOIN pieces p USING (segment) "
+                "SELECT s.space, segment, s.rows, SUM(p.rows) FROM segments s JOIN pieces p USING (segment) "
                 "GROUP BY segment ORDER BY segment"
             )
         ]
 
 
-def _choose(segments: list[_Segment]) -> list[int]:
+def _choose(segments: list[_Segment]) -> tuple[int, list[int]]:
+    """Segments to be merged, and their space; none where nothing is due."""
     for each in segments:
         if each.live * 2 < each.rows:
-            return [each.segment]
-    tiers: defaultdict[int, list[_Segment]] = defaultdict(list)
+            return each.space, [each.segment]
+    tiers: defaultdict[tuple[int, int], list[_Segment]] = defaultdict(list)
     for each in segments:
         if each.live * MERGE <= SEGMENT_ROWS:
-            tiers[int(math.log(each.live, MERGE))].append(each)
+            tiers[int(math.log(each.live, MERGE)), each.space].append(each)
     for tier in sorted(tiers):
         if len(tiers[tier]) >= MERGE:
-            return [each.segment for each in tiers[tier][:MERGE]]
-    return []
+            return tier[1], [each.segment for each in tiers[tier][:MERGE]]
+    return 0, []
 
 
 def _rows(store: Store, piece: Piece) -> Float32Array:

@@ -17,7 +17,10 @@ from pathlib import Path
 
 from index.errors import DamagedStore, DiskFull, FormatError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2 has spaces: vectors of several action towers side by side (:mod:`index.spaces`)."""
+
+READABLE_VERSIONS = (1, FORMAT_VERSION)
 
 LOG_BYTES = 4 << 20
 """What the write-ahead log is cut to after a checkpoint."""
@@ -77,19 +80,44 @@ CREATE TABLE segments (
     segment   INTEGER PRIMARY KEY AUTOINCREMENT,
     rows      INTEGER NOT NULL,
     bytes     INTEGER NOT NULL,
-    max_norm  REAL NOT NULL            -- largest Euclidean norm of its vectors
+    max_norm  REAL NOT NULL,           -- largest Euclidean norm of its vectors
+    space     INTEGER NOT NULL DEFAULT 1
+);
+"""
+
+_SPACES = """
+-- The action towers whose vectors are here, one of which is searched.
+CREATE TABLE spaces (
+    space        INTEGER PRIMARY KEY,
+    fingerprint  TEXT NOT NULL UNIQUE,
+    dimension    INTEGER NOT NULL
 );
 
 -- Where a document's vectors are: chunks first_chunk.. of it are rows first_row.. of the segment.
 CREATE TABLE pieces (
     uid          INTEGER NOT NULL,
+    space        INTEGER NOT NULL REFERENCES spaces (space),
     first_chunk  INTEGER NOT NULL,
     segment      INTEGER NOT NULL REFERENCES segments (segment),
     first_row    INTEGER NOT NULL,
     rows         INTEGER NOT NULL,
-    PRIMARY KEY (uid, first_chunk)
+    PRIMARY KEY (uid, space, first_chunk)
 ) WITHOUT ROWID;
 CREATE INDEX pieces_by_segment ON pieces (segment);
+"""
+
+_FROM_1_TO_2 = f"""
+ALTER TABLE pieces RENAME TO former_pieces;
+DROP INDEX pieces_by_segment;
+{_SPACES}
+INSERT INTO spaces SELECT 1, fingerprint.value, dimension.value FROM properties fingerprint, properties dimension
+    WHERE fingerprint.name = 'fingerprint' AND dimension.name = 'dimension';
+INSERT INTO properties SELECT 'space', '1' FROM spaces;
+DELETE FROM properties WHERE name IN ('fingerprint', 'dimension');
+ALTER TABLE segments ADD COLUMN space INTEGER NOT NULL DEFAULT 1;
+INSERT INTO pieces SELECT uid, 1, first_chunk, segment, first_row, rows FROM former_pieces;
+DROP TABLE former_pieces;
+PRAGMA user_version = 2;
 """
 
 
@@ -108,12 +136,12 @@ class Database:
         with self._translated():
             self._writer = self._connect()
             if self._writer.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()[0] == 0:
-                self._writer.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={FORMAT_VERSION}; COMMIT;")
+                self._writer.executescript(f"BEGIN; {_SCHEMA} {_SPACES} PRAGMA user_version={FORMAT_VERSION}; COMMIT;")
             version = self._writer.execute("PRAGMA user_version").fetchone()[0]
-        if version != FORMAT_VERSION:
+        if version not in READABLE_VERSIONS:
             self._writer.close()
             raise FormatError(
-                f"{path} has data format {version}; this version reads {FORMAT_VERSION}. Start the version that "
+                f"{path} has data format {version}; this version reads up to {FORMAT_VERSION}. Start the version that "
                 "wrote it, or give another QRAG_DATA_DIR and index the documents again. Nothing was changed."
             )
 
@@ -194,3 +222,10 @@ class Database:
             if name in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
                 raise DamagedStore(f"{self._path} is damaged ({error}). Restore it from a backup.") from error
             raise
+
+
+def upgrade(connection: sqlite3.Connection) -> None:
+    """Bring the file to the current format, inside a transaction: if that is rolled back, it is as it was."""
+    if connection.execute("PRAGMA user_version").fetchone()[0] == 1:
+        for statement in _FROM_1_TO_2.split(";"):
+            connection.execute(statement)

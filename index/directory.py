@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import IO
 
-from index.database import Database
+from index.database import Database, upgrade
 from index.errors import CheckpointMismatch, StoreInUse
+from index.spaces import Space, active, find_or_add, read_spaces, write_property
 
 
 def lock_directory(directory: Path) -> IO[str]:
@@ -23,27 +24,45 @@ def lock_directory(directory: Path) -> IO[str]:
     return file
 
 
-def check_fingerprint(database: Database, directory: Path, *, dimension: int, fingerprint: str) -> None:
-    """Note whose vectors a new directory will hold; raises :class:`~index.errors.CheckpointMismatch` for another's."""
+def read_properties(directory: Path) -> dict[str, str]:
+    """What is noted in a data directory, before it is opened; nothing in a new one."""
+    path = directory / "qrag.sqlite3"
+    if not path.exists():
+        return {}
+    database = Database(path)
+    try:
+        with database.read() as connection:
+            return {row["name"]: row["value"] for row in connection.execute("SELECT name, value FROM properties")}
+    finally:
+        database.close()
+
+
+def open_space(database: Database, directory: Path, *, dimension: int, fingerprint: str) -> Space:
+    """The active space, in the current format; a new directory's is that of the action tower with this fingerprint.
+
+    Raises :class:`~index.errors.CheckpointMismatch` where it is another tower's, and then changes nothing.
+    """
     with database.write() as connection:
-        stored = {row["name"]: row["value"] for row in connection.execute("SELECT * FROM properties")}
-        if not stored:
-            connection.executemany(
-                "INSERT INTO properties VALUES (?, ?)", [("dimension", str(dimension)), ("fingerprint", fingerprint)]
-            )
-            return
-    if stored == {"dimension": str(dimension), "fingerprint": fingerprint}:
-        return
-    difference = (
-        "have another dimension than the checkpoint's"
-        if stored["dimension"] != str(dimension)
-        else "were made by another action tower than the checkpoint's"
-    )
-    raise CheckpointMismatch(
-        f"The vectors in {directory} {difference} (dimension {stored['dimension']} there, "
-        f"{dimension} in the checkpoint). Start with the checkpoint that made them, give another "
-        "QRAG_DATA_DIR, or run `python -m service reindex` to compute them again. Nothing was changed."
-    )
+        upgrade(connection)
+        number = active(connection)
+        if number is None:
+            space = find_or_add(connection, fingerprint=fingerprint, dimension=dimension)
+            write_property(connection, "space", str(space.space))
+            return space
+        space = read_spaces(connection)[number]
+        if (space.fingerprint, space.dimension) == (fingerprint, dimension):
+            return space
+        difference = (
+            "have another dimension than the checkpoint's"
+            if space.dimension != dimension
+            else "were made by another action tower than the checkpoint's"
+        )
+        raise CheckpointMismatch(
+            f"The vectors in {directory} {difference} (dimension {space.dimension} there, "
+            f"{dimension} in the checkpoint). Start with the checkpoint that made them and change it while the service "
+            "runs (POST /admin/checkpoints), give another QRAG_DATA_DIR, or run `python -m service reindex` to compute "
+            "them again. Nothing was changed."
+        )
 
 
 def sweep(database: Database, folders: Iterable[Path], known: Collection[Path]) -> None:

@@ -216,6 +216,11 @@ class Encoder:
         return self.config.action_tokens - len(tokenizer.before) - len(tokenizer.after) - prefix
 
     @property
+    def input_limit(self) -> int:
+        """Most tokens of a complete input of the action tower."""
+        return self.config.action_tokens
+
+    @property
     def question_limit(self) -> int:
         """Most tokens of a question: half of what the state tower reads, so that evidence finds room."""
         return self.config.state_tokens // 2
@@ -262,6 +267,12 @@ class Encoder:
     def embed_actions(self, inputs: Sequence[TokenIds]) -> Embeddings:
         """Chunk embeddings, shape ``[len(inputs), d]``."""
         return self.action_tower.embed(inputs)
+
+    def warm_up(self) -> None:
+        """Load whatever the first forward pass loads; on a GPU, whose memory is the scarce one, run the largest too."""
+        self.embed_states([self.compose_state(self.question_tokens("warm up"), [])])
+        if self.device.type == "cuda":
+            self.run_largest_batches()
 
     def run_largest_batches(self) -> None:
         """One forward pass of each tower over as much as it will ever get: memory runs out now or never."""

@@ -13,6 +13,7 @@
     ├── UnknownDocument      no document with this id
     ├── UnknownCollection    no document in a collection of this name
     ├── DocumentExists       the id is taken by other content
+    ├── ChunkTooLong         a checkpoint cannot read whole what is chunked already
     └── QueueFull            too many documents wait to be indexed
 """
 
@@ -59,6 +60,10 @@ class UnknownCollection(QRagError):
 
 class DocumentExists(QRagError):
     """A document with this id but other content exists already."""
+
+
+class ChunkTooLong(QRagError):
+    """An action tower cannot read a chunk whole that was cut for another one."""
 
 
 class QueueFull(QRagError):

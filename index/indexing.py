@@ -54,11 +54,17 @@ class ActionEncoder(Protocol):
     def chunk_limit(self) -> int:
         """Most tokens of a chunk that the action tower reads whole."""
 
+    @property
+    def input_limit(self) -> int:
+        """Most tokens of a complete input."""
+
     def action_inputs(self, texts: Sequence[str]) -> list[list[int]]:
         """Complete inputs of the action tower."""
 
 
-class _Text(NamedTuple):
+class ChunkText(NamedTuple):
+    """Chunk ``number`` of the document ``uid``, to be embedded."""
+
     uid: int
     number: int
     text: str
@@ -105,18 +111,20 @@ class Indexer:
         self._save(current)
         return True
 
-    def _begun(self, current: _Round, ahead: ThreadPoolExecutor) -> Iterator[tuple[list[_Text], Future[Embeddings]]]:
+    def _begun(
+        self, current: _Round, ahead: ThreadPoolExecutor
+    ) -> Iterator[tuple[list[ChunkText], Future[Embeddings]]]:
         """Batches being embedded; the next one is read and tokenised meanwhile."""
-        for batch in _batches(self._texts(current)):
+        for batch in batches(self._texts(current)):
             texts = [text for text in batch if text.uid not in current.failed]
             if texts:
                 current.unembedded.update(text.uid for text in texts)
                 yield texts, ahead.submit(self._embedded, texts)
 
-    def _embedded(self, texts: Sequence[_Text]) -> Embeddings:
+    def _embedded(self, texts: Sequence[ChunkText]) -> Embeddings:
         return self._embed(self._encoder.action_inputs([text.text for text in texts]))
 
-    def _add_or_fail(self, current: _Round, texts: Sequence[_Text], embeddings: Future[Embeddings]) -> None:
+    def _add_or_fail(self, current: _Round, texts: Sequence[ChunkText], embeddings: Future[Embeddings]) -> None:
         """Add a batch, or if that fails each of its documents by itself. Nothing may be added after a cancelled one."""
         try:
             self._add(current, texts, embeddings.result())
@@ -133,7 +141,7 @@ class Indexer:
                 except Exception as error:
                     self._fail(current, {uid}, error)
 
-    def _add(self, current: _Round, texts: Sequence[_Text], embeddings: Embeddings) -> None:
+    def _add(self, current: _Round, texts: Sequence[ChunkText], embeddings: Embeddings) -> None:
         kept = [at for at, text in enumerate(texts) if text.uid not in current.failed]  # an earlier batch may have
         current.vectors.append(embeddings[kept])
         current.rows.extend((texts[at].uid, texts[at].number) for at in kept)
@@ -141,7 +149,7 @@ class Indexer:
         for uid, number in {text.uid: text.number for text in texts}.items():
             self._store.set_progress(uid, (number + 1) / current.totals[uid])
 
-    def _texts(self, current: _Round) -> Iterator[_Text]:
+    def _texts(self, current: _Round) -> Iterator[ChunkText]:
         """The chunks of this round, and in ``current`` the documents that end with them."""
         left = SEGMENT_ROWS
         for document in self._waiting():
@@ -163,7 +171,7 @@ class Indexer:
                 rows = self._store.chunks(document.uid, first=number, limit=min(EMBED_CHUNKS, left))
                 if not rows:
                     break  # deleted meanwhile
-                yield from (_Text(document.uid, at, text) for at, _, text in rows)
+                yield from (ChunkText(document.uid, at, text) for at, _, text in rows)
                 number += len(rows)
                 left -= len(rows)
             if number == total:
@@ -189,7 +197,8 @@ class Indexer:
         if document.chunks is not None:
             with self._store.database.read() as connection:
                 stored: int = connection.execute(
-                    "SELECT COALESCE(MAX(first_chunk + rows), 0) FROM pieces WHERE uid = ?", (document.uid,)
+                    "SELECT COALESCE(MAX(first_chunk + rows), 0) FROM pieces WHERE uid = ? AND space = ?",
+                    (document.uid, self._store.space.space),
                 ).fetchone()[0]
             if document.chunks:
                 self._store.set_progress(document.uid, stored / document.chunks)
@@ -212,7 +221,7 @@ class Indexer:
         done = {uid for uid in current.finished - current.failed if not current.unembedded[uid]}
         if rows:
             matrix = np.concatenate(current.vectors)
-            segment = self._store.add_segment(matrix, _pieces(rows), done)
+            segment = self._store.add_segment(matrix, pieces_of(rows), done)
         else:
             segment = None
             self._store.finish_documents(done)
@@ -225,8 +234,9 @@ class Indexer:
         self._store.fail_documents(uids, reason)
 
 
-def _batches(texts: Iterable[_Text]) -> Iterator[list[_Text]]:
-    batch: list[_Text] = []
+def batches(texts: Iterable[ChunkText]) -> Iterator[list[ChunkText]]:
+    """The texts in groups of :data:`EMBED_CHUNKS`."""
+    batch: list[ChunkText] = []
     for text in texts:
         batch.append(text)
         if len(batch) == EMBED_CHUNKS:
@@ -245,7 +255,7 @@ def _one_ahead(items: Iterable[Item]) -> Iterator[Item]:
     yield from last
 
 
-def _pieces(rows: Sequence[tuple[int, int]]) -> list[tuple[int, int, int, int]]:
+def pieces_of(rows: Sequence[tuple[int, int]]) -> list[tuple[int, int, int, int]]:
     """Runs of rows of one document, as ``(uid, first_chunk, first_row, rows)``."""
     pieces = []
     for uid, group in groupby(enumerate(rows), key=lambda item: item[1][0]):

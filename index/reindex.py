@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from index.database import Database
+from index.database import Database, upgrade
 from index.directory import lock_directory
-from index.store import now
+from index.rows import now
+from index.spaces import find_or_add, write_property
 
 
 def forget_vectors(directory: Path, *, dimension: int, fingerprint: str) -> int:
@@ -19,15 +20,15 @@ def forget_vectors(directory: Path, *, dimension: int, fingerprint: str) -> int:
     database = Database(directory / "qrag.sqlite3")
     try:
         with database.write() as connection:
-            for table in ("pieces", "segments", "chunks", "properties"):
+            upgrade(connection)
+            for table in ("pieces", "segments", "chunks", "spaces", "properties"):
                 connection.execute(f"DELETE FROM {table}")
             count = connection.execute(
                 "UPDATE documents SET status = 'queued', error = NULL, chunks = NULL, tokens = NULL, updated_at = ?",
                 (now(),),
             ).rowcount
-            connection.executemany(
-                "INSERT INTO properties VALUES (?, ?)", [("dimension", str(dimension)), ("fingerprint", fingerprint)]
-            )
+            space = find_or_add(connection, fingerprint=fingerprint, dimension=dimension)
+            write_property(connection, "space", str(space.space))
         for path in (directory / "segments").glob("*"):
             path.unlink()
     finally:

@@ -22,12 +22,10 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -35,15 +33,23 @@ import torch
 from index.chunking import Chunk
 from index.database import Database
 from index.deletion import Reserve, delete, deleted, remove_rows, remove_unused_segments, unused_segments
-from index.directory import check_fingerprint, lock_directory, sweep
+from index.directory import lock_directory, open_space, sweep
 from index.documents import CollectionSize, Document, Status, document_of
 from index.errors import CheckpointMismatch, UnknownCollection, UnknownDocument
 from index.positions import IntArray
+from index.rows import TEXT_BLOCK, retry, row_of, text_between, update_status
 from index.scope import Float32Array
+from index.spaces import (
+    Space,
+    activate,
+    find_or_add,
+    forget_others,
+    read_property,
+    read_spaces,
+    share_embedded,
+    write_property,
+)
 from index.vectors import Segment, codes_path, open_segment, remove_segment, write_segment
-
-TEXT_BLOCK = 1 << 16
-"""Characters of a stored block of text: reading a chunk fetches one or two of them."""
 
 
 class Store:
@@ -58,7 +64,6 @@ class Store:
         self.directory = directory
         self.segments_directory = directory / "segments"
         self.incoming_directory = directory / "incoming"
-        self.dimension = dimension
         self.device = device
         self.version = 0
         """Grows whenever what is searchable changes."""
@@ -79,14 +84,18 @@ class Store:
         self.database = Database(directory / "qrag.sqlite3")
         self.reserve = Reserve(directory / "reserve", self.database)
         try:
-            check_fingerprint(self.database, directory, dimension=dimension, fingerprint=fingerprint)
+            self.space = open_space(self.database, directory, dimension=dimension, fingerprint=fingerprint)
+            """The one that is searched."""
         except CheckpointMismatch:
             self.close()
             raise
         with self.database.read() as connection:
             rows = connection.execute("SELECT * FROM segments").fetchall()
+            self.spaces = read_spaces(connection)
         for row in rows:
-            self.segments[row["segment"]] = self.open_segment(row["segment"], row["rows"], row["bytes"])
+            if row["space"] in self.spaces:  # else nobody has them: they are removed below
+                dimension = self.spaces[row["space"]].dimension
+                self.segments[row["segment"]] = self.open_segment(row["segment"], row["rows"], row["bytes"], dimension)
         files = [self.segment_path(segment) for segment in self.segments]
         sweep(self.database, [self.segments_directory, self.incoming_directory], {*files, *map(codes_path, files)})
         self.remove_deleted()
@@ -103,11 +112,11 @@ class Store:
     def document(self, id: str) -> Document:
         """The document of this id; raises :class:`~index.errors.UnknownDocument`."""
         with self.database.read() as connection:
-            return self._document(_row_of(connection, "id", id))
+            return self._document(row_of(connection, "id", id))
 
     def document_at(self, connection: sqlite3.Connection, uid: int) -> Document:
         """The document with this ``uid``, read inside the caller's transaction."""
-        return self._document(_row_of(connection, "uid", uid))
+        return self._document(row_of(connection, "uid", uid))
 
     def documents_at(self, uids: Iterable[int]) -> dict[int, Document]:
         """The documents with these ``uid``s; raises :class:`~index.errors.UnknownDocument`."""
@@ -136,12 +145,12 @@ class Store:
 
     def delete_document(self, id: str) -> None:
         """Remove a document in any state; raises :class:`~index.errors.UnknownDocument`."""
-        self._delete(lambda connection: [_row_of(connection, "id", id)["uid"]])
+        self._delete(lambda connection: [row_of(connection, "id", id)["uid"]])
 
     def retry_document(self, id: str) -> Document:
         """Queue a failed document again; any other is left as it is."""
         with self.database.write() as connection:
-            retry(connection, _row_of(connection, "id", id))
+            retry(connection, row_of(connection, "id", id))
         self.announce()
         return self.document(id)
 
@@ -172,6 +181,53 @@ class Store:
 
         self._delete(members)
 
+    # Spaces: see index.spaces
+
+    def open_space(self, *, fingerprint: str, dimension: int) -> Space:
+        """The space of an action tower, to be filled; all others but the active one are dropped."""
+        with self.database.write() as connection:
+            space = find_or_add(connection, fingerprint=fingerprint, dimension=dimension)
+            forget_others(connection, {space.space, self.space.space})
+            self.spaces = read_spaces(connection)
+        self.announce()
+        return space
+
+    def activate(self, space: Space, properties: Mapping[str, str | None]) -> bool:
+        """Search a space from now on and write properties in the same transaction; false while something is missing.
+
+        Not beside indexing, whose thread calls it.
+        """
+        with self.database.write() as connection:
+            if not activate(connection, space.space):
+                return False
+            for name, value in properties.items():
+                write_property(connection, name, value)
+        self.space = space
+        self.announce(searchable=True)
+        return True
+
+    def forget_other_spaces(self) -> None:
+        """Drop the vectors of all spaces but the active one."""
+        with self.database.write() as connection:
+            forget_others(connection, {self.space.space})
+            self.spaces = read_spaces(connection)
+        self.announce()
+
+    def share_embedded(self, space: Space) -> float:
+        """The share of all searchable chunks that a space has vectors of."""
+        with self.database.read() as connection:
+            return share_embedded(connection, space.space)
+
+    def read_property(self, name: str) -> str | None:
+        """A property of the data directory; none where it was never written."""
+        with self.database.read() as connection:
+            return read_property(connection, name)
+
+    def write_property(self, name: str, value: str | None) -> None:
+        """Set a property of the data directory, or remove it."""
+        with self.database.write() as connection:
+            write_property(connection, name, value)
+
     # Reading texts and chunks
 
     def text_blocks(self, uid: int) -> Iterator[str]:
@@ -188,7 +244,7 @@ class Store:
     def text(self, uid: int, start: int, end: int) -> str:
         """Characters ``start <= i < end`` of a document."""
         with self.database.read() as connection:
-            return _text(connection, uid, start, end)
+            return text_between(connection, uid, start, end)
 
     def chunks(self, uid: int, *, first: int = 0, limit: int = 100) -> list[tuple[int, Chunk, str]]:
         """Number, range and text of a document's chunks from number ``first`` on."""
@@ -201,7 +257,7 @@ class Store:
             if not rows:
                 return []
             begin = rows[0]["start"]
-            text = _text(connection, uid, begin, rows[-1]["end"])
+            text = text_between(connection, uid, begin, rows[-1]["end"])
         return [
             (
                 row["number"],
@@ -229,31 +285,37 @@ class Store:
                 "UPDATE documents SET chunks = ?, tokens = ? WHERE uid = ?",
                 (len(chunks), int(chunks[:, 2].sum()), uid),
             )
-            _update_status(connection, uid, "indexing")
+            update_status(connection, uid, "indexing")
 
     def add_segment(
-        self, vectors: Float32Array, pieces: Sequence[tuple[int, int, int, int]], finished: Iterable[int]
+        self,
+        vectors: Float32Array,
+        pieces: Sequence[tuple[int, int, int, int]],
+        finished: Iterable[int] = (),
+        *,
+        space: int | None = None,
     ) -> int:
         """Store embeddings durably and make the ``finished`` documents searchable; returns the segment.
 
         ``pieces`` say whose they are: ``(uid, first_chunk, first_row, rows)``. Documents deleted meanwhile
-        are passed over.
+        are passed over. The space is the active one, or another that is given.
         """
-        with self.new_segment(vectors) as (connection, segment):
+        number = self.space.space if space is None else space
+        with self.new_segment(vectors, number) as (connection, segment):
             connection.executemany(
-                "INSERT INTO pieces SELECT uid, ?, ?, ?, ? FROM documents WHERE uid = ?",
-                [(first_chunk, segment, first_row, rows, uid) for uid, first_chunk, first_row, rows in pieces],
+                "INSERT INTO pieces SELECT uid, ?, ?, ?, ?, ? FROM documents WHERE uid = ?",
+                [(number, first_chunk, segment, first_row, rows, uid) for uid, first_chunk, first_row, rows in pieces],
             )
             ready = list(finished)
             for uid in ready:
-                _update_status(connection, uid, "ready")
+                update_status(connection, uid, "ready")
         for uid in ready:  # only now: until the commit others still see it indexing
             self._progress.pop(uid, None)
         self.announce(searchable=bool(ready))
         return segment
 
     @contextmanager
-    def new_segment(self, vectors: Float32Array) -> Iterator[tuple[sqlite3.Connection, int]]:
+    def new_segment(self, vectors: Float32Array, space: int) -> Iterator[tuple[sqlite3.Connection, int]]:
         """A transaction with a new segment in it; if it fails, nothing of the segment is left.
 
         Recording whose rows they are is up to the caller.
@@ -262,12 +324,16 @@ class Store:
         try:
             with self.database.write() as connection:
                 max_norm = float(np.linalg.norm(vectors, axis=1).max())
-                row = (len(vectors), max_norm)
-                inserted = connection.execute("INSERT INTO segments (rows, bytes, max_norm) VALUES (?, 0, ?)", row)
-                segment = inserted.lastrowid or 0
+                segment = (
+                    connection.execute(
+                        "INSERT INTO segments (rows, bytes, max_norm, space) VALUES (?, 0, ?, ?)",
+                        (len(vectors), max_norm, space),
+                    ).lastrowid
+                    or 0
+                )
                 size = write_segment(self.segment_path(segment), vectors)
                 connection.execute("UPDATE segments SET bytes = ? WHERE segment = ?", (size, segment))
-                self.segments[segment] = self.open_segment(segment, len(vectors), size)
+                self.segments[segment] = self.open_segment(segment, len(vectors), size, vectors.shape[1])
                 yield connection, segment
         except BaseException:
             if segment is not None:
@@ -279,14 +345,14 @@ class Store:
         """Mark documents ``ready`` that had nothing left to embed."""
         with self.database.write() as connection:
             for uid in uids:
-                _update_status(connection, uid, "ready")
+                update_status(connection, uid, "ready")
         self.announce(searchable=True)
 
     def fail_documents(self, uids: Iterable[int], reason: str) -> None:
         """Mark documents ``failed``; the reason is shown to the user."""
         with self.database.write() as connection:
             for uid in uids:
-                _update_status(connection, uid, "failed", reason)
+                update_status(connection, uid, "failed", reason)
         self.announce()
 
     def set_progress(self, uid: int, progress: float) -> None:
@@ -321,10 +387,10 @@ class Store:
         """Where a segment's file is."""
         return self.segments_directory / f"{segment:08d}.faiss"
 
-    def open_segment(self, segment: int, rows: int, size: int) -> Segment:
+    def open_segment(self, segment: int, rows: int, size: int, dimension: int) -> Segment:
         """A segment's embeddings and codes; raises :class:`~index.errors.DamagedStore`."""
         path = self.segment_path(segment)
-        return open_segment(path, rows=rows, dimension=self.dimension, size=size, device=self.device)
+        return open_segment(path, rows=rows, dimension=dimension, size=size, device=self.device)
 
     def remove_deleted(self) -> bool:
         """Remove what deleted documents have left behind, in small transactions; whether there was anything."""
@@ -358,45 +424,3 @@ class Store:
 
     def _document(self, row: sqlite3.Row) -> Document:
         return document_of(row, self._progress.get(row["uid"], 0.0), self.stalled)
-
-
-def now() -> str:
-    """The current time as it is stored."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _row_of(connection: sqlite3.Connection, column: Literal["uid", "id"], value: int | str) -> sqlite3.Row:
-    row: sqlite3.Row | None = connection.execute(f"SELECT * FROM documents WHERE {column} = ?", (value,)).fetchone()
-    if row is None:
-        raise UnknownDocument(f"There is no document {value!r}.")
-    return row
-
-
-def waiting(connection: sqlite3.Connection) -> int:
-    """How many documents are queued or being indexed."""
-    count: int = connection.execute("SELECT COUNT(*) FROM documents WHERE status IN ('queued', 'indexing')").fetchone()[
-        0
-    ]
-    return count
-
-
-def retry(connection: sqlite3.Connection, row: sqlite3.Row) -> None:
-    """Queue the document of this row again if it has failed."""
-    if row["status"] == "failed":
-        _update_status(connection, row["uid"], "queued")
-
-
-def _update_status(connection: sqlite3.Connection, uid: int, status: Status, error: str | None = None) -> None:
-    connection.execute(
-        "UPDATE documents SET status = ?, error = ?, updated_at = ? WHERE uid = ?",
-        (status, error, now(), uid),
-    )
-
-
-def _text(connection: sqlite3.Connection, uid: int, start: int, end: int) -> str:
-    blocks = connection.execute(
-        "SELECT text FROM texts WHERE uid = ? AND start >= ? AND start < ? ORDER BY start",
-        (uid, start - start % TEXT_BLOCK, end),
-    )
-    text = "".join(row["text"] for row in blocks)
-    return text[start % TEXT_BLOCK : start % TEXT_BLOCK + end - start]

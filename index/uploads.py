@@ -15,7 +15,8 @@ from index.database import Database
 from index.deletion import delete
 from index.documents import Document
 from index.errors import DiskFull, DocumentExists, QueueFull
-from index.store import TEXT_BLOCK, Store, now, retry, waiting
+from index.rows import TEXT_BLOCK, now, retry, waiting
+from index.store import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,9 @@ def _add_keys_command(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True)
     add = actions.add_parser("add", help="make a key; it is printed once and kept as a hash")
     add.add_argument("name", help="for the log, and for removing it")
-    add.add_argument("--right", action="append", choices=["read", "write"], help="default: both; may be repeated")
+    add.add_argument(
+        "--right", action="append", choices=["read", "write", "admin"], help="default: read and write; may be repeated"
+    )
     add.add_argument("--collection", action="append", metavar="NAME", help="default: all; may be repeated")
     actions.add_parser("list", help="names, rights and collections")
     actions.add_parser("remove", help="the next request with it is refused").add_argument("name")

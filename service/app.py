@@ -14,7 +14,7 @@ from fastapi.openapi.utils import get_openapi
 from service import problems, retrieval_schemas, schemas
 from service.gate import OPEN_PATHS, Gate
 from service.retrieval_schemas import RetrieveOut, StepEvent
-from service.routes import documents, operations, page, retrieval
+from service.routes import checkpoints, documents, operations, page, retrieval
 from service.schemas import Problem
 from service.services import Changes, Services
 
@@ -45,7 +45,7 @@ def create_app(services: Services) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.services = services
-    for module in (documents, retrieval, operations, page):
+    for module in (documents, retrieval, operations, checkpoints, page):
         app.include_router(module.router)
     problems.install(app)
     app.add_middleware(Gate, settings=services.settings, keys=services.keys)

@@ -18,6 +18,7 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from index.encoder import Embeddings, Encoder, StateInput, TokenIds
 from index.episode import Episode, Step, estimate_together, same_scope
@@ -50,6 +51,7 @@ QUIET_SECONDS = 1.0
 class Run:
     """A request's episode in the engine, and what it has taken so far (seconds, tokens)."""
 
+    encoder: Encoder
     question: TokenIds
     episode: Episode
     notify: Callable[[Step | Exception | None], None]
@@ -69,7 +71,7 @@ class RunEvents:
     Greedy steps come one by one, those of a beam together at the end. Closing drops the episode.
     """
 
-    def __init__(self, question: TokenIds, episode: Episode) -> None:
+    def __init__(self, encoder: Encoder, question: TokenIds, episode: Episode) -> None:
         loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[Step | Exception | None] = asyncio.Queue()
         self._ended = False
@@ -77,7 +79,7 @@ class RunEvents:
         def notify(event: Step | Exception | None) -> None:
             loop.call_soon_threadsafe(self._queue.put_nowait, event)
 
-        self.run = Run(question, episode, notify)
+        self.run = Run(encoder, question, episode, notify)
 
     def __aiter__(self) -> RunEvents:
         return self
@@ -99,19 +101,20 @@ class RunEvents:
 class _Embedding:
     """Chunks to be embedded, worked off in pieces, longest first."""
 
-    def __init__(self, inputs: Sequence[TokenIds], dimension: int) -> None:
+    def __init__(self, encoder: Encoder, inputs: Sequence[TokenIds]) -> None:
+        self.encoder = encoder
         self._inputs = inputs
         self._order = sorted(range(len(inputs)), key=lambda i: -len(inputs[i]))
         self._done = 0
-        self._vectors = np.empty((len(inputs), dimension), dtype=np.float32)
+        self._vectors = np.empty((len(inputs), encoder.config.dimension), dtype=np.float32)
         self.future: Future[Embeddings] = Future()
 
-    def work(self, encoder: Encoder, tokens: int) -> bool:
+    def work(self, tokens: int) -> bool:
         """Embed at most so many tokens, padding included, but one chunk at least; whether that was the last of them."""
         if self._done < len(self._order):
             longest = len(self._inputs[self._order[self._done]])
             piece = self._order[self._done : self._done + max(1, tokens // max(1, longest))]
-            self._vectors[piece] = encoder.embed_actions([self._inputs[i] for i in piece])
+            self._vectors[piece] = self.encoder.embed_actions([self._inputs[i] for i in piece])
             self._done += len(piece)
         if self._done < len(self._order):
             return False
@@ -120,13 +123,13 @@ class _Embedding:
 
 
 class Engine:
-    """Runs episodes and embeds chunks.
+    """Runs episodes and embeds chunks, for any checkpoint on its device.
 
     At most ``max_running`` episodes are stepped together and ``max_waiting`` wait behind them.
     """
 
-    def __init__(self, encoder: Encoder, *, max_running: int, max_waiting: int) -> None:
-        self.encoder = encoder
+    def __init__(self, device: torch.device, *, max_running: int, max_waiting: int) -> None:
+        self.device = device
         self.steps = 0
         """Episode steps taken since the start."""
         self.cancelled = 0
@@ -135,11 +138,11 @@ class Engine:
         self._max_waiting = max_waiting
         self.batch_listeners: list[Callable[[int], None]] = []
         """Called with the number of states of each forward pass."""
-        self._tick_states = GPU_TICK_STATES if encoder.device.type == "cuda" else CPU_TICK_STATES
+        self._tick_states = GPU_TICK_STATES if device.type == "cuda" else CPU_TICK_STATES
         self._running: list[Run] = []
         self._waiting: deque[Run] = deque()
         self._jobs: deque[_Embedding] = deque()
-        self._piece_tokens = GPU_PIECE_TOKENS if encoder.device.type == "cuda" else CPU_PIECE_TOKENS
+        self._piece_tokens = GPU_PIECE_TOKENS if device.type == "cuda" else CPU_PIECE_TOKENS
         self._piece_seconds = 0.0
         """What the last piece took."""
         self._credit = 0.0
@@ -150,14 +153,8 @@ class Engine:
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
 
     def start(self) -> None:
-        """Start the thread, with all that is compiled or loaded once: the first request finds it warm.
-
-        On a GPU, whose memory is the scarce one, after the largest forward passes there can be.
-        """
+        """Start the thread, with all that is compiled once: the first request finds it warm."""
         compile_loops()
-        self.encoder.embed_states([self.encoder.compose_state(self.encoder.question_tokens("warm up"), [])])
-        if self.encoder.device.type == "cuda":
-            self.encoder.run_largest_batches()
         self._thread.start()
 
     def stop(self) -> None:
@@ -177,18 +174,18 @@ class Engine:
         """Episodes running and waiting."""
         return len(self._running), len(self._waiting)
 
-    def run(self, question: TokenIds, episode: Episode) -> RunEvents:
+    def run(self, encoder: Encoder, question: TokenIds, episode: Episode) -> RunEvents:
         """Start an episode; raises :class:`~service.errors.Overloaded` if there is no room for it."""
-        events = RunEvents(question, episode)
+        events = RunEvents(encoder, question, episode)
         self._submit(events.run)
         return events
 
-    def embed_actions(self, inputs: Sequence[TokenIds]) -> Embeddings:
+    def embed_actions(self, encoder: Encoder, inputs: Sequence[TokenIds]) -> Embeddings:
         """Embeddings of chunks, shape ``[len(inputs), d]``, computed between ticks. Blocks.
 
         Raises :class:`concurrent.futures.CancelledError` when the engine stops meanwhile.
         """
-        job = _Embedding(inputs, self.encoder.config.dimension)
+        job = _Embedding(encoder, inputs)
         with self._wake:
             if self._stopping:
                 raise CancelledError
@@ -221,7 +218,8 @@ class Engine:
             if self._running:
                 began = time.perf_counter()
                 turn = self._next_turn()
-                self._tick(turn)
+                for encoder, runs in _by_encoder(turn):
+                    self._tick(encoder, runs)
                 waiting_for_theirs = self._running[len(turn) :]
                 unfinished = [run for run in turn if run.episode.stopped_by is None and not run.failed]
                 self._running = waiting_for_theirs + unfinished
@@ -258,20 +256,20 @@ class Engine:
             else:
                 run.notify(None)  # nothing to search
 
-    def _tick(self, runs: Sequence[Run]) -> None:
+    def _tick(self, encoder: Encoder, runs: Sequence[Run]) -> None:
         """One step of every episode."""
         begin = time.perf_counter()
         asked: list[tuple[Run, list[StateInput]]] = []
         for run in runs:
             try:
-                states = [self.encoder.compose_state(run.question, chunks) for chunks in run.episode.states()]
+                states = [encoder.compose_state(run.question, chunks) for chunks in run.episode.states()]
                 asked.append((run, states))
             except Exception as error:
                 _give_up(run, error)
         if not asked:
             return
         try:
-            embeddings = self.encoder.embed_states([state for _, states in asked for state in states])
+            embeddings = encoder.embed_states([state for _, states in asked for state in states])
         except Exception as error:
             log.exception("state encoding failed")
             for run, _ in asked:
@@ -288,12 +286,12 @@ class Engine:
                 run.encode_seconds += encoded - begin
                 if run.question_embedding is None:
                     run.question_embedding = own[at][0]
-            self._search(members, [own[at] for at in group], encoded)
+            self._search(encoder, members, [own[at] for at in group], encoded)
 
-    def _search(self, runs: Sequence[Run], embeddings: Sequence[Embeddings], began: float) -> None:
+    def _search(self, encoder: Encoder, runs: Sequence[Run], embeddings: Sequence[Embeddings], began: float) -> None:
         """One step of episodes over one scope."""
         try:
-            found = list(estimate_together([run.episode for run in runs], embeddings, self.encoder.function))
+            found = list(estimate_together([run.episode for run in runs], embeddings, encoder.function))
         except Exception as error:
             log.exception("search failed")
             for run in runs:
@@ -305,9 +303,9 @@ class Engine:
     def _advance(self, run: Run, embeddings: Embeddings, estimates: Sequence[Estimate], search_began: float) -> None:
         before = len(run.episode.steps)
         try:
-            run.episode.advance(embeddings, estimates, self.encoder.function)
+            run.episode.advance(embeddings, estimates, run.encoder.function)
             if run.episode.stopped_by is not None:
-                run.truncated_tokens = self.encoder.compose_state(run.question, run.episode.evidence).dropped
+                run.truncated_tokens = run.encoder.compose_state(run.question, run.episode.evidence).dropped
         except Exception as error:
             _give_up(run, error)
             return
@@ -327,7 +325,7 @@ class Engine:
         began = time.perf_counter()
         quiet = began - self._last_tick > QUIET_SECONDS
         try:
-            done = job.work(self.encoder, self.encoder.action_batch_tokens if quiet else self._piece_tokens)
+            done = job.work(job.encoder.action_batch_tokens if quiet else self._piece_tokens)
         except Exception as error:
             job.future.set_exception(error)
             done = True
@@ -337,6 +335,14 @@ class Engine:
         if done:
             with self._wake:
                 self._jobs.remove(job)
+
+
+def _by_encoder(runs: Sequence[Run]) -> list[tuple[Encoder, list[Run]]]:
+    """The runs of each checkpoint: two, for a moment, after a change of it."""
+    groups: dict[int, tuple[Encoder, list[Run]]] = {}
+    for run in runs:
+        groups.setdefault(id(run.encoder), (run.encoder, []))[1].append(run)
+    return list(groups.values())
 
 
 def _give_up(run: Run, error: Exception) -> None:

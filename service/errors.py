@@ -14,6 +14,9 @@
     ├── UnreadableDocument      422 document_corrupt
     │   ├── EncryptedDocument   422 document_encrypted
     │   └── DocumentTooComplex  422 document_too_complex
+    ├── UnknownCheckpoint       404 unknown_checkpoint
+    ├── CheckpointInUse         409 checkpoint_in_use
+    ├── CheckpointUnusable      422 checkpoint_unusable
     ├── DocumentsChanged        409 documents_changed
     ├── QuestionTooLong         422 question_too_long
     ├── NotCalibrated           422 not_calibrated
@@ -126,6 +129,24 @@ class DocumentsChanged(ServiceError):
     """A document was deleted while a question was being answered from it, or while it was waited for."""
 
     status, code, title = 409, "documents_changed", "Documents changed meanwhile"
+
+
+class UnknownCheckpoint(ServiceError):
+    """There is no checkpoint of this name."""
+
+    status, code, title = 404, "unknown_checkpoint", "Unknown checkpoint"
+
+
+class CheckpointInUse(ServiceError):
+    """The checkpoint is the one that is served."""
+
+    status, code, title = 409, "checkpoint_in_use", "Checkpoint is being served"
+
+
+class CheckpointUnusable(ServiceError):
+    """The checkpoint is damaged, of another format, or does not fit into memory."""
+
+    status, code, title = 422, "checkpoint_unusable", "Checkpoint cannot be served"
 
 
 class NotCalibrated(ServiceError):

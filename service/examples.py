@@ -65,6 +65,7 @@ RESULT: Example = {
 }
 MODEL: Example = {
     "name": "qrag-minilm-untrained",
+    "checkpoint": "configured",
     "base_model": "sentence-transformers/all-MiniLM-L6-v2",
     "dimension": 384,
     "device": "cpu",
@@ -82,5 +83,11 @@ MODEL: Example = {
     "max_beam_width": 16,
     "max_body_bytes": 134217728,
     "training": None,
+}
+CHECKPOINTS: Example = {
+    "served": "configured",
+    "available": ["configured", "tuned-on-minutes"],
+    "change": {"checkpoint": "tuned-on-minutes", "state": "embedding", "progress": 0.42, "error": None},
+    "vector_sets": 2,
 }
 EVENTS = 'event: step\ndata: {"step": 0, "q": 0.663, ...}\n\nevent: result\ndata: {"chunks": [...], ...}\n\n'

@@ -19,6 +19,9 @@ OPEN_PATHS = {"/healthz", "/readyz", "/openapi.json", "/docs", *PAGE_PATHS}
 READING_POSTS = {"/retrieve"}
 """Change nothing, though they are posted."""
 
+ADMIN_PATHS = "/admin/"
+"""Of operators."""
+
 UPLOAD_PATH = "/documents"
 OTHER_BODY_BYTES = 1 << 20
 """Longest body of anything that is not an upload."""
@@ -87,7 +90,7 @@ class Gate:
         if access is None or scheme.lower() != b"bearer":
             raise Unauthorized("Send a valid key: Authorization: Bearer KEY.")
         reads = scope["method"] in ("GET", "HEAD", "OPTIONS") or scope["path"] in READING_POSTS
-        needed: Right = "read" if reads else "write"
+        needed: Right = "admin" if scope["path"].startswith(ADMIN_PATHS) else "read" if reads else "write"
         if needed not in access.rights:
             raise Forbidden(f"This key may {' and '.join(sorted(access.rights))} only. Use one that may {needed}.")
         return access

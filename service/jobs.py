@@ -6,16 +6,17 @@ import logging
 import shutil
 import threading
 from concurrent.futures import CancelledError
+from functools import partial
 from queue import Empty
 
-from index.catalog import Catalog
 from index.compaction import compact
-from index.encoder import Encoder
-from index.errors import DiskFull, UnknownCollection
-from index.indexing import Embed, Indexer
-from index.positions import Positions
+from index.errors import ChunkTooLong, DiskFull, UnknownCollection
+from index.indexing import Indexer
+from index.reembedding import Reembedding
 from index.store import Store
 from index.vectors import SEGMENT_ROWS
+from service.checkpoints import Checkpoints, Loaded
+from service.engine import Engine
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +31,16 @@ STALLED = "The disk is full: indexing goes on by itself once there is space."
 
 
 class IndexingWorker:
-    """Runs :class:`~index.indexing.Indexer` rounds until stopped."""
+    """Runs :class:`~index.indexing.Indexer` rounds until stopped, in turn with the rounds of a change of checkpoint.
 
-    def __init__(self, store: Store, encoder: Encoder, embed: Embed) -> None:
+    One thread does both and ends the change, so that no round begins with one checkpoint and ends with another.
+    """
+
+    def __init__(self, store: Store, checkpoints: Checkpoints, engine: Engine) -> None:
         self._store = store
+        self._checkpoints = checkpoints
+        self._engine = engine
         self._stopping = threading.Event()
-        self._indexer = Indexer(store, encoder, embed, self._stopping)
         self._thread = threading.Thread(target=self._loop, name="indexing", daemon=True)
 
     def start(self) -> None:
@@ -56,7 +61,29 @@ class IndexingWorker:
         """Whether the thread runs."""
         return self._thread.is_alive()
 
+    def _index(self) -> bool:
+        encoder = self._checkpoints.current.encoder
+        embed = partial(self._engine.embed_actions, encoder)
+        return Indexer(self._store, encoder, embed, self._stopping).work()
+
+    def _reembed(self) -> bool:
+        change = self._checkpoints.change
+        if change is None or change.encoder is None or change.space is None:
+            return False
+        embed = partial(self._engine.embed_actions, change.encoder)
+        try:
+            return Reembedding(
+                self._store, change.encoder, embed, self._stopping, change.space
+            ).work() or self._checkpoints.finish(change)
+        except ChunkTooLong as error:
+            self._checkpoints.fail(change, error)
+            return True
+
     def _loop(self) -> None:
+        try:
+            self._checkpoints.resume()
+        except Exception:
+            log.exception("a change of checkpoint that was not finished cannot go on")
         while not self._stopping.is_set():
             store = self._store
             news = store.news
@@ -66,7 +93,8 @@ class IndexingWorker:
                     store.wait_for_news(news, PAUSE_SECONDS)
                     store.stall(STALLED)
                     continue
-                worked = self._indexer.work() or compact(store) or freed
+                indexed, reembedded = self._index(), self._reembed()
+                worked = indexed or reembedded or compact(store) or freed
                 store.stalled = None
                 if not worked:
                     store.reserve.keep()
@@ -80,16 +108,16 @@ class IndexingWorker:
                 self._stopping.wait(PAUSE_SECONDS)
 
     def _no_space(self) -> bool:
-        segment_bytes = SEGMENT_ROWS * 5 * self._store.dimension  # embeddings and their codes
+        dimension = max(space.dimension for space in self._store.spaces.values())
+        segment_bytes = SEGMENT_ROWS * 5 * dimension  # embeddings and their codes
         return shutil.disk_usage(self._store.directory).free < segment_bytes
 
 
 class PreselectionWorker:
     """Builds an index of each collection that has become too large to be read for each step."""
 
-    def __init__(self, catalog: Catalog, positions: Positions) -> None:
-        self._catalog = catalog
-        self._positions = positions
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self._checkpoints = checkpoints
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="preselection", daemon=True)
 
@@ -100,7 +128,7 @@ class PreselectionWorker:
     def stop(self) -> None:
         """Give up what is being built."""
         self._stopping.set()
-        self._catalog.too_large.put(None)
+        self._checkpoints.current.catalog.too_large.put(None)
         self._thread.join()
 
     @property
@@ -110,11 +138,16 @@ class PreselectionWorker:
 
     def _loop(self) -> None:
         while not self._stopping.is_set():
+            current = self._checkpoints.current
+
+            def given_up(current: Loaded = current) -> bool:
+                return self._stopping.is_set() or self._checkpoints.current is not current
+
             try:
-                if collection := self._catalog.too_large.get(timeout=IDLE_SECONDS):
-                    self._catalog.preselect(collection, self._positions, self._stopping.is_set)
+                if collection := current.catalog.too_large.get(timeout=IDLE_SECONDS):
+                    current.catalog.preselect(collection, current.encoder.function.positions, given_up)
             except Empty:
-                self._catalog.drop_unused()
+                current.catalog.drop_unused()
             except (CancelledError, UnknownCollection):
                 continue  # stopping, or the collection was deleted meanwhile
             except Exception:

@@ -27,8 +27,8 @@ from service.names import CollectionName, KeyName
 
 log = logging.getLogger(__name__)
 
-Right = Literal["read", "write"]
-"""``read``: search and look at documents. ``write``: upload and delete them."""
+Right = Literal["read", "write", "admin"]
+"""``read``: search and look at documents. ``write``: upload and delete them. ``admin``: change the checkpoint."""
 
 PREFIX = "qrag_"
 """Of every key that is made here, so that scanners for leaked secrets can find one."""
@@ -73,7 +73,7 @@ class Access:
             raise Forbidden(f"This key is for other collections than {collection!r}: {own}. Name one of these.")
 
 
-EVERYTHING = Access(None, frozenset({"read", "write"}))
+EVERYTHING = Access(None, frozenset({"read", "write", "admin"}))
 
 
 class Keys:
@@ -164,6 +164,8 @@ def add_key(path: Path, name: str, rights: Iterable[Right], collections: Sequenc
     except ValidationError as error:
         first = error.errors()[0]
         raise KeysError(f"{first['loc'][0]}: {first['msg']}.") from error
+    if "admin" in key.rights and key.collections is not None:
+        raise KeysError("The right admin is about all collections. Make one key for it and another for these.")
     with _changing(path) as keys:
         if any(other.name == name for other in keys):
             raise KeysError(f"There is a key {name!r} already. Remove it first, or choose another name.")

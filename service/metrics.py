@@ -90,7 +90,7 @@ class _State(Collector):
         yield files
         free = shutil.disk_usage(self._store.directory).free
         yield GaugeMetricFamily("qrag_disk_free_bytes", "Free space where the documents are", value=free)
-        device = self._engine.encoder.device
+        device = self._engine.device
         if device.type == "cuda":
             allocated = torch.cuda.memory_allocated(device)
             yield GaugeMetricFamily("qrag_gpu_memory_bytes", "GPU memory in use by tensors", value=allocated)

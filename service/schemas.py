@@ -189,6 +189,7 @@ class ModelOut(ResponseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [examples.MODEL]})
 
     name: str
+    checkpoint: str = Field(description="what it is called in /admin/checkpoints")
     base_model: str
     dimension: int
     device: str
@@ -201,6 +202,34 @@ class ModelOut(ResponseModel):
     max_beam_width: int
     max_body_bytes: int
     training: dict[str, Any] | None
+
+
+class CheckpointIn(RequestModel):
+    """Which checkpoint should be served."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"checkpoint": "tuned-on-minutes"}]})
+
+    checkpoint: str = Field(min_length=1, max_length=255, description="a folder's name, or `configured`")
+
+
+class CheckpointChangeOut(ResponseModel):
+    """A change under way, or one that failed."""
+
+    checkpoint: str
+    state: Literal["loading", "embedding", "failed"]
+    progress: float | None = Field(description="share of all chunks that are embedded; null unless embedding")
+    error: str | None
+
+
+class CheckpointsOut(ResponseModel):
+    """What is served, what could be, and the change between them."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.CHECKPOINTS]})
+
+    served: str
+    available: list[str] = Field(description="folders of QRAG_CHECKPOINTS_DIR, and `configured` for QRAG_CHECKPOINT")
+    change: CheckpointChangeOut | None
+    vector_sets: int = Field(description="2 while the vectors of another checkpoint are being made, or kept")
 
 
 class Health(ResponseModel):

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from anyio import CapacityLimiter
 
-from index.catalog import Catalog
-from index.encoder import Encoder, load_encoder
+from index.encoder import load_encoder
 from index.errors import DiskFull
 from index.store import Store
+from service.checkpoints import Checkpoints, chosen_checkpoint
 from service.engine import Engine
 from service.jobs import IndexingWorker, PreselectionWorker
 from service.keys import Keys
@@ -53,9 +53,8 @@ class Services:
     """The parts of a running service."""
 
     settings: Settings
-    encoder: Encoder
     store: Store
-    catalog: Catalog
+    checkpoints: Checkpoints
     engine: Engine
     worker: IndexingWorker
     preselection: PreselectionWorker
@@ -66,6 +65,7 @@ class Services:
 
     def start(self) -> None:
         """Start the engine and the background threads."""
+        self.checkpoints.current.encoder.warm_up()
         self.engine.start()
         self.worker.start()
         self.preselection.start()
@@ -96,7 +96,8 @@ def open_services(settings: Settings) -> Services:
     Raises :class:`~index.errors.QRagError` with a message for the operator if either is not usable.
     """
     keys = Keys(settings.keys_path, [key.get_secret_value() for key in settings.api_keys])
-    encoder = load_encoder(settings.checkpoint, device=settings.device)
+    name, checkpoint = chosen_checkpoint(settings)
+    encoder = load_encoder(checkpoint, device=settings.device)
     store = Store(
         settings.data_dir,
         dimension=encoder.config.dimension,
@@ -105,11 +106,13 @@ def open_services(settings: Settings) -> Services:
     )
     # Spooled uploads count against the data disk, which is watched, not against /tmp, which may be memory.
     tempfile.tempdir = str(store.incoming_directory)
-    engine = Engine(encoder, max_running=settings.max_running_retrievals, max_waiting=settings.max_waiting_retrievals)
-    worker = IndexingWorker(store, encoder, engine.embed_actions)
+    engine = Engine(
+        encoder.device, max_running=settings.max_running_retrievals, max_waiting=settings.max_waiting_retrievals
+    )
+    checkpoints = Checkpoints(settings, store, name, encoder)
+    worker = IndexingWorker(store, checkpoints, engine)
     log.info("opened checkpoint=%s device=%s data=%s", encoder.config.name, encoder.device, settings.data_dir)
-    catalog = Catalog(store, preselect_above=settings.preselect_above)
-    preselection = PreselectionWorker(catalog, encoder.function.positions)
+    preselection = PreselectionWorker(checkpoints)
     readers = CapacityLimiter(READERS)
     metrics = Metrics(store, engine, readers)
-    return Services(settings, encoder, store, catalog, engine, worker, preselection, metrics, keys, readers)
+    return Services(settings, store, checkpoints, engine, worker, preselection, metrics, keys, readers)

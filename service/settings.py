@@ -22,6 +22,9 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     data_dir: Path = Field(Path("data"), description="where documents and vectors are kept")
     checkpoint: Path = Field(DEFAULT_CHECKPOINT, description="directory of the checkpoint to serve")
+    checkpoints_dir: Path | None = Field(
+        None, description="of the checkpoints that can be changed to; default: checkpoints in the data directory"
+    )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="comma-separated; if given, requests need `Authorization: Bearer KEY`"
@@ -47,6 +50,11 @@ class Settings(BaseSettings):
     shutdown_seconds: int = Field(10, gt=0, description="how long requests may take to finish at shutdown")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
     log_format: Literal["text", "json"] = Field("text", description="a line of text or a JSON object an event")
+
+    @property
+    def checkpoints_path(self) -> Path:
+        """Where other checkpoints are."""
+        return self.checkpoints_dir or self.data_dir / "checkpoints"
 
     @property
     def keys_path(self) -> Path:

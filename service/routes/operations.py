@@ -52,8 +52,10 @@ def _stopping(config: CheckpointConfig) -> StoppingOut | None:
 @router.get("/model", summary="The checkpoint and its limits")
 def model(services: AppServices) -> ModelOut:
     """Which checkpoint is loaded, where, and what it can take."""
-    encoder, config = services.encoder, services.encoder.config
+    current = services.checkpoints.current
+    encoder, config = current.encoder, current.encoder.config
     return ModelOut(
+        checkpoint=current.name,
         name=config.name,
         base_model=config.base_model,
         dimension=config.dimension,

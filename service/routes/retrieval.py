@@ -24,6 +24,7 @@ from index.scoring import Candidate
 from index.stopping import StopRule, Sufficiency
 from index.vectors import nearest
 from service import examples
+from service.checkpoints import Loaded
 from service.context import block, render
 from service.dependencies import AppServices, RequestAccess, client_gone, known_query
 from service.engine import Run, RunEvents
@@ -117,6 +118,8 @@ class _Session:
     """A request on its way through the engine."""
 
     services: Services
+    loaded: Loaded
+    """The checkpoint that the request began with."""
     body: RetrieveIn
     question: TokenIds
     stop: StopRule | None
@@ -127,16 +130,18 @@ class _Session:
 
 async def _prepare(body: RetrieveIn, services: Services) -> _Session:
     began = time.perf_counter()
-    question = services.encoder.question_tokens(body.question)
+    loaded = services.checkpoints.current
+    encoder = loaded.encoder
+    question = encoder.question_tokens(body.question)
     tokenize_seconds = time.perf_counter() - began
-    if len(question) > services.encoder.question_limit:
+    if len(question) > encoder.question_limit:
         raise QuestionTooLong(
-            f"The question has {len(question)} tokens and may have {services.encoder.question_limit}. Shorten it; "
+            f"The question has {len(question)} tokens and may have {encoder.question_limit}. Shorten it; "
             "long material belongs into a document."
         )
-    stop = _stop_rule(body.stop, services.encoder)
-    scope = await to_thread.run_sync(services.catalog.scope, body.collection, body.document_ids, body.filter)
-    return _Session(services, body, question, stop, scope, began, tokenize_seconds)
+    stop = _stop_rule(body.stop, encoder)
+    scope = await to_thread.run_sync(loaded.catalog.scope, body.collection, body.document_ids, body.filter)
+    return _Session(services, loaded, body, question, stop, scope, began, tokenize_seconds)
 
 
 def _stop_rule(wanted: Stop, encoder: Encoder) -> StopRule | None:
@@ -195,7 +200,7 @@ async def _stream(session: _Session, events: RunEvents) -> AsyncIterator[str]:
 
 
 def _run(session: _Session) -> RunEvents:
-    body, store, encoder = session.body, session.services.store, session.services.encoder
+    body, store, encoder = session.body, session.services.store, session.loaded.encoder
     limits = Limits(
         max_steps=body.max_steps,
         beam_width=body.beam_width,
@@ -218,7 +223,7 @@ def _run(session: _Session) -> RunEvents:
         return ChunkTokens(encoder.state_tokens([text])[0], cost)
 
     episode = Episode(session.scope.scope, limits, read_chunk, encoder.stopping)
-    return session.services.engine.run(session.question, episode)
+    return session.services.engine.run(encoder, session.question, episode)
 
 
 def _result(session: _Session, run: Run) -> RetrieveOut:
@@ -243,12 +248,12 @@ def _result(session: _Session, run: Run) -> RetrieveOut:
         sufficiency=_sufficiency(episode.sufficiency),
         usage=Usage(
             question_tokens=len(session.question),
-            context_tokens=services.encoder.chunk_tokenizer.count([context])[0],
+            context_tokens=session.loaded.encoder.chunk_tokenizer.count([context])[0],
             candidates=session.scope.scope.size,
             exact=session.scope.scope.preselected is None,
             truncated_tokens=run.truncated_tokens,
         ),
-        model=services.encoder.config.name,
+        model=session.loaded.encoder.config.name,
         timings=Timings(
             queue_ms=1000 * run.queue_seconds,
             encode_ms=1000 * run.encode_seconds,

@@ -40,7 +40,7 @@ DIMENSION = 8
 class WordEncoder:
     """A word is a token; a chunk's input is its words' lengths."""
 
-    chunk_limit = 100
+    chunk_limit = input_limit = 100
 
     @property
     def chunk_tokenizer(self) -> WordEncoder:

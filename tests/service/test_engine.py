@@ -16,6 +16,7 @@ from index.encoder import Embeddings, Encoder, StateInput, TokenIds, load_encode
 from index.episode import ChunkTokens, Episode, Limits
 from index.scope import Part, Scope
 from service.engine import INDEXING_SHARE, Engine
+from tests.support import write_random_checkpoint
 
 TEXTS = [f"{'Ann took the lamp to the kitchen. ' * (1 + number % 7)}{number}" for number in range(300)]
 
@@ -27,36 +28,34 @@ def encoder(tiny_checkpoint: Path) -> Encoder:
 
 @pytest.fixture
 def engine(encoder: Encoder) -> Iterator[Engine]:
-    engine = Engine(encoder, max_running=8, max_waiting=8)
+    engine = Engine(encoder.device, max_running=8, max_waiting=8)
     engine.start()
     yield engine
     if engine.alive:
         engine.stop()
 
 
-async def retrieve(engine: Engine, scope: Scope, steps: int = 3) -> list[int]:
-    encoder = engine.encoder
-
+async def retrieve(engine: Engine, encoder: Encoder, scope: Scope, steps: int = 3) -> list[int]:
     def read_chunk(position: int) -> ChunkTokens:
         return ChunkTokens(encoder.state_tokens([TEXTS[position]])[0], 0)
 
-    events = engine.run(encoder.question_tokens("Where is the lamp?"), Episode(scope, Limits(steps), read_chunk))
+    question = encoder.question_tokens("Where is the lamp?")
+    events = engine.run(encoder, question, Episode(scope, Limits(steps), read_chunk))
     return [step.position async for _, step in events if step is not None]
 
 
-def test_chunks_are_embedded_beside_retrievals(engine: Engine) -> None:
-    encoder = engine.encoder
+def test_chunks_are_embedded_beside_retrievals(engine: Engine, encoder: Encoder) -> None:
     inputs = encoder.action_inputs(TEXTS)
     expected = encoder.embed_actions(inputs)
     scope = Scope(np.array([0, len(TEXTS)]), (Part(0, expected),), norm_bound=2.0)
-    alone = asyncio.run(retrieve(engine, scope))
+    alone = asyncio.run(retrieve(engine, encoder, scope))
 
     async def both() -> tuple[Embeddings, int]:
         with ThreadPoolExecutor(1) as pool:
-            embedding = asyncio.wrap_future(pool.submit(engine.embed_actions, inputs))
+            embedding = asyncio.wrap_future(pool.submit(engine.embed_actions, encoder, inputs))
             answered = 0
             while not embedding.done():
-                for found in await asyncio.gather(*(retrieve(engine, scope) for _ in range(4))):
+                for found in await asyncio.gather(*(retrieve(engine, encoder, scope) for _ in range(4))):
                     assert found == alone
                     answered += 1
             return await embedding, answered
@@ -64,6 +63,21 @@ def test_chunks_are_embedded_beside_retrievals(engine: Engine) -> None:
     found, answered = asyncio.run(both())
     assert answered > 4  # in between, not before or after
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_episodes_of_two_checkpoints_run_side_by_side(engine: Engine, encoder: Encoder, tmp_path: Path) -> None:
+    write_random_checkpoint(tmp_path, dimension=16, seed=5)
+    other = load_encoder(tmp_path, device="cpu")
+    scopes = {}
+    for each in (encoder, other):
+        vectors = each.embed_actions(each.action_inputs(TEXTS))
+        scopes[each] = Scope(np.array([0, len(TEXTS)]), (Part(0, vectors),), norm_bound=2.0)
+    alone = {each: asyncio.run(retrieve(engine, each, scope)) for each, scope in scopes.items()}
+
+    async def together() -> list[list[int]]:
+        return await asyncio.gather(*(retrieve(engine, each, scopes[each]) for each in [encoder, other] * 3))
+
+    assert asyncio.run(together()) == [alone[encoder], alone[other]] * 3
 
 
 class Clock:
@@ -97,12 +111,12 @@ def test_indexing_has_its_share_while_an_episode_runs(
 
     monkeypatch.setattr(encoder, "embed_states", tick)
     monkeypatch.setattr(encoder, "embed_actions", piece)
-    engine = Engine(encoder, max_running=8, max_waiting=8)
+    engine = Engine(encoder.device, max_running=8, max_waiting=8)
     engine.start()
     with ThreadPoolExecutor(1) as pool:
-        job = pool.submit(engine.embed_actions, [[1] * 250] * 100_000)
+        job = pool.submit(engine.embed_actions, encoder, [[1] * 250] * 100_000)
         try:
-            asyncio.run(retrieve(engine, scope, steps))
+            asyncio.run(retrieve(engine, encoder, scope, steps))
             assert not job.done()
         finally:
             engine.stop()
@@ -113,7 +127,7 @@ def test_indexing_has_its_share_while_an_episode_runs(
 
 
 def test_what_waits_to_be_embedded_is_cancelled_at_the_end(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = Engine(encoder, max_running=1, max_waiting=1)
+    engine = Engine(encoder.device, max_running=1, max_waiting=1)
     begun, stopping = threading.Event(), threading.Event()
     embed = encoder.embed_actions
 
@@ -125,7 +139,7 @@ def test_what_waits_to_be_embedded_is_cancelled_at_the_end(encoder: Encoder, mon
     monkeypatch.setattr(encoder, "embed_actions", slow)
     engine.start()
     with ThreadPoolExecutor(1) as pool:
-        job = pool.submit(engine.embed_actions, encoder.action_inputs(TEXTS * 5))
+        job = pool.submit(engine.embed_actions, encoder, encoder.action_inputs(TEXTS * 5))
         assert begun.wait(60)
         stopper = threading.Thread(target=engine.stop)
         stopper.start()
@@ -134,4 +148,4 @@ def test_what_waits_to_be_embedded_is_cancelled_at_the_end(encoder: Encoder, mon
         with pytest.raises(CancelledError):
             job.result(60)
     with pytest.raises(CancelledError):
-        engine.embed_actions(encoder.action_inputs(TEXTS[:1]))
+        engine.embed_actions(encoder, encoder.action_inputs(TEXTS[:1]))

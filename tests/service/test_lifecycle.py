@@ -12,7 +12,6 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +24,7 @@ from index.encoder import Embeddings, TokenIds, load_encoder
 from index.indexing import Indexer
 from index.store import Store
 from index.uploads import Description, Upload, publish
-from tests.service.forked import start
+from tests.forked import ForkedService
 from tests.service.helpers import ask, ids_in, problem
 from tests.support import Server, write_random_checkpoint
 
@@ -61,38 +60,36 @@ def contents(directory: Path) -> dict[str, str]:
     }
 
 
-def run_all(
-    home: Path, commands: Mapping[str, tuple[Path, Path, Sequence[str]]], really: Sequence[str] = ()
-) -> dict[str, Ended]:
+def run_all(commands: Mapping[str, tuple[Path, Path, Sequence[str]]], really: Sequence[str] = ()) -> dict[str, Ended]:
     """The service with each checkpoint, data directory and arguments, side by side.
 
     Those named in ``really`` are ``python -m service``; the others are spared the seconds of importing.
     """
     before = {name: contents(data) for name, (_, data, _) in commands.items()}
-    processes: dict[str, subprocess.Popen[bytes] | BaseProcess] = {}
+    processes: dict[str, subprocess.Popen[str] | ForkedService] = {}
     for name, (checkpoint, data, arguments) in commands.items():
         variables = {"QRAG_DATA_DIR": str(data), "QRAG_CHECKPOINT": str(checkpoint), "QRAG_PORT": "0"}
-        (home / name).mkdir(parents=True)
         if name in really:
-            with (home / name / "output").open("w") as output, (home / name / "errors").open("w") as errors:
-                others = {key: value for key, value in os.environ.items() if not key.startswith("QRAG_")}
-                command = [sys.executable, "-m", "service", *arguments]
-                processes[name] = subprocess.Popen(
-                    command, cwd=ROOT, env={**others, **variables}, stdout=output, stderr=errors
-                )
+            others = {key: value for key, value in os.environ.items() if not key.startswith("QRAG_")}
+            command = [sys.executable, "-m", "service", *arguments]
+            processes[name] = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=others | variables,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
         else:
-            processes[name] = start(home / name, variables, arguments)
+            processes[name] = ForkedService(variables, arguments)
     ended = {}
     for name, process in processes.items():
-        status = process.wait(120) if isinstance(process, subprocess.Popen) else joined(process)
-        output_, errors_ = ((home / name / file).read_text() for file in ("output", "errors"))
-        ended[name] = Ended(status, output_, errors_, before[name], contents(commands[name][1]))
+        assert process.stdout is not None
+        assert process.stderr is not None
+        with process.stdout, process.stderr:
+            output, errors = process.stdout.read(), process.stderr.read()
+        ended[name] = Ended(process.wait(120), output, errors, before[name], contents(commands[name][1]))
     return ended
-
-
-def joined(process: BaseProcess) -> int | None:
-    process.join(120)
-    return process.exitcode
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +142,7 @@ def refused(
     with (directories["in use"] / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         commands = {name: (checkpoints.get(name, tiny_checkpoint), directories[name], ()) for name in names}
-        ended = run_all(home / "logs", commands, really=["truncated"])
+        ended = run_all(commands, really=["truncated"])
     return {name: (directories[name], ended[name]) for name in names}
 
 
@@ -180,12 +177,11 @@ def mended(
     refused: dict[str, tuple[Path, Ended]],
     tiny_checkpoint: Path,
     other_weights: Path,
-    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[dict[str, httpx.Client]]:
     """Servers on directories that were refused: two reindexed, and one that nobody else uses any more."""
     checkpoints = {"truncated": tiny_checkpoint, "weights": other_weights, "in use": tiny_checkpoint}
     commands = {name: (checkpoints[name], refused[name][0], ["reindex"]) for name in ("truncated", "weights")}
-    reindexed = run_all(tmp_path_factory.mktemp("reindexed"), commands)
+    reindexed = run_all(commands)
     for ended in reindexed.values():
         assert (ended.status, ended.errors) == (0, "")
         assert ended.output == "5 documents will be indexed again when the service starts.\n"

@@ -1,0 +1,220 @@
+"""Another checkpoint while requests go on: what is answered is one checkpoint's or the other's, and nothing is lost."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from index.checkpoint import read_config, write_config
+from service.keys import add_key
+from tests.service.helpers import add, ask, problem
+from tests.support import Server, running_server, write_random_checkpoint
+
+TEXTS = {
+    f"d{number}": " ".join(f"Person {number} took thing {at} to place {at * number % 17}." for at in range(40))
+    for number in range(6)
+}
+QUESTION = "Where is thing 7?"
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
+    """A folder of checkpoints that can be changed to."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    write_random_checkpoint(folder / "wide", dimension=64, seed=7)
+    # Another state tower behind the same action tower: nothing has to be embedded.
+    shutil.copytree(tiny_checkpoint, folder / "same-actions")
+    config = read_config(folder / "same-actions")
+    write_config(folder / "same-actions", config.model_copy(update={"w": 3.0, "name": "same actions"}))
+    shutil.copytree(tiny_checkpoint, folder / "damaged")
+    (folder / "damaged" / "action" / "model.safetensors").write_bytes(b"nothing")
+    write_random_checkpoint(folder / "short", dimension=16, seed=8)
+    short = read_config(folder / "short")
+    write_config(folder / "short", short.model_copy(update={"action_tokens": 12}))
+    return folder
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """Which checkpoint answers, what it selects, and with which Q-values: nearly equal in whatever batch."""
+
+    model: str
+    chunks: list[tuple[str, int]]
+    q: list[float]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Answer) or (self.model, self.chunks) != (other.model, other.chunks):
+            return False
+        return self.q == [pytest.approx(q, abs=1e-5) for q in other.q]
+
+
+def answers(client: httpx.Client) -> Answer:
+    found = ask(client, QUESTION, max_steps=4)
+    chunks = found["chunks"]
+    return Answer(found["model"], [(c["document_id"], c["index"]) for c in chunks], [c["q"] for c in chunks])
+
+
+def fill(client: httpx.Client) -> None:
+    for id, text in TEXTS.items():
+        add(client, text, id=id)
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory, checkpoints: Path, tiny_checkpoint: Path) -> dict[str, Answer]:
+    """The answers of servers that never knew another checkpoint."""
+    found = {}
+    for name, path in (("configured", tiny_checkpoint), ("wide", checkpoints / "wide")):
+        with running_server(tmp_path_factory.mktemp(name), path) as client:
+            fill(client)
+            found[name] = answers(client)
+    return found
+
+
+@pytest.fixture
+def server(tmp_path: Path, checkpoints: Path, tiny_checkpoint: Path) -> Iterator[Server]:
+    server = Server(tmp_path / "data", tiny_checkpoint, checkpoints_dir=str(checkpoints))
+    yield server
+    if server.process.poll() is None:
+        assert server.stop() == 0
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.wait_until_listening(), timeout=60) as client:
+        yield client
+
+
+def change(client: httpx.Client, name: str) -> httpx.Response:
+    return client.post("/admin/checkpoints", json={"checkpoint": name})
+
+
+def test_there_and_back_the_answers_are_those_of_servers_that_know_one_checkpoint(
+    server: Server, client: httpx.Client, expected: dict[str, Answer]
+) -> None:
+    fill(client)
+    assert client.get("/admin/checkpoints").json() == {
+        "served": "configured",
+        "available": ["configured", "damaged", "same-actions", "short", "wide"],
+        "change": None,
+        "vector_sets": 1,
+    }
+    assert answers(client) == expected["configured"]
+    begun = change(client, "wide")
+    assert begun.status_code in (200, 202)
+    server.wait_for_log("serving checkpoint=wide")
+    assert answers(client) == expected["wide"]
+    model = client.get("/model").json()
+    assert (model["checkpoint"], model["dimension"]) == ("wide", 64)
+    add(client, "Thing 7 is not here.", id="later", collection="later")
+    assert change(client, "configured").status_code in (200, 202)
+    server.wait_for_log("serving checkpoint=configured")
+    assert answers(client) == expected["configured"]
+    assert ask(client, QUESTION, collection="later")["chunks"][0]["document_id"] == "later"
+    assert client.get("/admin/checkpoints").json()["vector_sets"] == 2
+    assert client.delete("/admin/checkpoints/wide").status_code == 204
+    assert client.get("/admin/checkpoints").json()["vector_sets"] == 1
+
+
+def test_every_answer_meanwhile_is_wholly_one_checkpoints(
+    server: Server, client: httpx.Client, expected: dict[str, Answer]
+) -> None:
+    fill(client)
+    done = threading.Event()
+
+    def keep_asking() -> list[Answer]:
+        found = []
+        while not done.is_set():
+            found.append(answers(client))
+        return [*found, answers(client)]
+
+    with ThreadPoolExecutor(4) as pool:
+        askers = [pool.submit(keep_asking) for _ in range(4)]
+        try:
+            change(client, "wide")
+            add(client, "Something else.", id="meanwhile", collection="meanwhile")
+            client.delete("/documents/meanwhile")
+            server.wait_for_log("serving checkpoint=wide")
+        finally:
+            done.set()
+        seen = [answer for asker in askers for answer in asker.result()]
+    assert all(answer in expected.values() for answer in seen)
+    assert seen[-1] == expected["wide"]
+    assert client.get("/documents/meanwhile").status_code == 404
+
+
+def test_the_choice_outlasts_kill_and_an_unfinished_change_goes_on(
+    server: Server,
+    client: httpx.Client,
+    expected: dict[str, Answer],
+    checkpoints: Path,
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+) -> None:
+    fill(client)
+    change(client, "wide")
+    server.kill()
+    settings = {"checkpoints_dir": str(checkpoints)}
+    again = Server(tmp_path / "data", tiny_checkpoint, (), **settings)
+    try:
+        address = again.wait_until_listening()
+        if httpx.get(f"{address}/admin/checkpoints").json()["served"] != "wide":
+            again.wait_for_log("serving checkpoint=wide")
+        with httpx.Client(base_url=address, timeout=60) as other:
+            assert answers(other) == expected["wide"]
+    finally:
+        again.kill()
+    with running_server(tmp_path / "data", tiny_checkpoint, **settings) as third:
+        assert third.get("/model").json()["checkpoint"] == "wide"
+        assert answers(third) == expected["wide"]
+    # Whoever configures another checkpoint than at the time of the choice has chosen anew.
+    with running_server(tmp_path / "data", checkpoints / "wide", **settings) as fourth:
+        assert fourth.get("/model").json()["checkpoint"] == "configured"
+        assert answers(fourth) == expected["wide"]
+
+
+def test_the_same_action_tower_is_served_at_once(client: httpx.Client, expected: dict[str, Answer]) -> None:
+    fill(client)
+    begun = change(client, "same-actions")
+    assert (begun.status_code, begun.json()["served"], begun.json()["vector_sets"]) == (200, "same-actions", 1)
+    found = answers(client)
+    assert found.model == "same actions"
+    assert found.chunks == expected["configured"].chunks
+    assert found.q[0] != pytest.approx(expected["configured"].q[0])
+
+
+def test_what_cannot_be_served_is_refused_and_the_old_one_answers(
+    server: Server, client: httpx.Client, expected: dict[str, Answer]
+) -> None:
+    fill(client)
+    problem(change(client, "nowhere"), 404, "unknown_checkpoint")
+    problem(change(client, "../wide"), 404, "unknown_checkpoint")
+    problem(change(client, "damaged"), 422, "checkpoint_unusable")
+    problem(client.post("/admin/checkpoints", json={"name": "wide"}), 422, "validation_error")
+    problem(client.delete("/admin/checkpoints/configured"), 409, "checkpoint_in_use")
+    problem(client.delete("/admin/checkpoints/nowhere"), 404, "unknown_checkpoint")
+    change(client, "short")
+    server.wait_for_log("cannot change to checkpoint=short")
+    failed = client.get("/admin/checkpoints").json()["change"]
+    assert failed["state"] == "failed"
+    assert "tokens for this checkpoint, which reads 12" in failed["error"]
+    assert answers(client) == expected["configured"]
+    assert client.get("/readyz").status_code == 200
+
+
+def test_changing_the_checkpoint_needs_a_key_for_it(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    keys = tmp_path / "data" / "keys.json"
+    writer, operator = add_key(keys, "writer", ["read", "write"], None), add_key(keys, "operator", ["admin"], None)
+    with running_server(tmp_path / "data", tiny_checkpoint) as client:
+        for key, status in ((writer, 403), (operator, 200)):
+            headers = {"Authorization": f"Bearer {key}"}
+            assert client.get("/admin/checkpoints", headers=headers).status_code == status
+            begun = client.post("/admin/checkpoints", headers=headers, json={"checkpoint": "configured"})
+            assert begun.status_code == status
+        assert client.get("/documents", headers={"Authorization": f"Bearer {operator}"}).status_code == 403
