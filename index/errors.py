@@ -13,6 +13,7 @@
     ├── UnknownDocument      no document with this id
     ├── UnknownCollection    no document in a collection of this name
     ├── DocumentExists       the id is taken by other content
+    ├── BackupError          a backup cannot be made here, or is not whole
     ├── ChunkTooLong         a checkpoint cannot read whole what is chunked already
     └── QueueFull            too many documents wait to be indexed
 """
@@ -60,6 +61,10 @@ class UnknownCollection(QRagError):
 
 class DocumentExists(QRagError):
     """A document with this id but other content exists already."""
+
+
+class BackupError(QRagError):
+    """A backup cannot be made or put back like this."""
 
 
 class ChunkTooLong(QRagError):

@@ -1,4 +1,4 @@
-"""``python -m service``: run the server, maintain its data directory, make and remove keys."""
+"""``python -m service``: run the server, maintain and back up its data directory, make and remove keys."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import ipaddress
 import signal
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -22,12 +23,20 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("serve", help="run the server (the default)")
     commands.add_parser("reindex", help="drop all embeddings; the next start computes them from the stored texts")
+    backup = commands.add_parser("backup", help="copy the data directory, also while the service runs")
+    backup.add_argument("target", type=Path, help="a new or empty folder")
+    restore = commands.add_parser("restore", help="put a backup into QRAG_DATA_DIR, which must be empty or new")
+    restore.add_argument("source", type=Path, help="the folder of the backup")
     _add_keys_command(commands.add_parser("keys", help="make, list and remove API keys; no restart is needed"))
     arguments = parser.parse_args()
     try:
         settings = Settings()
         if arguments.command == "reindex":
             _reindex(settings)
+        elif arguments.command == "backup":
+            _back_up(settings, arguments.target)
+        elif arguments.command == "restore":
+            _restore(settings, arguments.source)
         elif arguments.command == "keys":
             _keys(settings, arguments)
         else:
@@ -112,6 +121,28 @@ def _reindex(settings: Settings) -> None:
     config = read_config(settings.checkpoint)
     count = forget_vectors(settings.data_dir, dimension=config.dimension, fingerprint=config.action_fingerprint)
     print(f"{count} documents will be indexed again when the service starts.")
+
+
+def _back_up(settings: Settings, target: Path) -> None:
+    from tqdm import tqdm
+
+    from index.backup import back_up
+
+    with tqdm(unit="B", unit_scale=True, desc="backup", disable=None) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        size = back_up(settings.data_dir, target, show)
+    print(f"{size:,} bytes in {target}")
+
+
+def _restore(settings: Settings, source: Path) -> None:
+    from index.backup import restore
+
+    size = restore(source, settings.data_dir)
+    print(f"{size:,} bytes in {settings.data_dir}. Start the service with the checkpoint that it had.")
 
 
 if __name__ == "__main__":
