@@ -1,8 +1,8 @@
 """A copy of a data directory, taken while a service writes to it, and put back into an empty one.
 
 SQLite copies its file as of one moment, by its online backup. Segments never change once written, so those that the
-copy mentions are copied after it; where one was merged away in between, the copy is taken again. ``MANIFEST`` is written
-last: a backup without one was interrupted. The service is not needed for either, nor stopped.
+copy mentions are copied after it; where one was merged away in between, the copy is taken again. ``MANIFEST`` is
+written last: a backup without one was interrupted. The service is not needed for either, nor stopped.
 """
 
 from __future__ import annotations

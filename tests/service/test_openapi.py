@@ -89,6 +89,9 @@ def test_every_route_of_the_contract_is_described(document: Json) -> None:
         "GET /readyz",
         "GET /metrics",
         "GET /model",
+        "GET /admin/checkpoints",
+        "POST /admin/checkpoints",
+        "DELETE /admin/checkpoints/{checkpoint}",
     }
 
 
