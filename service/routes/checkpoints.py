@@ -40,7 +40,7 @@ async def change_checkpoint(body: CheckpointIn, services: AppServices, response:
 
 
 @router.delete(
-    "/{checkpoint}", status_code=204, responses=responses(404, 409), summary="Forget another checkpoint's vectors"
+    "/{checkpoint}", status_code=204, responses=responses(404, 409, 422), summary="Forget another checkpoint's vectors"
 )
 def forget_checkpoint(checkpoint: Annotated[str, Path(max_length=255)], services: AppServices) -> None:
     """Give up a change to it, or drop the vectors that are kept for going back to it. Its folder stays."""

@@ -224,6 +224,6 @@ def test_service_keeps_its_contract_under_generated_requests(client: httpx.Clien
         check=False,
     )
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
-    assert "Tested: 14" in run.stdout
+    assert "Tested: 17" in run.stdout
     assert client.get("/readyz").status_code == 200
     assert client.post("/retrieve", content=b"{", headers=JSON).status_code == 400
