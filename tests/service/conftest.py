@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 import uuid
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ from tests.service.browser import Page, chromium
 from tests.service.files import MEBIBYTE, Extract
 from tests.service.helpers import add, ask
 from tests.support import Server, calibrate_at_random, running_server, write_random_checkpoint
+
+# Haystack reports its use unless it finds this when it is imported, and LangChain where somebody has switched it on.
+os.environ |= {"HAYSTACK_TELEMETRY_ENABLED": "false", "LANGSMITH_TRACING": "false", "LANGCHAIN_TRACING_V2": "false"}
 
 MAX_BODY = 300_000
 MAX_DOCUMENTS = 20
