@@ -15,6 +15,7 @@ from service.parsing import MediaType, ParseLimits, extract_text
 from service.parsing_worker import convert
 from tests.service.browser import Page, chromium
 from tests.service.files import MEBIBYTE, Extract
+from tests.service.frameworks import Letters, write_letters
 from tests.service.helpers import add, ask
 from tests.support import Server, calibrate_at_random, running_server, write_random_checkpoint
 
@@ -44,6 +45,12 @@ def shared_client(tmp_path_factory: pytest.TempPathFactory, calibrated_checkpoin
 def collection() -> str:
     """The name of a collection that nobody else uses."""
     return f"c-{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def letters(shared_client: httpx.Client, collection: str) -> Letters:
+    """What the retrievers for frameworks are asked about."""
+    return write_letters(shared_client, collection)
 
 
 @pytest.fixture(scope="session")

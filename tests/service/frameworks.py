@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
 from service.client import Stop
 from tests.markdown import blocks
-from tests.service.helpers import Json, add
+from tests.service.helpers import Json, add, ask
 from tests.service.scripted import Request
 
 ROOT = Path(__file__).parent.parent.parent
@@ -34,23 +35,51 @@ BODY = {"question": QUESTION, **OPTIONS, "stop": {"step_cost": 0.1}}
 """What they become on the way to the service."""
 
 
-def add_letters(client: httpx.Client, collection: str) -> None:
-    """Two documents of three chunks each: one with metadata, of which a field is called like one of ours; one with a title."""
+class Expected(NamedTuple):
+    """What has to become of a chunk, whatever a framework calls it."""
+
+    id: str
+    text: str
+    score: float
+    metadata: Json
+
+
+@dataclass(frozen=True)
+class Letters:
+    """A collection of two documents of three chunks each, and what :data:`QUESTION` finds in it in four steps."""
+
+    url: str
+    collection: str
+    result: Json
+
+    @property
+    def expected(self) -> list[Expected]:
+        """The same as a framework has to have it."""
+        return [
+            Expected(
+                id=f"{chunk['document_id']}/{chunk['index']}",
+                text=chunk["text"],
+                score=chunk["q"],
+                metadata={
+                    **chunk["metadata"],
+                    **{name: chunk[name] for name in ("document_id", "title", "index", "start", "end", "step", "q")},
+                    **{name: self.result[name] for name in ("stopped_by", "sufficiency")},
+                },
+            )
+            for chunk in self.result["chunks"]
+        ]
+
+
+def write_letters(client: httpx.Client, collection: str) -> Letters:
+    """One document has metadata, of which one name is ours as well; one has a title."""
     text = "Ana signed the lease.\nAna works for Orion.\nOrion moved to Lisbon.\n"
     metadata = {"year": 1916, "tags": ["a"], "title": "hidden"}
     add(client, text, id=f"{collection}:1", collection=collection, chunking={"mode": "lines"}, metadata=metadata)
     add(client, text[::-1], id=f"{collection}:2", title="Ä", collection=collection, chunking={"mode": "lines"})
-
-
-def told(chunk: Json, result: Json) -> Json:
-    """What the document of a framework has to say about a chunk of an answer."""
-    of_chunk = {name: chunk[name] for name in ("document_id", "title", "index", "start", "end", "step", "q")}
-    return chunk["metadata"] | of_chunk | {name: result[name] for name in ("stopped_by", "sufficiency")}
-
-
-def ids(result: Json) -> list[str]:
-    """Of the documents that an answer's chunks have to become."""
-    return [f"{chunk['document_id']}/{chunk['index']}" for chunk in result["chunks"]]
+    result = ask(client, QUESTION, collection=collection, max_steps=4)
+    assert len(result["chunks"]) == 4
+    assert result["sufficiency"]["complete"] > 0
+    return Letters(str(client.base_url), collection, result)
 
 
 def asked(request: Request) -> Json:

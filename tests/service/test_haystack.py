@@ -17,18 +17,7 @@ from index.filters import Condition
 from service import examples
 from service.client import NotFound, RetrieveOptions, Stop, Unauthorized
 from service.integrations.haystack import QRagRetriever
-from tests.service.frameworks import (
-    BODY,
-    OPTIONS,
-    QUESTION,
-    add_letters,
-    asked,
-    ids,
-    import_alone,
-    run_examples,
-    told,
-)
-from tests.service.helpers import ask
+from tests.service.frameworks import BODY, OPTIONS, QUESTION, Expected, Letters, asked, import_alone, run_examples
 from tests.service.scripted import answer, refusal, scripted
 
 TRUSTED = ["service.integrations.haystack"]
@@ -36,22 +25,16 @@ PROMPT = "{% for document in documents %}{{ document.content }}\n{% endfor %}{{ 
 
 
 @pytest.fixture
-def retriever(shared_client: httpx.Client, collection: str) -> QRagRetriever:
+def retriever(letters: Letters) -> QRagRetriever:
     """Of a collection of two documents."""
-    add_letters(shared_client, collection)
-    return QRagRetriever(str(shared_client.base_url), collection=collection, max_steps=4)
+    return QRagRetriever(letters.url, collection=letters.collection, max_steps=4)
 
 
-def test_documents_are_the_evidence(shared_client: httpx.Client, retriever: QRagRetriever, collection: str) -> None:
-    result = ask(shared_client, QUESTION, collection=collection, max_steps=4)
-    assert len(result["chunks"]) == 4
+def test_documents_are_the_evidence(retriever: QRagRetriever, letters: Letters) -> None:
     outputs = retriever.run(QUESTION)
-    found = outputs["documents"]
-    assert [document.content for document in found] == [chunk["text"] for chunk in result["chunks"]]
-    assert [document.score for document in found] == [chunk["q"] for chunk in result["chunks"]]
-    assert [document.meta for document in found] == [told(chunk, result) for chunk in result["chunks"]]
-    assert [document.id for document in found] == ids(result)
-    assert (outputs["stopped_by"], outputs["sufficiency"]) == (result["stopped_by"], result["sufficiency"])
+    assert letters.expected == [Expected(each.id, each.content, each.score, each.meta) for each in outputs["documents"]]
+    assert outputs["stopped_by"] == letters.result["stopped_by"]
+    assert outputs["sufficiency"] == letters.result["sufficiency"]
     assert asyncio.run(retriever.run_async(QUESTION)) == outputs
 
 

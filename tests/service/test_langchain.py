@@ -20,38 +20,23 @@ from index.filters import Condition
 from service import examples
 from service.client import NotFound, RetrieveOptions, Stop, Unauthorized
 from service.integrations.langchain import QRagRetriever
-from tests.service.frameworks import (
-    BODY,
-    OPTIONS,
-    QUESTION,
-    add_letters,
-    asked,
-    ids,
-    import_alone,
-    run_examples,
-    told,
-)
-from tests.service.helpers import ask
+from tests.service.frameworks import BODY, OPTIONS, QUESTION, Expected, Letters, asked, import_alone, run_examples
 from tests.service.scripted import answer, refusal, scripted
 
 LOADING_IS_BETA = pytest.mark.filterwarnings("ignore:The function `load` is in beta")
 
 
 @pytest.fixture
-def retriever(shared_client: httpx.Client, collection: str) -> QRagRetriever:
+def retriever(letters: Letters) -> QRagRetriever:
     """Of a collection of two documents."""
-    add_letters(shared_client, collection)
-    return QRagRetriever(base_url=str(shared_client.base_url), collection=collection, max_steps=4)
+    return QRagRetriever(base_url=letters.url, collection=letters.collection, max_steps=4)
 
 
-def test_documents_are_the_evidence(shared_client: httpx.Client, retriever: QRagRetriever, collection: str) -> None:
-    result = ask(shared_client, QUESTION, collection=collection, max_steps=4)
-    assert len(result["chunks"]) == 4
-    assert result["sufficiency"]["complete"] > 0
+def test_documents_are_the_evidence(retriever: QRagRetriever, letters: Letters) -> None:
     found = retriever.invoke(QUESTION)
-    assert [document.page_content for document in found] == [chunk["text"] for chunk in result["chunks"]]
-    assert [document.metadata for document in found] == [told(chunk, result) for chunk in result["chunks"]]
-    assert [document.id for document in found] == ids(result)
+    assert letters.expected == [
+        Expected(str(each.id), each.page_content, each.metadata["q"], each.metadata) for each in found
+    ]
     assert asyncio.run(retriever.ainvoke(QUESTION)) == found
 
 

@@ -13,53 +13,37 @@ from llama_index.core.schema import MetadataMode, TextNode
 from service import examples
 from service.client import NotFound, Unauthorized
 from service.integrations.llama_index import QRagRetriever
-from tests.service.frameworks import (
-    BODY,
-    OPTIONS,
-    QUESTION,
-    add_letters,
-    asked,
-    ids,
-    import_alone,
-    run_examples,
-    told,
-)
-from tests.service.helpers import ask, text_of
+from tests.service.frameworks import BODY, OPTIONS, QUESTION, Expected, Letters, asked, import_alone, run_examples
 from tests.service.scripted import answer, refusal, scripted
 
 
 @pytest.fixture
-def retriever(shared_client: httpx.Client, collection: str) -> QRagRetriever:
+def retriever(letters: Letters) -> QRagRetriever:
     """Of a collection of two documents."""
-    add_letters(shared_client, collection)
-    return QRagRetriever(str(shared_client.base_url), collection=collection, max_steps=4)
+    return QRagRetriever(letters.url, collection=letters.collection, max_steps=4)
 
 
-def test_nodes_are_the_evidence(shared_client: httpx.Client, retriever: QRagRetriever, collection: str) -> None:
-    result = ask(shared_client, QUESTION, collection=collection, max_steps=4)
-    assert len(result["chunks"]) == 4
+def test_nodes_are_the_evidence(retriever: QRagRetriever, letters: Letters) -> None:
     found = retriever.retrieve(QUESTION)
-    assert [each.score for each in found] == [chunk["q"] for chunk in result["chunks"]]
-    assert [each.metadata for each in found] == [told(chunk, result) for chunk in result["chunks"]]
-    assert [each.node_id for each in found] == ids(result)
+    assert letters.expected == [Expected(each.node_id, each.text, each.get_score(), each.metadata) for each in found]
     for each in found:
         node = each.node
         assert isinstance(node, TextNode)
-        assert node.ref_doc_id is not None
-        assert node.start_char_idx is not None
-        assert node.end_char_idx is not None
-        text = text_of(shared_client, node.ref_doc_id, start=node.start_char_idx, end=node.end_char_idx)
-        assert node.text == text
+        assert (node.ref_doc_id, node.start_char_idx, node.end_char_idx) == (
+            node.metadata["document_id"],
+            node.metadata["start"],
+            node.metadata["end"],
+        )
     assert asyncio.run(retriever.aretrieve(QUESTION)) == found
 
 
 def test_a_language_model_reads_of_metadata_what_is_the_documents_own(
-    retriever: QRagRetriever, collection: str
+    retriever: QRagRetriever, letters: Letters
 ) -> None:
     found = {each.node.ref_doc_id: each.node for each in retriever.retrieve(QUESTION)}
     for mode in (MetadataMode.LLM, MetadataMode.EMBED):
-        assert found[f"{collection}:1"].get_metadata_str(mode) == "tags: ['a']\nyear: 1916"
-        assert found[f"{collection}:2"].get_metadata_str(mode) == "title: Ä"
+        assert found[f"{letters.collection}:1"].get_metadata_str(mode) == "tags: ['a']\nyear: 1916"
+        assert found[f"{letters.collection}:2"].get_metadata_str(mode) == "title: Ä"
 
 
 def test_options_are_those_of_the_client() -> None:
