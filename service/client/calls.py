@@ -86,7 +86,7 @@ def index_file(file: FileBody, options: DocumentOptions, *, replace: bool) -> Ca
 
 def index_many(documents: Sequence[DocumentIn], *, replace: bool) -> Call[DocumentsOut]:
     """Index documents of one request: all of them, or, on an error, none."""
-    fields = {"documents": [_plain(document) for document in documents]}
+    fields = {"documents": [plain(document) for document in documents]}
     return _post_documents(fields, DocumentsOut.model_validate_json, replace)
 
 
@@ -180,10 +180,10 @@ def _description(options: DocumentOptions) -> dict[str, Any]:
 
 
 def _given(options: Mapping[str, object]) -> dict[str, Any]:
-    return {name: _plain(value) for name, value in options.items() if value is not None}
+    return {name: plain(value) for name, value in options.items() if value is not None}
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
     """As it goes over the wire: of a model, what was said."""
     return value.model_dump(mode="json", by_alias=True, exclude_unset=True) if isinstance(value, BaseModel) else value
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+from functools import cache
 from typing import Any
 
 import httpx
@@ -33,7 +35,14 @@ def settings(base_url: str, api_key: str | None, timeout: float) -> dict[str, An
         "base_url": url,
         "headers": headers,
         "timeout": httpx.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT)),
+        "verify": _authorities(),
     }
+
+
+@cache
+def _authorities() -> ssl.SSLContext:
+    """Whose certificates are trusted; read once, because that takes longer than all else about a new client."""
+    return httpx.create_ssl_context()
 
 
 def arguments(call: Call[Any]) -> dict[str, Any]:

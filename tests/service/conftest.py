@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 import uuid
 from collections.abc import Iterator
@@ -14,8 +15,12 @@ from service.parsing import MediaType, ParseLimits, extract_text
 from service.parsing_worker import convert
 from tests.service.browser import Page, chromium
 from tests.service.files import MEBIBYTE, Extract
+from tests.service.frameworks import Letters, write_letters
 from tests.service.helpers import add, ask
 from tests.support import Server, calibrate_at_random, running_server, write_random_checkpoint
+
+# Haystack reports its use unless it finds this when it is imported, and LangChain where somebody has switched it on.
+os.environ |= {"HAYSTACK_TELEMETRY_ENABLED": "false", "LANGSMITH_TRACING": "false", "LANGCHAIN_TRACING_V2": "false"}
 
 MAX_BODY = 300_000
 MAX_DOCUMENTS = 20
@@ -40,6 +45,12 @@ def shared_client(tmp_path_factory: pytest.TempPathFactory, calibrated_checkpoin
 def collection() -> str:
     """The name of a collection that nobody else uses."""
     return f"c-{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def letters(shared_client: httpx.Client, collection: str) -> Letters:
+    """What the retrievers for frameworks are asked about."""
+    return write_letters(shared_client, collection)
 
 
 @pytest.fixture(scope="session")
