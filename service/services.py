@@ -18,6 +18,7 @@ from index.store import Store
 from service.engine import Engine
 from service.jobs import IndexingWorker, PreselectionWorker
 from service.keys import Keys
+from service.language_model import LanguageModel
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -61,6 +62,8 @@ class Services:
     preselection: PreselectionWorker
     metrics: Metrics
     keys: Keys
+    language_model: LanguageModel | None
+    """That writes answers."""
     readers: CapacityLimiter
     """Of the files that are read at the same time."""
 
@@ -112,4 +115,12 @@ def open_services(settings: Settings) -> Services:
     preselection = PreselectionWorker(catalog, encoder.function.positions)
     readers = CapacityLimiter(READERS)
     metrics = Metrics(store, engine, readers)
-    return Services(settings, encoder, store, catalog, engine, worker, preselection, metrics, keys, readers)
+    model = _language_model(settings)
+    return Services(settings, encoder, store, catalog, engine, worker, preselection, metrics, keys, model, readers)
+
+
+def _language_model(settings: Settings) -> LanguageModel | None:
+    if settings.llm_base_url is None or settings.llm_model is None:
+        return None
+    key = settings.llm_api_key.get_secret_value() if settings.llm_api_key else None
+    return LanguageModel(str(settings.llm_base_url), settings.llm_model, key, settings.answer_seconds)

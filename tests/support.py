@@ -77,8 +77,9 @@ class Server:
     def __init__(
         self, data_dir: Path, checkpoint: Path | None = None, prefix: Sequence[str] = (), **settings: str | int
     ) -> None:
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("QRAG_")}
-        environment |= {f"QRAG_{name.upper()}": str(value) for name, value in settings.items()}
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("QRAG_", "LLM_"))}
+        for name, value in settings.items():
+            environment[name.upper() if name.startswith("llm_") else f"QRAG_{name.upper()}"] = str(value)
         environment |= {"QRAG_DATA_DIR": str(data_dir), "QRAG_PORT": "0", "PYTHONUNBUFFERED": "1"}
         if checkpoint is not None:
             environment["QRAG_CHECKPOINT"] = str(checkpoint)
@@ -143,7 +144,7 @@ class Server:
 
 @contextlib.contextmanager
 def running_server(data_dir: Path, checkpoint: Path | None = None, **settings: str | int) -> Iterator[httpx.Client]:
-    """A client of a server that runs for the length of the block; ``settings`` are ``QRAG_*`` variables."""
+    """A client of a server that runs for the length of the block; ``settings`` are ``QRAG_*`` or ``LLM_*``."""
     server = Server(data_dir, checkpoint, (), **settings)
     try:
         with httpx.Client(base_url=server.wait_until_listening(), timeout=60) as client:

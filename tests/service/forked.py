@@ -30,7 +30,7 @@ def _run(directory: Path, environment: dict[str, str], arguments: Sequence[str])
         file = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, descriptor)
         os.close(file)
-    for name in [name for name in os.environ if name.startswith("QRAG_")]:
+    for name in [name for name in os.environ if name.startswith(("QRAG_", "LLM_"))]:
         del os.environ[name]
     os.environ.update(environment)
     sys.argv = ["service", *arguments]
