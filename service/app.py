@@ -25,7 +25,8 @@ from service.services import Changes, Services
 DESCRIPTION = """Multi-step retrieval from long documents for any language model.
 
 Index documents with `POST /documents`, ask with `POST /retrieve`: the few chunks come back that together hold the
-evidence. Every error is `application/problem+json` with a stable `code`.
+evidence. `POST /answer` lets a language model answer from them, and MCP clients find tools at `/mcp`. Every error is
+`application/problem+json` with a stable `code`.
 """
 
 

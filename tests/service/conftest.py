@@ -13,8 +13,10 @@ from service.errors import ServiceError
 from service.parsing import MediaType, ParseLimits, extract_text
 from service.parsing_worker import convert
 from tests.service.browser import Page, chromium
+from tests.service.chat import completion
 from tests.service.files import MEBIBYTE, Extract
 from tests.service.helpers import add, ask
+from tests.service.scripted import scripted
 from tests.support import Server, calibrate_at_random, running_server, write_random_checkpoint
 
 MAX_BODY = 300_000
@@ -32,8 +34,10 @@ def calibrated_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def shared_client(tmp_path_factory: pytest.TempPathFactory, calibrated_checkpoint: Path) -> Iterator[httpx.Client]:
     """A client of one server for all modules whose tests keep to collections of their own."""
-    with running_server(tmp_path_factory.mktemp("shared"), calibrated_checkpoint) as client:
-        yield client
+    with scripted(otherwise=completion("Nobody knows [1].")) as endpoint:
+        model = {"llm_base_url": f"{endpoint.url}/v1", "llm_model": "small"}
+        with running_server(tmp_path_factory.mktemp("shared"), calibrated_checkpoint, **model) as client:
+            yield client
 
 
 @pytest.fixture

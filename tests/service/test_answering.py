@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ from service.retrieval_schemas import RetrieveOut
 from tests.service.chat import completion, cut_off, delta, refusal, written
 from tests.service.helpers import STREAM, Json, add, ask, events, problem, text_of
 from tests.service.scripted import Action, Scripted, answer, drop, scripted, stream
-from tests.support import running_server
+from tests.support import Server
 
 KEY = "sk-a-secret-that-nobody-may-see"
 QUESTION = "Where did the office of the person who signed the lease move?"
@@ -41,11 +42,20 @@ def endpoint() -> Iterator[Scripted]:
 def client(
     tmp_path_factory: pytest.TempPathFactory, calibrated_checkpoint: Path, endpoint: Scripted
 ) -> Iterator[httpx.Client]:
-    data = tmp_path_factory.mktemp("answers")
-    named = {"llm_base_url": f"{endpoint.url}/v1/", "llm_api_key": KEY, "llm_model": "small"}
-    with running_server(data, calibrated_checkpoint, **named) as client:
-        add(client, LINES, id="lease", title="The lease", chunking={"mode": "lines"}, metadata={"year": 2024})
-        yield client
+    model = {"llm_base_url": f"{endpoint.url}/v1/", "llm_api_key": KEY, "llm_model": "small"}
+    server = Server(tmp_path_factory.mktemp("answers"), calibrated_checkpoint, log_level="debug", **model)
+    try:
+        with httpx.Client(base_url=server.wait_until_listening(), timeout=60) as client:
+            add(client, LINES, id="lease", title="The lease", chunking={"mode": "lines"}, metadata={"year": 2024})
+            yield client
+        server.process.send_signal(signal.SIGTERM)
+        status, log = server.exit()
+    finally:
+        server.kill()
+    assert status == 0
+    assert "language_model_failed" in log
+    for unexpected in (KEY, KEY[:12], "unexpected error", "Exception in ASGI", "never retrieved"):
+        assert unexpected not in log, log
 
 
 @pytest.fixture(autouse=True)

@@ -74,6 +74,17 @@ def refused(server: httpx.Client, tool: str, arguments: Json, **how: str) -> str
     return content.text
 
 
+def protocol_error(server: httpx.Client, what: Callable[[Client], Awaitable[object]], **how: str) -> MCPError:
+    """The error with which a call fails, taken inside the connection: outside it comes in groups."""
+
+    async def failing(client: Client) -> MCPError:
+        with pytest.raises(MCPError) as error:
+            await what(client)
+        return error.value
+
+    return talk(server, failing, **how)
+
+
 @pytest.mark.usefixtures("library")
 def test_tools_are_described_with_schemas(shared_client: httpx.Client, mode: str) -> None:
     listed = talk(shared_client, lambda client: client.list_tools(), mode, query="?collection=mcp")
@@ -146,8 +157,8 @@ def test_the_address_says_where_to_look(shared_client: httpx.Client, mode: str) 
         assert there == call(shared_client, tool, {**arguments, "collection": "mcp"}, mode=mode)
     assert "unknown_collection" in refused(shared_client, "search", {"query": "?"}, query="?collection=nowhere")
     assert "Known here: collection" in refused(shared_client, "search", {"query": "?"}, query="?colection=mcp")
-    with pytest.raises(MCPError, match="Known here: collection"):
-        talk(shared_client, lambda client: client.list_tools(), query="?colection=mcp")
+    error = protocol_error(shared_client, lambda client: client.list_tools(), query="?colection=mcp", mode=mode)
+    assert (error.code, "Known here: collection" in error.message) == (INVALID_PARAMS, True)
 
 
 @pytest.mark.usefixtures("library")
@@ -180,9 +191,8 @@ def test_wrong_arguments_are_explained_to_the_model(
 
 
 def test_an_unknown_tool_is_an_error_of_the_protocol(shared_client: httpx.Client, mode: str) -> None:
-    with pytest.raises(MCPError, match="search, fetch, retrieve") as unknown:
-        talk(shared_client, lambda client: client.call_tool("rm -rf", {}), mode)
-    assert unknown.value.code == INVALID_PARAMS
+    error = protocol_error(shared_client, lambda client: client.call_tool("rm -rf", {}), mode=mode)
+    assert (error.code, "search, fetch, retrieve" in error.message) == (INVALID_PARAMS, True)
 
 
 def message(method: str, **params: Any) -> Json:
@@ -207,7 +217,7 @@ def test_hostile_messages_get_errors(shared_client: httpx.Client, content: bytes
     answer = shared_client.post("/mcp", content=content, headers=HEADERS)
     assert answer.status_code == status, answer.text
     assert "Traceback" not in answer.text
-    assert ".py" not in answer.text
+    assert "site-packages" not in answer.text
     if status == 200:
         assert answer.json()["error"]["code"] in (-32602, -32601, -32600)
     assert shared_client.get("/readyz").status_code == 200
