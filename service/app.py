@@ -11,12 +11,11 @@ from anyio import to_thread
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from mcp.server.streamable_http_manager import StreamableHTTPASGIApp
-from starlette.routing import Route
 
 from service import answer_schemas, problems, retrieval_schemas, schemas, vector_store_schemas
 from service.answer_schemas import AnswerOut, TokenEvent
 from service.gate import OPEN_PATHS, Gate
-from service.mcp_server import PATH, mcp_endpoint
+from service.mcp_server import PATH, McpRoute, mcp_endpoint
 from service.retrieval_schemas import RetrieveOut, StepEvent
 from service.routes import answering, documents, operations, page, retrieval, vector_stores
 from service.schemas import Problem
@@ -56,7 +55,7 @@ def create_app(services: Services) -> FastAPI:
     mcp = mcp_endpoint(services)
     for module in (documents, retrieval, answering, vector_stores, operations, page):
         app.include_router(module.router)
-    app.router.routes.append(Route(PATH, StreamableHTTPASGIApp(mcp), methods=["POST"], include_in_schema=False))
+    app.router.routes.append(McpRoute(PATH, StreamableHTTPASGIApp(mcp), methods=["POST"], include_in_schema=False))
     problems.install(app)
     app.add_middleware(Gate, settings=services.settings, keys=services.keys)
     app.openapi = lambda: _openapi(app, services.keys.required)  # type: ignore[method-assign]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from typing import Any
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
@@ -14,6 +15,12 @@ from service.schemas import ResponseModel
 
 Named = tuple[str, ResponseModel]
 """An event's name and its data."""
+
+
+def events_described(description: str, example: str) -> dict[int | str, dict[str, Any]]:
+    """For OpenAPI: what a route streams to those who ask for it."""
+    content = {"schema": {"type": "string", "description": description}, "example": example}
+    return {200: {"content": {"text/event-stream": content}}}
 
 
 def wants_events(request: Request) -> bool:

@@ -26,6 +26,8 @@ from mcp_types import (
 from mcp_types import Tool as ToolDescription
 from pydantic import TypeAdapter
 from starlette.requests import ClientDisconnect, Request
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from service.dependencies import unless_gone
 from service.errors import InvalidRequest
@@ -44,6 +46,15 @@ INSTRUCTIONS = (
 _COLLECTION: TypeAdapter[str] = TypeAdapter(CollectionName)
 
 Context = ServerRequestContext[Any, Request]
+
+
+class McpRoute(Route):
+    """The route to the endpoint; like the framework's own it says which route was taken, for the metrics."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether the request is for this route, and what it adds to the request's scope."""
+        match, added = super().matches(scope)
+        return match, {**added, "route": self}
 
 
 def mcp_endpoint(services: Services) -> StreamableHTTPSessionManager:

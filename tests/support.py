@@ -152,3 +152,20 @@ def running_server(data_dir: Path, checkpoint: Path | None = None, **settings: s
     finally:
         if server.process.poll() is None:
             server.stop()
+
+
+@contextlib.contextmanager
+def blameless_server(data_dir: Path, checkpoint: Path, *secrets: str, **settings: str | int) -> Iterator[httpx.Client]:
+    """The same; at its end no secret and nothing unexpected may stand in the log."""
+    server = Server(data_dir, checkpoint, (), **settings)
+    try:
+        with httpx.Client(base_url=server.wait_until_listening(), timeout=60) as client:
+            yield client
+        server.process.send_signal(signal.SIGTERM)
+        status, log = server.exit()
+    finally:
+        server.kill()
+    assert status == 0
+    assert "stopped" in log
+    for unexpected in ("unexpected error", "ERROR", "Exception in ASGI", "never retrieved", *secrets):
+        assert unexpected not in log, log

@@ -8,33 +8,24 @@ from service import examples
 from service.answer_schemas import AnswerIn, AnswerOut
 from service.answering import answer, language_model, stream
 from service.dependencies import AppServices, RequestAccess, known_query, must_be_json, unless_gone
-from service.event_stream import event_stream, wants_events
+from service.event_stream import event_stream, events_described, wants_events
 from service.problems import responses
 from service.retrieval import prepare, start
 
 router = APIRouter(dependencies=[Depends(known_query)])
+
+EVENTS = events_described(
+    "With `Accept: text/event-stream`: a `step` event for each step (StepEvent), one `retrieval` (RetrieveOut), a "
+    "`token` for each piece of the answer (TokenEvent), then one `result` (AnswerOut), or one `error` (Problem).",
+    examples.ANSWER_EVENTS,
+)
 
 
 @router.post(
     "/answer",
     response_model=AnswerOut,
     dependencies=[Depends(must_be_json)],
-    responses={
-        200: {
-            "content": {
-                "text/event-stream": {
-                    "schema": {
-                        "type": "string",
-                        "description": "With `Accept: text/event-stream`: a `step` event for each step (StepEvent), "
-                        "one `retrieval` (RetrieveOut), a `token` for each piece of the answer (TokenEvent), then one "
-                        "`result` (AnswerOut), or one `error` (Problem).",
-                    },
-                    "example": examples.ANSWER_EVENTS,
-                }
-            }
-        },
-        **responses(400, 404, 409, 413, 415, 422, 501, 502, 503, 504),
-    },
+    responses=EVENTS | responses(400, 404, 409, 413, 415, 422, 501, 502, 503, 504),
     summary="Answer a question, with citations",
     tags=["retrieval"],
 )

@@ -9,33 +9,25 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from service import examples
 from service.dependencies import AppServices, RequestAccess, known_query, must_be_json, unless_gone
-from service.event_stream import Named, event_stream, wants_events
+from service.event_stream import Named, event_stream, events_described, wants_events
 from service.problems import responses
 from service.retrieval import find, follow, prepare, start
 from service.retrieval_schemas import RetrieveIn, RetrieveOut, StepEvent, Timings
 
 router = APIRouter(dependencies=[Depends(known_query)])
 
+EVENTS = events_described(
+    "With `Accept: text/event-stream`: a `step` event for each step (StepEvent), then one `result` (RetrieveOut), or "
+    "one `error` (Problem).",
+    examples.EVENTS,
+)
+
 
 @router.post(
     "/retrieve",
     response_model=RetrieveOut,
     dependencies=[Depends(must_be_json)],
-    responses={
-        200: {
-            "content": {
-                "text/event-stream": {
-                    "schema": {
-                        "type": "string",
-                        "description": "With `Accept: text/event-stream`: a `step` event for each step (StepEvent), "
-                        "then one `result` (RetrieveOut), or one `error` (Problem).",
-                    },
-                    "example": examples.EVENTS,
-                }
-            }
-        },
-        **responses(400, 404, 409, 413, 415, 422, 503),
-    },
+    responses=EVENTS | responses(400, 404, 409, 413, 415, 422, 503),
     summary="Find the evidence for a question",
     tags=["retrieval"],
 )

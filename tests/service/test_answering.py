@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -25,7 +24,7 @@ from service.retrieval_schemas import RetrieveOut
 from tests.service.chat import completion, cut_off, delta, refusal, written
 from tests.service.helpers import STREAM, Json, add, ask, events, problem, text_of
 from tests.service.scripted import Action, Scripted, answer, drop, scripted, stream
-from tests.support import Server
+from tests.support import blameless_server
 
 KEY = "sk-a-secret-that-nobody-may-see"
 QUESTION = "Where did the office of the person who signed the lease move?"
@@ -43,19 +42,11 @@ def client(
     tmp_path_factory: pytest.TempPathFactory, calibrated_checkpoint: Path, endpoint: Scripted
 ) -> Iterator[httpx.Client]:
     model = {"llm_base_url": f"{endpoint.url}/v1/", "llm_api_key": KEY, "llm_model": "small"}
-    server = Server(tmp_path_factory.mktemp("answers"), calibrated_checkpoint, log_level="debug", **model)
-    try:
-        with httpx.Client(base_url=server.wait_until_listening(), timeout=60) as client:
-            add(client, LINES, id="lease", title="The lease", chunking={"mode": "lines"}, metadata={"year": 2024})
-            yield client
-        server.process.send_signal(signal.SIGTERM)
-        status, log = server.exit()
-    finally:
-        server.kill()
-    assert status == 0
-    assert "language_model_failed" in log
-    for unexpected in (KEY, KEY[:12], "unexpected error", "Exception in ASGI", "never retrieved"):
-        assert unexpected not in log, log
+    secrets = (KEY, KEY[:12])
+    data = tmp_path_factory.mktemp("answers")
+    with blameless_server(data, calibrated_checkpoint, *secrets, log_level="debug", **model) as client:
+        add(client, LINES, id="lease", title="The lease", chunking={"mode": "lines"}, metadata={"year": 2024})
+        yield client
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import INVALID_PARAMS, CallToolResult, TextContent
 
-from tests.service.helpers import Json, add, ask, text_of
+from tests.service.helpers import Json, add, ask, metric, text_of
 
 QUESTION = "Where did the office of the person who signed the lease move?"
 LINES = "Ana signed the lease on Monday.\nBruno kept bees.\nAna's office moved to Lisbon in May.\nThe mill was sold."
@@ -221,6 +221,13 @@ def test_hostile_messages_get_errors(shared_client: httpx.Client, content: bytes
     if status == 200:
         assert answer.json()["error"]["code"] in (-32602, -32601, -32600)
     assert shared_client.get("/readyz").status_code == 200
+
+
+def test_calls_are_counted_under_their_path(shared_client: httpx.Client) -> None:
+    name = 'qrag_request_seconds_count{method="POST",route="/mcp",status="200"}'
+    before = metric(shared_client, name)
+    shared_client.post("/mcp", json=message("ping"), headers=HEADERS)
+    assert metric(shared_client, name) == before + 1
 
 
 def test_only_messages_are_taken(shared_client: httpx.Client) -> None:
