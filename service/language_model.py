@@ -110,7 +110,7 @@ class LanguageModel:
                     chunk = _Chunk.model_validate_json(data)
                     if chunk.error is not None:
                         raise LanguageModelFailed(
-                            f"The language model failed in the middle of its answer. Ask again.{self._said(data)}"
+                            f"The language model failed in the middle of its answer. Ask again. {self._said(data)}".strip()
                         )
                     for part in chunk.choices[:1]:
                         finished = finished or part.finish_reason is not None
@@ -173,7 +173,8 @@ class LanguageModel:
         }.get(status, "")
         # Of a refused key nothing is repeated: some endpoints quote parts of it.
         said = "" if status in (401, 403) else self._said(body)
-        return LanguageModelFailed(f"The language model's endpoint answered {status}. {advice}{said}".strip())
+        words = [f"The language model's endpoint answered {status}.", advice, said]
+        return LanguageModelFailed(" ".join(filter(None, words)))
 
     def _said(self, body: bytes | str) -> str:
         """An endpoint's own words, as far as they are fit to be shown."""
@@ -184,7 +185,7 @@ class LanguageModel:
         words = " ".join(str(message).split())
         if self._key:
             words = words.replace(self._key, "***")
-        return f" It says: {words[:SHOWN_CHARACTERS]}"
+        return f"It says: {words[:SHOWN_CHARACTERS]}"
 
 
 async def _event_data(response: httpx.Response) -> AsyncIterator[str]:
