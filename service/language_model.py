@@ -109,9 +109,8 @@ class LanguageModel:
                         return
                     chunk = _Chunk.model_validate_json(data)
                     if chunk.error is not None:
-                        raise LanguageModelFailed(
-                            f"The language model failed in the middle of its answer. Ask again. {self._said(data)}".strip()
-                        )
+                        words = f"The language model failed in the middle of its answer. Ask again. {self._said(data)}"
+                        raise LanguageModelFailed(words.rstrip())
                     for part in chunk.choices[:1]:
                         finished = finished or part.finish_reason is not None
                         yield Piece(part.delta.content or "", part.finish_reason)
