@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import signal
 import sys
 from contextlib import suppress
@@ -101,11 +100,7 @@ def _serve(settings: Settings) -> None:
 
 def _refuse_strangers(settings: Settings) -> None:
     """Raise :class:`~service.errors.ConfigurationError` where anybody on the network could do anything."""
-    try:
-        private = ipaddress.ip_address(settings.host).is_loopback
-    except ValueError:
-        private = settings.host == "localhost"
-    if private or settings.allow_anonymous or settings.api_keys or read_keys(settings.keys_path):
+    if settings.loopback_only or settings.allow_anonymous or settings.api_keys or read_keys(settings.keys_path):
         return
     raise ConfigurationError(
         f"QRAG_HOST={settings.host} opens the service to the network, and there are no keys. Make one with "

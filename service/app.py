@@ -10,18 +10,22 @@ from typing import Any
 from anyio import to_thread
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from mcp.server.streamable_http_manager import StreamableHTTPASGIApp
 
-from service import problems, retrieval_schemas, schemas
+from service import answer_schemas, problems, retrieval_schemas, schemas, vector_store_schemas
+from service.answer_schemas import AnswerOut, TokenEvent
 from service.gate import OPEN_PATHS, Gate
+from service.mcp_server import PATH, McpRoute, mcp_endpoint
 from service.retrieval_schemas import RetrieveOut, StepEvent
-from service.routes import checkpoints, documents, operations, page, retrieval
+from service.routes import answering, checkpoints, documents, operations, page, retrieval, vector_stores
 from service.schemas import Problem
 from service.services import Changes, Services
 
 DESCRIPTION = """Multi-step retrieval from long documents for any language model.
 
 Index documents with `POST /documents`, ask with `POST /retrieve`: the few chunks come back that together hold the
-evidence. Every error is `application/problem+json` with a stable `code`.
+evidence. `POST /answer` lets a language model answer from them, and MCP clients find tools at `/mcp`. Every error is
+`application/problem+json` with a stable `code`.
 """
 
 
@@ -33,7 +37,10 @@ def create_app(services: Services) -> FastAPI:
         app.openapi()  # built once, before the first request needs it
         app.state.changes = Changes(services.store)
         await to_thread.run_sync(services.start)
-        yield
+        async with mcp.run():
+            yield
+        if services.language_model is not None:
+            await services.language_model.aclose()
         await to_thread.run_sync(services.close)
 
     app = FastAPI(
@@ -45,8 +52,10 @@ def create_app(services: Services) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.services = services
-    for module in (documents, retrieval, operations, checkpoints, page):
+    mcp = mcp_endpoint(services)
+    for module in (documents, retrieval, answering, vector_stores, operations, checkpoints, page):
         app.include_router(module.router)
+    app.router.routes.append(McpRoute(PATH, StreamableHTTPASGIApp(mcp), methods=["POST"], include_in_schema=False))
     problems.install(app)
     app.add_middleware(Gate, settings=services.settings, keys=services.keys)
     app.openapi = lambda: _openapi(app, services.keys.required)  # type: ignore[method-assign]
@@ -61,11 +70,15 @@ def _openapi(app: FastAPI, with_keys: bool) -> dict[str, Any]:
         title=app.title, version=app.version, description=app.description, routes=app.routes, openapi_version="3.1.0"
     )
     named: dict[str, dict[str, Any]] = document["components"]["schemas"]
-    for model in (*documents.SCHEMAS, Problem, RetrieveOut, StepEvent):
+    for model in (*documents.SCHEMAS, Problem, RetrieveOut, StepEvent, AnswerOut, TokenEvent):
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         named.update(schema.pop("$defs", {}))
         named[model.__name__] = schema
-    models = {**vars(schemas), **vars(retrieval_schemas)}
+    models = {
+        name: model
+        for module in (schemas, retrieval_schemas, answer_schemas, vector_store_schemas)
+        for name, model in vars(module).items()
+    }
     for name, schema in named.items():
         if "examples" in schema:  # the framework has dropped what is null in them
             schema["examples"] = models[name].model_config["json_schema_extra"]["examples"]

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import asyncio
+from collections.abc import Coroutine
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
 from fastapi.exceptions import RequestValidationError
+from starlette.requests import ClientDisconnect
 
+from index.documents import Document
+from index.errors import UnknownDocument
+from service.errors import UnsupportedMediaType
 from service.keys import Access
 from service.services import Services
 
@@ -27,6 +33,19 @@ async def _access(request: Request) -> Access:
 
 RequestAccess = Annotated[Access, Depends(_access)]
 
+T = TypeVar("T")
+
+
+def visible_document(services: Services, access: Access, id: str) -> Document:
+    """The document, unless it is in a collection that the key is not for: then it is as if it was not there.
+
+    Raises :class:`~index.errors.UnknownDocument`.
+    """
+    document = services.store.document(id)
+    if not access.sees(document.collection):
+        raise UnknownDocument(f"There is no document {id!r}.")
+    return document
+
 
 async def known_query(request: Request) -> None:
     """Refuse query parameters that the operation does not have: a misspelt one would be ignored."""
@@ -36,6 +55,13 @@ async def known_query(request: Request) -> None:
         if name not in known:
             message = f"Unknown parameter. Known here: {', '.join(sorted(known)) or 'none'}"
             raise RequestValidationError([{"type": "extra_forbidden", "loc": ("query", name), "msg": message}])
+
+
+async def must_be_json(request: Request) -> None:
+    """Refuse a body that does not say that it is JSON."""
+    essence = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if essence != "application/json":
+        raise UnsupportedMediaType("Send the question as JSON, with Content-Type: application/json.")
 
 
 def allowed_methods(request: Request) -> list[str]:
@@ -55,3 +81,20 @@ async def client_gone(request: Request) -> None:
     """Return when the client has closed the connection; the request's body must have been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """What comes of the work; it is dropped when the client closes the connection.
+
+    Raises :class:`~starlette.requests.ClientDisconnect` then, and whatever the work raises.
+    """
+    gone = asyncio.create_task(client_gone(request))
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait([gone, task], return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        gone.cancel()
+        task.cancel()

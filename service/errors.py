@@ -21,6 +21,9 @@
     ├── QuestionTooLong         422 question_too_long
     ├── NotCalibrated           422 not_calibrated
     ├── Overloaded              503 overloaded
+    ├── NoLanguageModel         501 no_language_model
+    ├── LanguageModelFailed     502 language_model_failed
+    ├── LanguageModelTooSlow    504 language_model_too_slow
     └── IndexingFailed          500 indexing_failed
 
     ConfigurationError          the operator asked for something that is not safe or not possible
@@ -165,6 +168,24 @@ class Overloaded(ServiceError):
     """More retrievals are waiting than the service accepts."""
 
     status, code, title = 503, "overloaded", "Service is overloaded"
+
+
+class NoLanguageModel(ServiceError):
+    """The service was not told of a language model that could write an answer."""
+
+    status, code, title = 501, "no_language_model", "No language model is configured"
+
+
+class LanguageModelFailed(ServiceError):
+    """The language model's endpoint cannot be reached, refuses, or answers with something else than a completion."""
+
+    status, code, title = 502, "language_model_failed", "The language model failed"
+
+
+class LanguageModelTooSlow(ServiceError):
+    """The language model took longer than the service waits for an answer."""
+
+    status, code, title = 504, "language_model_too_slow", "The language model is too slow"
 
 
 class IndexingFailed(ServiceError):

@@ -63,6 +63,32 @@ RESULT: Example = {
     "model": "qrag-minilm-untrained",
     "timings": {"queue_ms": 0.1, "encode_ms": 11.2, "search_ms": 1.3, "total_ms": 13.9},
 }
+ANSWER: Example = {
+    "answer": "Benjamin Franklin invented the Franklin stove [1].",
+    "citations": [{**RESULT["citations"][0], "text": _CHUNK["text"]}],
+    "unknown_markers": [],
+    "sufficiency": RESULT["sufficiency"],
+    "evidence_likely_missing": False,
+    "finish_reason": "stop",
+    "language_model": "llama3.2",
+    "generation_ms": 812.4,
+    "retrieval": RESULT,
+}
+SEARCH_PAGE: Example = {
+    "object": "vector_store.search_results.page",
+    "search_query": ["Who invented the Franklin stove?"],
+    "data": [
+        {
+            "file_id": "franklin",
+            "filename": "Autobiography",
+            "score": 0.663,
+            "attributes": {"year": 1916},
+            "content": [{"type": "text", "text": _CHUNK["text"]}],
+        }
+    ],
+    "has_more": False,
+    "next_page": None,
+}
 MODEL: Example = {
     "name": "qrag-minilm-untrained",
     "checkpoint": "configured",
@@ -91,3 +117,7 @@ CHECKPOINTS: Example = {
     "vector_sets": 2,
 }
 EVENTS = 'event: step\ndata: {"step": 0, "q": 0.663, ...}\n\nevent: result\ndata: {"chunks": [...], ...}\n\n'
+ANSWER_EVENTS = (
+    'event: step\ndata: {"step": 0, "q": 0.663, ...}\n\nevent: retrieval\ndata: {"chunks": [...], ...}\n\n'
+    'event: token\ndata: {"text": "Benjamin"}\n\nevent: result\ndata: {"answer": "Benjamin ...", ...}\n\n'
+)

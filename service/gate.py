@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,7 +17,7 @@ from service.settings import Settings
 OPEN_PATHS = {"/healthz", "/readyz", "/openapi.json", "/docs", *PAGE_PATHS}
 """Answer without a key: probes and browsers have none."""
 
-READING_POSTS = {"/retrieve"}
+READING_POSTS = re.compile(r"/retrieve|/answer|/mcp|/v1/vector_stores/[^/]+/search")
 """Change nothing, though they are posted."""
 
 ADMIN_PATHS = "/admin/"
@@ -89,7 +90,7 @@ class Gate:
         access = self._keys.access(key.strip())
         if access is None or scheme.lower() != b"bearer":
             raise Unauthorized("Send a valid key: Authorization: Bearer KEY.")
-        reads = scope["method"] in ("GET", "HEAD", "OPTIONS") or scope["path"] in READING_POSTS
+        reads = scope["method"] in ("GET", "HEAD", "OPTIONS") or READING_POSTS.fullmatch(scope["path"]) is not None
         needed: Right = "admin" if scope["path"].startswith(ADMIN_PATHS) else "read" if reads else "write"
         if needed not in access.rights:
             raise Forbidden(f"This key may {' and '.join(sorted(access.rights))} only. Use one that may {needed}.")

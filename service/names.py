@@ -13,6 +13,14 @@ DocumentId = Annotated[
     StringConstraints(pattern=_PATTERN),
     Field(description="1-200 letters, digits and `._:@-`; by default derived from the content", examples=["franklin"]),
 ]
+PassageId = Annotated[
+    str,
+    StringConstraints(pattern=_PATTERN.removesuffix("$") + "(?:#[0-9]{1,15}-[0-9]{1,15})?$"),
+    Field(
+        description="of a document, or of the characters `start` to `end` of it: `ID#START-END`",
+        examples=["franklin#11191-11256"],
+    ),
+]
 CollectionName = Annotated[
     str, StringConstraints(pattern=_PATTERN), Field(description="1-200 letters, digits and `._:@-`")
 ]

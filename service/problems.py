@@ -145,9 +145,21 @@ _EXAMPLES = {
         "The document could not be indexed",
         *("indexing_failed", "Indexing failed", "Document 'minutes' is stored but not indexed."),
     ),
+    501: (
+        "No language model is configured",
+        *("no_language_model", "No language model is configured", "Set LLM_BASE_URL and LLM_MODEL, and start again."),
+    ),
+    502: (
+        "The language model cannot be reached, refuses, or answers with nonsense",
+        *("language_model_failed", "The language model failed", "The language model's endpoint cannot be reached."),
+    ),
     503: (
         "Overloaded or shutting down; see Retry-After",
         *("overloaded", "Service is overloaded", "Too many retrievals are waiting. Try again in a second."),
+    ),
+    504: (
+        "The language model took too long",
+        *("language_model_too_slow", "The language model is too slow", "No answer came within 300 seconds."),
     ),
     507: (
         "The disk is full",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from index.filters import Filter
 from index.rules import Rule, StoppedBy
@@ -96,24 +96,43 @@ class Stop(RequestModel):
         return self
 
 
-class RetrieveIn(RequestModel):
+def must_be_shallow(filter: object) -> object:
+    """Refuse a filter that is nested or long enough to keep the service busy."""
+    level: list[object] = [filter]
+    depth = values = 0
+    while level:
+        level = [
+            member
+            for node in level
+            if isinstance(node, dict | list)
+            for member in (node.values() if isinstance(node, dict) else node)
+        ]
+        depth += 1
+        values += len(level)
+        if values > MAX_FILTER_VALUES:
+            raise ValueError(f"a filter may have at most {MAX_FILTER_VALUES} names and values in all")
+        if depth > MAX_FILTER_LEVELS:
+            raise ValueError(f"a filter may have at most {MAX_FILTER_LEVELS} levels of objects and lists")
+    return filter
+
+
+def _must_say_something(question: str) -> str:
+    if not question.strip():
+        raise ValueError("the question is blank")
+    return question
+
+
+Question = Annotated[
+    str,
+    Field(min_length=1, max_length=100_000, json_schema_extra={"pattern": r"\S"}),
+    AfterValidator(_must_say_something),
+]
+
+
+class EpisodeIn(RequestModel):
     """A question, and where and how to look for its evidence."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"question": "Where did the office of the person who signed the lease move?", "max_steps": 4},
-                {
-                    "question": "Who signed the lease?",
-                    "collection": "default",
-                    "filter": {"and": [{"field": "year", "gte": 2020}, {"not": {"field": "tags", "equals": "draft"}}]},
-                    "trace": True,
-                },
-            ]
-        }
-    )
-
-    question: str = Field(min_length=1, max_length=100_000, json_schema_extra={"pattern": r"\S"})
+    question: Question
     collection: CollectionName = "default"
     document_ids: list[DocumentId] | None = Field(
         default=None, min_length=1, max_length=1000, description="search only these documents of the collection"
@@ -134,39 +153,33 @@ class RetrieveIn(RequestModel):
     order: Literal["document", "selection"] = Field(
         default="document", description="order of `chunks` and of the texts in `context`"
     )
+
+    _is_shallow = field_validator("filter", mode="before")(must_be_shallow)
+
+
+class RetrieveIn(EpisodeIn):
+    """A question, where and how to look for its evidence, and what to report of the way there."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"question": "Where did the office of the person who signed the lease move?", "max_steps": 4},
+                {
+                    "question": "Who signed the lease?",
+                    "collection": "default",
+                    "filter": {"and": [{"field": "year", "gte": 2020}, {"not": {"field": "tags", "equals": "draft"}}]},
+                    "trace": True,
+                },
+            ]
+        }
+    )
+
     trace: bool = Field(default=False, description="report the best candidates of each step, and the one-step answer")
     heatmap: Annotated[int, Field(ge=1, le=MAX_STRETCHES), BeforeValidator(_integer)] | None = Field(
         default=None,
         description="report of each step the largest Q-value in each of so many equal stretches of the documents that "
         "hold a selected chunk or one of the best candidates",
     )
-
-    @field_validator("question")
-    @classmethod
-    def _says_something(cls, question: str) -> str:
-        if not question.strip():
-            raise ValueError("the question is blank")
-        return question
-
-    @field_validator("filter", mode="before")
-    @classmethod
-    def _is_shallow(cls, value: object) -> object:
-        level: list[object] = [value]
-        depth = values = 0
-        while level:
-            level = [
-                member
-                for node in level
-                if isinstance(node, dict | list)
-                for member in (node.values() if isinstance(node, dict) else node)
-            ]
-            depth += 1
-            values += len(level)
-            if values > MAX_FILTER_VALUES:
-                raise ValueError(f"a filter may have at most {MAX_FILTER_VALUES} names and values in all")
-            if depth > MAX_FILTER_LEVELS:
-                raise ValueError(f"a filter may have at most {MAX_FILTER_LEVELS} levels of objects and lists")
-        return value
 
 
 class SufficiencyOut(ResponseModel):

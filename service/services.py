@@ -18,6 +18,7 @@ from service.checkpoints import Checkpoints, chosen_checkpoint
 from service.engine import Engine
 from service.jobs import IndexingWorker, PreselectionWorker
 from service.keys import Keys
+from service.language_model import LanguageModel
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -60,6 +61,8 @@ class Services:
     preselection: PreselectionWorker
     metrics: Metrics
     keys: Keys
+    language_model: LanguageModel | None
+    """That writes answers."""
     readers: CapacityLimiter
     """Of the files that are read at the same time."""
 
@@ -115,4 +118,12 @@ def open_services(settings: Settings) -> Services:
     preselection = PreselectionWorker(checkpoints)
     readers = CapacityLimiter(READERS)
     metrics = Metrics(store, engine, readers)
-    return Services(settings, store, checkpoints, engine, worker, preselection, metrics, keys, readers)
+    model = _language_model(settings)
+    return Services(settings, store, checkpoints, engine, worker, preselection, metrics, keys, model, readers)
+
+
+def _language_model(settings: Settings) -> LanguageModel | None:
+    if settings.llm_base_url is None or settings.llm_model is None:
+        return None
+    key = settings.llm_api_key.get_secret_value() if settings.llm_api_key else None
+    return LanguageModel(str(settings.llm_base_url), settings.llm_model, key, settings.answer_seconds)

@@ -1,11 +1,12 @@
-"""The service's configuration: ``QRAG_*`` environment variables and a ``.env`` file."""
+"""The service's configuration: ``QRAG_*`` and ``LLM_*`` environment variables and a ``.env`` file."""
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, HttpUrl, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 import index
@@ -14,7 +15,7 @@ DEFAULT_CHECKPOINT = Path(index.__file__).parent / "checkpoints" / "default"
 
 
 class Settings(BaseSettings):
-    """Everything that can be configured; each field is the variable ``QRAG_<FIELD>``."""
+    """Everything that can be configured; each field is the variable ``QRAG_<FIELD>``, or ``LLM_<...>`` as it stands."""
 
     model_config = SettingsConfigDict(env_prefix="QRAG_", env_file=".env", extra="ignore", frozen=True)
 
@@ -47,6 +48,12 @@ class Settings(BaseSettings):
     preselect_above: int = Field(
         3_000_000, ge=0, description="chunks in short documents from which whole collections are searched approximately"
     )
+    llm_base_url: HttpUrl | None = Field(
+        None, validation_alias="LLM_BASE_URL", description="OpenAI-compatible endpoint that writes answers, up to `/v1`"
+    )
+    llm_api_key: SecretStr | None = Field(None, validation_alias="LLM_API_KEY", description="where it asks for one")
+    llm_model: str | None = Field(None, validation_alias="LLM_MODEL", description="which of its models")
+    answer_seconds: float = Field(300.0, gt=0, description="how long the language model may take for one answer")
     shutdown_seconds: int = Field(10, gt=0, description="how long requests may take to finish at shutdown")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
     log_format: Literal["text", "json"] = Field("text", description="a line of text or a JSON object an event")
@@ -57,9 +64,22 @@ class Settings(BaseSettings):
         return self.checkpoints_dir or self.data_dir / "checkpoints"
 
     @property
+    def loopback_only(self) -> bool:
+        """Whether nobody but programs on the same machine can connect."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    @property
     def keys_path(self) -> Path:
         """Where the keys are."""
         return self.keys_file or self.data_dir / "keys.json"
+
+    @field_validator("llm_base_url", "llm_api_key", "llm_model", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        return None if value == "" else value
 
     @field_validator("api_keys", mode="before")
     @classmethod

@@ -21,7 +21,7 @@ class ForkedService:
     """A process that runs the service; like a :class:`subprocess.Popen` with pipes for its output."""
 
     def __init__(self, environment: dict[str, str], arguments: Sequence[str] = ()) -> None:
-        """``environment`` replaces all ``QRAG_*`` variables."""
+        """``environment`` replaces all ``QRAG_*`` and ``LLM_*`` variables."""
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])
         output, child_output = context.Pipe(duplex=False)
@@ -72,7 +72,7 @@ def _run(output: Connection, errors: Connection, environment: dict[str, str], ar
         os.dup2(connection.fileno(), descriptor)
         connection.close()
     sys.stdout, sys.stderr = (os.fdopen(os.dup(at), "w", encoding="utf-8", buffering=1) for at in (1, 2))
-    for name in [name for name in os.environ if name.startswith("QRAG_")]:
+    for name in [name for name in os.environ if name.startswith(("QRAG_", "LLM_"))]:
         del os.environ[name]
     os.environ.update(environment)
     sys.argv = ["service", *arguments]

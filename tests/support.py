@@ -81,13 +81,16 @@ class Server:
     def __init__(
         self, data_dir: Path, checkpoint: Path | None = None, prefix: Sequence[str] = (), **settings: str | int
     ) -> None:
-        environment = {f"QRAG_{name.upper()}": str(value) for name, value in settings.items()}
+        environment = {
+            name.upper() if name.startswith("llm_") else f"QRAG_{name.upper()}": str(value)
+            for name, value in settings.items()
+        }
         environment |= {"QRAG_DATA_DIR": str(data_dir), "QRAG_PORT": "0"}
         if checkpoint is not None:
             environment["QRAG_CHECKPOINT"] = str(checkpoint)
         self.process: subprocess.Popen[str] | ForkedService
         if prefix:
-            others = {key: value for key, value in os.environ.items() if not key.startswith("QRAG_")}
+            others = {key: value for key, value in os.environ.items() if not key.startswith(("QRAG_", "LLM_"))}
             self.process = subprocess.Popen(
                 [*prefix, sys.executable, "-m", "service"],
                 stderr=subprocess.PIPE,
@@ -152,7 +155,7 @@ class Server:
 
 @contextlib.contextmanager
 def running_server(data_dir: Path, checkpoint: Path | None = None, **settings: str | int) -> Iterator[httpx.Client]:
-    """A client of a server that runs for the length of the block; ``settings`` are ``QRAG_*`` variables."""
+    """A client of a server that runs for the length of the block; ``settings`` are ``QRAG_*`` or ``LLM_*``."""
     server = Server(data_dir, checkpoint, (), **settings)
     try:
         with httpx.Client(base_url=server.wait_until_listening(), timeout=60) as client:
@@ -160,3 +163,20 @@ def running_server(data_dir: Path, checkpoint: Path | None = None, **settings: s
     finally:
         if server.process.poll() is None:
             server.stop()
+
+
+@contextlib.contextmanager
+def blameless_server(data_dir: Path, checkpoint: Path, *secrets: str, **settings: str | int) -> Iterator[httpx.Client]:
+    """The same; at its end no secret and nothing unexpected may stand in the log."""
+    server = Server(data_dir, checkpoint, (), **settings)
+    try:
+        with httpx.Client(base_url=server.wait_until_listening(), timeout=60) as client:
+            yield client
+        server.process.send_signal(signal.SIGTERM)
+        status, log = server.exit()
+    finally:
+        server.kill()
+    assert status == 0
+    assert "stopped" in log
+    for unexpected in ("unexpected error", "ERROR", "Exception in ASGI", "never retrieved", *secrets):
+        assert unexpected not in log, log

@@ -14,7 +14,7 @@ from index.documents import Document
 from index.errors import DiskFull, UnknownDocument
 from index.rows import TEXT_BLOCK
 from index.uploads import publish
-from service.dependencies import AppServices, RequestAccess, client_gone, known_query
+from service.dependencies import AppServices, RequestAccess, client_gone, known_query, visible_document
 from service.errors import DocumentsChanged, IndexingFailed
 from service.intake import UploadParameters, receive
 from service.names import CollectionName, DocumentId
@@ -185,18 +185,10 @@ def list_documents(
     )
 
 
-def _visible(services: AppServices, access: RequestAccess, id: str) -> Document:
-    """The document, unless it is in a collection that the key is not for: then it is as if it was not there."""
-    document = services.store.document(id)
-    if not access.sees(document.collection):
-        raise UnknownDocument(f"There is no document {id!r}.")
-    return document
-
-
 @router.get("/documents/{id}", responses=responses(404, 422), summary="One document", tags=["documents"])
 def get_document(services: AppServices, access: RequestAccess, id: DocumentPath) -> DocumentOut:
     """The document and how far its indexing is."""
-    return DocumentOut.of(_visible(services, access, id))
+    return DocumentOut.of(visible_document(services, access, id))
 
 
 @router.get("/documents/{id}/chunks", responses=responses(404, 422), summary="Its chunks", tags=["documents"])
@@ -204,7 +196,7 @@ def get_chunks(
     services: AppServices, access: RequestAccess, id: DocumentPath, cursor: Cursor = None, limit: Limit = 100
 ) -> ChunkPage:
     """How the document was cut; empty until it is."""
-    document = _visible(services, access, id)
+    document = visible_document(services, access, id)
     found = services.store.chunks(document.uid, first=int(cursor or 0), limit=limit + 1)
     return ChunkPage(
         document_id=id,
@@ -231,7 +223,7 @@ def get_text(
     end: Annotated[int | None, Query(ge=0, le=1 << 62, description="character behind the last one")] = None,
 ) -> StreamingResponse:
     """The text that chunks quote: of a file, what was read from it."""
-    document = _visible(services, access, id)
+    document = visible_document(services, access, id)
     stop = document.characters if end is None else min(end, document.characters)
 
     def blocks() -> Iterator[bytes]:
@@ -249,7 +241,7 @@ def get_text(
 )
 def retry_document(services: AppServices, access: RequestAccess, id: DocumentPath) -> DocumentOut:
     """Queue a failed document again; any other is left as it is."""
-    _visible(services, access, id)
+    visible_document(services, access, id)
     return DocumentOut.of(services.store.retry_document(id))
 
 
@@ -258,7 +250,7 @@ def retry_document(services: AppServices, access: RequestAccess, id: DocumentPat
 )
 def delete_document(services: AppServices, access: RequestAccess, id: DocumentPath) -> None:
     """Remove a document in any state, also while it is being indexed."""
-    _visible(services, access, id)
+    visible_document(services, access, id)
     services.store.delete_document(id)
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +13,12 @@ from service.errors import ServiceError
 from service.parsing import MediaType, ParseLimits, extract_text
 from service.parsing_worker import convert
 from tests.service.browser import Page, chromium
+from tests.service.chat import completion
 from tests.service.files import MEBIBYTE, Extract
 from tests.service.frameworks import Letters, write_letters
 from tests.service.helpers import add, ask
-from tests.support import Server, calibrate_at_random, running_server, write_random_checkpoint
+from tests.service.scripted import scripted
+from tests.support import blameless_server, calibrate_at_random, running_server, write_random_checkpoint
 
 # Haystack reports its use unless it finds this when it is imported, and LangChain where somebody has switched it on.
 os.environ |= {"HAYSTACK_TELEMETRY_ENABLED": "false", "LANGSMITH_TRACING": "false", "LANGCHAIN_TRACING_V2": "false"}
@@ -37,8 +38,10 @@ def calibrated_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def shared_client(tmp_path_factory: pytest.TempPathFactory, calibrated_checkpoint: Path) -> Iterator[httpx.Client]:
     """A client of one server for all modules whose tests keep to collections of their own."""
-    with running_server(tmp_path_factory.mktemp("shared"), calibrated_checkpoint) as client:
-        yield client
+    with scripted(otherwise=completion("Nobody knows [1].")) as endpoint:
+        model = {"llm_base_url": f"{endpoint.url}/v1", "llm_model": "small"}
+        with running_server(tmp_path_factory.mktemp("shared"), calibrated_checkpoint, **model) as client:
+            yield client
 
 
 @pytest.fixture
@@ -57,19 +60,10 @@ def letters(shared_client: httpx.Client, collection: str) -> Letters:
 def limited_client(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Iterator[httpx.Client]:
     """A client of a server with low limits; at its end nothing unexpected may stand in the server's log."""
     data = tmp_path_factory.mktemp("limited")
-    server = Server(data, tiny_checkpoint, max_body_bytes=MAX_BODY, max_documents_per_request=MAX_DOCUMENTS)
-    try:
-        with httpx.Client(base_url=server.wait_until_listening(), timeout=60) as client:
-            add(client, "Ana signed the lease.", id="kept", collection="kept", metadata={"year": 2024})
-            yield client
-        server.process.send_signal(signal.SIGTERM)
-        status, log = server.exit()
-    finally:
-        server.kill()
-    assert status == 0
-    assert "stopped" in log
-    for unexpected in ("unexpected error", "ERROR", "Exception in ASGI", "never retrieved"):
-        assert unexpected not in log, log
+    limits = {"max_body_bytes": MAX_BODY, "max_documents_per_request": MAX_DOCUMENTS}
+    with blameless_server(data, tiny_checkpoint, **limits) as client:
+        add(client, "Ana signed the lease.", id="kept", collection="kept", metadata={"year": 2024})
+        yield client
 
 
 @pytest.fixture

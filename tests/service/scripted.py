@@ -29,19 +29,21 @@ class Scripted:
 
     url: str
     requests: list[Request] = field(default_factory=list)
+    script: list[Action] = field(default_factory=list)
+    """What is left of it."""
 
 
 @contextmanager
-def scripted(script: Sequence[Action]) -> Iterator[Scripted]:
-    """A server that takes the actions of the script in turn; a request too many is answered with 599."""
-    left = list(script)
+def scripted(script: Sequence[Action] = (), otherwise: Action | None = None) -> Iterator[Scripted]:
+    """A server that takes the actions of the script in turn, and ``otherwise`` for a request too many: 599."""
+    too_many = otherwise or answer(599)
 
     class Handler(BaseHTTPRequestHandler):
         def _take(self) -> None:
             length = int(self.headers.get("Content-Length", 0))
             body = self.rfile.read(length) if "Transfer-Encoding" not in self.headers else _chunks(self)
             server.requests.append(Request(self.command, self.path, dict(self.headers), body))
-            action = left.pop(0) if left else answer(599)
+            action = server.script.pop(0) if server.script else too_many
             with suppress(ConnectionError):
                 action(self)
 
@@ -51,7 +53,7 @@ def scripted(script: Sequence[Action]) -> Iterator[Scripted]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        server = Scripted(f"http://127.0.0.1:{http.server_port}")
+        server = Scripted(f"http://127.0.0.1:{http.server_port}", script=list(script))
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

@@ -11,11 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import openai
 import pytest
 
 from service.errors import KeysError
 from service.keys import Access, Keys, Right, add_key, read_keys, remove_key
-from tests.service.helpers import PLAIN, add, ask, problem
+from tests.service.helpers import PLAIN, Json, add, ask, problem
 from tests.support import Server, running_server
 
 EVERYTHING: tuple[Right, ...] = ("read", "write")
@@ -154,6 +155,69 @@ def test_rights(served: Served) -> None:
         assert writer.post("/documents", json={"text": "Yes.", "collection": "w"}).status_code == 202
         problem(writer.get("/documents"), 403, "forbidden")
         problem(writer.post("/retrieve", json={"question": "Who?"}), 403, "forbidden")
+
+
+SEARCHES: list[tuple[str, Json]] = [
+    ("/retrieve", {"question": "Who signed?", "collection": "{}"}),
+    ("/answer", {"question": "Who signed?", "collection": "{}"}),
+    ("/v1/vector_stores/{}/search", {"query": "Who signed?"}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), SEARCHES)
+def test_searching_is_reading_and_keeps_to_the_collections_of_the_key(served: Served, path: str, body: Json) -> None:
+    def search(client: httpx.Client, collection: str) -> httpx.Response:
+        named = {name: value.format(collection) for name, value in body.items()}
+        return client.post(path.format(collection), json=named)
+
+    name = path.strip("/").partition("/")[0]
+    with served.client(f"{name}-reader", "read", collections=["a"]) as reader:
+        found = search(reader, "a")
+        assert found.status_code == 200 or found.json()["code"] == "no_language_model"
+        for elsewhere in ("c", "nowhere"):
+            assert "other collections" in problem(search(reader, elsewhere), 403, "forbidden")["detail"]
+    with served.client(f"{name}-writer", "write", collections=["a"]) as writer:
+        assert "may write only" in problem(search(writer, "a"), 403, "forbidden")["detail"]
+    problem(search(served.anonymous, "a"), 401, "unauthorized")
+
+
+def test_keys_hold_for_openai_and_mcp_clients(served: Served) -> None:
+    secret = add_key(served.keys, "mcp-reader", ["read"], ["a"])
+    base_url = f"{served.anonymous.base_url}/v1"
+    with openai.OpenAI(base_url=base_url, api_key=secret, max_retries=0) as client:
+        assert [each.file_id for each in client.vector_stores.search("a", query="Who signed?")] == ["in-a"]
+        with pytest.raises(openai.PermissionDeniedError):
+            client.vector_stores.search("c", query="Who signed?")
+    with (
+        openai.OpenAI(base_url=base_url, api_key="wrong", max_retries=0) as client,
+        pytest.raises(openai.AuthenticationError),
+    ):
+        client.vector_stores.search("a", query="Who signed?")
+
+    def call(tool: str, **arguments: str) -> Json:
+        result: Json = mcp_call(served.anonymous, tool, arguments, secret).json()["result"]
+        return result
+
+    found = call("search", query="Who signed?", collection="a")
+    assert found["structuredContent"]["results"][0]["id"].startswith("in-a#")
+    assert call("fetch", id="in-a")["structuredContent"]["text"] == "Ana signed the lease of a."
+    hidden, missing = call("fetch", id="in-c"), call("fetch", id="nothing")
+    assert hidden["isError"]
+    assert hidden["content"][0]["text"].replace("in-c", "nothing") == missing["content"][0]["text"]
+    for collection in ("c", "nowhere", "default"):
+        for tool, question in (("search", "query"), ("retrieve", "question")):
+            refused = call(tool, **{question: "Who signed?", "collection": collection})
+            assert refused["isError"]
+            assert refused["content"][0]["text"].startswith("forbidden: ")
+    problem(mcp_call(served.anonymous, "search", {"query": "Who?"}, "wrong"), 401, "unauthorized")
+    with served.client("mcp-only-writer", "write") as writer:
+        problem(writer.post("/mcp", json={}), 403, "forbidden")
+
+
+def mcp_call(client: httpx.Client, tool: str, arguments: Json, key: str) -> httpx.Response:
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": arguments}}
+    headers = {"Authorization": f"Bearer {key}", "Accept": "application/json, text/event-stream"}
+    return client.post("/mcp", json=body, headers=headers)
 
 
 def test_a_key_for_some_collections_sees_and_changes_nothing_else(served: Served) -> None:

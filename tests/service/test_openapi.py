@@ -85,6 +85,8 @@ def test_every_route_of_the_contract_is_described(document: Json) -> None:
         "GET /collections",
         "DELETE /collections/{name}",
         "POST /retrieve",
+        "POST /answer",
+        "POST /v1/vector_stores/{id}/search",
         "GET /healthz",
         "GET /readyz",
         "GET /metrics",
@@ -101,7 +103,7 @@ def test_every_schema_is_closed_in_itself(document: Json) -> None:
     assert used <= set(schemas)
     for schema in schemas.values():
         validator(document, schema)  # raises if it is no JSON Schema, or refers to nowhere
-    for name in ("DocumentIn", "DocumentsIn", "RetrieveIn", "Condition", "Chunking", "Stop"):
+    for name in ("DocumentIn", "DocumentsIn", "RetrieveIn", "AnswerIn", "SearchIn", "Condition", "Chunking", "Stop"):
         assert schemas[name]["additionalProperties"] is False
 
 
@@ -116,12 +118,18 @@ def test_every_operation_has_words_for_people(document: Json) -> None:
         assert operation["description"], name
         assert operation["tags"], name
         identifiers.append(operation["operationId"])
-    assert len(identifiers) == len(set(identifiers)) == 17
+    assert len(identifiers) == len(set(identifiers)) == 19
 
 
 def test_every_request_body_has_examples_and_they_are_accepted(document: Json, client: httpx.Client) -> None:
     bodies = {name: operation["requestBody"] for name, operation in operations(document) if "requestBody" in operation}
-    assert set(bodies) == {"POST /documents", "POST /retrieve", "POST /admin/checkpoints"}
+    assert set(bodies) == {
+        "POST /documents",
+        "POST /retrieve",
+        "POST /answer",
+        "POST /v1/vector_stores/{id}/search",
+        "POST /admin/checkpoints",
+    }
     del bodies["POST /admin/checkpoints"]  # accepts what is there: see test_checkpoint_change
     for name, body in bodies.items():
         for media_type, content in body["content"].items():
@@ -136,7 +144,7 @@ def test_every_request_body_has_examples_and_they_are_accepted(document: Json, c
                 assert len(examples) >= 2
             for example in examples:
                 schema.validate(example)
-                path = name.removeprefix("POST ")
+                path = name.removeprefix("POST ").replace("{id}", "default")
                 if media_type == "application/json":
                     answer = client.post(path, json=example, params={"replace": True} if path == "/documents" else {})
                 elif media_type == "multipart/form-data":
@@ -196,6 +204,10 @@ def test_answers_have_the_described_shape_and_nothing_else(
     check("RetrieveOut", ask(client, "Who?", collection=collection, trace=True))
     for name, event in stream(client, "Who?", collection=collection):
         check({"step": "StepEvent", "result": "RetrieveOut"}[name], event)
+    check("AnswerOut", client.post("/answer", json={"question": "Who?", "collection": collection}).json())
+    found = client.post(f"/v1/vector_stores/{collection}/search", json={"query": "Who?"}).json()
+    check("SearchPage", found)
+    check("SearchResult", found["data"][0])
     check("Problem", problem(client.get("/documents?limit=0"), 422, "validation_error"))
 
 
@@ -224,6 +236,6 @@ def test_service_keeps_its_contract_under_generated_requests(client: httpx.Clien
         check=False,
     )
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
-    assert "Tested: 17" in run.stdout
+    assert "Tested: 19" in run.stdout
     assert client.get("/readyz").status_code == 200
     assert client.post("/retrieve", content=b"{", headers=JSON).status_code == 400

@@ -1,0 +1,41 @@
+"""Answers: a question in, a text that rests on the episode's chunks out, at once or as it is written."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from service import examples
+from service.answer_schemas import AnswerIn, AnswerOut
+from service.answering import answer, language_model, stream
+from service.dependencies import AppServices, RequestAccess, known_query, must_be_json, unless_gone
+from service.event_stream import event_stream, events_described, wants_events
+from service.problems import responses
+from service.retrieval import prepare, start
+
+router = APIRouter(dependencies=[Depends(known_query)])
+
+EVENTS = events_described(
+    "With `Accept: text/event-stream`: a `step` event for each step (StepEvent), one `retrieval` (RetrieveOut), a "
+    "`token` for each piece of the answer (TokenEvent), then one `result` (AnswerOut), or one `error` (Problem).",
+    examples.ANSWER_EVENTS,
+)
+
+
+@router.post(
+    "/answer",
+    response_model=AnswerOut,
+    dependencies=[Depends(must_be_json)],
+    responses=EVENTS | responses(400, 404, 409, 413, 415, 422, 501, 502, 503, 504),
+    summary="Answer a question, with citations",
+    tags=["retrieval"],
+)
+async def answer_question(request: Request, body: AnswerIn, services: AppServices, access: RequestAccess) -> Response:
+    """Retrieve, and let the configured language model answer from the chunks."""
+    access.require(body.collection)
+    model = language_model(services)
+    session = await prepare(body, services)
+    if wants_events(request):
+        events = start(session)
+        return event_stream(stream(session, events, body, model), events.aclose)
+    found = await unless_gone(request, answer(session, body, model))
+    return Response(found.model_dump_json(), media_type="application/json")

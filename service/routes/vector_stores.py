@@ -1,0 +1,34 @@
+"""Vector store search for OpenAI's clients, with ``base_url`` set to ours and ``/v1``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Request
+
+from service.dependencies import AppServices, RequestAccess, known_query, must_be_json, unless_gone
+from service.names import CollectionName
+from service.problems import responses
+from service.vector_store_schemas import SearchIn, SearchPage
+from service.vector_stores import search
+
+router = APIRouter(dependencies=[Depends(known_query)])
+
+
+@router.post(
+    "/v1/vector_stores/{id}/search",
+    dependencies=[Depends(must_be_json)],
+    responses=responses(400, 404, 409, 413, 415, 422, 503),
+    summary="Search as OpenAI's clients do",
+    tags=["retrieval"],
+)
+async def search_vector_store(
+    request: Request,
+    id: Annotated[CollectionName, Path(description="the collection")],
+    body: SearchIn,
+    services: AppServices,
+    access: RequestAccess,
+) -> SearchPage:
+    """The same episode as `POST /retrieve`, in the schema of OpenAI's vector store search."""
+    access.require(id)
+    return await unless_gone(request, search(id, body, services))
