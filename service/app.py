@@ -17,6 +17,7 @@ from service.retrieval_schemas import RetrieveOut, StepEvent
 from service.routes import documents, operations, page, retrieval
 from service.schemas import Problem
 from service.services import Changes, Services
+from service.tracing import TELEMETRY
 
 DESCRIPTION = """Multi-step retrieval from long documents for any language model.
 
@@ -43,6 +44,7 @@ def create_app(services: Services) -> FastAPI:
         lifespan=lifespan,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry=TELEMETRY,
     )
     app.state.services = services
     for module in (documents, retrieval, operations, page):

@@ -5,17 +5,22 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from queue import Empty
+
+from opentelemetry.context import Context
 
 from index.catalog import Catalog
 from index.compaction import compact
 from index.encoder import Encoder
 from index.errors import DiskFull, UnknownCollection
-from index.indexing import Embed, Indexer
+from index.indexing import Embed, Indexer, Round
 from index.positions import Positions
 from index.store import Store
 from index.vectors import SEGMENT_ROWS
+from service.tracing import record_span
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +41,8 @@ class IndexingWorker:
         self._store = store
         self._stopping = threading.Event()
         self._indexer = Indexer(store, encoder, embed, self._stopping)
+        self.round_listeners: list[Callable[[Round, float], None]] = []
+        """Called with what each round has done, and the seconds it took."""
         self._thread = threading.Thread(target=self._loop, name="indexing", daemon=True)
 
     def start(self) -> None:
@@ -66,7 +73,7 @@ class IndexingWorker:
                     store.wait_for_news(news, PAUSE_SECONDS)
                     store.stall(STALLED)
                     continue
-                worked = self._indexer.work() or compact(store) or freed
+                worked = self._index() or compact(store) or freed
                 store.stalled = None
                 if not worked:
                     store.reserve.keep()
@@ -78,6 +85,17 @@ class IndexingWorker:
             except Exception:
                 log.exception("indexing round failed")
                 self._stopping.wait(PAUSE_SECONDS)
+
+    def _index(self) -> bool:
+        """One round; whether there was anything to do."""
+        began = time.perf_counter()
+        done = self._indexer.work()
+        if done is None:
+            return False
+        record_span("index", began, Context(), **done._asdict())
+        for listener in self.round_listeners:
+            listener(done, time.perf_counter() - began)
+        return True
 
     def _no_space(self) -> bool:
         segment_bytes = SEGMENT_ROWS * 5 * self._store.dimension  # embeddings and their codes

@@ -111,5 +111,5 @@ def open_services(settings: Settings) -> Services:
     catalog = Catalog(store, preselect_above=settings.preselect_above)
     preselection = PreselectionWorker(catalog, encoder.function.positions)
     readers = CapacityLimiter(READERS)
-    metrics = Metrics(store, engine, readers)
+    metrics = Metrics(store, engine, worker, preselection, readers)
     return Services(settings, encoder, store, catalog, engine, worker, preselection, metrics, keys, readers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import httpx
+from opentelemetry import propagate
 
 from service.client.calls import Call
 
@@ -37,5 +38,7 @@ def settings(base_url: str, api_key: str | None, timeout: float) -> dict[str, An
 
 
 def arguments(call: Call[Any]) -> dict[str, Any]:
-    """Arguments of ``build_request``, all but the body."""
-    return {"method": call.method, "url": call.path, "params": call.query or None, "headers": call.headers}
+    """Arguments of ``build_request``, all but the body; the service's spans join the trace that the program is in."""
+    headers = dict(call.headers)
+    propagate.inject(headers)
+    return {"method": call.method, "url": call.path, "params": call.query or None, "headers": headers}

@@ -45,6 +45,7 @@ from service.retrieval_schemas import (
     Usage,
 )
 from service.services import Services
+from service.tracing import TRACER
 
 router = APIRouter(dependencies=[Depends(known_query)])
 
@@ -127,7 +128,8 @@ class _Session:
 
 async def _prepare(body: RetrieveIn, services: Services) -> _Session:
     began = time.perf_counter()
-    question = services.encoder.question_tokens(body.question)
+    with TRACER.start_as_current_span("tokenize"):
+        question = services.encoder.question_tokens(body.question)
     tokenize_seconds = time.perf_counter() - began
     if len(question) > services.encoder.question_limit:
         raise QuestionTooLong(
