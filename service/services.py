@@ -18,7 +18,7 @@ from index.store import Store
 from service.engine import Engine
 from service.jobs import IndexingWorker, PreselectionWorker
 from service.keys import Keys
-from service.metrics import Metrics
+from service.metrics import Metrics, Watched
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -111,5 +111,5 @@ def open_services(settings: Settings) -> Services:
     catalog = Catalog(store, preselect_above=settings.preselect_above)
     preselection = PreselectionWorker(catalog, encoder.function.positions)
     readers = CapacityLimiter(READERS)
-    metrics = Metrics(store, engine, worker, preselection, readers)
+    metrics = Metrics(Watched(store, engine, worker, preselection, readers))
     return Services(settings, encoder, store, catalog, engine, worker, preselection, metrics, keys, readers)

@@ -1,8 +1,8 @@
 """OpenTelemetry traces: a span for each request, for the phases of its retrieval, and for each round of indexing.
 
 FastAPI makes the spans of requests, takes up the caller's trace (W3C ``traceparent``) and sends everything to the
-collector that OpenTelemetry's own environment variables name. Without these, or without the extra ``otel``, nothing here
-does anything.
+collector that OpenTelemetry's own environment variables name. Without these, or without the extra ``otel``, nothing
+here does anything.
 """
 
 from __future__ import annotations

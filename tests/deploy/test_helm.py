@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from service.app import OPEN_PATHS
+from service.gate import OPEN_PATHS
 from tests.deploy.test_containers import FINAL_STAGES, Stage, environment, last, read_dockerfile
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +33,7 @@ EVERYTHING = {
     "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
     "affinity": {"nodeAffinity": {}},
 }
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "everything": EVERYTHING,
     "keys": {"auth": KEYS},
     "own secret": {"auth": {"existingSecret": "mine"}},

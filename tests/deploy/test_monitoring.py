@@ -100,8 +100,9 @@ def inside(expression: Expr) -> Iterator[Expr]:
     return iter(parts)
 
 
-def selectors(expression: Expr) -> list[VectorSelector]:
-    return [part for part in inside(expression) if isinstance(part, VectorSelector)]
+def selectors(expression: Expr) -> list[tuple[str, VectorSelector]]:
+    """What is asked for, each with the name of its metric."""
+    return [(part.name or "", part) for part in inside(expression) if isinstance(part, VectorSelector)]
 
 
 def labels_named(part: Expr) -> set[str]:
@@ -117,16 +118,16 @@ def labels_named(part: Expr) -> set[str]:
 def test_queries_ask_for_what_is_exported(query: Query, exported: dict[str, dict[str, set[str]]]) -> None:
     expression = promql_parser.parse(query.text)
     assert selectors(expression), "asks for something"
-    for selector in selectors(expression):
-        assert selector.name in exported
-        known = TARGET_LABELS | exported[selector.name]
+    for name, selector in selectors(expression):
+        assert name in exported
+        known = TARGET_LABELS | exported[name]
         for matcher in selector.matchers.matchers:
-            assert matcher.name in known, f"{selector.name} has no label {matcher.name}"
+            assert matcher.name in known, f"{name} has no label {matcher.name}"
             if matcher.op == MatchOp.Equal and (matcher.name, matcher.value) not in UNUSUAL:
-                assert matcher.value in known[matcher.name], f"no {selector.name} has {matcher.name}={matcher.value}"
+                assert matcher.value in known[matcher.name], f"no {name} has {matcher.name}={matcher.value}"
     for part in inside(expression):
-        for selector in selectors(part):
-            assert labels_named(part) <= (TARGET_LABELS | exported[selector.name]).keys()
+        for name, _ in selectors(part):
+            assert labels_named(part) <= (TARGET_LABELS | exported[name]).keys()
 
 
 @ON_EACH
@@ -136,8 +137,8 @@ def test_names_of_labels_in_texts_are_those_that_the_query_leaves(
     expression = promql_parser.parse(query.text)
     sums = [part for part in inside(expression) if isinstance(part, AggregateExpr)]
     left = set(TARGET_LABELS)
-    for selector in selectors(expression):
-        left |= exported[selector.name].keys()
+    for name, _ in selectors(expression):
+        left |= exported[name].keys()
     for each in sums:
         left &= set(each.modifier.labels) if each.modifier else set()
     used = re.findall(r"\$labels\.(\w+)|\{\{(\w+)\}\}", query.legend)

@@ -219,10 +219,6 @@ def test_without_the_extra_there_are_no_traces_and_the_log_says_why(tmp_path: Pa
     try:
         with httpx.Client(base_url=server.wait_until_listening(), timeout=60) as client:
             assert "traceresponse" not in client.get("/model", headers={"traceparent": CALLER}).headers
-        server.process.send_signal(signal.SIGTERM)
-        status, log = server.exit()
     finally:
         server.kill()
-    assert status == 0
-    assert "WARNING" in log
-    assert "opentelemetry" in log
+    assert re.search("WARNING .*opentelemetry", "".join(server.log))
