@@ -66,9 +66,11 @@ RUN groupadd --gid 10001 qrag \
     && useradd --no-log-init --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin qrag \
     && install --directory --owner=10001 --group=10001 --mode=0750 /data
 # HF_HUB_OFFLINE: the base model's weights are an installed package, and nothing is downloaded at run time.
+# OTEL_SERVICE_NAME: for traces, which are off until a collector is named (docs/operating.md).
 ENV QRAG_HOST=0.0.0.0 \
     QRAG_DATA_DIR=/data \
     HF_HUB_OFFLINE=1 \
+    OTEL_SERVICE_NAME=qrag \
     PYTHONUNBUFFERED=1
 # Empty, so that nothing in the working directory shadows an installed module.
 WORKDIR /app

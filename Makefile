@@ -69,5 +69,5 @@ clean:
 	touch $@
 
 .venv/dev.stamp: .venv/serve.stamp
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[$(EXTRA),train,dev]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[$(EXTRA),otel,train,dev]'
 	touch $@

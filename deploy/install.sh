@@ -2,7 +2,7 @@
 # Every pip command line of the container images. The Dockerfile runs them, and deploy/check_image_build.sh runs the same
 # ones without Docker. They work in the current directory with the `python` of the active virtual environment.
 #
-#   install.sh dependencies EXTRA [TORCH_INDEX]   all third-party packages of pyproject.toml and its EXTRA (cpu or gpu)
+#   install.sh dependencies EXTRA [TORCH_INDEX]   all third-party packages of pyproject.toml, its EXTRA (cpu or gpu) and otel
 #   install.sh wheel DIRECTORY                    build the project's wheel into DIRECTORY
 #   install.sh package DIRECTORY                  install the wheel found in DIRECTORY, and check that nothing is missing
 set -euo pipefail
@@ -26,7 +26,8 @@ import tomllib
 
 with open("pyproject.toml", "rb") as file:
     project = tomllib.load(file)["project"]
-print(*project["dependencies"], *project["optional-dependencies"][sys.argv[1]], sep="\n")
+extras = project["optional-dependencies"]
+print(*project["dependencies"], *extras[sys.argv[1]], *extras["otel"], sep="\n")
 PYTHON
     python -m pip install --constraint constraints.txt --requirement "$requirements"
     ;;

@@ -70,6 +70,17 @@ class ChunkText(NamedTuple):
     text: str
 
 
+class Round(NamedTuple):
+    """What a round has done."""
+
+    documents: int
+    """That can be searched now."""
+    chunks: int
+    """That were embedded and stored."""
+    failed: int
+    """Documents that cannot be indexed."""
+
+
 class _Round:
     """What one round has embedded so far."""
 
@@ -95,8 +106,8 @@ class Indexer:
         self._embed = embed
         self._stopping = stopping
 
-    def work(self) -> bool:
-        """One round; whether there was anything to do.
+    def work(self) -> Round | None:
+        """One round; none if there was nothing to do.
 
         A document that cannot be indexed becomes ``failed`` with the reason, the others go on. Raises
         :class:`~index.errors.DiskFull`; the round can then be repeated once there is space.
@@ -106,10 +117,7 @@ class Indexer:
         with ThreadPoolExecutor(AHEAD, thread_name_prefix="embedding") as ahead, suppress(CancelledError):
             for texts, embeddings in _one_ahead(self._begun(current, ahead)):
                 self._add_or_fail(current, texts, embeddings)
-        if not current.totals:
-            return False
-        self._save(current)
-        return True
+        return self._save(current) if current.totals else None
 
     def _begun(
         self, current: _Round, ahead: ThreadPoolExecutor
@@ -216,7 +224,7 @@ class Indexer:
                 raise CancelledError
             yield chunk
 
-    def _save(self, current: _Round) -> None:
+    def _save(self, current: _Round) -> Round:
         rows = current.rows
         done = {uid for uid in current.finished - current.failed if not current.unembedded[uid]}
         if rows:
@@ -226,6 +234,7 @@ class Indexer:
             segment = None
             self._store.finish_documents(done)
         log.info("indexed documents=%d chunks=%d segment=%s", len(done), len(rows), segment)
+        return Round(len(done), len(rows), len(current.failed))
 
     def _fail(self, current: _Round, uids: set[int], error: Exception) -> None:
         current.failed |= uids

@@ -20,6 +20,7 @@ from service.retrieval_schemas import RetrieveOut, StepEvent
 from service.routes import answering, checkpoints, documents, operations, page, retrieval, vector_stores
 from service.schemas import Problem
 from service.services import Changes, Services
+from service.tracing import TELEMETRY
 
 DESCRIPTION = """Multi-step retrieval from long documents for any language model.
 
@@ -50,6 +51,7 @@ def create_app(services: Services) -> FastAPI:
         lifespan=lifespan,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry=TELEMETRY,
     )
     app.state.services = services
     mcp = mcp_endpoint(services)

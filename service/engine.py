@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from opentelemetry import context
+from opentelemetry.context import Context
 
 from index.encoder import Embeddings, Encoder, StateInput, TokenIds
 from index.episode import Episode, Step, estimate_together, same_scope
@@ -26,6 +28,7 @@ from index.kernels import compile_loops
 from index.scope import Float32Array
 from index.scoring import Estimate
 from service.errors import Overloaded
+from service.tracing import record_span
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +61,8 @@ class Run:
     cancelled: bool = False
     failed: bool = False
     submitted: float = field(default_factory=time.perf_counter)
+    trace: Context = field(default_factory=context.get_current)
+    """The request's, in which the engine's thread puts spans."""
     queue_seconds: float = 0.0
     encode_seconds: float = 0.0
     search_seconds: float = 0.0
@@ -251,6 +256,7 @@ class Engine:
                 self.cancelled += 1
                 continue
             run.queue_seconds = time.perf_counter() - run.submitted
+            record_span("queue", run.submitted, run.trace)
             if run.episode.stopped_by is None:
                 self._running.append(run)
             else:
@@ -276,6 +282,8 @@ class Engine:
                 _give_up(run, error)
             return
         encoded = time.perf_counter()
+        for run, _ in asked:
+            record_span("encode", begin, run.trace, step=len(run.episode.steps), batch_states=len(embeddings))
         for listener in self.batch_listeners:
             listener(len(embeddings))
         ends = np.cumsum([len(states) for _, states in asked]).tolist()
@@ -310,6 +318,7 @@ class Engine:
             _give_up(run, error)
             return
         run.search_seconds += time.perf_counter() - search_began
+        record_span("search", search_began, run.trace, step=before)
         self.steps += max(0, len(run.episode.steps) - before)  # a beam may fall back on a shorter path
         if run.episode.is_greedy:
             for step in run.episode.steps[before:]:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from functools import partial
 from queue import Empty
 
+from opentelemetry.context import Context
+
 from index.compaction import compact
 from index.errors import ChunkTooLong, DiskFull, UnknownCollection
-from index.indexing import Indexer
+from index.indexing import Indexer, Round
 from index.reembedding import Reembedding
 from index.store import Store
 from index.vectors import SEGMENT_ROWS
 from service.checkpoints import Checkpoints, Loaded
 from service.engine import Engine
+from service.tracing import record_span
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +46,8 @@ class IndexingWorker:
         self._checkpoints = checkpoints
         self._engine = engine
         self._stopping = threading.Event()
+        self.round_listeners: list[Callable[[Round, float], None]] = []
+        """Called with what each round has done, and the seconds it took."""
         self._thread = threading.Thread(target=self._loop, name="indexing", daemon=True)
 
     def start(self) -> None:
@@ -62,9 +69,17 @@ class IndexingWorker:
         return self._thread.is_alive()
 
     def _index(self) -> bool:
+        """One round; whether there was anything to do."""
         encoder = self._checkpoints.current.encoder
         embed = partial(self._engine.embed_actions, encoder)
-        return Indexer(self._store, encoder, embed, self._stopping).work()
+        began = time.perf_counter()
+        done = Indexer(self._store, encoder, embed, self._stopping).work()
+        if done is None:
+            return False
+        record_span("index", began, Context(), **done._asdict())
+        for listener in self.round_listeners:
+            listener(done, time.perf_counter() - began)
+        return True
 
     def _reembed(self) -> bool:
         change = self._checkpoints.change

@@ -14,12 +14,21 @@ import uuid
 from contextvars import ContextVar
 from typing import Any, Literal
 
+from opentelemetry.trace import (
+    INVALID_SPAN_CONTEXT,
+    NonRecordingSpan,
+    format_span_id,
+    format_trace_id,
+    get_current_span,
+    use_span,
+)
 from pythonjsonlogger.json import JsonFormatter
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.keys import EVERYTHING
 from service.metrics import Metrics
+from service.tracing import PROBES, trace_response
 
 access_log = logging.getLogger("service.access")
 
@@ -56,14 +65,18 @@ class Observer:
         token = _REQUEST_ID.set(request_id)
         began = time.perf_counter()
         status = 499  # until there is a response
+        span = INVALID_SPAN_CONTEXT  # the request's, where there are traces
 
         async def noting_send(message: Message) -> None:
-            nonlocal status
+            nonlocal status, span
             if message["type"] == "http.response.start":
                 status = message["status"]
+                span = get_current_span().get_span_context()
                 headers = MutableHeaders(scope=message)
                 headers.update(HEADERS)
                 headers["X-Request-ID"] = request_id
+                if span.is_valid:
+                    headers["traceresponse"] = trace_response(span)
                 headers.append("Server-Timing", f"total;dur={1000 * (time.perf_counter() - began):.1f}")
             await send(message)
 
@@ -77,8 +90,9 @@ class Observer:
             path = scope.get("raw_path", b"").decode("latin-1")
             key = scope.get("state", {}).get("access", EVERYTHING).name or "-"
             facts = {"method": asked, "path": path, "status": status, "ms": round(1000 * seconds, 1), "key": key}
-            level = logging.DEBUG if route in ("/healthz", "/readyz", "/metrics") else logging.INFO
-            access_log.log(level, " ".join(f"{name}={value}" for name, value in facts.items()), extra=facts)
+            level = logging.DEBUG if route in PROBES else logging.INFO
+            with use_span(NonRecordingSpan(span)):  # it has ended by now
+                access_log.log(level, " ".join(f"{name}={value}" for name, value in facts.items()), extra=facts)
             _REQUEST_ID.reset(token)
 
 
@@ -88,12 +102,19 @@ def _id_of(scope: Scope) -> str:
 
 
 def log_to_stderr(level: str, log_format: LogFormat) -> None:
-    """One line an event on standard error, with the id of the request it belongs to: as text, or as a JSON object."""
+    """One line an event on standard error, with the id of the request it belongs to: as text, or as a JSON object.
+
+    The object has ``trace_id`` and ``span_id`` as well where the event belongs to a trace.
+    """
     make = logging.getLogRecordFactory()
 
     def with_request_id(*arguments: Any, **named: Any) -> logging.LogRecord:
         record = make(*arguments, **named)
         record.request_id = _REQUEST_ID.get()
+        span = get_current_span().get_span_context()
+        if span.is_valid:
+            record.trace_id = format_trace_id(span.trace_id)
+            record.span_id = format_span_id(span.span_id)
         return record
 
     logging.setLogRecordFactory(with_request_id)

@@ -39,6 +39,7 @@ from service.retrieval_schemas import (
     Usage,
 )
 from service.services import Services
+from service.tracing import TRACER
 
 ATTEMPTS = 3
 """How often a request starts over when documents are deleted under it."""
@@ -68,7 +69,8 @@ async def prepare(body: RetrieveIn, services: Services) -> Session:
     began = time.perf_counter()
     loaded = services.checkpoints.current
     encoder = loaded.encoder
-    question = encoder.question_tokens(body.question)
+    with TRACER.start_as_current_span("tokenize"):
+        question = encoder.question_tokens(body.question)
     tokenize_seconds = time.perf_counter() - began
     if len(question) > encoder.question_limit:
         raise QuestionTooLong(

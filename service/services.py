@@ -19,7 +19,7 @@ from service.engine import Engine
 from service.jobs import IndexingWorker, PreselectionWorker
 from service.keys import Keys
 from service.language_model import LanguageModel
-from service.metrics import Metrics
+from service.metrics import Metrics, Watched
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ def open_services(settings: Settings) -> Services:
     log.info("opened checkpoint=%s device=%s data=%s", encoder.config.name, encoder.device, settings.data_dir)
     preselection = PreselectionWorker(checkpoints)
     readers = CapacityLimiter(READERS)
-    metrics = Metrics(store, engine, readers)
+    metrics = Metrics(Watched(store, engine, worker, preselection, readers))
     model = _language_model(settings)
     return Services(settings, store, checkpoints, engine, worker, preselection, metrics, keys, model, readers)
 

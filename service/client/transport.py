@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import httpx
+from opentelemetry import propagate
 
 from service.client.calls import Call
 
@@ -46,5 +47,7 @@ def _authorities() -> ssl.SSLContext:
 
 
 def arguments(call: Call[Any]) -> dict[str, Any]:
-    """Arguments of ``build_request``, all but the body."""
-    return {"method": call.method, "url": call.path, "params": call.query or None, "headers": call.headers}
+    """Arguments of ``build_request``, all but the body; the service's spans join the trace that the program is in."""
+    headers = dict(call.headers)
+    propagate.inject(headers)
+    return {"method": call.method, "url": call.path, "params": call.query or None, "headers": headers}

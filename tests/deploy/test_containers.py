@@ -23,6 +23,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "docker-compose.yml"
 CPU_OVERLAY = ROOT / "deploy" / "compose.cpu.yml"
+MONITORING = ROOT / "deploy" / "compose.monitoring.yml"
 SCRIPTS = sorted((ROOT / "deploy").glob("*.sh"))
 FINAL_STAGES = ("cpu", "gpu")
 
@@ -193,6 +194,7 @@ def test_image_settings(stages: dict[str, Stage], stage: str) -> None:
         "QRAG_DATA_DIR": "/data",
         "QRAG_DEVICE": {"cpu": "cpu", "gpu": "cuda"}[stage],
         "HF_HUB_OFFLINE": "1",
+        "OTEL_SERVICE_NAME": "qrag",
         "PYTHONUNBUFFERED": "1",
     }
     assert environment(stages, stage).items() >= expected.items()
@@ -332,7 +334,11 @@ def merged(*files: Path) -> Any:
 
 
 READERS = pytest.mark.parametrize("read", [merged, compose_config])
-FILES = pytest.mark.parametrize("files", [[BASE], [CPU_OVERLAY], [BASE, CPU_OVERLAY]], ids=["gpu", "overlay", "cpu"])
+FILES = pytest.mark.parametrize(
+    "files",
+    [[BASE], [CPU_OVERLAY], [BASE, CPU_OVERLAY], [BASE, CPU_OVERLAY, MONITORING]],
+    ids=["gpu", "overlay", "cpu", "monitoring"],
+)
 
 
 def devices(model: Any) -> Any:
@@ -387,6 +393,26 @@ def test_container_is_confined(read: Any) -> None:
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert [mount.split(":")[0] for mount in service["tmpfs"]] == ["/tmp"]
     assert not service.get("privileged")
+
+
+@READERS
+def test_monitoring_is_added_beside_a_service_that_stays_as_it_is(read: Any) -> None:
+    plain, monitored = read(BASE, CPU_OVERLAY), read(BASE, CPU_OVERLAY, MONITORING)
+    assert monitored["services"]["qrag"] == plain["services"]["qrag"]
+    added = monitored["services"].keys() - plain["services"].keys()
+    assert added == {"prometheus", "grafana"}
+    assert monitored["volumes"].keys() >= {"data", "prometheus", "grafana"}
+    for name in added:
+        assert monitored["services"][name]["cap_drop"] == ["ALL"]
+        assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+", monitored["services"][name]["image"])
+
+
+def test_monitoring_is_published_on_loopback() -> None:
+    services = load(MONITORING)["services"].values()
+    assert sorted(port for service in services for port in service["ports"]) == [
+        "127.0.0.1:3000:3000",
+        "127.0.0.1:9090:9090",
+    ]
 
 
 def test_port_is_published_on_loopback() -> None:

@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 
 from index.catalog import Catalog
 from index.compaction import compact
-from index.errors import CheckpointMismatch, ChunkTooLong, UnknownDocument
+from index.errors import CheckpointMismatch, ChunkTooLong
 from index.indexing import Indexer
 from index.reembedding import Reembedding
 from index.scope import Float32Array
 from index.store import Store
+from tests.index.test_formats import laid_out
 from tests.index.test_storage import DIMENSION, WordEncoder, index_all, lines, open_store, post, searchable
 
 DIMENSIONS = {"words": DIMENSION, "other": 6, "third": DIMENSION}
@@ -198,58 +199,19 @@ def test_a_tower_that_cannot_read_a_chunk_whole_is_refused(tmp_path: Path) -> No
         assert not store.activate(space, {})
 
 
-def to_format_1(directory: Path) -> None:
-    """Make a data directory what version 1 of the format would have written."""
-    connection = sqlite3.connect(directory / "qrag.sqlite3")
-    connection.executescript("""
-        BEGIN;
-        CREATE TABLE old_pieces (
-            uid INTEGER NOT NULL, first_chunk INTEGER NOT NULL, segment INTEGER NOT NULL REFERENCES segments (segment),
-            first_row INTEGER NOT NULL, rows INTEGER NOT NULL, PRIMARY KEY (uid, first_chunk)
-        ) WITHOUT ROWID;
-        INSERT INTO old_pieces SELECT uid, first_chunk, segment, first_row, rows FROM pieces;
-        INSERT INTO properties SELECT 'fingerprint', fingerprint FROM spaces;
-        INSERT INTO properties SELECT 'dimension', dimension FROM spaces;
-        DELETE FROM properties WHERE name = 'space';
-        DROP TABLE pieces;
-        DROP TABLE spaces;
-        ALTER TABLE old_pieces RENAME TO pieces;
-        CREATE INDEX pieces_by_segment ON pieces (segment);
-        ALTER TABLE segments DROP COLUMN space;
-        PRAGMA user_version = 1;
-        COMMIT;
-    """)
-    connection.close()
-
-
-def test_a_directory_of_format_1_is_upgraded_and_searched_as_before(tmp_path: Path) -> None:
-    with closing(open_store(tmp_path)) as store:
-        for name in ("a", "b"):
-            post(store, name, lines(name, 12))
-            index_all(store)
-        before = searchable(store)
-    to_format_1(tmp_path)
-    with closing(open_store(tmp_path)) as store:
-        after = searchable(store)
-        assert {id: rows.tolist() for id, rows in after.items()} == {id: rows.tolist() for id, rows in before.items()}
-        post(store, "c", lines("c", 3))
-        index_all(store)
-        store.delete_document("a")
-        store.remove_deleted()
-        assert set(searchable(store)) == {"b", "c"}
-        with pytest.raises(UnknownDocument):
-            store.document("a")
+def test_a_directory_of_format_1_can_change_its_tower(tmp_path: Path) -> None:
+    with closing(open_store(laid_out(tmp_path, 1))) as store:
+        index_all(store, partial(embed, "words"))
+        store.delete_document("letter")
         change(store, "other")
+        store.remove_deleted()
+        assert set(seen_by(store)) == {"late"}
 
 
 def test_a_directory_of_format_1_that_is_refused_stays_what_it_is(tmp_path: Path) -> None:
-    with closing(open_store(tmp_path)) as store:
-        post(store, "a", lines("a", 12))
-        index_all(store)
-    to_format_1(tmp_path)
+    laid_out(tmp_path, 1)
     with pytest.raises(CheckpointMismatch):
         Store(tmp_path, dimension=DIMENSION, fingerprint="other", device=torch.device("cpu"))
-    connection = sqlite3.connect(tmp_path / "qrag.sqlite3")
-    assert connection.execute("PRAGMA user_version").fetchone() == (1,)
-    assert connection.execute("SELECT COUNT(*) FROM pieces").fetchone() == (1,)
-    connection.close()
+    with closing(sqlite3.connect(tmp_path / "qrag.sqlite3")) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        assert connection.execute("SELECT COUNT(*) FROM pieces").fetchone() == (2,)

@@ -1,0 +1,37 @@
+{{- define "qrag.name" -}}
+{{- if contains .Chart.Name .Release.Name -}}
+{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 52 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "qrag.selector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "qrag.labels" -}}
+{{ include "qrag.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{- define "qrag.monitoringLabels" -}}
+{{ include "qrag.labels" . }}
+{{- with .Values.monitoring.labels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- /* The Secret with the keys; empty where strangers are let in. */ -}}
+{{- define "qrag.secret" -}}
+{{- if .Values.auth.existingSecret -}}
+{{- .Values.auth.existingSecret -}}
+{{- else if .Values.auth.keys -}}
+{{- include "qrag.name" . -}}
+{{- else if not .Values.auth.allowAnonymous -}}
+{{- fail "Give keys in auth.keys, or a Secret in auth.existingSecret. Say auth.allowAnonymous=true where something else keeps strangers away." -}}
+{{- end -}}
+{{- end -}}

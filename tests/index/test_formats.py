@@ -1,0 +1,83 @@
+"""Data directories of every format that was ever written: opened and upgraded, or refused and left alone.
+
+``data-format-N`` holds a small one of format N as text and files. Whoever changes what is on disk raises
+``FORMAT_VERSION`` and adds the next; what this version should still open stays in the tests.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from index.database import FORMAT_VERSION, READABLE_VERSIONS, Database
+from index.errors import FormatError
+from index.vectors import codes_path
+from tests.index.test_storage import expected, index_all, open_store, searchable
+
+FOLDER = Path(__file__).parent
+TEXTS = {
+    "lease": "Ana signed the lease.\nBruno kept bees.\nÄrger im Büro 👩\u200d👧.",
+    "letter": "One letter only.",
+    "late": "It was still queued.",
+}
+
+
+def laid_out(directory: Path, version: int) -> Path:
+    """A data directory as a service that wrote this format has left it."""
+    source = FOLDER / f"data-format-{version}"
+    shutil.copytree(source / "segments", directory / "segments")
+    with closing(sqlite3.connect(directory / "qrag.sqlite3")) as database:
+        database.executescript((source / "qrag.sql").read_text())
+    return directory
+
+
+def schema(path: Path) -> set[str]:
+    with closing(sqlite3.connect(path)) as database:
+        return {row[0] for row in database.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")}
+
+
+@pytest.mark.parametrize("version", READABLE_VERSIONS)
+def test_a_directory_of_any_format_so_far_is_opened_searched_and_added_to(tmp_path: Path, version: int) -> None:
+    with closing(open_store(laid_out(tmp_path, version))) as store:
+        documents = {document.id: document for document in store.documents()}
+        assert {id: document.status for id, document in documents.items()} == {
+            "lease": "ready",
+            "letter": "ready",
+            "late": "queued",
+        }
+        lease = documents["lease"]
+        assert (lease.title, lease.collection, lease.metadata) == ("Lease", "office", {"year": 2024, "tags": ["a"]})
+        for id, text in TEXTS.items():
+            assert "".join(store.text_blocks(documents[id].uid)) == text
+        assert [text for _, _, text in store.chunks(lease.uid)] == TEXTS["lease"].splitlines()
+        written = np.arange(32, dtype=np.float32).reshape(4, 8) / 8
+        np.testing.assert_array_equal(searchable(store, "office")["lease"], written[:3])
+        np.testing.assert_array_equal(searchable(store)["letter"], written[3:])
+        assert codes_path(store.segment_path(1)).exists(), "made again"
+        index_all(store)
+        np.testing.assert_array_equal(searchable(store)["late"], expected(TEXTS["late"]))
+
+
+def test_what_is_on_disk_changes_only_with_the_format_version(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    old = laid_out(tmp_path / "old", FORMAT_VERSION) / "qrag.sqlite3"
+    new = tmp_path / "qrag.sqlite3"
+    Database(new).close()
+    assert schema(new) == schema(old)
+
+
+@pytest.mark.parametrize("version", [0, FORMAT_VERSION + 1])
+def test_another_format_older_or_newer_is_refused_and_left_alone(tmp_path: Path, version: int) -> None:
+    path = laid_out(tmp_path, FORMAT_VERSION) / "qrag.sqlite3"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(f"PRAGMA user_version = {version}")
+    with pytest.raises(FormatError, match=f"has data format {version}; this version reads up to {FORMAT_VERSION}"):
+        Database(path)
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (version,)
+        assert database.execute("SELECT COUNT(*) FROM documents").fetchone() == (len(TEXTS),)
