@@ -75,7 +75,8 @@ def calibrate_at_random(directory: Path, config: CheckpointConfig, seed: int = 0
 class Server:
     """The service as its own process on a free loopback port.
 
-    With a ``prefix``, a command that it is run by, it is ``python -m service`` from its first import on.
+    With a ``prefix``, a command that it is run by, it is ``python -m service`` from its first import on, in the
+    environment as it is now; ``env`` is a prefix that does nothing else.
     """
 
     def __init__(

@@ -110,7 +110,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path, coll
         patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
         patch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.name=evidence")
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "10")
-        server = Server(tmp_path_factory.mktemp("traced"), tiny_checkpoint, log_format="json")
+        server = Server(tmp_path_factory.mktemp("traced"), tiny_checkpoint, prefix=["env"], log_format="json")
     yield server
     server.kill()
 
@@ -215,7 +215,7 @@ def test_without_the_extra_there_are_no_traces_and_the_log_says_why(tmp_path: Pa
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(tmp_path))
         patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
-        server = Server(tmp_path / "data", tiny_checkpoint)
+        server = Server(tmp_path / "data", tiny_checkpoint, prefix=["env"])
     try:
         with httpx.Client(base_url=server.wait_until_listening(), timeout=60) as client:
             assert "traceresponse" not in client.get("/model", headers={"traceparent": CALLER}).headers
