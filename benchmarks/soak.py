@@ -178,7 +178,7 @@ class Client:
         return f"{self._name}-{self._random.randrange(IDS)}"
 
     def _text(self) -> str:
-        sentences = self._random.choice([1, 2, 3, 5, 8, 40])
+        sentences = self._random.choice([1, 1, 2, 3, 5, 12])
         return " ".join(
             f"{self._random.random():.6f} " + " ".join(self._random.choices(WORDS, k=8)) + "." for _ in range(sentences)
         )

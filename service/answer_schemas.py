@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import ConfigDict, Field
 
 from service import examples
@@ -21,11 +23,11 @@ class AnswerIn(RetrieveIn):
         }
     )
 
-    max_answer_tokens: PositiveInteger | None = Field(
-        default=None, le=1_000_000, description="most tokens of the answer; by default what the endpoint allows"
+    max_answer_tokens: Annotated[PositiveInteger, Field(le=1_000_000)] | None = Field(
+        default=None, description="most tokens of the answer; by default what the endpoint allows"
     )
-    temperature: float | None = Field(
-        default=None, ge=0, le=2, description="of the language model; by default the endpoint's own"
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(
+        default=None, description="of the language model; by default the endpoint's own"
     )
 
 
