@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from service import examples
-from service.retrieval_schemas import Citation, PositiveInteger, RetrieveIn, RetrieveOut, SufficiencyOut
+from service.retrieval_schemas import Citation, RetrieveIn, RetrieveOut, SufficiencyOut, whole_number
 from service.schemas import ResponseModel
 
 
@@ -23,7 +23,7 @@ class AnswerIn(RetrieveIn):
         }
     )
 
-    max_answer_tokens: Annotated[PositiveInteger, Field(le=1_000_000)] | None = Field(
+    max_answer_tokens: Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(whole_number)] | None = Field(
         default=None, description="most tokens of the answer; by default what the endpoint allows"
     )
     temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(

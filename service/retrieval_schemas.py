@@ -20,11 +20,12 @@ TRACE_CANDIDATES = 10
 MAX_STRETCHES = 512
 
 
-def _integer(value: object) -> object:
+def whole_number(value: object) -> object:
+    """``4.0`` as the integer that JSON Schema says it is; anything else as it came."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-PositiveInteger = Annotated[int, Field(ge=1), BeforeValidator(_integer)]
+PositiveInteger = Annotated[int, Field(ge=1), BeforeValidator(whole_number)]
 """Positive, and what JSON calls an integer: `4.0` is one, `"4"` is not."""
 
 
@@ -175,7 +176,7 @@ class RetrieveIn(EpisodeIn):
     )
 
     trace: bool = Field(default=False, description="report the best candidates of each step, and the one-step answer")
-    heatmap: Annotated[int, Field(ge=1, le=MAX_STRETCHES), BeforeValidator(_integer)] | None = Field(
+    heatmap: Annotated[int, Field(ge=1, le=MAX_STRETCHES), BeforeValidator(whole_number)] | None = Field(
         default=None,
         description="report of each step the largest Q-value in each of so many equal stretches of the documents that "
         "hold a selected chunk or one of the best candidates",
