@@ -14,7 +14,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from index.directory import lock_directory
 from index.errors import BackupError
@@ -40,10 +40,13 @@ Progress = Callable[[int, int], None]
 def back_up(directory: Path, target: Path, progress: Progress = lambda _done, _all: None) -> int:
     """Copy a data directory into a new folder; returns its bytes.
 
-    Raises :class:`~index.errors.BackupError` where there is no data directory, or something in the target.
+    Raises :class:`~index.errors.BackupError` where there is no data directory, or one that cannot be read, or something
+    in the target.
     """
     if not (directory / DATABASE).exists():
         raise BackupError(f"{directory} is no data directory. Set QRAG_DATA_DIR to the service's.")
+    if any(target.resolve().is_relative_to(folder.resolve()) for folder in _folders(directory)):
+        raise BackupError(f"{target} is among what is copied, or swept away at the next start. Give another folder.")
     _require_empty(target)
     (target / "segments").mkdir(parents=True, exist_ok=True)
     for _ in range(ATTEMPTS):
@@ -57,7 +60,7 @@ def back_up(directory: Path, target: Path, progress: Progress = lambda _done, _a
         raise BackupError("The service merges segments faster than they can be copied. Try again when it is less busy.")
     for name in OTHERS:
         if (directory / name).is_dir():
-            shutil.copytree(directory / name, target / name)
+            shutil.copytree(directory / name, target / name, ignore_dangling_symlinks=True)
         elif (directory / name).exists():
             shutil.copy2(directory / name, target / name)
     files = {str(path.relative_to(target)): _sha256(path) for path in _files(target)}
@@ -68,18 +71,15 @@ def back_up(directory: Path, target: Path, progress: Progress = lambda _done, _a
 def restore(source: Path, directory: Path) -> int:
     """Put a backup into an empty or new data directory; returns its bytes.
 
-    Raises :class:`~index.errors.BackupError` where the backup is not whole or there is something in the directory;
-    nothing is left there then.
+    Raises :class:`~index.errors.BackupError` where the backup is not whole, would read or write other files than its
+    own, or there is something in the directory; nothing is left there then.
     """
-    try:
-        manifest: dict[str, str] = json.loads((source / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BackupError(f"{source} is no finished backup: it has no {MANIFEST}.") from None
+    manifest = _read_manifest(source)
     directory.mkdir(parents=True, exist_ok=True)
     _require_empty(directory)
     with lock_directory(directory):  # no service may start meanwhile
         try:
-            # The database comes last: until it is there, the directory holds nothing.
+            # The database comes last, and at once: until it is there, the directory holds nothing.
             for name in sorted(manifest, key=lambda name: name == DATABASE):
                 _restore_file(source, directory, name, manifest[name])
         except BaseException:
@@ -93,23 +93,48 @@ def restore(source: Path, directory: Path) -> int:
         return sum((directory / name).stat().st_size for name in manifest)
 
 
+def _read_manifest(source: Path) -> dict[str, str]:
+    try:
+        manifest: dict[str, str] = json.loads((source / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BackupError(f"{source} is no finished backup: it has no {MANIFEST}.") from None
+    except (ValueError, RecursionError):
+        manifest = {}
+    if not isinstance(manifest, dict) or DATABASE not in manifest:
+        raise BackupError(f"{MANIFEST} is damaged in the backup {source}. Use another one.")
+    for name in manifest:
+        # A backup may come from elsewhere: it writes nowhere but where a data directory has something.
+        parts = PurePosixPath(name).parts
+        if not {*parts[:1]} & {DATABASE, "segments", *OTHERS} or ".." in parts or "\0" in name:
+            raise BackupError(f"The backup {source} names the file {name!r}, which no backup has. Do not trust it.")
+    return manifest
+
+
 def _restore_file(source: Path, directory: Path, name: str, sha256: str) -> None:
     target = directory / name
+    partial = target.with_name(f"{target.name}.partial")
     target.parent.mkdir(parents=True, exist_ok=True)
+    if not (source / name).resolve().is_relative_to(source.resolve()):
+        raise BackupError(f"{name} in the backup {source} is a link to a file elsewhere. Do not trust it.")
     try:
-        shutil.copy2(source / name, target)
+        shutil.copy2(source / name, partial)
     except FileNotFoundError:
         raise BackupError(f"{name} is missing in the backup {source}. Use another one.") from None
-    if _sha256(target) != sha256:
+    if _sha256(partial) != sha256:
         raise BackupError(f"{name} is damaged in the backup {source}. Use another one.")
-    _sync(target)
+    _sync(partial)
+    partial.rename(target)
+    sync_directory(target.parent)
 
 
 def _copy_database(source: Path, target: Path) -> None:
     target.unlink(missing_ok=True)
-    with closing(sqlite3.connect(source)) as running, closing(sqlite3.connect(target)) as copy:
-        running.backup(copy)
-        copy.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
+    try:
+        with closing(sqlite3.connect(source)) as running, closing(sqlite3.connect(target)) as copy:
+            running.backup(copy)
+            copy.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
+    except sqlite3.Error as error:
+        raise BackupError(f"{source} cannot be copied to {target}: {error}.") from error
     _sync(target)
 
 
@@ -137,8 +162,13 @@ def _require_empty(directory: Path) -> None:
         raise BackupError(f"There is something in {directory} already. Give an empty folder, or one that is not there.")
 
 
+def _folders(directory: Path) -> list[Path]:
+    """Of a data directory."""
+    return [directory / name for name in ("segments", "incoming", "checkpoints")]
+
+
 def _files(directory: Path) -> Iterator[Path]:
-    return (path for path in sorted(directory.rglob("*")) if path.is_file() and path.name != MANIFEST)
+    return (path for path in sorted(directory.rglob("*")) if path.is_file() and path != directory / MANIFEST)
 
 
 def _sha256(path: Path) -> str:

@@ -7,7 +7,7 @@ Another checkpoint's tower gets a space of its own. It is filled in the backgrou
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 _EMBEDDED = "SELECT uid, SUM(rows) AS rows FROM pieces WHERE space = ? GROUP BY uid"
@@ -36,13 +36,16 @@ def read_spaces(connection: sqlite3.Connection) -> dict[int, Space]:
 
 def find_or_add(connection: sqlite3.Connection, *, fingerprint: str, dimension: int) -> Space:
     """The space of an action tower."""
-    connection.execute(
-        "INSERT INTO spaces (fingerprint, dimension) VALUES (?, ?) ON CONFLICT DO NOTHING", (fingerprint, dimension)
-    )
-    row = connection.execute(
-        "SELECT space, fingerprint, dimension FROM spaces WHERE fingerprint = ?", (fingerprint,)
-    ).fetchone()
-    return Space(*row)
+    known = read_spaces(connection)
+    for space in known.values():
+        if space.fingerprint == fingerprint:
+            return space
+    # A number is never used again, so what is still embedded for a space that was dropped finds none.
+    number = 1 + max([0, *known, int(read_property(connection, "last_space") or 0)])
+    added = Space(number, fingerprint, dimension)
+    connection.execute("INSERT INTO spaces VALUES (?, ?, ?)", added)
+    write_property(connection, "last_space", str(number))
+    return added
 
 
 def active(connection: sqlite3.Connection) -> int | None:
@@ -76,7 +79,10 @@ def activate(connection: sqlite3.Connection, space: int) -> bool:
     if unembedded(connection, space, 1):
         return False
     # What is half embedded begins again in the new space, and must not be found by those who still use the former one.
-    connection.execute("DELETE FROM pieces WHERE uid IN (SELECT uid FROM documents WHERE status != 'ready')")
+    # It is cut anew as well: the chunks may be longer than the new tower reads.
+    for table in ("pieces", "chunks"):
+        connection.execute(f"DELETE FROM {table} WHERE uid IN (SELECT uid FROM documents WHERE status != 'ready')")
+    connection.execute("UPDATE documents SET chunks = NULL, tokens = NULL WHERE status != 'ready'")
     write_property(connection, "space", str(space))
     return True
 
@@ -102,3 +108,9 @@ def write_property(connection: sqlite3.Connection, name: str, value: str | None)
         connection.execute("DELETE FROM properties WHERE name = ?", (name,))
     else:
         connection.execute("INSERT OR REPLACE INTO properties VALUES (?, ?)", (name, value))
+
+
+def write_properties(connection: sqlite3.Connection, properties: Mapping[str, str | None]) -> None:
+    """Set properties of the data directory, or remove them."""
+    for name, value in properties.items():
+        write_property(connection, name, value)

@@ -47,7 +47,7 @@ from index.spaces import (
     read_property,
     read_spaces,
     share_embedded,
-    write_property,
+    write_properties,
 )
 from index.vectors import Segment, codes_path, open_segment, remove_segment, write_segment
 
@@ -183,12 +183,17 @@ class Store:
 
     # Spaces: see index.spaces
 
-    def open_space(self, *, fingerprint: str, dimension: int) -> Space:
-        """The space of an action tower, to be filled; all others but the active one are dropped."""
+    def open_space(self, *, fingerprint: str, dimension: int, properties: Mapping[str, str | None] = {}) -> Space:
+        """The space of an action tower, to be filled; all others but the active one are dropped.
+
+        Writes properties in the same transaction.
+        """
         with self.database.write() as connection:
             space = find_or_add(connection, fingerprint=fingerprint, dimension=dimension)
             forget_others(connection, {space.space, self.space.space})
-            self.spaces = read_spaces(connection)
+            write_properties(connection, properties)
+            spaces = read_spaces(connection)
+        self.spaces = spaces
         self.announce()
         return space
 
@@ -200,8 +205,7 @@ class Store:
         with self.database.write() as connection:
             if not activate(connection, space.space):
                 return False
-            for name, value in properties.items():
-                write_property(connection, name, value)
+            write_properties(connection, properties)
         self.space = space
         self.announce(searchable=True)
         return True
@@ -210,7 +214,8 @@ class Store:
         """Drop the vectors of all spaces but the active one."""
         with self.database.write() as connection:
             forget_others(connection, {self.space.space})
-            self.spaces = read_spaces(connection)
+            spaces = read_spaces(connection)
+        self.spaces = spaces
         self.announce()
 
     def share_embedded(self, space: Space) -> float:
@@ -223,10 +228,10 @@ class Store:
         with self.database.read() as connection:
             return read_property(connection, name)
 
-    def write_property(self, name: str, value: str | None) -> None:
-        """Set a property of the data directory, or remove it."""
+    def write_properties(self, properties: Mapping[str, str | None]) -> None:
+        """Set properties of the data directory, or remove them, in one transaction."""
         with self.database.write() as connection:
-            write_property(connection, name, value)
+            write_properties(connection, properties)
 
     # Reading texts and chunks
 
@@ -298,13 +303,13 @@ class Store:
         """Store embeddings durably and make the ``finished`` documents searchable; returns the segment.
 
         ``pieces`` say whose they are: ``(uid, first_chunk, first_row, rows)``. Documents deleted meanwhile
-        are passed over. The space is the active one, or another that is given.
+        are passed over. The space is the active one, or another that is given; if that was dropped meanwhile, all are.
         """
         number = self.space.space if space is None else space
         with self.new_segment(vectors, number) as (connection, segment):
             connection.executemany(
-                "INSERT INTO pieces SELECT uid, ?, ?, ?, ?, ? FROM documents WHERE uid = ?",
-                [(number, first_chunk, segment, first_row, rows, uid) for uid, first_chunk, first_row, rows in pieces],
+                "INSERT INTO pieces SELECT uid, space, ?, ?, ?, ? FROM documents, spaces WHERE uid = ? AND space = ?",
+                [(first_chunk, segment, first_row, rows, uid, number) for uid, first_chunk, first_row, rows in pieces],
             )
             ready = list(finished)
             for uid in ready:

@@ -26,7 +26,7 @@ from index.errors import ChunkTooLong, QRagError
 from index.spaces import Space
 from index.store import Store
 from service.errors import CheckpointInUse, CheckpointUnusable, UnknownCheckpoint
-from service.settings import Settings
+from service.settings import DEFAULT_CHECKPOINT, Settings
 
 log = logging.getLogger(__name__)
 
@@ -69,37 +69,44 @@ class Checkpoints:
         self.current = Loaded(name, encoder, store.space, self._catalog())
 
     def names(self) -> list[str]:
-        """The checkpoints that can be served."""
+        """The checkpoints that can be served, but for folders with names that cannot be written in JSON or a log."""
         folder = self._settings.checkpoints_path
         found = [path.parent.name for path in folder.glob(f"*/{CONFIG_FILE}")]
-        return [CONFIGURED, *sorted(name for name in found if name != CONFIGURED)]
+        return [CONFIGURED, *sorted(name for name in found if name != CONFIGURED and name.isprintable())]
 
     def begin(self, name: str) -> None:
         """Load a checkpoint, and serve it as soon as everything is embedded by its action tower. Blocks while it loads.
 
-        A change that was under way is given up. Raises :class:`~service.errors.UnknownCheckpoint`, or
-        :class:`~service.errors.CheckpointUnusable` for one that cannot be loaded.
+        A change that was under way is given up, unless this one cannot begin. Raises
+        :class:`~service.errors.UnknownCheckpoint`, :class:`~service.errors.CheckpointUnusable` for one that cannot be
+        loaded, or :class:`~index.errors.DiskFull`.
         """
         if name not in self.names():
             known = ", ".join(self.names())
             raise UnknownCheckpoint(f"There is no checkpoint {name!r} in QRAG_CHECKPOINTS_DIR. Known here: {known}.")
         with self._changing:
-            self.change = Change(name, "loading")
+            former, self.change = self.change, Change(name, "loading")
             try:
-                encoder = self._load(name)
-            except CheckpointUnusable as error:
-                self._fail(name, error.detail)
+                self._begin(name)
+            except BaseException as error:
+                self.change = former
+                if isinstance(error, CheckpointUnusable) and not self._under_way:
+                    self._fail(name, error.detail)
                 raise
-            config = encoder.config
-            if config.action_fingerprint == self.current.space.fingerprint:
-                self._store.write_property(CHOSEN, _choice(self._settings, name))
-                self._store.write_property(WANTED, None)
-                self._serve(name, encoder)
-                return
-            space = self._store.open_space(fingerprint=config.action_fingerprint, dimension=config.dimension)
-            self._store.write_property(WANTED, _choice(self._settings, name))
-            self.change = Change(name, "embedding", encoder, space)
-        self._store.announce()  # wakes the indexing thread
+            finally:
+                self._store.announce()  # wakes the indexing thread
+
+    def _begin(self, name: str) -> None:
+        encoder = self._load(name)
+        config, choice = encoder.config, _choice(self._settings, name)
+        if config.action_fingerprint == self.current.space.fingerprint:
+            self._store.write_properties({CHOSEN: choice, WANTED: None})
+            self._serve(name, encoder)
+            return
+        space = self._store.open_space(
+            fingerprint=config.action_fingerprint, dimension=config.dimension, properties={WANTED: choice}
+        )
+        self.change = Change(name, "embedding", encoder, space)
 
     def resume(self) -> None:
         """Go on with a change that an earlier process left unfinished; one that cannot be loaded any longer fails."""
@@ -108,8 +115,10 @@ class Checkpoints:
             return
         try:
             self.begin(name)
-        except (UnknownCheckpoint, CheckpointUnusable) as error:
+        except UnknownCheckpoint as error:
             self._fail(name, error.detail)
+        except CheckpointUnusable:
+            pass  # that is noted
 
     def finish(self, change: Change) -> bool:
         """Serve the new checkpoint if nothing is missing in its space. Called by the indexing thread alone."""
@@ -126,7 +135,7 @@ class Checkpoints:
         """Give a change up for a reason that is shown."""
         with self._changing:
             if self.change is change:
-                self._store.write_property(WANTED, None)
+                self._store.write_properties({WANTED: None})
                 self._fail(change.name, str(error))
 
     def forget(self, name: str) -> None:
@@ -135,15 +144,22 @@ class Checkpoints:
         Raises :class:`~service.errors.CheckpointInUse` for the one that is served, and
         :class:`~service.errors.UnknownCheckpoint`.
         """
-        if name not in self.names() and (self.change is None or self.change.name != name):
-            raise UnknownCheckpoint(f"There is no checkpoint {name!r}. Known here: {', '.join(self.names())}.")
         with self._changing:
-            if name == self.current.name:
-                raise CheckpointInUse(f"{name!r} is being served. Change to another checkpoint first.")
-            if self.change is not None and self.change.name == name:
+            changing_to = None if self.change is None else self.change.name
+            if name != changing_to and name not in self.names():
+                raise UnknownCheckpoint(f"There is no checkpoint {name!r}. Known here: {', '.join(self.names())}.")
+            if name == changing_to:
                 self.change = None
-                self._store.write_property(WANTED, None)
+                self._store.write_properties({WANTED: None})
+            elif name == self.current.name:
+                raise CheckpointInUse(f"{name!r} is being served. Change to another checkpoint first.")
+            elif self._under_way:
+                return  # there are no vectors but those of the served one and of the change
             self._store.forget_other_spaces()
+
+    @property
+    def _under_way(self) -> bool:
+        return self.change is not None and self.change.space is not None
 
     @property
     def vector_sets(self) -> int:
@@ -159,7 +175,7 @@ class Checkpoints:
         try:
             encoder = load_encoder(_path(self._settings, name), device=self._settings.device)
             encoder.warm_up()
-        except QRagError as error:
+        except (QRagError, OSError) as error:  # the latter where the folder is changed meanwhile
             # The message is for operators, and so may name folders; whoever may change checkpoints is one.
             raise CheckpointUnusable(f"The checkpoint {name!r} cannot be loaded: {error}") from error
         except torch.OutOfMemoryError:
@@ -199,11 +215,17 @@ def _path(settings: Settings, name: str) -> Path:
 
 
 def _choice(settings: Settings, name: str) -> str:
-    return json.dumps({"name": name, "instead_of": str(settings.checkpoint)})
+    return json.dumps({"name": name, "instead_of": _configured(settings)})
 
 
 def _chosen(settings: Settings, choice: str | None) -> str | None:
     if choice is None:
         return None
     found = json.loads(choice)
-    return str(found["name"]) if found["instead_of"] == str(settings.checkpoint) else None
+    # Earlier versions wrote the path of the default one as well.
+    return str(found["name"]) if found["instead_of"] in (_configured(settings), str(settings.checkpoint)) else None
+
+
+def _configured(settings: Settings) -> str:
+    """What ``QRAG_CHECKPOINT`` says; nothing where it says nothing, for the default one moves with this software."""
+    return "" if settings.checkpoint == DEFAULT_CHECKPOINT else str(settings.checkpoint)

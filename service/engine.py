@@ -221,21 +221,25 @@ class Engine:
                     return
                 self._admit()
             if self._running:
-                began = time.perf_counter()
-                turn = self._next_turn()
-                for encoder, runs in _by_encoder(turn):
-                    self._tick(encoder, runs)
-                waiting_for_theirs = self._running[len(turn) :]
-                unfinished = [run for run in turn if run.episode.stopped_by is None and not run.failed]
-                self._running = waiting_for_theirs + unfinished
-                self._last_tick = time.perf_counter()
-                self._credit += INDEXING_SHARE * (self._last_tick - began)
+                self._take_turn()
             while self._jobs and self._running and self._credit >= self._piece_seconds:
                 self._do(self._jobs[0])
             if self._jobs and not self._running:
                 self._do(self._jobs[0])
             if not self._jobs:
                 self._credit = 0.0
+
+    def _take_turn(self) -> None:
+        """A step of those whose turn it is. What it holds is let go at its end: a former checkpoint's memory, too."""
+        began = time.perf_counter()
+        turn = self._next_turn()
+        for encoder, runs in _by_encoder(turn):
+            self._tick(encoder, runs)
+        waiting_for_theirs = self._running[len(turn) :]
+        unfinished = [run for run in turn if run.episode.stopped_by is None and not run.failed]
+        self._running = waiting_for_theirs + unfinished
+        self._last_tick = time.perf_counter()
+        self._credit += INDEXING_SHARE * (self._last_tick - began)
 
     def _next_turn(self) -> list[Run]:
         """The first of the running episodes, as many as one forward pass should hold."""

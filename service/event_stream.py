@@ -13,6 +13,9 @@ from starlette.background import BackgroundTask
 from service.problems import problem_of
 from service.schemas import ResponseModel
 
+UNICODE_LINE_ENDS = "\x85\u2028\u2029"
+"""Many libraries take them for the end of a line, although events do not."""
+
 Named = tuple[str, ResponseModel]
 """An event's name and its data."""
 
@@ -48,7 +51,13 @@ async def _text(events: AsyncGenerator[Named, None]) -> AsyncGenerator[str, None
     try:
         async with aclosing(events):
             async for name, data in events:
-                yield f"event: {name}\ndata: {data.model_dump_json()}\n\n"
+                yield _event(name, data.model_dump_json())
     except Exception as error:
         problem, _ = problem_of(error)
-        yield f"event: error\ndata: {problem.model_dump_json(exclude_none=True)}\n\n"
+        yield _event("error", problem.model_dump_json(exclude_none=True))
+
+
+def _event(name: str, data: str) -> str:
+    for character in UNICODE_LINE_ENDS:  # which JSON has in strings alone
+        data = data.replace(character, f"\\u{ord(character):04x}")
+    return f"event: {name}\ndata: {data}\n\n"

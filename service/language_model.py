@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -13,12 +12,16 @@ from typing import Any
 
 import httpx
 from pydantic import BaseModel, Field, JsonValue, ValidationError
+from pydantic_core import from_json
 
 from service.errors import LanguageModelFailed, LanguageModelTooSlow, ServiceError
 
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10.0
+MOST_BYTES = 16 << 20
+"""Of an answer, streamed or not: what no language model writes for one question."""
+
 SHOWN_CHARACTERS = 300
 """Of what an endpoint says about a request that it refuses."""
 
@@ -66,7 +69,7 @@ class _Chunk(BaseModel):
 
 
 class _NotACompletion(Exception):
-    """The endpoint speaks another language."""
+    """The endpoint speaks another language, or without end."""
 
 
 class LanguageModel:
@@ -82,30 +85,28 @@ class LanguageModel:
         self._key = key
         self._seconds = seconds
         self._client = httpx.AsyncClient(
-            headers={} if key is None else {"Authorization": f"Bearer {key}"},
+            # Nothing packed is read, for a little of it could fill the memory.
+            headers={"Accept-Encoding": "identity"} | ({} if key is None else {"Authorization": f"Bearer {key}"}),
             timeout=httpx.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds)),
         )
 
     async def complete(self, prompt: Prompt) -> Piece:
         """The whole completion."""
         with self._our_errors():
-            async with asyncio.timeout(self._seconds), self._ask(prompt, stream=False) as response:
-                whole = _Completion.model_validate_json(await response.aread()).choices[0]
+            async with asyncio.timeout(self._seconds), self._ask(prompt, stream=False) as blocks:
+                whole = _Completion.model_validate_json(b"".join([block async for block in blocks])).choices[0]
         if whole.message.content is None:
             raise LanguageModelFailed("The language model answered without a text. Ask again, or ask otherwise.")
         return Piece(whole.message.content, whole.finish_reason)
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Piece, None]:
         """The completion as it is written."""
-        deadline = time.monotonic() + self._seconds
         chunk: _Chunk | None = None
         finished = False
         with self._our_errors():
-            async with self._ask(prompt, stream=True) as response:
-                async for data in _event_data(response):
-                    if time.monotonic() > deadline:
-                        raise TimeoutError
-                    if data == "[DONE]":
+            async with self._ask(prompt, stream=True) as blocks:
+                async for data in _event_data(blocks):
+                    if data == b"[DONE]":
                         return
                     chunk = _Chunk.model_validate_json(data)
                     if chunk.error is not None:
@@ -124,16 +125,19 @@ class LanguageModel:
         await self._client.aclose()
 
     @asynccontextmanager
-    async def _ask(self, prompt: Prompt, *, stream: bool) -> AsyncIterator[httpx.Response]:
+    async def _ask(self, prompt: Prompt, *, stream: bool) -> AsyncIterator[AsyncIterator[bytes]]:
+        """What is answered, as it arrives."""
+        deadline = time.monotonic() + self._seconds
         body: dict[str, Any] = {"model": self.name, "messages": prompt.messages, "stream": stream}
         if prompt.temperature is not None:
             body["temperature"] = prompt.temperature
         if prompt.max_tokens is not None:
             body["max_tokens"] = prompt.max_tokens
         async with self._client.stream("POST", self._url, json=body) as response:
+            blocks = _bounded(response, deadline)
             if response.status_code != 200:
-                raise self._refusal(response.status_code, await response.aread())
-            yield response
+                raise self._refusal(response.status_code, b"".join([block async for block in blocks]))
+            yield blocks
 
     @contextmanager
     def _our_errors(self) -> Iterator[None]:
@@ -175,10 +179,10 @@ class LanguageModel:
         words = [f"The language model's endpoint answered {status}.", advice, said]
         return LanguageModelFailed(" ".join(filter(None, words)))
 
-    def _said(self, body: bytes | str) -> str:
+    def _said(self, body: bytes) -> str:
         """An endpoint's own words, as far as they are fit to be shown."""
         try:
-            message = json.loads(body)["error"]["message"]
+            message = from_json(body)["error"]["message"]
         except (ValueError, LookupError, TypeError):
             return ""
         words = " ".join(str(message).split())
@@ -187,9 +191,33 @@ class LanguageModel:
         return f"It says: {words[:SHOWN_CHARACTERS]}"
 
 
-async def _event_data(response: httpx.Response) -> AsyncIterator[str]:
+async def _bounded(response: httpx.Response, deadline: float) -> AsyncIterator[bytes]:
+    """The body, unless it is too long or takes too long."""
+    size = 0
+    async for block in response.aiter_raw():
+        size += len(block)
+        if size > MOST_BYTES:
+            raise _NotACompletion
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        yield block
+
+
+async def _event_data(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """The data of each server-sent event."""
-    async for line in response.aiter_lines():
-        field, _, value = line.partition(":")
-        if field == "data":
+    async for line in _lines(blocks):
+        field, _, value = line.partition(b":")
+        if field == b"data":
             yield value.strip()
+
+
+async def _lines(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """What stands between line feeds: JSON may hold every other character that ends lines elsewhere, as U+2028 does."""
+    rest = bytearray()
+    async for block in blocks:
+        rest += block
+        if b"\n" in block:
+            *lines, rest = rest.split(b"\n")
+            for line in lines:
+                yield bytes(line)
+    yield bytes(rest)

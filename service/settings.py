@@ -10,6 +10,7 @@ from pydantic import Field, HttpUrl, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 import index
+from service.errors import ConfigurationError
 
 DEFAULT_CHECKPOINT = Path(index.__file__).parent / "checkpoints" / "default"
 
@@ -80,6 +81,15 @@ class Settings(BaseSettings):
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value
+
+    @field_validator("llm_api_key")
+    @classmethod
+    def _fit_for_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        key = value and value.get_secret_value().strip()  # files of secrets often end in a line feed
+        if key and not (key.isascii() and key.isprintable()):
+            # No ValueError: its message would repeat the key.
+            raise ConfigurationError("LLM_API_KEY has other characters than printable ASCII. Copy the key again.")
+        return SecretStr(key) if key else None
 
     @field_validator("api_keys", mode="before")
     @classmethod

@@ -199,6 +199,52 @@ def test_a_tower_that_cannot_read_a_chunk_whole_is_refused(tmp_path: Path) -> No
         assert not store.activate(space, {})
 
 
+@pytest.mark.parametrize("next_tower", ["other", "third"])
+def test_what_is_embedded_while_its_space_is_dropped_is_in_no_later_space(tmp_path: Path, next_tower: str) -> None:
+    with closing(open_store(tmp_path)) as store, patch("index.reembedding.SEGMENT_ROWS", 8):
+        post(store, "a", lines("a", 20))
+        index_all(store, partial(embed, "words"))
+        reembedding(store, "other").work()
+
+        def given_up_meanwhile(inputs: Sequence[Sequence[int]]) -> Float32Array:
+            store.forget_other_spaces()
+            store.open_space(fingerprint=next_tower, dimension=DIMENSIONS[next_tower])
+            return embed("other", inputs)
+
+        space = store.open_space(fingerprint="other", dimension=DIMENSIONS["other"])
+        Reembedding(store, WordEncoder(), given_up_meanwhile, threading.Event(), space).work()
+        assert store.share_embedded(store.open_space(fingerprint=next_tower, dimension=DIMENSIONS[next_tower])) == 0
+        change(store, next_tower)
+        expected = embed(next_tower, WordEncoder().action_inputs(lines("a", 20).splitlines()))
+        np.testing.assert_array_equal(seen_by(store)["a"], expected)
+        store.remove_deleted()
+    with closing(
+        Store(
+            tmp_path,
+            dimension=6 if next_tower == "other" else DIMENSION,
+            fingerprint=next_tower,
+            device=torch.device("cpu"),
+        )
+    ) as store:
+        np.testing.assert_array_equal(seen_by(store)["a"], expected)
+
+
+def test_what_was_half_indexed_is_cut_as_the_new_tower_reads(tmp_path: Path) -> None:
+    class Short(WordEncoder):
+        chunk_limit = input_limit = 2
+
+    with closing(open_store(tmp_path)) as store:
+        post(store, "half", lines("half", 20))
+        with patch("index.indexing.SEGMENT_ROWS", 8):
+            Indexer(store, WordEncoder(), partial(embed, "words"), threading.Event()).work()
+        assert store.document("half").status == "indexing"
+        change(store, "other")
+        Indexer(store, Short(), partial(embed, "other"), threading.Event()).work()
+        half = store.document("half")
+        assert half.status == "ready"
+        assert max(chunk.tokens for _, chunk, _ in store.chunks(half.uid)) == 2
+
+
 def test_a_directory_of_format_1_can_change_its_tower(tmp_path: Path) -> None:
     with closing(open_store(laid_out(tmp_path, 1))) as store:
         index_all(store, partial(embed, "words"))

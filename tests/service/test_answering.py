@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import socket
 import threading
@@ -18,9 +19,10 @@ import pytest
 from service import examples
 from service.answer_schemas import AnswerIn
 from service.answering import cited, prompt
-from service.errors import LanguageModelFailed, LanguageModelTooSlow
-from service.language_model import LanguageModel, Piece, Prompt
+from service.errors import ConfigurationError, LanguageModelFailed, LanguageModelTooSlow
+from service.language_model import MOST_BYTES, LanguageModel, Piece, Prompt
 from service.retrieval_schemas import RetrieveOut
+from service.settings import Settings
 from tests.service.chat import completion, cut_off, delta, refusal, written
 from tests.service.helpers import STREAM, Json, add, ask, events, problem, text_of
 from tests.service.scripted import Action, Scripted, answer, drop, scripted, stream
@@ -220,6 +222,11 @@ FAILURES: list[tuple[Action, str]] = [
     (answer(200, {"choices": []}), "something else than a chat completion"),
     (answer(200, {"choices": [{"message": 3}]}), "something else than a chat completion"),
     (answer(200, ["no"]), "something else than a chat completion"),
+    (refusal(400, "half a character: \ud800"), "answered 400"),
+    (answer(400, b'{"error": ' + b"[" * 100_000), "answered 400"),
+    (answer(307, {}, Location="http://127.0.0.1:9/elsewhere"), "answered 307"),
+    (answer(200, b" " * (MOST_BYTES + 1)), "something else than a chat completion"),
+    (answer(200, gzip.compress(b" " * (64 << 20)), Content_Encoding="gzip"), "something else than a chat completion"),
     (drop, "closed the connection"),
     (cut_off, "closed the connection"),
 ]
@@ -240,7 +247,8 @@ def test_a_failing_endpoint_is_told_from_ours_and_nothing_secret_is_told(
     assert len(told["detail"]) < 600
     for secret in (KEY, KEY[:12], endpoint.url):
         assert secret not in json.dumps(told)
-    assert len(endpoint.requests) == 1
+    (request,) = endpoint.requests
+    assert request.headers["Accept-Encoding"] == "identity", "a little of what is packed could fill the memory"
 
 
 @pytest.mark.parametrize(
@@ -249,6 +257,7 @@ def test_a_failing_endpoint_is_told_from_ours_and_nothing_secret_is_told(
         (stream(delta("Ana")), "broke off"),
         (stream(delta("Ana"), b'data: {"error": {"message": "out of memory"}}\n\n'), "out of memory"),
         (stream(delta("Ana"), b"data: {nonsense\n\n"), "something else than a chat completion"),
+        (stream(delta("Ana"), b"data: " + b" " * MOST_BYTES), "something else than a chat completion"),
     ],
 )
 def test_words_that_were_streamed_before_a_failure_end_with_an_error(
@@ -259,6 +268,14 @@ def test_words_that_were_streamed_before_a_failure_end_with_an_error(
     assert (token, written, error) == ("token", {"text": "Ana"}, "error")
     assert (told["status"], told["code"]) == (502, "language_model_failed")
     assert words in told["detail"]
+
+
+def test_any_character_can_be_streamed(client: httpx.Client, endpoint: Scripted) -> None:
+    text = "A\u2028B\x85C\u2029D\x1cE\x0b 👩\u200d👧"
+    content = json.dumps({"choices": [{"delta": {"content": text}, "finish_reason": "stop"}]}, ensure_ascii=False)
+    halves = f"data: {content}\r\n\r\ndata: [DONE]".encode().partition(b"\x91")
+    endpoint.script.append(stream(halves[0], halves[1] + halves[2]))
+    assert streamed(client)[-1][1]["answer"] == text
 
 
 def test_an_answer_without_text_is_none(client: httpx.Client, endpoint: Scripted) -> None:
@@ -296,17 +313,17 @@ def test_an_endpoint_that_is_not_there(streaming: bool) -> None:
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-@pytest.mark.parametrize("dripping", [False, True])
-def test_an_endpoint_that_takes_too_long(streaming: bool, dripping: bool) -> None:
+@pytest.mark.parametrize("dripping", [None, " ", ": still there\n\n", "event"])
+def test_an_endpoint_that_takes_too_long(streaming: bool, dripping: str | None) -> None:
     over = threading.Event()
 
     def slow(handler: BaseHTTPRequestHandler) -> None:
-        if not dripping:
+        if dripping is None:
             over.wait()
             return
         stream()(handler)
         for _ in range(200):
-            handler.wfile.write(delta("Ana") if streaming else b" ")
+            handler.wfile.write(delta("Ana") if dripping == "event" else dripping.encode())
             if over.wait(0.02):
                 return
 
@@ -316,6 +333,16 @@ def test_an_endpoint_that_takes_too_long(streaming: bool, dripping: bool) -> Non
                 written_by(endpoint.url, 0.3, streaming=streaming)
         finally:
             over.set()
+
+
+def test_a_key_that_cannot_be_sent_is_refused_at_the_start_and_not_repeated() -> None:
+    kept = Settings.model_validate({"LLM_API_KEY": f" {KEY}\n"}).llm_api_key
+    assert kept is not None
+    assert kept.get_secret_value() == KEY
+    for bad in (f"{KEY}\r\nX-Other: 1", f"{KEY}ü"):
+        with pytest.raises(ConfigurationError, match="LLM_API_KEY") as refused:
+            Settings.model_validate({"LLM_API_KEY": bad})
+        assert KEY not in str(refused.value)
 
 
 def test_no_key_is_sent_where_there_is_none() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+import stat
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -141,3 +143,87 @@ def test_two_commands_back_up_and_restore_keys_and_checkpoints_too(
         assert (tmp_path / "again" / name).read_bytes() == (data / name).read_bytes()
     with pytest.raises(SystemExit, match="something in"):
         run(tmp_path / "again", "restore", str(tmp_path / "copy"))
+
+
+def rewritten(backup: Path, to: Path, change: Callable[[dict[str, str]], object]) -> Path:
+    """A copy of a backup with another manifest."""
+    shutil.copytree(backup, to)
+    manifest = json.loads((to / MANIFEST).read_text())
+    (to / MANIFEST).write_text(json.dumps(change(manifest)))
+    return to
+
+
+@pytest.mark.parametrize(
+    "name", ["../escaped", "segments/../../escaped", "/{home}/escaped", "lock", "incoming/x", ".env", "", "segments/\0"]
+)
+def test_a_backup_writes_nothing_but_a_data_directory(backup: tuple[Path, Path], tmp_path: Path, name: str) -> None:
+    name = name.format(home=tmp_path)
+    digest = hashlib.sha256(b"evil").hexdigest()
+    source = rewritten(backup[0], tmp_path / "copy" / "copy", lambda manifest: {name: digest, **manifest})
+    for path in (tmp_path / "copy" / "escaped", source / "escaped", tmp_path / "escaped"):
+        path.write_bytes(b"evil")
+    with pytest.raises(BackupError, match="Do not trust it"):
+        restore(source, tmp_path / "home" / "data")
+    assert not list(tmp_path.glob("home/**/*"))
+
+
+@pytest.mark.parametrize("linked", ["segments", "checkpoints/own/qrag.json"])
+def test_a_backup_reads_no_files_of_others(backup: tuple[Path, Path], tmp_path: Path, linked: str) -> None:
+    outside = tmp_path / "outside"
+    (outside / "segments").mkdir(parents=True)
+    for path in backup[0].glob("segments/*"):
+        shutil.copy2(path, outside / "segments")
+    (outside / "secret").write_text("secret")
+    digest = hashlib.sha256(b"secret").hexdigest()
+    source = rewritten(backup[0], tmp_path / "copy", lambda found: {**found, "checkpoints/own/qrag.json": digest})
+    (source / "checkpoints" / "own").mkdir(parents=True)
+    (source / "checkpoints" / "own" / "qrag.json").write_text("secret")
+    restore(source, tmp_path / "as-it-is")
+    if linked == "segments":
+        shutil.rmtree(source / linked)
+        (source / linked).symlink_to(outside / "segments")
+    else:
+        (source / linked).unlink()
+        (source / linked).symlink_to(outside / "secret")
+    with pytest.raises(BackupError, match="is a link to a file elsewhere"):
+        restore(source, tmp_path / "data")
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["lock"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"null", b"\xff", b"[" * 100_000, b'{"segments/1": ""}'])
+def test_a_damaged_manifest_is_called_so(backup: tuple[Path, Path], tmp_path: Path, content: bytes) -> None:
+    source = rewritten(backup[0], tmp_path / "copy", lambda manifest: manifest)
+    (source / MANIFEST).write_bytes(content)
+    with pytest.raises(BackupError, match="is damaged in"):
+        restore(source, tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+def test_keys_stay_their_owners_and_everything_of_a_checkpoint_is_kept(
+    backup: tuple[Path, Path], tmp_path: Path
+) -> None:
+    data, own = tmp_path / "data", Path("checkpoints", "own")
+    restore(backup[0], data)
+    add_key(data / "keys.json", "operator", ["admin"], None)
+    (data / own).mkdir(parents=True)
+    (data / own / MANIFEST).write_text("not the backup's")
+    (data / own / "dangling").symlink_to("nowhere")
+    back_up(data, tmp_path / "copy")
+    restore(tmp_path / "copy", tmp_path / "again")
+    assert (tmp_path / "again" / own / MANIFEST).read_text() == "not the backup's"
+    for place in ("copy", "again"):
+        assert stat.S_IMODE((tmp_path / place / "keys.json").stat().st_mode) == 0o600
+
+
+def test_no_backup_is_made_where_it_would_copy_itself_or_of_what_cannot_be_read(
+    backup: tuple[Path, Path], tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    restore(backup[0], data)
+    (data / "checkpoints").mkdir()
+    for folder in ("checkpoints", "segments"):
+        with pytest.raises(BackupError, match="Give another folder"):
+            back_up(data, data / folder / "copy")
+    (data / "qrag.sqlite3").write_bytes(b"no database at all" * 1000)
+    with pytest.raises(BackupError, match="cannot be copied"):
+        back_up(data, tmp_path / "copy")

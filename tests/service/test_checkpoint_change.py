@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sqlite3
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +16,16 @@ import httpx
 import pytest
 
 from index.checkpoint import read_config, write_config
+from index.chunking import Chunking
+from index.encoder import load_encoder
+from index.indexing import Indexer
+from index.reembedding import Reembedding
+from index.store import Store
+from index.uploads import Description, Upload, publish
+from service.checkpoints import Checkpoints, chosen_checkpoint
+from service.errors import CheckpointInUse, CheckpointUnusable
 from service.keys import add_key
+from service.settings import Settings
 from tests.service.helpers import add, ask, problem
 from tests.support import Server, running_server, write_random_checkpoint
 
@@ -218,3 +230,117 @@ def test_changing_the_checkpoint_needs_a_key_for_it(tmp_path: Path, tiny_checkpo
             begun = client.post("/admin/checkpoints", headers=headers, json={"checkpoint": "configured"})
             assert begun.status_code == status
         assert client.get("/documents", headers={"Authorization": f"Bearer {operator}"}).status_code == 403
+
+
+@dataclass(frozen=True)
+class Idle:
+    """A directory with a document, where nobody embeds unless told to."""
+
+    checkpoints: Checkpoints
+    store: Store
+
+    def work_off(self) -> None:
+        """Do what the indexing thread does about a change."""
+        change = self.checkpoints.change
+        assert change is not None
+        assert change.encoder is not None
+        assert change.space is not None
+        embed = change.encoder.embed_actions
+        while Reembedding(self.store, change.encoder, embed, threading.Event(), change.space).work():
+            pass
+        assert self.checkpoints.finish(change)
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[Idle]:
+    name, path = chosen_checkpoint(settings)
+    encoder = load_encoder(path, device="cpu")
+    dimension, fingerprint = encoder.config.dimension, encoder.config.action_fingerprint
+    with closing(
+        Store(settings.data_dir, dimension=dimension, fingerprint=fingerprint, device=encoder.device)
+    ) as store:
+        upload = Upload(store.database)
+        upload.write(TEXTS["d0"])
+        about = Description("d0", "default", None, {}, Chunking())
+        publish(store, [(upload, about)], replace=False, queue_limit=10)
+        while Indexer(store, encoder, encoder.embed_actions, threading.Event()).work():
+            pass
+        yield Idle(Checkpoints(settings, store, name, encoder), store)
+
+
+@pytest.fixture
+def idle(tmp_path: Path, checkpoints: Path, tiny_checkpoint: Path) -> Iterator[Idle]:
+    with opened(
+        Settings(data_dir=tmp_path, checkpoint=tiny_checkpoint, checkpoints_dir=checkpoints, device="cpu")
+    ) as idle:
+        yield idle
+
+
+def test_forgetting_a_third_checkpoint_leaves_a_change_alone(idle: Idle) -> None:
+    idle.checkpoints.begin("wide")
+    idle.checkpoints.forget("same-actions")
+    assert idle.checkpoints.vector_sets == 2
+    with pytest.raises(CheckpointInUse):
+        idle.checkpoints.forget("configured")
+    idle.work_off()
+    assert (idle.checkpoints.current.name, idle.checkpoints.change) == ("wide", None)
+
+
+def test_what_cannot_begin_leaves_the_change_that_is_under_way(idle: Idle) -> None:
+    checkpoints, database = idle.checkpoints, idle.store.database
+    with pytest.raises(CheckpointUnusable):
+        checkpoints.begin("damaged")
+    assert checkpoints.change is not None
+    assert (checkpoints.change.name, checkpoints.change.state) == ("damaged", "failed")
+    checkpoints.begin("wide")
+    with pytest.raises(CheckpointUnusable):
+        checkpoints.begin("damaged")
+    with database.write() as connection:
+        connection.execute("CREATE TRIGGER broken BEFORE INSERT ON spaces BEGIN SELECT RAISE(ABORT, 'broken'); END")
+    with pytest.raises(sqlite3.IntegrityError):
+        checkpoints.begin("short")
+    with database.write() as connection:
+        connection.execute("DROP TRIGGER broken")
+    assert checkpoints.change.state == "embedding"
+    idle.work_off()
+    assert checkpoints.current.name == "wide"
+
+
+def test_a_change_to_what_has_the_name_of_the_served_one_can_be_given_up(
+    tmp_path: Path, checkpoints: Path, tiny_checkpoint: Path
+) -> None:
+    folder = tmp_path / "checkpoints" / "renewed"
+    shutil.copytree(checkpoints / "same-actions", folder)
+    with opened(Settings(data_dir=tmp_path, checkpoint=tiny_checkpoint, device="cpu")) as idle:
+        idle.checkpoints.begin("renewed")
+        assert idle.checkpoints.current.name == "renewed"
+        shutil.rmtree(folder)
+        shutil.copytree(checkpoints / "wide", folder)
+        idle.checkpoints.begin("renewed")
+        assert (idle.checkpoints.change is None, idle.checkpoints.vector_sets) == (False, 2)
+        idle.checkpoints.forget("renewed")
+        assert (idle.checkpoints.change is None, idle.checkpoints.vector_sets) == (True, 1)
+
+
+def test_a_folder_with_a_name_that_is_no_text_is_not_offered(
+    tmp_path: Path, checkpoints: Path, tiny_checkpoint: Path
+) -> None:
+    shutil.copytree(checkpoints / "same-actions", tmp_path / "checkpoints" / os.fsdecode(b"\xff"))
+    with running_server(tmp_path, tiny_checkpoint) as client:
+        assert client.get("/admin/checkpoints").json()["available"] == ["configured"]
+
+
+def test_the_choice_outlasts_a_move_of_the_default_checkpoint(
+    tmp_path: Path, checkpoints: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As when Python is upgraded, or a backup put back where the software is installed elsewhere.
+    def settings(default: str) -> Settings:
+        monkeypatch.setattr("service.checkpoints.DEFAULT_CHECKPOINT", tmp_path / default)
+        return Settings(
+            data_dir=tmp_path / "data", checkpoint=tmp_path / default, checkpoints_dir=checkpoints, device="cpu"
+        )
+
+    shutil.copytree(tiny_checkpoint, tmp_path / "before")
+    with opened(settings("before")) as idle:
+        idle.checkpoints.begin("same-actions")
+    assert chosen_checkpoint(settings("after")) == ("same-actions", checkpoints / "same-actions")

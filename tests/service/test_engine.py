@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
@@ -78,6 +80,18 @@ def test_episodes_of_two_checkpoints_run_side_by_side(engine: Engine, encoder: E
         return await asyncio.gather(*(retrieve(engine, each, scopes[each]) for each in [encoder, other] * 3))
 
     assert asyncio.run(together()) == [alone[encoder], alone[other]] * 3
+
+
+def test_an_idle_engine_does_not_keep_a_former_checkpoint_in_memory(engine: Engine, tiny_checkpoint: Path) -> None:
+    former = load_encoder(tiny_checkpoint, device="cpu")
+    vectors = former.embed_actions(former.action_inputs(TEXTS[:20]))
+    scope = Scope(np.array([0, 20]), (Part(0, vectors),), norm_bound=2.0)
+    assert asyncio.run(retrieve(engine, former, scope))
+    engine.embed_actions(former, former.action_inputs(TEXTS[:20]))  # the retrieval's turn is over by now
+    gone = weakref.ref(former)
+    del former
+    gc.collect()
+    assert gone() is None
 
 
 class Clock:
