@@ -143,14 +143,14 @@ class Client:
         self._collection = f"soak-{number % COLLECTIONS}"
         self._http = httpx.AsyncClient(timeout=120)
         self._kinds: list[tuple[str, int, Callable[[], Awaitable[int | str]]]] = [
-            ("retrieve", 46, self._retrieve),
-            ("upload", 16, self._upload),
-            ("delete", 7, self._delete),
-            ("look", 14, self._look),
-            ("operate", 5, self._operate),
-            ("nonsense", 5, self._nonsense),
-            ("slow upload", 2, self._slow_upload),
-            ("slow reader", 2, self._slow_reader),
+            ("retrieve", 30, self._retrieve),
+            ("upload", 14, self._upload),
+            ("delete", 8, self._delete),
+            ("look", 25, self._look),
+            ("operate", 8, self._operate),
+            ("nonsense", 6, self._nonsense),
+            ("slow upload", 3, self._slow_upload),
+            ("slow reader", 3, self._slow_reader),
             ("hang up", 3, self._hang_up),
         ]
 
@@ -178,7 +178,7 @@ class Client:
         return f"{self._name}-{self._random.randrange(IDS)}"
 
     def _text(self) -> str:
-        sentences = self._random.choice([1, 1, 2, 3, 5, 12])
+        sentences = self._random.choice([1, 1, 1, 2, 3, 8])
         return " ".join(
             f"{self._random.random():.6f} " + " ".join(self._random.choices(WORDS, k=8)) + "." for _ in range(sentences)
         )
@@ -226,7 +226,7 @@ class Client:
             [b"{", b"\xff\xfe", b"[]", b'{"question": 7}', b'{"question": "' + b"x" * 9999 + b'"}']
         )
         path = self._random.choice(["/retrieve", "/documents", "/documents?wait=maybe"])
-        headers = {"Content-Type": self._random.choice(["application/json", "text/csv", "application/pdf"])}
+        headers = {"Content-Type": self._random.choice([*["application/json"] * 4, "text/csv", "application/pdf"])}
         return (await self._send("POST", path, content=body, headers=headers)).status_code
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

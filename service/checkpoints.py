@@ -222,8 +222,7 @@ def _chosen(settings: Settings, choice: str | None) -> str | None:
     if choice is None:
         return None
     found = json.loads(choice)
-    # Earlier versions wrote the path of the default one as well.
-    return str(found["name"]) if found["instead_of"] in (_configured(settings), str(settings.checkpoint)) else None
+    return str(found["name"]) if found["instead_of"] == _configured(settings) else None
 
 
 def _configured(settings: Settings) -> str:
