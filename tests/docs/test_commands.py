@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,11 +17,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+import trainer.cli
+from service.settings import DEFAULT_CHECKPOINT
 from tests.docs.pages import NOT_RUN_HERE, PAGES, ROOT, commands, reason, stale_entries
 from tests.markdown import Block, blocks
 from tests.service.chat import completion, written
 from tests.service.scripted import scripted
-from service.settings import DEFAULT_CHECKPOINT
 from tests.support import calibrate_at_random, running_server, write_random_checkpoint
 
 RUN = [page for page in PAGES if any(reason(block) is None for block in commands(page))]
@@ -29,6 +31,10 @@ ADDRESS = "http://127.0.0.1:8000"
 
 WITH_THE_DEFAULT_CHECKPOINT = {"quick-start.md"}
 """Pages that show answers."""
+
+
+FAILED_INSIDE = ("event: error", '"isError":true')
+"""What stands in answers with status 200 that are failures."""
 
 
 def shortened(text: str) -> str:
@@ -70,11 +76,22 @@ def language_model() -> Iterator[str]:
         yield f"{endpoint.url}/v1"
 
 
+def trainer_commands(code: str) -> list[str]:
+    """What a block that does nothing else says to the trainer, which takes longer to import than to train so little."""
+    lines = code.replace("\\\n", " ").strip().splitlines()
+    before = "python -m trainer "
+    return [line.removeprefix(before) for line in lines] if all(line.startswith(before) for line in lines) else []
+
+
 def run(block: Block, checkout: Path, server: httpx.Client, environment: dict[str, str]) -> str:
     """Run a block where a user would; what it printed."""
     code = block.code.replace(ADDRESS, environment["QRAG_URL"])
     for folder in ("/backups", "/srv"):
         code = code.replace(folder, f"{checkout}{folder}")
+    if lines := trainer_commands(code):
+        for line in lines:
+            assert trainer.cli.main(shlex.split(line)) == 0, line
+        return ""
     if block.language == "python":
         command = [sys.executable, "-c", code]
     else:
@@ -83,6 +100,7 @@ def run(block: Block, checkout: Path, server: httpx.Client, environment: dict[st
     done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, f"{block.page}:{block.line}\n{code}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     assert server.get("/readyz").status_code == 200
+    assert not any(sign in done.stdout for sign in FAILED_INSIDE), f"{block.page}:{block.line}\n{done.stdout[-2000:]}"
     return done.stdout
 
 
@@ -97,7 +115,7 @@ def test_the_commands_of_a_page_work_one_after_the_other(
         language_model() as model,
         # Keys of its own: those that a page makes in the data directory would be asked for by all that follows.
         running_server(
-            checkout / "data", checkpoint, keys_file=checkout / "no-keys", llm_base_url=model, llm_model="small"
+            checkout / "data", checkpoint, keys_file=str(checkout / "no-keys"), llm_base_url=model, llm_model="small"
         ) as server,
     ):
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("QRAG_", "LLM_"))} | {
@@ -120,3 +138,12 @@ def test_every_block_is_run_or_it_is_said_why_not() -> None:
     for why in NOT_RUN_HERE.values():
         for file, name in re.findall(r"((?:tests|\.ci)/[\w/]+\.py)(?:::(\w+))?", why):
             assert f"def {name}(" in (ROOT / file).read_text() if name else (ROOT / file).exists(), why
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+def test_the_trainer_takes_the_commands_that_are_too_long_to_run(page: Path) -> None:
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for command in re.findall(r"(?:python|-4) -m trainer ([^`\n]+)", text):
+        words = re.split(r"\s{3,}[a-z]", command)[0].replace("[", "").replace("]", "")
+        if "..." not in words and "--" in words:
+            trainer.cli.command_line().parse_args(shlex.split(words))
