@@ -76,6 +76,7 @@ def _openapi(app: FastAPI, with_keys: bool) -> dict[str, Any]:
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         named.update(schema.pop("$defs", {}))
         named[model.__name__] = schema
+    named["Problem"]["properties"]["code"]["examples"] = sorted(problems.codes())
     models = {
         name: model
         for module in (schemas, retrieval_schemas, answer_schemas, vector_store_schemas)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -36,6 +37,20 @@ _HTTP_ERRORS = {
     404: ("not_found", "Not found", "There is nothing at this path. GET /openapi.json lists what there is."),
     405: ("method_not_allowed", "Method not allowed", "This path has other methods: see the Allow header."),
 }
+
+
+def codes() -> dict[str, int]:
+    """The code of every problem that is foreseen, with its status."""
+    refused = {kind.code: kind.status for kind in _kinds(ServiceError)}
+    refused |= {code: status for status, code, _, _ in _INDEX_ERRORS.values()}
+    refused |= {code: status for status, (code, _, _) in _HTTP_ERRORS.items()}
+    return refused | {"validation_error": 422}
+
+
+def _kinds(error: type[ServiceError]) -> Iterator[type[ServiceError]]:
+    yield error
+    for kind in error.__subclasses__():
+        yield from _kinds(kind)
 
 
 def problem_of(error: Exception) -> tuple[Problem, dict[str, str]]:

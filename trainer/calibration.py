@@ -90,6 +90,7 @@ def calibrate(
     """
     if out.exists():
         raise RecipeError(f"{out} exists already. Calibrate into a new folder.")
+    out.parent.mkdir(parents=True, exist_ok=True)  # what cannot be made is noticed before the episodes are played
     encoder = load_encoder(checkpoint, device=device)
     mixture = build_mixture(for_calibration(recipe), data)
     player = Player(encoder, cache=cache)

@@ -42,7 +42,7 @@ BASELINES = ("bm25", "one-step", "untrained")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 1, after one line on standard error, where it cannot be done."""
-    parsed = _parser().parse_args(arguments)
+    parsed = command_line().parse_args(arguments)
     logging.getLogger("bm25s").setLevel(logging.WARNING)  # it logs every index it builds, at the level of debugging
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     try:
@@ -234,7 +234,8 @@ def _overrides(settings: Iterable[str]) -> dict[str, Any]:
 # -- arguments --------------------------------------------------------------------------------------------------------
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """What can be said to ``python -m trainer``."""
     parser = argparse.ArgumentParser(prog="python -m trainer", description="Train and measure Q-RAG checkpoints.")
     commands = parser.add_subparsers(dest="command", required=True)
 

@@ -245,10 +245,10 @@ def test_a_checkpoint_is_calibrated_in_its_folder_and_judged(
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(json.dumps({"name": "x", "books": "books", "tasks": TASKS}))
     before = read_config(checkpoint)
-    asked = ("--data", data, "--episodes", "40", "--device", "cpu", "--out", tmp_path / "calibrated")
+    asked = ("--data", data, "--episodes", "40", "--device", "cpu", "--out", tmp_path / "new" / "calibrated")
     assert run("calibrate", checkpoint, recipe, *asked) == 0
     assert read_config(checkpoint) == before  # untouched
-    checkpoint = tmp_path / "calibrated"
+    checkpoint = tmp_path / "new" / "calibrated"
     config = read_config(checkpoint)
     assert config.stopping is not None
     assert config.stopping.calibration is not None

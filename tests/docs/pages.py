@@ -1,0 +1,88 @@
+"""The pages of the documentation, their blocks of code, and which of these are not run here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.markdown import Block, code_blocks
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+
+DATA = {"json", "yaml", "text", "http"}
+"""Languages in which nothing is commanded."""
+
+NO_COMMAND = "nothing to run: a formula, a folder, a request in outline"
+DOCKER = "needs Docker; tests/deploy/test_containers.py checks the files"
+HOURS = "needs the whole training data and hours"
+FOREGROUND = "serves until it is stopped"
+
+
+def tested_by(test: str) -> str:
+    """The reason for a block that another test runs."""
+    return f"run by {test}"
+
+
+README_CHECK = tested_by(".ci/check_readme.py")
+LANGCHAIN = tested_by("tests/service/test_langchain.py::test_the_examples_of_the_docs_run")
+LLAMA_INDEX = tested_by("tests/service/test_llama_index.py::test_the_example_of_the_docs_runs")
+HAYSTACK = tested_by("tests/service/test_haystack.py::test_the_example_of_the_docs_runs")
+CLIENT = tested_by("tests/service/test_command_line.py::test_the_page_about_the_client_is_true")
+PROMTOOL = tested_by("tests/deploy/test_monitoring.py::test_promtool_accepts_the_rules")
+JSON_LOG = tested_by("tests/service/test_observing.py::test_json_logs_have_one_object_a_line_and_cannot_be_forged")
+TRACES = tested_by("tests/service/test_tracing.py::test_a_retrieval_shows_its_phases_inside_the_callers_trace")
+HELM = "needs a cluster; tests/deploy/test_helm.py renders and checks the chart"
+MOVING = tested_by("tests/service/test_moving.py::test_the_program_of_the_documentation_moves_everything")
+
+NOT_RUN_HERE = {
+    ("client.md", "qrag index examples/stories/story-in-a-book.txt --chunking lines --title Story"): CLIENT,
+    ("client.md", 'echo "Ana signed the lease in May." | qrag index - --id lease --collection office'): CLIENT,
+    ("client.md", "from service.client import Client, StepEvent, Stop"): CLIENT,
+    ("client.md", "import asyncio"): CLIENT,
+    ("client.md", "from service.client import Client, NotFound, Unreachable"): CLIENT,
+    ("integrations.md", "from langchain_core.language_models import FakeListChatModel"): LANGCHAIN,
+    ("integrations.md", "from langchain_core.load import dumpd, load"): LANGCHAIN,
+    ("integrations.md", "from llama_index.core.llms import MockLLM"): LLAMA_INDEX,
+    ("integrations.md", "from haystack import Pipeline"): HAYSTACK,
+    ("operating.md", "docker compose -f docker-compose.yml -f deploy/compose.cpu.yml"): DOCKER,
+    ("operating.md", "promtool check rules deploy/prometheus/alerts.yml"): PROMTOOL,
+    ("operating.md", "QRAG_LOG_FORMAT=json python -m service"): JSON_LOG,
+    ("operating.md", "pip install '.[otel]'"): TRACES,
+    ("operating.md", "helm install qrag deploy/helm/qrag"): HELM,
+    ("operating.md", "from service.client import Client, DocumentIn"): MOVING,
+    ("page.md", "apt-get install chromium chromium-driver"): "changes the machine",
+    ("quick-start.md", "make serve"): README_CHECK,
+    ("quick-start.md", "docker compose -f docker-compose.yml -f deploy/compose.cpu.yml up"): DOCKER,
+    ("quick-start.md", "docker compose -f docker-compose.yml -f deploy/compose.cpu.yml down"): DOCKER,
+    ("search.md", "Q(s, i) ="): NO_COMMAND,
+    ("stopping.md", "curl ... -d"): NO_COMMAND,
+    ("stopping.md", "python -m trainer calibrate"): HOURS,
+    ("stopping.md", "python -m trainer stops runs/mine/calibrated"): HOURS,
+    ("stopping.md", "python -m trainer stops index/checkpoints/default"): HOURS,
+    ("storage.md", "data/"): NO_COMMAND,
+    ("training.md", "make train DATA=folder"): HOURS,
+    ("training.md", "torchrun --nproc-per-node 4"): HOURS,
+    ("ways-in.md", "LLM_BASE_URL=http://127.0.0.1:11434/v1 LLM_MODEL=llama3.2 make serve"): FOREGROUND,
+}
+"""Page and beginning of each block that is not run here, and why."""
+
+
+def commands(page: Path) -> list[Block]:
+    """The blocks that command something."""
+    return [block for block in code_blocks(page) if block.language not in DATA]
+
+
+def reason(block: Block) -> str | None:
+    """Why a block is not run here, if it is not."""
+    found = [why for (page, start), why in NOT_RUN_HERE.items() if _is(block, page, start)]
+    return found[0] if found else None
+
+
+def _is(block: Block, page: str, start: str) -> bool:
+    return block.page == page and block.first_line.startswith(start)
+
+
+def stale_entries() -> list[tuple[str, str]]:
+    """Entries of the list that no block, or more than one, answers to."""
+    every = [block for page in PAGES for block in commands(page)]
+    return [entry for entry in NOT_RUN_HERE if sum(_is(block, *entry) for block in every) != 1]

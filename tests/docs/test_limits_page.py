@@ -1,0 +1,37 @@
+"""docs/limits.md has the limits that are in force."""
+
+from __future__ import annotations
+
+import re
+
+from index.chunking import Chunking
+from service.retrieval_schemas import MAX_BEAM_WIDTH, MAX_FILTER_VALUES, MAX_STEPS, MAX_STRETCHES
+from service.schemas import METADATA_BYTES
+from service.settings import Settings
+from service.vector_store_schemas import MAX_QUERIES, MAX_RESULTS
+from tests.docs.pages import ROOT
+
+PAGE = (ROOT / "docs" / "limits.md").read_text(encoding="utf-8")
+
+
+def test_settings_and_their_defaults() -> None:
+    told = {name.lower(): float(value) for name, value in re.findall(r"^\| `QRAG_(\w+)` \| (\d+) \|", PAGE, re.M)}
+    fields = Settings.model_fields
+    assert {name for name in fields if name.startswith(("max_", "min_", "parse_"))} <= set(told)
+    assert told == {name: fields[name].default for name in told}
+
+
+def test_what_cannot_be_set() -> None:
+    (longest,) = (
+        limit.le for limit in Chunking.model_fields["max_tokens"].metadata if getattr(limit, "le", None) is not None
+    )
+    for words in (
+        f"{MAX_STEPS} steps",
+        f"{MAX_BEAM_WIDTH} sets of a beam",
+        f"{MAX_STRETCHES} stretches",
+        f"{METADATA_BYTES:,} bytes of",
+        f"{longest:,} tokens",
+        f"{MAX_FILTER_VALUES:,} names and values",
+        f"{MAX_RESULTS} results and {MAX_QUERIES} queries",
+    ):
+        assert words in " ".join(PAGE.split()), words
