@@ -50,6 +50,10 @@ class Call(Generic[T]):
     streams: bool = False
     """Whether the answer is to be read while it arrives."""
 
+    def __post_init__(self) -> None:
+        for value in self.query.values():
+            _json(value)  # the same characters cannot be sent there
+
     @property
     def repeatable(self) -> bool:
         """Whether it can be sent again. All calls leave the service as it is when they are sent twice."""

@@ -59,12 +59,12 @@ def file_body(file: File, media_type: str | None, progress: UploadProgress | Non
         path = Path(file)
         status = path.stat()
         length = status.st_size if stat.S_ISREG(status.st_mode) else None
-        name = _readable(path.name)
+        name = readable(path.name)
         media_type = media_type or _type_of(name)
         return FileBody(name, media_type, length, length is not None, lambda: path.open("rb"), progress)
     if isinstance(file, io.TextIOBase):
         raise TypeError('open the file in binary mode: open(path, "rb")')
-    name = _readable(PurePath(str(getattr(file, "name", "the file"))).name)
+    name = readable(PurePath(str(getattr(file, "name", "the file"))).name)
     media_type = media_type or _type_of(name)
     if not file.seekable():
         return FileBody(name, media_type, None, False, lambda: nullcontext(file), progress)
@@ -78,7 +78,7 @@ def file_body(file: File, media_type: str | None, progress: UploadProgress | Non
     return FileBody(name, media_type, length, True, rewound, progress)
 
 
-def _readable(name: str) -> str:
+def readable(name: str) -> str:
     """With question marks in the place of bytes that are no text, which a name may have."""
     return name.encode("utf-8", "replace").decode()
 

@@ -66,16 +66,20 @@ def run(client: Client, arguments: argparse.Namespace) -> int:
         trace=arguments.trace,
     )
     if arguments.json:
-        print(client.retrieve(question, **options).model_dump_json(indent=2))
+        _print_alone(client.retrieve(question, **options).model_dump_json(indent=2))
     elif arguments.context:
-        context = client.retrieve(question, **options).context
-        print(shown(context) if sys.stdout.isatty() else context)
+        _print_alone(client.retrieve(question, **options).context)
     else:
         for event in client.stream(question, **options):
             print(_step(event) if isinstance(event, StepEvent) else _end(event), flush=True)
             if isinstance(event, RetrieveOut) and not event.chunks:
                 complain("nothing was selected. Are there documents? `qrag status` says so.")
     return 0
+
+
+def _print_alone(text: str) -> None:
+    """For a program as it is; a terminal is not to be written to by a document."""
+    print(shown(text) if sys.stdout.isatty() else text)
 
 
 def _step(event: StepEvent) -> str:

@@ -26,7 +26,7 @@ from service.client import (
     UnknownFileType,
     Unreachable,
 )
-from service.client.uploads import File
+from service.client.uploads import File, readable
 from service.command_line.terminal import complain, table
 from service.parsing import MEDIA_TYPE_OF_EXTENSION
 
@@ -104,7 +104,7 @@ def _sources(arguments: argparse.Namespace) -> Iterator[_Source]:
         elif Path(name).is_dir():
             root = Path(name).resolve()
             for path in sorted(each for each in root.rglob("*") if each.is_file() and _wanted(each, root, arguments)):
-                yield _Source(str(path), str(path.relative_to(root)))
+                yield _Source(str(path), readable(str(path.relative_to(root))))
         else:
             yield _Source(name, arguments.title)
 

@@ -16,9 +16,12 @@ const ENDINGS = {
   exhausted: "There was no chunk left to select.",
 };
 
+let latest = null;
+
 /** One episode; it takes the place of the one that was shown before. */
 export class Episode {
   constructor(question, titleOf) {
+    latest = this;
     this.titleOf = titleOf;
     this.maps = new HeatMaps(titleOf);
     this.steps = [];
@@ -68,7 +71,8 @@ export class Episode {
       const head = make("p", {}, `chunk ${index} of `, quoted(this.titleOf(id)), selected ? " · selected above, too" : "");
       return make("li", {}, head, quoted(chunk.text, "blockquote"));
     });
-    byId("one-step").replaceChildren(...(await Promise.all(items)));
+    const found = await Promise.all(items);
+    if (latest === this) byId("one-step").replaceChildren(...found);
   }
 
   breakOff() {

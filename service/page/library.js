@@ -28,7 +28,8 @@ export async function startLibrary(model) {
   };
   takeDropped((files) => addFiles(files, model.max_body_bytes));
   const known = (await api.collections()).map(({ name }) => name);
-  await choose(wanted || known.length === 0 || known.includes(collection) ? collection : known[0]);
+  // Where that cannot be looked at, another can be chosen.
+  await choose(wanted || known.length === 0 || known.includes(collection) ? collection : known[0]).catch(report);
   return { collection: () => collection, titleOf };
 }
 

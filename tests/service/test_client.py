@@ -410,6 +410,10 @@ def test_a_name_that_is_none_leads_nowhere(connect: Connect, name: str) -> None:
 def test_half_a_character_is_refused(qrag: Client) -> None:
     with pytest.raises(InvalidRequest, match="surrogate"):
         qrag.index("x\ud800")
+    with pytest.raises(InvalidRequest, match="surrogate"):
+        qrag.index_file(io.BytesIO(b"x"), media_type="text/plain", title="x\ud800")
+    with pytest.raises(InvalidRequest, match="surrogate"):
+        list(qrag.documents(collection="x\ud800"))
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,9 @@ def test_folders_are_gone_through(capsys: pytest.CaptureFixture[str], collection
     assert [row[1] for row in rows(capsys.readouterr().out)[1:]] == ["deep/er/b.md"]
     assert main([*arguments, "--recursive"]) == 0
     assert [row[1] for row in rows(capsys.readouterr().out)[1:]] == ["a.txt", "deep/er/b.md"]
+    (tmp_path / "deep" / os.fsdecode(b"b\xff.md")).write_text("Its name is no text.")
+    assert main([*arguments, "--recursive", "--glob", "b*.md"]) == 0
+    assert [row[1] for row in rows(capsys.readouterr().out)[1:]] == ["deep/b?.md", "deep/er/b.md"]
     assert main([*arguments, "--recursive", "--glob", "*.pdf"]) == 1
     assert "no file" in capsys.readouterr().err
 
@@ -263,7 +266,8 @@ def test_a_step_is_shown_before_the_next_is_taken() -> None:
 def test_colours_are_for_terminals_and_documents_cannot_write_to_them(
     shared_client: httpx.Client, collection: str
 ) -> None:
-    add(shared_client, "Ana \x1b[31msigned\x1b]0;title\x07.", collection=collection, title="Lease")
+    text = "Ana \x1b[31msigned\x1b]0;title\x07\x9b31m."
+    add(shared_client, text, collection=collection, title="Lease")
     arguments = ("ask", "Who?", "--collection", collection)
     shown = on_a_terminal(*arguments)
     assert "\x1b[1mLease\x1b[0m" in shown
@@ -271,6 +275,8 @@ def test_colours_are_for_terminals_and_documents_cannot_write_to_them(
     assert "\x1b]" not in shown
     assert "\x1b" not in on_a_terminal(*arguments, NO_COLOR="1")
     assert "\x1b" not in on_a_terminal(*arguments, "--context")
+    for option in ((), ("--context",), ("--json",)):
+        assert "\x9b" not in on_a_terminal(*arguments, *option)
     assert "\x1b" not in run(*arguments).stdout
     assert "Ana \x1b[31msigned" in run(*arguments, "--context").stdout, "for a program, the text is what it is"
 

@@ -11,6 +11,7 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from service.keys import add_key
 from tests.service.browser import Page, answer, asked, needs_chromium, texts
 from tests.service.helpers import add, ids_in, lines_of_text
 from tests.service.test_retrieve import QUESTION, SENTENCES
@@ -151,6 +152,24 @@ def test_options_are_what_is_asked_for(page: Page) -> None:
 def test_one_step_search_is_shown_beside_it(page: Page, client: httpx.Client) -> None:
     page.paste(TEXT)
     page.ask(QUESTION)
+    page.id("one-step-details").find_element(By.TAG_NAME, "summary").click()
+    page.until(lambda: page.all("#one-step li"))
+    found = answer(page, client)["one_step"]
+    assert texts(page, "#one-step blockquote") == [SENTENCES[each["index"]] for each in found]
+
+
+def test_what_one_step_had_found_for_the_question_before_is_not_shown_for_the_next(
+    page: Page, client: httpx.Client
+) -> None:
+    page.paste(TEXT)
+    page.ask(QUESTION)
+    page.driver.execute_cdp_cmd("Fetch.enable", {"patterns": [{"urlPattern": "*/chunks?*"}]})  # nobody lets it go on
+    page.id("one-step-details").find_element(By.TAG_NAME, "summary").click()
+    page.fill("max-steps", "2")
+    page.ask(QUESTION)
+    page.driver.execute_cdp_cmd("Fetch.disable", {})
+    loaded = "return performance.getEntriesByType('resource').filter(({ name }) => name.includes('/chunks?')).length"
+    page.until(lambda: page.run(loaded) == 6)
     page.id("one-step-details").find_element(By.TAG_NAME, "summary").click()
     page.until(lambda: page.all("#one-step li"))
     found = answer(page, client)["one_step"]
@@ -326,4 +345,21 @@ def test_a_key_is_asked_for_used_and_kept_in_the_tab_alone(
         page.press(Keys.ESCAPE)
         page.until(lambda: page.id("alert").is_displayed())
         assert "Send a valid key" in page.id("alert").text
+        page.assert_clean()
+
+
+def test_a_collection_that_the_key_is_not_for_does_not_end_the_page(
+    driver: Chrome, tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    key = add_key(tmp_path / "keys.json", "reader", ["read", "write"], ["mine"])
+    with running_server(tmp_path, tiny_checkpoint) as client:
+        page = Page(driver, str(client.base_url).rstrip("/"))
+        page.expected = ["401", "403"]
+        page.open("theirs")
+        page.until(lambda: page.id("key-dialog").is_displayed())
+        page.press(key, Keys.ENTER)
+        page.until(lambda: "mine" in page.id("alert").text)
+        page.id("collection-name").send_keys("mine", Keys.ENTER)
+        page.paste(TEXT)
+        page.ask(QUESTION)
         page.assert_clean()
