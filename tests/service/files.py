@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 
@@ -73,8 +74,13 @@ def pdf(
     font: bytes = HELVETICA,
     more: Sequence[bytes] = (),
     encrypt: PdfEncryption | None = None,
+    resources: bytes = b"",
+    deflated: int = 0,
 ) -> bytes:
-    """Return a PDF of these page contents; ``more`` objects are numbered from ``4 + 2 * len(pages)``."""
+    """Return a PDF of these page contents, so many times compressed.
+
+    ``more`` objects are numbered from ``4 + 2 * len(pages)``; pages may name them in their ``resources``.
+    """
     kids = b" ".join(b"%d 0 R" % (4 + 2 * number) for number in range(len(pages)))
     objects = [
         b"<</Type/Catalog/Pages 2 0 R>>",
@@ -84,9 +90,9 @@ def pdf(
     for content in pages:
         number = len(objects) + 2
         objects += [
-            b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 600 800]/Resources<</Font<</F 3 0 R>>>>"
-            b"/Contents %d 0 R>>" % number,
-            stream(encrypt.encrypted(content, number) if encrypt else content),
+            b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 600 800]/Resources<</Font<</F 3 0 R>>%s>>"
+            b"/Contents %d 0 R>>" % (resources, number),
+            stream(encrypt.encrypted(content, number) if encrypt else content, deflated=deflated),
         ]
     objects += more
     out = bytearray(b"%PDF-1.4\n")
@@ -102,9 +108,12 @@ def pdf(
     return bytes(out)
 
 
-def stream(content: bytes) -> bytes:
-    """A stream object."""
-    return b"<</Length %d>>\nstream\n%s\nendstream" % (len(content), content)
+def stream(content: bytes, about: bytes = b"", *, deflated: int = 0) -> bytes:
+    """A stream object, so many times compressed."""
+    for _ in range(deflated):
+        content = zlib.compress(content, 9)
+    filters = b"/FlateDecode" * deflated
+    return b"<</Length %d/Filter[%s]%s>>\nstream\n%s\nendstream" % (len(content), filters, about, content)
 
 
 def shown(*lines: bytes) -> bytes:

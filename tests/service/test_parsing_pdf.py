@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from service.errors import EncryptedDocument, UnreadableDocument
-from service.parsing import MediaType
-from tests.service.files import Extract, PdfEncryption, mapped_font, pdf, shown
+from service.errors import DocumentTooComplex, EncryptedDocument, UnreadableDocument
+from service.parsing import MediaType, ParseLimits
+from tests.service.files import MEBIBYTE, SCANT_MEMORY, Extract, PdfEncryption, mapped_font, pdf, shown, stream
 
 
 def test_pdf_pages_are_separated_by_a_blank_line(extract: Extract) -> None:
@@ -74,3 +74,26 @@ def test_corrupt_pdf(extract: Extract, content: bytes) -> None:
     with pytest.raises(UnreadableDocument, match=MediaType.PDF.value) as refused:
         extract(content, MediaType.PDF)
     assert type(refused.value) is UnreadableDocument
+
+
+def test_pdf_bomb_of_a_page_that_unpacks_to_gigabytes_is_refused(extract: Extract) -> None:
+    page = b"BT /F 12 Tf 50 750 Td " + b"(aaaaaaaa) Tj " * (16 * MEBIBYTE) + b" ET"
+    content = pdf([page], deflated=2)
+    assert len(content) < 10_000
+    with pytest.raises(DocumentTooComplex):
+        extract(content, MediaType.PDF, limits=SCANT_MEMORY)
+
+
+def test_pdf_bomb_of_forms_that_draw_forms_is_refused(extract: Extract) -> None:
+    depth, times = 12, 10
+    forms = [
+        stream(
+            b"/X Do " * times if level + 1 < depth else shown(b"ha"),
+            b"/Type/XObject/Subtype/Form/BBox[0 0 600 800]/Resources<</Font<</F 3 0 R>>/XObject<</X %d 0 R>>>>"
+            % (7 + level),
+        )
+        for level in range(depth)
+    ]
+    content = pdf([b"/X Do"], more=forms, resources=b"/XObject<</X 6 0 R>>")
+    with pytest.raises(DocumentTooComplex):
+        extract(content, MediaType.PDF, limits=ParseLimits(seconds=2))
