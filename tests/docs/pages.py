@@ -79,7 +79,7 @@ def reason(block: Block) -> str | None:
 
 
 def _is(block: Block, page: str, start: str) -> bool:
-    return block.page == page and block.first_line.startswith(start)
+    return block.page == page and f"{block.first_line} ".startswith(f"{start} ")
 
 
 def stale_entries() -> list[tuple[str, str]]:
