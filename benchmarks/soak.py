@@ -97,10 +97,11 @@ class Service:
         self._data, self._log = data, log
         self.address = ""
         self.up = asyncio.Event()
-        self.disk_is_low = False
+        self.disk_may_be_low = False
 
     async def start(self, *, low_disk: bool) -> None:
         """Start it and wait until it listens; clients wait for :attr:`up`."""
+        self.disk_may_be_low = low_disk  # by the ballast, or by what other programs write
         environment = os.environ | {"QRAG_DATA_DIR": str(self._data), "QRAG_PORT": "0"}
         if low_disk:  # uploads are refused as soon as the ballast lies on the disk
             reserve = shutil.disk_usage(self._data.parent).free - BALLAST_BYTES // 2
@@ -167,7 +168,7 @@ class Client:
                 # Only a kill may take an answer away.
                 taken = process.poll() is not None or process is not self._service.process
                 # Who still sends when a 507 has come and the connection is closed may not get to read it.
-                refused = kind == "slow upload" and self._service.disk_is_low
+                refused = kind == "slow upload" and self._service.disk_may_be_low
                 status = "killed" if taken else "refused early" if refused else "broken"
                 if status == "broken":
                     self._tally.unexpected.append(f"{kind}: {error!r}")
@@ -318,13 +319,11 @@ async def faults(service: Service, tally: Tally, truth: Truth, until: int, kills
             # The disk is low in the middle of each stretch.
             share = tally.done * (kills + 1) / until - number + 1
             if 0.4 < share < 0.6 and not ballast.exists():
-                service.disk_is_low = True
                 with ballast.open("wb") as file:
                     os.posix_fallocate(file.fileno(), 0, BALLAST_BYTES)
             elif share >= 0.6:
                 ballast.unlink(missing_ok=True)
             await asyncio.sleep(0.05)
-        service.disk_is_low = False
         service.kill()
         await service.start(low_disk=True)
         compared += truth.compare(await documents(service.address))

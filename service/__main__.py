@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from contextlib import suppress
@@ -71,6 +72,9 @@ def _keys(settings: Settings, arguments: argparse.Namespace) -> None:
 
 def _serve(settings: Settings) -> None:
     _refuse_strangers(settings)
+    # Packed states have a new length nearly every time, so what oneDNN keeps for each is of no use and would grow to a
+    # gigabyte: 1,024 of them by default (benchmarks/soak.py).
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
     # These take seconds to import, which the other commands need not wait for.
     import uvicorn
 
