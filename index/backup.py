@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from index.directory import lock_directory
 from index.errors import BackupError
-from index.vectors import codes_path, sync_directory
+from index.vectors import codes_path, sync
 
 DATABASE = "qrag.sqlite3"
 MANIFEST = "manifest.json"
@@ -89,7 +88,7 @@ def restore(source: Path, directory: Path) -> int:
                 else:
                     path.unlink()
             raise
-        sync_directory(directory)
+        sync(directory)
         return sum((directory / name).stat().st_size for name in manifest)
 
 
@@ -122,9 +121,9 @@ def _restore_file(source: Path, directory: Path, name: str, sha256: str) -> None
         raise BackupError(f"{name} is missing in the backup {source}. Use another one.") from None
     if _sha256(partial) != sha256:
         raise BackupError(f"{name} is damaged in the backup {source}. Use another one.")
-    _sync(partial)
+    sync(partial)
     partial.rename(target)
-    sync_directory(target.parent)
+    sync(target.parent)
 
 
 def _copy_database(source: Path, target: Path) -> None:
@@ -135,7 +134,7 @@ def _copy_database(source: Path, target: Path) -> None:
             copy.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
     except sqlite3.Error as error:
         raise BackupError(f"{source} cannot be copied to {target}: {error}.") from error
-    _sync(target)
+    sync(target)
 
 
 def _copy_segments(directory: Path, target: Path, progress: Progress) -> None:
@@ -152,9 +151,10 @@ def _copy_segments(directory: Path, target: Path, progress: Progress) -> None:
             shutil.copy2(source, copy)
             if codes_path(source).exists():  # they are made again where they are missing
                 shutil.copy2(codes_path(source), codes_path(copy))
-            _sync(copy)
+            sync(copy)
         done += size
         progress(done, total)
+    sync(target / "segments")
 
 
 def _require_empty(directory: Path) -> None:
@@ -181,13 +181,5 @@ def _sha256(path: Path) -> str:
 
 def _write_durably(path: Path, content: str) -> None:
     path.write_text(content + "\n", encoding="utf-8")
-    _sync(path)
-    sync_directory(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(path)
+    sync(path.parent)

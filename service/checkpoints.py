@@ -115,10 +115,9 @@ class Checkpoints:
             return
         try:
             self.begin(name)
-        except UnknownCheckpoint as error:
-            self._fail(name, error.detail)
-        except CheckpointUnusable:
-            pass  # that is noted
+        except (UnknownCheckpoint, CheckpointUnusable) as error:
+            if self.change is None:  # of one that is there and cannot be loaded it is said already
+                self._fail(name, error.detail)
 
     def finish(self, change: Change) -> bool:
         """Serve the new checkpoint if nothing is missing in its space. Called by the indexing thread alone."""
