@@ -261,3 +261,23 @@ def test_a_directory_of_format_1_that_is_refused_stays_what_it_is(tmp_path: Path
     with closing(sqlite3.connect(tmp_path / "qrag.sqlite3")) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (1,)
         assert connection.execute("SELECT COUNT(*) FROM pieces").fetchone() == (2,)
+
+
+def test_segments_of_different_spaces_are_never_merged(tmp_path: Path) -> None:
+    with closing(open_store(tmp_path)) as store:
+        work = reembedding(store, "third")
+        for number in range(8):
+            post(store, f"d{number}", lines(f"d{number}", 2))
+            index_all(store, partial(embed, "words"))
+            assert work.work()
+            if number == 5:  # twelve small segments, six of each space
+                assert not compact(store)
+        while compact(store):
+            pass
+        assert len(store.segments) == 2
+        for tower in ("words", "third"):
+            for id, vectors in seen_by(store).items():
+                expected = embed(tower, WordEncoder().action_inputs(lines(id, 2).splitlines()))
+                np.testing.assert_array_equal(vectors, expected)
+            if tower == "words":
+                change(store, "third")
