@@ -9,11 +9,13 @@ import httpx
 import pytest
 from selenium.webdriver import Chrome
 
+from service.client import Client
 from service.errors import ServiceError
 from service.parsing import MediaType, ParseLimits, extract_text
 from service.parsing_worker import convert
 from tests.service.browser import Page, chromium
 from tests.service.chat import completion
+from tests.service.clients import Connect
 from tests.service.files import MEBIBYTE, Extract
 from tests.service.frameworks import Letters, write_letters
 from tests.service.helpers import add, ask
@@ -140,3 +142,16 @@ def page(driver: Chrome, shared_client: httpx.Client, collection: str) -> Iterat
     page.open(collection)
     yield page
     page.assert_clean()
+
+
+@pytest.fixture(params=["blocking", "awaiting"])
+def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
+    connect = Connect(request.param)
+    yield connect
+    connect.close()
+
+
+@pytest.fixture
+def qrag(connect: Connect, shared_client: httpx.Client) -> Client:
+    """A client of the server that modules share."""
+    return connect(str(shared_client.base_url))

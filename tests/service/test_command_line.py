@@ -24,6 +24,7 @@ import pytest
 
 from service import examples
 from service.command_line.main import main
+from tests.markdown import blocks
 from tests.service.helpers import UNICODE, add, ids_in, lines_of_text, pages, text_of
 from tests.service.scripted import answer, drop, event, refusal, scripted, stream
 from tests.support import running_server
@@ -472,12 +473,8 @@ def test_an_interruption_ends_it_cleanly() -> None:
 # --- The pages ------------------------------------------------------------------------------------------
 
 
-def blocks(page: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", page, re.M | re.S)
-
-
 def test_the_page_about_the_client_is_true(tmp_path: Path, calibrated_checkpoint: Path) -> None:
-    page = (ROOT / "docs" / "client.md").read_text()
+    page = ROOT / "docs" / "client.md"
     tool = tmp_path / "qrag"
     tool.write_text(f'#!/bin/sh\nexec {shlex.join(command())} "$@"\n')
     tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
@@ -501,7 +498,7 @@ def test_the_page_about_the_client_is_true(tmp_path: Path, calibrated_checkpoint
             ended = subprocess.run([sys.executable, "-c", code], cwd=work, env=settings, capture_output=True, text=True)
             assert (ended.returncode, ended.stderr) == (0, ""), block
     assert ended.stdout.startswith("unknown_document There is no document 'no-such-document'. ")
-    assert {int(row) for row in re.findall(r"^\| (\d+) \|", page, re.M)} == {0, 1, 2, 3, 130}
+    assert {int(row) for row in re.findall(r"^\| (\d+) \|", page.read_text(), re.M)} == {0, 1, 2, 3, 130}
 
 
 def test_the_command_is_installed_beside_the_others() -> None:
