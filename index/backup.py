@@ -39,8 +39,8 @@ Progress = Callable[[int, int], None]
 def back_up(directory: Path, target: Path, progress: Progress = lambda _done, _all: None) -> int:
     """Copy a data directory into a new folder; returns its bytes.
 
-    Raises :class:`~index.errors.BackupError` where there is no data directory, or one that cannot be read, or something
-    in the target.
+    Raises :class:`~index.errors.BackupError` where there is no data directory, or one that cannot be read or lacks a
+    segment, or something in the target.
     """
     if not (directory / DATABASE).exists():
         raise BackupError(f"{directory} is no data directory. Set QRAG_DATA_DIR to the service's.")
@@ -48,13 +48,20 @@ def back_up(directory: Path, target: Path, progress: Progress = lambda _done, _a
         raise BackupError(f"{target} is among what is copied, or swept away at the next start. Give another folder.")
     _require_empty(target)
     (target / "segments").mkdir(parents=True, exist_ok=True)
+    missing: str | None = None
     for _ in range(ATTEMPTS):
         _copy_database(directory / DATABASE, target / DATABASE)
         try:
             _copy_segments(directory, target, progress)
             break
-        except FileNotFoundError:
-            continue  # merged meanwhile
+        except FileNotFoundError as error:
+            # Merged meanwhile, unless a database copied since then still mentions it.
+            if error.filename == missing:
+                raise BackupError(
+                    f"{missing} is missing: vectors are lost, texts are not. Stop the service and run `python -m "
+                    "service reindex`, which computes all of them again."
+                ) from error
+            missing = error.filename
     else:
         raise BackupError("The service merges segments faster than they can be copied. Try again when it is less busy.")
     for name in OTHERS:

@@ -26,6 +26,14 @@ def row_of(connection: sqlite3.Connection, column: Literal["uid", "id"], value: 
     return row
 
 
+def row_in(connection: sqlite3.Connection, id: str, collection: str | None) -> sqlite3.Row:
+    """A document's row, of this collection if one is given; raises :class:`~index.errors.UnknownDocument`."""
+    row = row_of(connection, "id", id)
+    if collection not in (None, row["collection"]):
+        raise UnknownDocument(f"There is no document {id!r} in the collection {collection!r}.")
+    return row
+
+
 def waiting(connection: sqlite3.Connection) -> int:
     """How many documents are queued or being indexed."""
     row = connection.execute("SELECT COUNT(*) FROM documents WHERE status IN ('queued', 'indexing')").fetchone()

@@ -37,7 +37,7 @@ from index.directory import lock_directory, open_space, sweep
 from index.documents import CollectionSize, Document, Status, document_of
 from index.errors import CheckpointMismatch, UnknownCollection, UnknownDocument
 from index.positions import IntArray
-from index.rows import TEXT_BLOCK, retry, row_of, text_between, update_status
+from index.rows import TEXT_BLOCK, retry, row_in, row_of, text_between, update_status
 from index.scope import Float32Array
 from index.spaces import (
     Space,
@@ -143,16 +143,20 @@ class Store:
             ).fetchall()
         return [self._document(row) for row in rows]
 
-    def delete_document(self, id: str) -> None:
-        """Remove a document in any state; raises :class:`~index.errors.UnknownDocument`."""
-        self._delete(lambda connection: [row_of(connection, "id", id)["uid"]])
+    def delete_document(self, id: str, *, collection: str | None = None) -> None:
+        """Remove a document in any state.
 
-    def retry_document(self, id: str) -> Document:
-        """Queue a failed document again; any other is left as it is."""
+        Raises :class:`~index.errors.UnknownDocument`, also where it is not in the ``collection``, if one is given.
+        """
+        self._delete(lambda connection: [row_in(connection, id, collection)["uid"]])
+
+    def retry_document(self, id: str, *, collection: str | None = None) -> Document:
+        """Queue a failed document again; any other is left as it is. Raises like :meth:`delete_document`."""
         with self.database.write() as connection:
-            retry(connection, row_of(connection, "id", id))
+            row = row_in(connection, id, collection)
+            retry(connection, row)
         self.announce()
-        return self.document(id)
+        return self.documents_at([row["uid"]])[row["uid"]]
 
     def count_by_status(self) -> dict[Status, int]:
         """How many documents there are of each status."""

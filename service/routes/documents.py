@@ -241,8 +241,9 @@ def get_text(
 )
 def retry_document(services: AppServices, access: RequestAccess, id: DocumentPath) -> DocumentOut:
     """Queue a failed document again; any other is left as it is."""
-    visible_document(services, access, id)
-    return DocumentOut.of(services.store.retry_document(id))
+    # The id may be another collection's by now.
+    collection = visible_document(services, access, id).collection
+    return DocumentOut.of(services.store.retry_document(id, collection=collection))
 
 
 @router.delete(
@@ -250,8 +251,7 @@ def retry_document(services: AppServices, access: RequestAccess, id: DocumentPat
 )
 def delete_document(services: AppServices, access: RequestAccess, id: DocumentPath) -> None:
     """Remove a document in any state, also while it is being indexed."""
-    visible_document(services, access, id)
-    services.store.delete_document(id)
+    services.store.delete_document(id, collection=visible_document(services, access, id).collection)
 
 
 @router.get("/collections", responses=responses(422), summary="List collections", tags=["collections"])

@@ -25,7 +25,7 @@ from index.chunking import Chunking
 from index.codes import Codes
 from index.compaction import compact
 from index.database import Database
-from index.errors import QueueFull, UnknownCollection
+from index.errors import QueueFull, UnknownCollection, UnknownDocument
 from index.indexing import Indexer
 from index.positions import Positions
 from index.scope import Float32Array
@@ -255,6 +255,16 @@ def test_a_document_deleted_while_it_is_embedded_stays_deleted(store: Store) -> 
     index_all(store, deleting_embed)
     assert searchable(store).keys() == {"kept"}
     assert store.find_document("gone") is None
+
+
+def test_only_a_document_of_the_collection_that_was_looked_at_is_touched(store: Store) -> None:
+    post(store, "a", "one", collection="theirs")
+    for touch in (store.delete_document, store.retry_document):
+        with pytest.raises(UnknownDocument):
+            touch("a", collection="mine")
+    assert store.document("a").status == "queued"
+    store.delete_document("a", collection="theirs")
+    assert store.find_document("a") is None
 
 
 def test_the_queue_is_bounded(store: Store) -> None:

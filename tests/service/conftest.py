@@ -9,6 +9,7 @@ import httpx
 import pytest
 from selenium.webdriver import Chrome
 
+from index.encoder import Encoder, load_encoder
 from service.client import Client
 from service.errors import ServiceError
 from service.parsing import MediaType, ParseLimits, extract_text
@@ -44,6 +45,18 @@ def shared_client(tmp_path_factory: pytest.TempPathFactory, calibrated_checkpoin
         model = {"llm_base_url": f"{endpoint.url}/v1", "llm_model": "small"}
         with running_server(tmp_path_factory.mktemp("shared"), calibrated_checkpoint, **model) as client:
             yield client
+
+
+@pytest.fixture(scope="session")
+def client(shared_client: httpx.Client) -> httpx.Client:
+    """The shared one, where a module has no server of its own."""
+    return shared_client
+
+
+@pytest.fixture(scope="session")
+def encoder(calibrated_checkpoint: Path) -> Encoder:
+    """What the shared server reads with."""
+    return load_encoder(calibrated_checkpoint)
 
 
 @pytest.fixture
@@ -155,3 +168,12 @@ def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
 def qrag(connect: Connect, shared_client: httpx.Client) -> Client:
     """A client of the server that modules share."""
     return connect(str(shared_client.base_url))
+
+
+@pytest.fixture
+def surroundings(monkeypatch: pytest.MonkeyPatch, shared_client: httpx.Client) -> None:
+    """For ``qrag``: the shared server is the one by default, and nothing else is set."""
+    for name in [*os.environ]:
+        if name.startswith("QRAG_") or name == "NO_COLOR":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("QRAG_URL", str(shared_client.base_url))

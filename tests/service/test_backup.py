@@ -90,6 +90,11 @@ def test_a_backup_is_only_made_of_a_data_directory_and_into_nothing(backup: tupl
     with pytest.raises(BackupError, match="something in"):
         back_up(data, source)
     assert sorted(source.rglob("*")) == before
+    data = tmp_path / "damaged"
+    shutil.copytree(source, data)
+    next(data.glob("segments/*.faiss")).unlink()
+    with pytest.raises(BackupError, match="service reindex"):
+        back_up(data, tmp_path / "copy")
 
 
 @pytest.mark.parametrize("harm", ["no manifest", "missing file", "damaged file"])

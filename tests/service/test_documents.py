@@ -31,11 +31,6 @@ LONG = 25_000
 """Lines that keep the indexing thread busy while a test looks at it."""
 
 
-@pytest.fixture
-def client(shared_client: httpx.Client) -> httpx.Client:
-    return shared_client
-
-
 # --- Looking at them -----------------------------------------------------------------------------------
 
 

@@ -14,11 +14,6 @@ from tests.service.helpers import JSON, STREAM, add, ask, metric, problem
 from tests.support import Server
 
 
-@pytest.fixture
-def client(shared_client: httpx.Client) -> httpx.Client:
-    return shared_client
-
-
 def test_every_answer_has_an_id_the_time_it_took_and_says_not_to_be_embedded(client: httpx.Client) -> None:
     for answer in (
         client.get("/healthz"),

@@ -39,11 +39,6 @@ checks.positive_data_acceptance.enabled = false
 """
 
 
-@pytest.fixture
-def client(shared_client: httpx.Client) -> httpx.Client:
-    return shared_client
-
-
 @pytest.fixture(scope="module")
 def document(shared_client: httpx.Client) -> Json:
     answer = shared_client.get("/openapi.json")

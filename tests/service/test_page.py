@@ -22,11 +22,6 @@ PATHS = ["/", *(f"/page/{name}" for name in FILES if name != "index.html")]
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 
 
-@pytest.fixture
-def client(shared_client: httpx.Client) -> httpx.Client:
-    return shared_client
-
-
 def source(path: str) -> Path:
     return FOLDER / (path.removeprefix("/page/").removeprefix("/") or "index.html")
 

@@ -13,16 +13,11 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from tests.service.browser import Page, answer, needs_chromium, texts
-from tests.service.test_retrieve import QUESTION, SENTENCES
+from tests.service.library import QUESTION, SENTENCES
 
 pytestmark = needs_chromium
 
 TEXT = "\n".join(SENTENCES)
-
-
-@pytest.fixture
-def client(shared_client: httpx.Client) -> httpx.Client:
-    return shared_client
 
 
 def test_everything_works_with_the_keyboard_alone(page: Page) -> None:

@@ -14,17 +14,12 @@ from selenium.webdriver.common.keys import Keys
 from service.keys import add_key
 from tests.service.browser import Page, answer, asked, needs_chromium, texts
 from tests.service.helpers import add, ids_in, lines_of_text
-from tests.service.test_retrieve import QUESTION, SENTENCES
+from tests.service.library import QUESTION, SENTENCES
 from tests.support import running_server
 
 pytestmark = needs_chromium
 
 TEXT = "\n".join(SENTENCES)
-
-
-@pytest.fixture
-def client(shared_client: httpx.Client) -> httpx.Client:
-    return shared_client
 
 
 # --- One visit ----------------------------------------------------------------------------------------------

@@ -12,12 +12,6 @@ from service.parsing import MediaType
 from tests.service.files import docx, paragraph, pdf, shown
 from tests.service.helpers import PLAIN, UNICODE, Json, add, ask, chunks_of, ids_in, problem, sha256, text_of, until
 
-
-@pytest.fixture
-def client(shared_client: httpx.Client) -> httpx.Client:
-    return shared_client
-
-
 # --- The ways in --------------------------------------------------------------------------------------
 
 

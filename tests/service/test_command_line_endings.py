@@ -1,0 +1,178 @@
+"""``qrag``, against running servers: how it ends, and that the pages about it are true."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import tomllib
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from service.command_line.main import main
+from tests.markdown import blocks
+from tests.service.command import ROOT, command, started
+from tests.service.scripted import answer, drop, refusal, scripted, stream
+from tests.support import running_server
+
+pytestmark = pytest.mark.usefixtures("surroundings")
+
+
+# --- How it ends ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("", "COMMAND"),
+        ("serve", "invalid choice"),
+        ("ask", "question"),
+        ("ask x --step-cost 1.5", "--step-cost: Input should be less than 1"),
+        ("ask x --target-recall 0", "--target-recall: Input should be greater than 0"),
+        ("ask x --step-cost 0.1 --budget", "not allowed with"),
+        ("ask x --json --context", "not allowed with"),
+        ("ask x --max-steps many", "--max-steps"),
+        ("ask --key secret x", "--key"),
+        ("--key secret status", "--key"),
+        ("status --url nowhere", "'nowhere' is no address"),
+        ("status --key-file /no/such/file", "/no/such/file"),
+        ("index a.txt b.txt --id x", "--id is for one file"),
+        ("index a.txt --metadata [1]", "--metadata"),
+        ("index a.txt --metadata {", "--metadata"),
+        ("index a.txt --chunking words", "--chunking"),
+    ],
+)
+def test_wrong_usage(capsys: pytest.CaptureFixture[str], arguments: str, message: str) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(shlex.split(arguments))
+    assert refused.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_what_the_service_refuses(capsys: pytest.CaptureFixture[str], collection: str) -> None:
+    assert main(["ask", "Who?", "--collection", collection]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"qrag: There is no collection '{collection}'.")
+    assert "qrag collections" in error
+    assert main(["ask", "Who?", "--max-steps", "99", "--beam-width", "0"]) == 1
+    error = capsys.readouterr().err
+    assert "body.max_steps: " in error
+    assert "body.beam_width: " in error
+    with scripted([refusal(500)]) as server:
+        assert main(["ask", "Who?", "--url", server.url]) == 1
+    assert "request request-1" in capsys.readouterr().err
+
+
+def test_nobody_there(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with scripted([]) as server:
+        pass
+    monkeypatch.setenv("QRAG_URL", server.url)
+    assert main(["status"]) == 3
+    error = capsys.readouterr().err
+    assert server.url in error
+    assert "qrag-serve" in error
+    assert "QRAG_URL" in error
+
+
+def test_a_service_that_goes_away_ends_the_uploads(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(writing)
+    with scripted([drop]) as server:
+        ended = subprocess.run(
+            command("--url", server.url, "index", "-", str(tmp_path / "none.txt")),
+            cwd=ROOT,
+            stdin=reading,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    os.close(reading)
+    assert ended.returncode == 3
+    assert "Is the service still running?" in ended.stderr
+    assert "none.txt" not in ended.stderr
+
+
+def test_keys_come_from_the_environment_or_a_file(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "key").write_text("from-a-file\n")
+    empty = answer(200, {"collections": []})
+    monkeypatch.setenv("QRAG_API_KEY", "from-the-environment")
+    with scripted([empty, empty, refusal(401, "unauthorized")]) as server:
+        assert main(["collections", "--url", server.url]) == 0
+        assert main(["--key-file", str(tmp_path / "key"), "collections", "--url", server.url]) == 0
+        monkeypatch.delenv("QRAG_API_KEY")
+        assert main(["collections", "--url", server.url]) == 1
+    assert [request.headers.get("Authorization") for request in server.requests] == [
+        "Bearer from-the-environment",
+        "Bearer from-a-file",
+        None,
+    ]
+    assert "QRAG_API_KEY" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_had_enough_is_no_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run(
+        command("collections"), cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60
+    )
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_an_interruption_ends_it_cleanly() -> None:
+    asked, over = threading.Event(), threading.Event()
+    script = [stream(asked.set, over.wait)]
+    with scripted(script) as server, started("ask", "Who?", "--url", server.url) as process:
+        try:
+            assert asked.wait(60)
+            process.send_signal(signal.SIGINT)
+            _, error = process.communicate(timeout=60)
+        finally:
+            over.set()
+    assert (process.returncode, error) == (130, "qrag: interrupted\n")
+
+
+# --- The pages -----------------------------------------------------------------------------------------
+
+
+def test_the_page_about_the_client_is_true(tmp_path: Path, calibrated_checkpoint: Path) -> None:
+    page = ROOT / "docs" / "client.md"
+    tool = tmp_path / "qrag"
+    tool.write_text(f'#!/bin/sh\nexec {shlex.join(command())} "$@"\n')
+    tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "examples").symlink_to(ROOT / "examples")
+    settings = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    with running_server(tmp_path / "data", calibrated_checkpoint) as server:
+        url = str(server.base_url).rstrip("/")
+        settings["QRAG_URL"] = url
+        for block in blocks(page, "sh"):
+            ended = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", block], cwd=work, env=settings, capture_output=True, text=True
+            )
+            assert (ended.returncode, ended.stderr) == (0, ""), block
+        assert (work / "prompt.txt").read_text() == "[1] standard input\nAna signed the lease in May.\n"
+        assert server.get("/documents/lease").status_code == 404
+        for block in blocks(page, "python"):
+            code = block.replace("http://127.0.0.1:8000", url)
+            assert url in code
+            ended = subprocess.run([sys.executable, "-c", code], cwd=work, env=settings, capture_output=True, text=True)
+            assert (ended.returncode, ended.stderr) == (0, ""), block
+    assert ended.stdout.startswith("unknown_document There is no document 'no-such-document'. ")
+    assert {int(row) for row in re.findall(r"^\| (\d+) \|", page.read_text(), re.M)} == {0, 1, 2, 3, 130}
+
+
+def test_the_command_is_installed_beside_the_others() -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert set(scripts) == {"qrag", "qrag-serve", "qrag-train"}
+    assert EntryPoint("qrag", scripts["qrag"], "console_scripts").load() is main
