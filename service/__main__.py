@@ -90,6 +90,9 @@ def _serve(settings: Settings) -> None:
         port=settings.port,
         log_config=None,  # like everybody's
         access_log=False,  # the observer's has more
+        # Longer than clients and proxies keep a connection that nothing is sent on (httpx 5 s, nginx and most load
+        # balancers 60 s): where the server is the first to close it, the next request is lost.
+        timeout_keep_alive=75,
         timeout_graceful_shutdown=settings.shutdown_seconds,
         server_header=False,
     )

@@ -21,6 +21,7 @@ from index.store import Store
 from index.vectors import SEGMENT_ROWS
 from service.checkpoints import Checkpoints, Loaded
 from service.engine import Engine
+from service.memory import trim_heap
 from service.tracing import record_span
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ IDLE_SECONDS = 60.0
 PAUSE_SECONDS = 5.0
 """Pause before trying again when the disk is full, or after an unexpected error."""
 
+TRIM_SECONDS = 30.0
+"""Least time between two returns of free memory to the system."""
 
 STALLED = "The disk is full: indexing goes on by itself once there is space."
 
@@ -99,9 +102,13 @@ class IndexingWorker:
             self._checkpoints.resume()
         except Exception:
             log.exception("a change of checkpoint that was not finished cannot go on")
+        trimmed = time.monotonic()
         while not self._stopping.is_set():
             store = self._store
             news = store.news
+            if time.monotonic() - trimmed > TRIM_SECONDS:
+                trim_heap()
+                trimmed = time.monotonic()
             try:
                 freed = store.remove_deleted() or store.database.release_space()
                 if store.stalled and not freed and self._no_space():

@@ -1,0 +1,16 @@
+"""Memory that is free, given back to the system."""
+
+from __future__ import annotations
+
+import ctypes
+from contextlib import suppress
+
+
+def trim_heap() -> None:
+    """Return the free pages of the C heap to the system, where the C library can: glibc.
+
+    It keeps them by itself as long as anything behind them is in use, so that a service which many threads allocate in
+    grows for hours, and never shrinks again after a large document. Takes milliseconds.
+    """
+    with suppress(AttributeError):  # musl and macOS have no such function, and no such heap
+        ctypes.CDLL(None).malloc_trim(0)
