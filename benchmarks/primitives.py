@@ -1,6 +1,6 @@
 """What it costs to keep few of oneDNN's primitives, and what it saves.
 
-    python -m benchmarks.primitives [--requests 1500]
+    python -m benchmarks.primitives [--requests 700]
 
 oneDNN keeps what it has compiled for each length of input, 1,024 of them by default; the service keeps 16. Two services
 with the same book, one with each number, answer the same questions in turn, one at a time. Result:
@@ -77,7 +77,7 @@ async def measure(requests: int, home: Path) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Few of oneDNN's primitives against many: time and memory.")
-    parser.add_argument("--requests", type=int, default=1500)
+    parser.add_argument("--requests", type=int, default=700)
     with tempfile.TemporaryDirectory() as home:
         result = asyncio.run(measure(parser.parse_args().requests, Path(home)))
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
