@@ -17,6 +17,7 @@ import random
 import statistics
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from unittest.mock import patch
 
@@ -38,10 +39,11 @@ async def measure(requests: int, home: Path) -> dict[str, object]:
     memory: dict[int, list[int]] = {capacity: [] for capacity in CAPACITIES}
     words = BOOK.read_text().split()
     chance = random.Random(0)
-    try:
+    with ExitStack() as running:
         for capacity, service in services.items():
             with patch.dict(os.environ, {VARIABLE: str(capacity)}):
                 await service.start(low_disk=False)
+            running.callback(service.kill)
             body = BOOK.read_bytes()
             httpx.post(
                 f"{service.address}/documents",
@@ -60,9 +62,6 @@ async def measure(requests: int, home: Path) -> dict[str, object]:
                 seconds[capacity].append(time.perf_counter() - began)
         for capacity, service in services.items():
             memory[capacity].append(service.memory())
-    finally:
-        for service in services.values():
-            service.kill()
     medians = {capacity: statistics.median(found) for capacity, found in seconds.items()}
     return {
         "machine": describe_machine(),

@@ -155,8 +155,9 @@ class Store:
         with self.database.write() as connection:
             row = row_in(connection, id, collection)
             retry(connection, row)
+            document = self.document_at(connection, row["uid"])
         self.announce()
-        return self.documents_at([row["uid"]])[row["uid"]]
+        return document
 
     def count_by_status(self) -> dict[Status, int]:
         """How many documents there are of each status."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import shutil
 import signal
@@ -336,3 +337,15 @@ def test_a_large_collection_is_preselected_once_there_is_an_index(tmp_path: Path
         add(client, "A new line says little too.", id="new")
         answer = ask(client, **question)["usage"]
         assert (answer["exact"], answer["candidates"]) == (False, 101)
+
+
+def test_an_idle_connection_outlives_the_patience_of_clients(shared_client: httpx.Client) -> None:
+    """httpx gives one up after 5 seconds: a service that did so too would now and then close it under a request."""
+    connection = http.client.HTTPConnection(shared_client.base_url.host, shared_client.base_url.port or 80, timeout=60)
+    with contextlib.closing(connection):
+        connection.request("GET", "/healthz")
+        assert connection.getresponse().read()
+        assert connection.sock is not None
+        connection.sock.settimeout(7)
+        with pytest.raises(TimeoutError):
+            connection.sock.recv(1)

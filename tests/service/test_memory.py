@@ -5,8 +5,16 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import sys
+import tempfile
+import threading
+from contextlib import closing
+from pathlib import Path
 
 import pytest
+
+from service import jobs
+from service.services import open_services
+from service.settings import Settings
 
 MEASURE = """
 import re
@@ -34,3 +42,13 @@ def test_the_heap_is_trimmed_below_what_is_in_use() -> None:
     assert full - before > 190_000
     assert freed - before > 150_000, "nothing would have to be trimmed"
     assert trimmed - before < 20_000
+
+
+def test_the_service_trims_its_heap(tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trimmed = threading.Event()
+    monkeypatch.setattr(jobs, "trim_heap", trimmed.set)
+    monkeypatch.setattr(jobs, "TRIM_SECONDS", -1.0)  # it is always time
+    monkeypatch.setattr(tempfile, "tempdir", None)  # opening the services sets it
+    with closing(open_services(Settings(data_dir=tmp_path, checkpoint=tiny_checkpoint, device="cpu"))) as services:
+        services.start()
+        assert trimmed.wait(60)

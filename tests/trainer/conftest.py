@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.architectures import write_base
+from tests.trainer.mixtures import BOOK, write_stories
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,3 +24,13 @@ def _one_thread() -> Iterator[None]:
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base model to train from: a random BERT of two layers and dimension 32, with the tokenizer of MiniLM."""
     return write_base(tmp_path_factory.mktemp("tiny-base"), "bert-mean")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A folder with a book and two files of stories."""
+    (tmp_path / "books").mkdir()
+    (tmp_path / "books" / "book.txt").write_text(BOOK)
+    write_stories(tmp_path / "one.txt", 0, [3] * 12)
+    write_stories(tmp_path / "two.txt", 1, [4, 1, 2] * 4)
+    return tmp_path

@@ -18,7 +18,7 @@ from index.scoring import QFunction
 from index.stopping import SUMMARY, UNTAUGHT, Head, Stopping, for_cost
 from tests.index.stopping import random_stopping
 from tests.support import write_random_checkpoint
-from tests.trainer.test_mixture import BOOK, make_recipe, write_stories
+from tests.trainer.mixtures import BOOK, make_recipe, write_stories
 from trainer.calibration import (
     HELD_OUT,
     LONGEST,

@@ -1,0 +1,143 @@
+"""Questions that come with their documents: which are held out, and what is put beside them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.trainer.mixtures import OWN, drawn, make_recipe, support_texts, write_own
+from trainer.datasets.question import Question
+from trainer.mixture import (
+    build_mixture,
+    documents,
+    shuffled,
+    with_distractors,
+)
+
+
+def test_questions_from_all_over_a_file_are_held_out(data: Path) -> None:
+    write_own(data / "own.jsonl", 40)
+    recipes = [make_recipe([OWN | {"budget": 3, "validation": 10}], seed=seed) for seed in (0, 1)]
+    mixture, again = (build_mixture(recipe, data) for recipe in recipes)
+    assert mixture.validation == again.validation  # whatever the seed
+    held_out = {question.id for question in mixture.validation}
+    assert len(held_out) == 10
+    assert {int(name[1:]) // 20 for name in held_out} == {0, 1}  # files are often sorted
+    questions = drawn(mixture, 1000)
+    assert {question.id for question in questions} == {f"q{number}" for number in range(40)} - held_out
+    assert {question.budget for question in questions} == {3}
+    assert {question.budget for question in mixture.validation} == {2}  # the file's own
+
+
+def test_what_one_task_holds_out_no_other_trains_on(data: Path) -> None:
+    write_own(data / "own.jsonl", 40)
+    more, fewer = (OWN | {"validation": count} for count in (10, 4))
+    mixture = build_mixture(make_recipe([more, fewer]), data)
+    first, second = mixture.sources
+    assert (len(first.validation), len(second.validation)) == (10, 4)
+    held_out = {question.id for question in mixture.validation}
+    generator = np.random.default_rng(0)
+    asked = {source.draw(generator).id for source in (first, second) for _ in range(300)}
+    assert len(held_out) == 10
+    assert asked == {f"q{number}" for number in range(40)} - held_out
+
+
+def test_distractors_are_of_other_training_questions_and_change_no_support(data: Path) -> None:
+    write_own(data / "own.jsonl", 8)
+    mixture = build_mixture(make_recipe([OWN | {"distractors": 5}]), data)
+    held_out = {chunk for question in mixture.validation for chunk in question.chunks}
+    lengths = set()
+    for question in drawn(mixture, 100):
+        number = int(question.id[1:])
+        own = {f"text {number}.{place}" for place in range(4)}
+        assert support_texts(question) == {f"text {number}.{place % 4}" for place in (number, number + 1)}
+        assert own <= set(question.chunks)
+        assert len(set(question.chunks)) == len(question.chunks) == len(question.counts)
+        assert held_out.isdisjoint(question.chunks)
+        lengths.add(len(question.chunks))
+    assert max(lengths) == 9
+    assert min(lengths) >= 4
+    assert {len(question.chunks) for question in mixture.validation} == {4}
+
+
+def test_documents_of_one_chunk_come_in_any_order_and_longer_ones_as_they_are(data: Path) -> None:
+    for apart, expected in ((True, 24), (False, 1)):
+        write_own(data / "own.jsonl", 3, apart)
+        mixture = build_mixture(make_recipe([OWN]), data)
+        orders = {tuple(question.chunks) for question in drawn(mixture, 500)}
+        assert len(orders) == expected
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(0, 12))
+def test_more_documents_and_another_order_keep_the_question(seed: int, chunks: int, count: int) -> None:
+    generator = np.random.default_rng(seed)
+    texts = [f"own {number}" for number in range(chunks)]
+    question = Question("1", "test", "Which?", texts, (1,) * chunks, frozenset({0, chunks - 1}), 2)
+    others = [Question(str(n), "test", "?", [f"other {n % 4}", "own 0"], (1, 1), frozenset({0}), 1) for n in range(6)]
+    for changed in (with_distractors(question, others, count, generator), shuffled(question, generator)):
+        assert support_texts(changed) == support_texts(question)
+        assert set(texts) <= set(changed.chunks)
+        assert len(set(changed.chunks)) == len(changed.chunks) <= chunks + count
+        assert (changed.id, changed.text, changed.budget) == (question.id, question.text, question.budget)
+
+
+@given(
+    st.integers(0, 2**32 - 1), st.lists(st.integers(1, 4), min_size=1, max_size=5), st.integers(0, 6), st.integers(1, 3)
+)
+def test_documents_of_several_chunks_stay_whole(seed: int, counts: list[int], count: int, other: int) -> None:
+    generator = np.random.default_rng(seed)
+    texts = [f"own {number}" for number in range(sum(counts))]
+    question = Question("1", "test", "Which?", texts, tuple(counts), frozenset({0, len(texts) - 1}), 2)
+    own = [f"other {number}" for number in range(other)]
+    more = with_distractors(
+        question, [replace(question, chunks=own, counts=(other,), support=frozenset({0}))], count, generator
+    )
+    assert more.chunks == [*texts, *(own if count else [])]
+    changed = shuffled(more, generator)
+    expected = Counter(tuple(document) for document in documents(more))
+    assert Counter(tuple(document) for document in documents(changed)) == expected
+    assert support_texts(changed) == support_texts(question)
+
+
+def test_single_hops_of_held_out_questions_are_not_trained_on(data: Path) -> None:
+    records = []
+    for number in range(6):
+        hops = [
+            {"question": f"hop {number}.{hop}?", "answer": "a", "paragraph_support_idx": hop, "id": hop}
+            for hop in range(2)
+        ]
+        paragraphs = [
+            {"idx": place, "title": f"T{number}", "paragraph_text": f"text {place}", "is_supporting": place < 2}
+            for place in range(3)
+        ]
+        records.append(
+            {"id": f"2hop__{number}", "question": f"Which {number}?", "paragraphs": paragraphs, "answerable": True}
+            | {"question_decomposition": hops}
+        )
+    (data / "musique.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    task = {"kind": "musique", "path": "musique.jsonl", "validation": 2, "single_hops": 0.5}
+    mixture = build_mixture(make_recipe([task]), data)
+    held_out = {question.id for question in mixture.validation}
+    assert len(held_out) == 2
+    kinds = Counter(question.task for question in drawn(mixture, 400))
+    assert 150 < kinds["musique_hops"] < 250
+    assert kinds["musique_hops"] + kinds["musique"] == 400
+    assert {question.id for question in drawn(mixture)} == {
+        f"{name}{hop}" for name in {f"2hop__{n}" for n in range(6)} - held_out for hop in ("", "#1", "#2")
+    }
+
+
+def test_ruler_makes_each_variant_a_task_and_holds_questions_out(data: Path) -> None:
+    task = {"kind": "ruler", "variants": ["single_1", "multikey_2"], "tokens": 300, "questions": 4, "validation": 2}
+    mixture, again = (build_mixture(make_recipe([task]), data) for _ in range(2))
+    assert mixture.validation == again.validation
+    assert Counter(question.task for question in mixture.validation) == {"niah_single_1": 2, "niah_multikey_2": 2}
+    questions = drawn(mixture)
+    assert len({question.text for question in questions}) == 8
+    assert not {question.text for question in questions} & {question.text for question in mixture.validation}
