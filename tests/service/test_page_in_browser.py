@@ -71,6 +71,7 @@ def test_heat_map_shows_the_values_the_intervals_and_the_selected(page: Page, cl
         f"{step['step'] + 1}": f"Step {step['step'] + 1}: chunk {step['index']}, in the text" for step in steps
     }
     page.all(".strip summary")[0].click()
+    page.until(lambda: page.all(".strip tbody tr"))  # a browser says by an event, a moment later, that it is open
     rows = [row.split("\t") for row in page.run(TABLE_ROWS)]
     assert [row[0] for row in rows] == [f"{chunk}" for chunk in range(12)]
     for step in steps:
