@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, chain, islice, pairwise
+from itertools import accumulate, chain, groupby, islice, pairwise
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ from trainer.datasets.jsonl import read_jsonl
 from trainer.datasets.multihop import read_2wiki, read_hotpotqa, read_musique, read_musique_single_hops
 from trainer.datasets.question import Question
 from trainer.datasets.ruler import generate_ruler
+from trainer.datasets.squad import read_squad
 from trainer.errors import DataError, RecipeError
 from trainer.lexical import most_alike
 from trainer.recipe import BabiTask, MultihopTask, Recipe, RulerTask
@@ -30,6 +31,7 @@ READERS: dict[str, Callable[[Path], Iterable[Question]]] = {
     "hotpotqa": read_hotpotqa,
     "2wiki": read_2wiki,
     "musique": read_musique,
+    "squad": read_squad,
     "jsonl": read_jsonl,
 }
 """Of whole paragraphs, or whatever the file's chunks are."""
@@ -37,6 +39,7 @@ READERS: dict[str, Callable[[Path], Iterable[Question]]] = {
 SENTENCE_READERS: dict[str, Callable[[Path, int], Iterable[Question]]] = {
     "hotpotqa": read_hotpotqa,
     "2wiki": read_2wiki,
+    "squad": read_squad,
 }
 """Of chunks of at most so many words."""
 
@@ -243,10 +246,12 @@ def _multihop(task: MultihopTask, data: Path, held_out: int) -> Source:
     read = READERS[task.kind](path) if task.words is None else SENTENCE_READERS[task.kind](path, task.words)
     questions = list(read)
     # Files are often sorted, MuSiQue's by the number of hops: what is held out must be like the rest.
-    questions = [questions[at] for at in np.random.default_rng(0).permutation(len(questions))]
+    articles = [list(group) for _, group in groupby(questions, key=lambda question: id(question.chunks))]
+    turns = np.random.default_rng(0).permutation(len(articles))
+    questions = [question for turn in turns for question in articles[turn]]
     source = _fixed(questions, task.weight, task.validation, task.budget, held_out)
     pool = source.chunks if task.mine else ()
-    training = questions[: len(questions) - held_out]
+    training = questions[: _cut(questions, held_out)]
     hops: list[Question] = []
     if task.single_hops > 0:
         known = {question.id for question in training}
@@ -300,11 +305,19 @@ def shuffled(question: Question, generator: np.random.Generator) -> Question:
     )
 
 
+def _cut(questions: Sequence[Question], held_out: int) -> int:
+    """How many questions to train on: all but the last ``held_out`` and those about the same article (SQuAD)."""
+    cut = len(questions) - held_out
+    while 0 < cut < len(questions) and questions[cut - 1].chunks is questions[cut].chunks:
+        cut -= 1
+    return cut
+
+
 def _fixed(questions: Sequence[Question], weight: float, validation: int, budget: int | None, held_out: int) -> Source:
-    """The last ``validation`` questions to validate on, those before the last ``held_out`` to train on."""
+    """The last ``validation`` questions to validate on, those before the :func:`_cut` to train on."""
     if budget is not None:
         _check_budget(budget, max(len(question.support) for question in questions), questions[0].task)
-    cut = len(questions) - held_out
+    cut = _cut(questions, held_out)
     if cut <= 0:
         raise RecipeError(f"{len(questions)} questions are too few to hold out {held_out}.")
     training = [question if budget is None else replace(question, budget=budget) for question in questions[:cut]]

@@ -234,8 +234,8 @@ class _Judged:
     def _believed(self, states: Sequence[tuple[int, int]], name: str, label: int) -> Calibrated:
         estimates = np.array([getattr(self.estimates[at][taken], name) for at, taken in states])
         truths = np.array([self.traces[at].label(taken) == label for at, taken in states])
-        counts = np.bincount([at for at, _ in states], minlength=len(self.traces))
-        return calibration(estimates, truths, 1 / counts[[at for at, _ in states]])
+        episodes = np.array([at for at, _ in states])
+        return calibration(estimates, truths, 1 / np.bincount(episodes)[episodes], episodes)
 
 
 def saved(chunks: float, fixed: float) -> float:
@@ -346,6 +346,7 @@ def stop_tables(reports: Sequence[StopReport]) -> str:
         "regret": lambda one: one.rules[rule][at].regret[at],
         "Brier": lambda one: one.complete.brier,
         "ECE": lambda one: one.complete.ece,
+        "ECE by chance": lambda one: one.complete.ece_by_chance,
         "ECE at stop": lambda one: one.complete_at_stop.ece,
         "hopeless": lambda one: one.hopeless_at_stop,
         "ECE of hopeless": lambda one: one.hopeless.ece,

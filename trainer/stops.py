@@ -6,6 +6,7 @@ is missing that going on would have found. *not found*: going on to the budget w
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -68,6 +69,8 @@ class Calibrated(_Frozen):
     brier: float
     ece: float
     """Expected calibration error."""
+    ece_by_chance: float
+    """What it would be on average for so few episodes if the probabilities were exactly right."""
 
 
 def stop_at(traces: Sequence[Trace], scores: Sequence[Sequence[float] | FloatArray], threshold: float) -> Ints:
@@ -146,14 +149,29 @@ def chunks_for(curve: Sequence[Point], recall: float) -> float:
     return earlier.chunks
 
 
-def calibration(estimates: Floats, truths: NDArray[np.bool_], weights: Floats | None = None) -> Calibrated:
-    """Brier score and expected calibration error of probabilities."""
+def calibration(
+    estimates: Floats, truths: NDArray[np.bool_], weights: Floats | None = None, episodes: Ints | None = None
+) -> Calibrated:
+    """Brier score and expected calibration error of probabilities.
+
+    ``episodes`` numbers the episode of each state, from 0 on: what is true of one says much about the others. Default:
+    each state has its own.
+    """
     weights = np.ones(len(estimates)) if weights is None else weights
+    episodes = np.arange(len(estimates)) if episodes is None else episodes
     share = weights / weights.sum()
-    bins = np.minimum((estimates * BINS).astype(np.int64), BINS - 1)
-    gaps = np.bincount(bins, share * (estimates - truths), minlength=BINS)
+    binned = np.minimum((estimates * BINS).astype(np.int64), BINS - 1)[:, None] == np.arange(BINS)
+
+    def error(supposed: NDArray[np.bool_]) -> float:
+        return float(np.abs((share * (estimates - supposed)) @ binned).sum())
+
+    # Truths that are each as probable as was estimated; one throw of the dice decides a whole episode.
+    luck = np.random.default_rng(0).random((RESAMPLES, episodes.max() + 1))
     return Calibrated(
-        states=len(estimates), brier=float((share * (estimates - truths) ** 2).sum()), ece=float(np.abs(gaps).sum())
+        states=len(estimates),
+        brier=float((share * (estimates - truths) ** 2).sum()),
+        ece=error(truths),
+        ece_by_chance=statistics.fmean(error(drawn[episodes] < estimates) for drawn in luck),
     )
 
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from trainer.datasets.jsonl import read_jsonl
 from trainer.datasets.multihop import musique_hops, read_2wiki, read_hotpotqa, read_musique
 from trainer.datasets.question import Question
 from trainer.datasets.ruler import VARIANTS, generate_ruler, read_ruler
+from trainer.datasets.squad import passages, read_squad
 from trainer.errors import DataError, RecipeError
 from trainer.mixture import BOOK_SHARE, BUDGETS, KEPT_BOOKS, SENTENCE_READERS, middle_sentences
 
@@ -89,6 +90,16 @@ RULER_LENGTHS = (
     Length("1M", 1_048_576, 40_000, 20),
 )
 """Here ``sentences`` are about as many as an essay of this length has."""
+
+SQUAD_LENGTHS = (
+    Length("32K", 32_000, 650, EVERY),
+    Length("128K", 128_000, 2_600, EVERY),
+    Length("1M", 1_000_000, 20_000, EVERY),
+)
+"""Here ``sentences`` are packed ones, of some fifty tokens."""
+
+SQUAD_BUDGET = 4
+"""Selections for one fact, as BabiLong allows."""
 
 
 def babilong(data: Path, lengths: Sequence[str] | None, questions: int | None, seed: int) -> Iterator[TestSet]:
@@ -216,6 +227,42 @@ def multihop(data: Path, _lengths: Sequence[str] | None, questions: int | None, 
                     yield replace(_listed(part), part=True)
 
 
+def squad(data: Path, lengths: Sequence[str] | None, questions: int | None, seed: int) -> Iterator[TestSet]:
+    """SQuAD's questions, dev part: each asks for one fact of running prose.
+
+    All articles, one after the other, are the middle of one document; before and after them are books. It is cut into
+    packed sentences.
+    """
+    found = list(read_squad(data / "squad" / "xquad_en_dev.json", SENTENCE_WORDS))
+    articles = [list(group) for _, group in groupby(found, key=lambda question: question.chunks)]
+    texts = [chunk for article in articles for chunk in article[0].chunks]
+    for length in _chosen(SQUAD_LENGTHS, lengths):
+        around = _passages(data / "books", max(0, length.sentences - len(texts)))
+        first = len(around) // 2
+        document = [*around[:first], *texts, *around[first:]]
+        asked = []
+        for article in articles:
+            for question in article:
+                place = frozenset(first + position for position in question.support)
+                asked.append(
+                    replace(question, chunks=document, counts=(len(document),), support=place, budget=SQUAD_BUDGET)
+                )
+            first += len(article[0].chunks)
+        order = _generator(seed, "squad").permutation(len(asked)).tolist()
+        chosen = [asked[at] for at in order[: questions or length.questions]]
+        yield replace(_listed(chosen, length.label, length.tokens), background=document)
+
+
+def _passages(books: Path, count: int) -> list[str]:
+    """Packed sentences of the books' dev part."""
+    found = (
+        book.text[chunk.start : chunk.end]
+        for book in read_books(books, "dev")
+        for chunk in passages(book.text, SENTENCE_WORDS)
+    )
+    return list(islice(found, count))
+
+
 def own(data: Path, _lengths: Sequence[str] | None, questions: int | None, _seed: int) -> Iterator[TestSet]:
     """One's own file in the plain format, see ``docs/data.md``; ``data`` is the file. A row for each of its tasks."""
     tasks: dict[str, list[Question]] = {}
@@ -230,6 +277,7 @@ SUITES: dict[str, Callable[[Path, Sequence[str] | None, int | None, int], Iterat
     "ruler": ruler,
     "ruler-files": ruler_files,
     "multihop": multihop,
+    "squad": squad,
     "jsonl": own,
 }
 """By name: called with the data, labels of lengths (none: all), questions a row (none: as many as usual), the seed."""

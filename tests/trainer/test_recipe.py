@@ -96,7 +96,10 @@ def test_a_field_inside_something_else_than_fields_cannot_be_replaced(tmp_path: 
         (PLAIN | {"positions": {"mode": "sinus"}}, "positions.mode: Input should be"),
         (PLAIN | {"positions": {"levels": 0}}, "positions.levels: Input should be greater than or equal to 1"),
         (PLAIN | {"positions": {"theta": 1}}, "positions.theta: Extra inputs are not permitted"),
-        (PLAIN | {"tasks": [OWN | {"kind": "squad"}]}, "tasks.0: Input tag 'squad' found using 'kind' does not match"),
+        (
+            PLAIN | {"tasks": [OWN | {"kind": "sonnets"}]},
+            "tasks.0: Input tag 'sonnets' found using 'kind' does not match",
+        ),
         (PLAIN | {"tasks": [OWN | {"weight": 0}]}, "tasks.0.jsonl.weight: Input should be greater than 0"),
         (PLAIN | {"tasks": [OWN, OWN | {"budget": 0}]}, "tasks.1.jsonl.budget: Input should be greater than or equal"),
         (PLAIN | {"tasks": [OWN | {"validation": -1}]}, "tasks.0.jsonl.validation: Input should be greater than or"),
@@ -129,7 +132,10 @@ def test_a_wrong_field_is_named(tmp_path: Path, content: dict[str, Any], problem
             BOOKS | {"tasks": [BABI | {"task": "qa4", "re_ask": 0.1, "stories": ["a.txt"]}]},
             "qa4: further questions can be asked for qa1, qa2 and qa3 only",
         ),
-        (PLAIN | {"tasks": [OWN | {"words": 45}]}, "jsonl: only hotpotqa and 2wiki say which sentences are support"),
+        (
+            PLAIN | {"tasks": [OWN | {"words": 45}]},
+            "jsonl: only hotpotqa, 2wiki and squad say which sentences are support",
+        ),
         (
             PLAIN | {"tasks": [OWN | {"mine": True}], "hyperparameters": {"warm_start": 0}},
             "hard negatives are learned from in the warm start",

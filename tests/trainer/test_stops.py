@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from trainer.stops import (
     COSTS,
+    Calibrated,
     Ints,
     Point,
     bootstrap,
@@ -103,6 +104,19 @@ def test_calibration_error_is_the_mean_distance_of_the_bins() -> None:
     assert calibration(np.array([1.0, 0.0]), np.array([True, False])).ece == 0
     weighted = calibration(estimates, np.array([False, True, True, True]), np.array([1.0, 0.0, 1.0, 0.0]))
     assert weighted.ece == pytest.approx(0.05)
+
+
+def test_few_episodes_have_a_calibration_error_by_chance() -> None:
+    def found(count: int, states: int = 1, estimate: float = 0.5) -> Calibrated:
+        estimates = np.full(count * states, estimate)
+        return calibration(estimates, estimates > 1, episodes=np.arange(count).repeat(states))
+
+    # Of fair coins, the mean distance of the share of heads from a half.
+    assert found(1).ece_by_chance == pytest.approx(0.5)
+    assert found(100).ece_by_chance == pytest.approx((0.25 / 100) ** 0.5 * (2 / np.pi) ** 0.5, rel=0.1)
+    # Seven states of one episode are not seven episodes.
+    assert found(100, states=7).ece_by_chance == pytest.approx(found(100).ece_by_chance)
+    assert found(100, estimate=1.0).ece_by_chance == 0
 
 
 def test_the_bootstrap_holds_the_mean_and_its_spread() -> None:
