@@ -97,8 +97,8 @@ def test_a_field_inside_something_else_than_fields_cannot_be_replaced(tmp_path: 
         (PLAIN | {"positions": {"levels": 0}}, "positions.levels: Input should be greater than or equal to 1"),
         (PLAIN | {"positions": {"theta": 1}}, "positions.theta: Extra inputs are not permitted"),
         (
-            PLAIN | {"tasks": [OWN | {"kind": "sonnets"}]},
-            "tasks.0: Input tag 'sonnets' found using 'kind' does not match",
+            PLAIN | {"tasks": [OWN | {"kind": "trivia"}]},
+            "tasks.0: Input tag 'trivia' found using 'kind' does not match",
         ),
         (PLAIN | {"tasks": [OWN | {"weight": 0}]}, "tasks.0.jsonl.weight: Input should be greater than 0"),
         (PLAIN | {"tasks": [OWN, OWN | {"budget": 0}]}, "tasks.1.jsonl.budget: Input should be greater than or equal"),
