@@ -39,6 +39,7 @@ READERS: dict[str, Callable[[Path], Iterable[Question]]] = {
 SENTENCE_READERS: dict[str, Callable[[Path, int], Iterable[Question]]] = {
     "hotpotqa": read_hotpotqa,
     "2wiki": read_2wiki,
+    "musique": read_musique,
     "squad": read_squad,
 }
 """Of chunks of at most so many words."""
@@ -255,7 +256,11 @@ def _multihop(task: MultihopTask, data: Path, held_out: int) -> Source:
     hops: list[Question] = []
     if task.single_hops > 0:
         known = {question.id for question in training}
-        hops = [hop for hop in read_musique_single_hops(path) if hop.id.rpartition("#")[0] in known]
+        hops = [
+            replace(hop, budget=task.budget or hop.budget)
+            for hop in read_musique_single_hops(path, task.words)
+            if hop.id.rpartition("#")[0] in known
+        ]
 
     def draw(generator: np.random.Generator) -> Question:
         single = hops and generator.random() < task.single_hops
@@ -267,7 +272,11 @@ def _multihop(task: MultihopTask, data: Path, held_out: int) -> Source:
             return question.without([int(generator.choice(sorted(question.support)))])
         return replace(question, pool=pool)
 
-    return replace(source, draw=draw)
+    validation = source.validation
+    if task.kind == "squad":  # of its own it has an article alone, which is no search
+        fixed = np.random.default_rng(0)
+        validation = tuple(with_distractors(question, training, task.distractors, fixed) for question in validation)
+    return replace(source, draw=draw, validation=validation)
 
 
 def with_distractors(

@@ -66,11 +66,13 @@ class MultihopTask(_Task):
 
     kind: Literal["hotpotqa", "2wiki", "musique", "squad", "jsonl"]
     path: str = Field(description="file in the official format of that name, or in the trainer's own (`jsonl`)")
-    distractors: int = Field(0, ge=0, description="documents of other questions added to each question")
+    distractors: int = Field(
+        0, ge=0, description="documents of other questions added to each question; squad: to those held out, too"
+    )
     words: int | None = Field(
         None,
         ge=1,
-        description="hotpotqa, 2wiki and squad only: whole sentences packed into chunks of at most so many words, as "
+        description="not for jsonl: whole sentences packed into chunks of at most so many words, as "
         "the service's `sentences` do with some 45; default: a paragraph is a chunk",
     )
     single_hops: float = Field(
@@ -149,10 +151,8 @@ class Recipe(_Model):
                 raise ValueError(f"{task.kind}: only musique has single hops")
             if isinstance(task, MultihopTask) and task.unanswerable > 0 and not settings.stop:
                 raise ValueError(f"{task.kind}: unanswerable questions teach when to stop: set hyperparameters.stop")
-            if isinstance(task, MultihopTask) and task.words is not None and task.kind in ("musique", "jsonl"):
-                raise ValueError(
-                    f"{task.kind}: only hotpotqa, 2wiki and squad say which sentences are support, for `words`"
-                )
+            if isinstance(task, MultihopTask) and task.words is not None and task.kind == "jsonl":
+                raise ValueError("jsonl: its chunks are its own: `words` is for the other kinds")
             if isinstance(task, RulerTask) and (unknown := set(task.variants).difference(VARIANTS)):
                 raise ValueError(f"ruler has no variant {min(unknown)}, but {', '.join(VARIANTS)}")
             if isinstance(task, BabiTask) and task.sentences[0] > task.sentences[1]:

@@ -109,7 +109,7 @@ def test_single_hops_of_held_out_questions_are_not_trained_on(data: Path) -> Non
     records = []
     for number in range(6):
         hops = [
-            {"question": f"hop {number}.{hop}?", "answer": "a", "paragraph_support_idx": hop, "id": hop}
+            {"question": f"hop {number}.{hop}?", "answer": "text", "paragraph_support_idx": hop, "id": hop}
             for hop in range(2)
         ]
         paragraphs = [
@@ -130,6 +130,13 @@ def test_single_hops_of_held_out_questions_are_not_trained_on(data: Path) -> Non
     assert kinds["musique_hops"] + kinds["musique"] == 400
     assert {question.id for question in drawn(mixture)} == {
         f"{name}{hop}" for name in {f"2hop__{n}" for n in range(6)} - held_out for hop in ("", "#1", "#2")
+    }
+    # Episodes that go on past their ends need room for it, and paragraphs are cut for both kinds.
+    assert {question.budget for question in drawn(mixture)} == {1, 2}
+    longer = build_mixture(make_recipe([task | {"budget": 4, "words": 1}]), data)
+    assert {(question.task, question.budget) for question in drawn(longer)} == {
+        ("musique_sentences", 4),
+        ("musique_hops_sentences", 4),
     }
 
 

@@ -137,6 +137,61 @@ def test_cutting_into_sentences_loses_nothing(words: int) -> None:
         assert found == whole.support
 
 
+def _cut_musique(**hops: str) -> dict[str, Any]:
+    texts = ("The city. Its mayor is ann. She is well known.", "", "Ann is old. In May she was 80.")
+    record = _musique(
+        paragraphs=[
+            {"idx": 9 - index, "title": f"Title {index}", "paragraph_text": text, "is_supporting": index != 1}
+            for index, text in enumerate(texts)
+        ]
+    )
+    for hop, place, name in zip(record["question_decomposition"], (9, 7), ("first", "second"), strict=True):
+        hop |= {"paragraph_support_idx": place, "answer": hops.get(name, hop["answer"])}
+    return record
+
+
+def test_what_holds_the_answers_is_the_support_of_cut_paragraphs(tmp_path: Path) -> None:
+    (question,) = _read(lambda path: read_musique(path, 4), tmp_path, _cut_musique())
+    assert question.chunks == [
+        "Title 0\nThe city.",
+        "Its mayor is ann.",
+        "She is well known.",
+        "Title 1",
+        "Title 2\nAnn is old.",
+        "In May she was",
+        "80.",
+    ]
+    assert (question.counts, question.task, question.budget) == ((3, 1, 3), "musique_sentences", 2)
+    assert question.support == {1, 6}
+    hops = _read(lambda path: read_musique_single_hops(path, 4), tmp_path, _cut_musique())
+    assert [(one.text, sorted(one.support), one.task) for one in hops] == [
+        ("Who is the mayor?", [1], "musique_hops_sentences"),
+        ("How old is Ann ?", [6], "musique_hops_sentences"),
+    ]
+
+
+def test_an_answer_that_stands_nowhere_leaves_its_question_out(tmp_path: Path) -> None:
+    record = _cut_musique(second="eighty")
+    assert _read(lambda path: read_musique(path, 4), tmp_path, record, _cut_musique())[0].id == "2hop__1_2"
+    assert len(_read(lambda path: read_musique(path, 4), tmp_path, record, _cut_musique())) == 1
+    assert [one.id for one in _read(lambda path: read_musique_single_hops(path, 4), tmp_path, record)] == [
+        "2hop__1_2#1"
+    ]
+    without = _musique(question_decomposition=[])
+    assert len(_read(lambda path: read_musique(path, 4), tmp_path, without, _cut_musique())) == 1
+    assert len(_read(read_musique, tmp_path, without)) == 1
+
+
+@given(words=st.integers(1, 60))
+def test_cutting_musique_loses_nothing(words: int) -> None:
+    path = SAMPLES / "musique" / "musique.jsonl"
+    for whole, cut in zip(read_musique(path), read_musique(path, words), strict=True):
+        assert len(cut.counts) == len(whole.chunks)
+        assert "".join("".join(cut.chunks).split()) == "".join("".join(whole.chunks).split())
+        paragraph = [at for at, count in enumerate(cut.counts) for _ in range(count)]
+        assert {paragraph[one] for one in cut.support} == whole.support
+
+
 def test_an_array_reads_like_lines(tmp_path: Path) -> None:
     records = [_wiki(), _wiki(_id="q2")]
     path = tmp_path / "array.json"

@@ -134,7 +134,7 @@ def test_a_wrong_field_is_named(tmp_path: Path, content: dict[str, Any], problem
         ),
         (
             PLAIN | {"tasks": [OWN | {"words": 45}]},
-            "jsonl: only hotpotqa, 2wiki and squad say which sentences are support",
+            "jsonl: its chunks are its own",
         ),
         (
             PLAIN | {"tasks": [OWN | {"mine": True}], "hyperparameters": {"warm_start": 0}},

@@ -1,22 +1,24 @@
 """HotpotQA, 2WikiMultihopQA and MuSiQue in their official record formats.
 
-Each paragraph is a document: its title on a line of its own, then its text. It is one chunk; where the support is
-known by sentence it can also be cut into chunks of whole sentences. A question's budget is the number of its gold
-chunks. Files hold one record a line or are one JSON array.
+Each paragraph is a document: its title on a line of its own, then its text. It is one chunk, or cut into chunks of
+whole sentences. A question's budget is the number of its gold chunks. Files hold one record a line or are one JSON
+array.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import BaseModel, Field
 
 from trainer.datasets.files import Entry, entries
 from trainer.datasets.question import Question
+from trainer.datasets.squad import passages
 
 _HOPS = re.compile(r"(\d)hop")
 _EARLIER = re.compile(r"#(\d+)")
@@ -65,39 +67,44 @@ def read_2wiki(path: Path, words: int | None = None) -> Iterator[Question]:
     return _read_wiki(path, "2wiki", words)
 
 
-def read_musique(path: Path) -> Iterator[Question]:
-    """The questions of a MuSiQue file, task ``musique``; unanswerable ones are left out: their support is not there."""
-    for entry in entries(path):
-        record = entry.parse(_Musique)
-        if record.answerable:
-            support = [number for number, paragraph in enumerate(record.paragraphs) if paragraph.is_supporting]
-            yield _question(entry, record.id, "musique", record.question, _musique_chunks(record), support)
+def read_musique(path: Path, words: int | None = None) -> Iterator[Question]:
+    """The questions of a MuSiQue file, task ``musique``; unanswerable ones are left out: their support is not there.
+
+    With ``words``, task ``musique_sentences``, as for HotpotQA. Support is then, for each single-hop question, the
+    chunk in which its answer first stands; where one stands nowhere, the question is left out.
+    """
+    for entry, record in _answerable(path):
+        cut = _cut(record, words)
+        if words is None:
+            task, found = "musique", [at for at, paragraph in enumerate(record.paragraphs) if paragraph.is_supporting]
+        else:
+            task, found = "musique_sentences", []
+            for hop, place in _hops(entry, record):
+                found += [] if place is None else cut.with_answer(place, hop.answer)
+            if not found or len(found) < len(record.question_decomposition):
+                continue
+        yield replace(_question(entry, record.id, task, record.question, cut.chunks, found), counts=cut.counts)
 
 
-def read_musique_single_hops(path: Path) -> Iterator[Question]:
+def read_musique_single_hops(path: Path, words: int | None = None) -> Iterator[Question]:
     """The single-hop questions that MuSiQue's questions were made of, task ``musique_hops``.
 
     ``#1`` in a question is replaced by the first one's answer. The candidates are the record's paragraphs,
-    the support is the one paragraph that answers.
+    the support is the one paragraph that answers. With ``words``, task ``musique_hops_sentences``: the chunk in which
+    the answer first stands.
     """
-    for entry in entries(path):
-        record = entry.parse(_Musique)
-        if not record.answerable:
-            continue
-        chunks = _musique_chunks(record)
-        place = {
-            number if paragraph.idx is None else paragraph.idx: number
-            for number, paragraph in enumerate(record.paragraphs)
-        }
-        for number, hop in enumerate(record.question_decomposition):
-            if hop.paragraph_support_idx is None:
+    task = "musique_hops" if words is None else "musique_hops_sentences"
+    for entry, record in _answerable(path):
+        cut = _cut(record, words)
+        for number, (hop, place) in enumerate(_hops(entry, record)):
+            if place is None:
                 continue
-            if hop.paragraph_support_idx not in place:
-                raise entry.error(f"question_decomposition.{number}: no paragraph has idx {hop.paragraph_support_idx}")
-            answers = [earlier.answer for earlier in record.question_decomposition[:number]]
-            text = _with_answers(entry, hop.question, answers)
-            name = f"{record.id or entry.name()}#{number + 1}"
-            yield _question(entry, name, "musique_hops", text, chunks, [place[hop.paragraph_support_idx]])
+            support = [place] if words is None else cut.with_answer(place, hop.answer)
+            if support:
+                answers = [earlier.answer for earlier in record.question_decomposition[:number]]
+                text = _with_answers(entry, hop.question, answers)
+                name = f"{record.id or entry.name()}#{number + 1}"
+                yield replace(_question(entry, name, task, text, cut.chunks, support), counts=cut.counts)
 
 
 def musique_hops(question_id: str) -> int:
@@ -165,8 +172,60 @@ def _gold(entry: Entry, record: _Wiki, title: str, sentence: int) -> int:
     return next((number for number in titled if 0 <= sentence < len(record.context[number][1])), titled[0])
 
 
-def _musique_chunks(record: _Musique) -> list[str]:
-    return [_chunk(paragraph.title, paragraph.paragraph_text) for paragraph in record.paragraphs]
+def _answerable(path: Path) -> Iterator[tuple[Entry, _Musique]]:
+    for entry in entries(path):
+        record = entry.parse(_Musique)
+        if record.answerable:
+            yield entry, record
+
+
+def _hops(entry: Entry, record: _Musique) -> Iterator[tuple[_SingleHop, int | None]]:
+    """Each single-hop question with the number of the paragraph that answers it, where one is named."""
+    place = {
+        number if paragraph.idx is None else paragraph.idx: number for number, paragraph in enumerate(record.paragraphs)
+    }
+    for number, hop in enumerate(record.question_decomposition):
+        if hop.paragraph_support_idx is not None and hop.paragraph_support_idx not in place:
+            raise entry.error(f"question_decomposition.{number}: no paragraph has idx {hop.paragraph_support_idx}")
+        yield hop, None if hop.paragraph_support_idx is None else place[hop.paragraph_support_idx]
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """The paragraphs of a record, cut."""
+
+    texts: Sequence[str]
+    starts: Sequence[Sequence[int]]
+    """Of each paragraph, where in its text its chunks begin."""
+    chunks: Sequence[str]
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        return tuple(map(len, self.starts))
+
+    def with_answer(self, paragraph: int, answer: str) -> list[int]:
+        """The position of the chunk of a paragraph in which the answer first stands; none if it is not there."""
+        match = re.search(re.escape(answer), self.texts[paragraph], re.IGNORECASE)
+        first = sum(self.counts[:paragraph])
+        return [] if match is None else [first + max(0, bisect_right(self.starts[paragraph], match.start()) - 1)]
+
+
+def _cut(record: _Musique, words: int | None) -> _Cut:
+    """Whole paragraphs, or sentences packed up to so many words; a title stands before a paragraph's first chunk."""
+    texts = [paragraph.paragraph_text for paragraph in record.paragraphs]
+    # An empty text is a chunk as well: its title.
+    spans = [
+        [(0, len(text))]
+        if words is None or not text.strip()
+        else [(one.start, one.end) for one in passages(text, words)]
+        for text in texts
+    ]
+    chunks = [
+        _chunk(paragraph.title if number == 0 else "", text[start:end])
+        for paragraph, text, found in zip(record.paragraphs, texts, spans, strict=True)
+        for number, (start, end) in enumerate(found)
+    ]
+    return _Cut(texts, [[start for start, _ in found] for found in spans], chunks)
 
 
 def _with_answers(entry: Entry, question: str, answers: Sequence[str]) -> str:
