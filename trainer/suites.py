@@ -218,13 +218,13 @@ def multihop(data: Path, _lengths: Sequence[str] | None, questions: int | None, 
         path = data / "multihop" / f"{task}_dev.jsonl.gz"
         found = list(islice(read(path), questions))
         yield _listed(found)
-        if task in SENTENCE_READERS:
+        if task != "musique":  # which does not say itself which sentences are support
             yield _listed(list(islice(SENTENCE_READERS[task](path, SENTENCE_WORDS), questions)))
-        if task == "musique":
-            for hops in (2, 3, 4):
-                part = [replace(one, task=f"musique_{hops}hop") for one in found if musique_hops(one.id) == hops]
-                if part:
-                    yield replace(_listed(part), part=True)
+            continue
+        for hops in (2, 3, 4):
+            part = [replace(one, task=f"musique_{hops}hop") for one in found if musique_hops(one.id) == hops]
+            if part:
+                yield replace(_listed(part), part=True)
 
 
 def squad(data: Path, lengths: Sequence[str] | None, questions: int | None, seed: int) -> Iterator[TestSet]:
