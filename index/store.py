@@ -75,6 +75,8 @@ class Store:
         self.stalls = 0
         """How often indexing found it could not go on."""
         self._progress: dict[int, float] = {}
+        self._lately_ready: list[int] = []
+        """Whose progress is still known: who reads a document as it was a moment ago sees it indexing."""
         self._changed = threading.Condition()
         self.listeners: list[Callable[[], None]] = []
         """Called, from any thread, whenever documents came, went or changed their status."""
@@ -319,8 +321,10 @@ class Store:
             ready = list(finished)
             for uid in ready:
                 update_status(connection, uid, "ready")
-        for uid in ready:  # only now: until the commit others still see it indexing
-            self._progress.pop(uid, None)
+        if ready:
+            for uid in self._lately_ready:
+                self._progress.pop(uid, None)
+            self._lately_ready = ready
         self.announce(searchable=bool(ready))
         return segment
 

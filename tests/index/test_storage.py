@@ -153,6 +153,17 @@ def test_interrupted_indexing_goes_on_where_it_was(tmp_path: Path, monkeypatch: 
         np.testing.assert_array_equal(searchable(store)["long"], expected(text))
 
 
+def test_who_looks_while_a_document_becomes_ready_sees_it_as_far_as_it_was(store: Store) -> None:
+    for id in ("first", "second", "third"):
+        post(store, id, lines(id, 40))
+        with store.database.read() as connection:
+            (uid,) = connection.execute("SELECT uid FROM documents WHERE id = ?", (id,)).fetchone()
+            index_all(store)
+            before = store.document_at(connection, uid)
+        assert (before.status, before.progress) == ("queued", 1.0)
+        assert (store.document(id).status, store.document(id).progress) == ("ready", 1.0)
+
+
 def test_short_documents_do_not_wait_for_a_long_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(indexing, "SEGMENT_ROWS", 50)
     monkeypatch.setattr(indexing, "LONG_DOCUMENT_CHARACTERS", 1000)
