@@ -11,7 +11,7 @@ import itertools
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, Field
@@ -83,7 +83,7 @@ def read_musique(path: Path, words: int | None = None) -> Iterator[Question]:
                 found += [] if place is None else cut.with_answer(place, hop.answer)
             if not found or len(found) < len(record.question_decomposition):
                 continue
-        yield replace(_question(entry, record.id, task, record.question, cut.chunks, found), counts=cut.counts)
+        yield _question(entry, record.id, task, record.question, cut.chunks, found, cut.counts)
 
 
 def read_musique_single_hops(path: Path, words: int | None = None) -> Iterator[Question]:
@@ -104,7 +104,7 @@ def read_musique_single_hops(path: Path, words: int | None = None) -> Iterator[Q
                 answers = [earlier.answer for earlier in record.question_decomposition[:number]]
                 text = _with_answers(entry, hop.question, answers)
                 name = f"{record.id or entry.name()}#{number + 1}"
-                yield replace(_question(entry, name, task, text, cut.chunks, support), counts=cut.counts)
+                yield _question(entry, name, task, text, cut.chunks, support, cut.counts)
 
 
 def musique_hops(question_id: str) -> int:
@@ -136,8 +136,8 @@ def _in_sentences(entry: Entry, record: _Wiki, task: str, gold: Sequence[tuple[i
         for paragraph, sentence in gold
     ]
     texts = [chunk for chunks, _ in packed for chunk in chunks]
-    question = _question(entry, record.id, task, record.question, texts, support)
-    return replace(question, counts=tuple(len(chunks) for chunks, _ in packed))
+    counts = tuple(len(chunks) for chunks, _ in packed)
+    return _question(entry, record.id, task, record.question, texts, support, counts)
 
 
 def _packed(title: str, sentences: Sequence[str], words: int) -> tuple[list[str], list[int]]:
@@ -243,8 +243,15 @@ def _chunk(title: str, text: str) -> str:
 
 
 def _question(
-    entry: Entry, question_id: str | None, task: str, text: str, chunks: Sequence[str], support: Sequence[int]
+    entry: Entry,
+    question_id: str | None,
+    task: str,
+    text: str,
+    chunks: Sequence[str],
+    support: Sequence[int],
+    counts: tuple[int, ...] | None = None,
 ) -> Question:
+    """``counts`` are the chunks of each document; default: each has one."""
     needed = frozenset(support)
     try:
         return Question(
@@ -252,7 +259,7 @@ def _question(
             task=task,
             text=text,
             chunks=chunks,
-            counts=(1,) * len(chunks),
+            counts=(1,) * len(chunks) if counts is None else counts,
             support=needed,
             budget=max(1, len(needed)),
         )

@@ -60,8 +60,10 @@ class _Words:
 _WORDS = _Words()
 
 
-def passages(text: str, words: int) -> Iterator[Chunk]:
-    """The text cut into whole sentences packed up to so many words."""
+def passages(text: str, words: int | None) -> Iterator[Chunk]:
+    """The text cut into whole sentences packed up to so many words, or whole; a blank one has none."""
+    if words is None:
+        return chunk_document(text, "whole", max(1, len(text)), _WORDS)  # it has no more words than characters
     return chunk_document(text, "sentences", words, _WORDS)
 
 
@@ -73,11 +75,7 @@ def read_squad(path: Path, words: int | None = None) -> Iterator[Question]:
     """
     entry = Entry(path, 1, 1, "\n".join(line for _, line in numbered_lines(path)))
     for article in entry.parse(_File).data:
-        # A paragraph has no more words than characters: then it stays whole.
-        cut = [
-            list(chunk_document(text, "sentences" if words else "whole", words or len(text), _WORDS))
-            for text in (paragraph.context for paragraph in article.paragraphs)
-        ]
+        cut = [list(passages(paragraph.context, words)) for paragraph in article.paragraphs]
         if not all(cut):
             raise entry.error(f"{article.title}: a paragraph is blank")
         firsts = list(accumulate(map(len, cut), initial=0))
