@@ -109,6 +109,12 @@ class CheckpointConfig(_Frozen):
     state_tokens: int = Field(gt=8, description="most tokens the state tower reads, special tokens included")
     action_tokens: int = Field(gt=8, description="most tokens the action tower reads, special tokens included")
     positions: Positions = Positions()
+    question_share: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="of the action tower's own embedding of the question in a state's: see Encoder.embed_states",
+    )
     w: float = Field(1.0, allow_inf_nan=False)
     b: float = Field(0.0, allow_inf_nan=False)
     temperature: float = Field(

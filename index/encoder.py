@@ -33,6 +33,9 @@ CPU_BATCH_TOKENS = 2048
 
 GPU_BATCH_TOKENS = 65_536
 
+QUESTIONS_KEPT = 4096
+"""Embeddings of questions kept for the next steps of their episodes: 6 MB of 384 dimensions."""
+
 
 class TextTokenizer:
     """A model's tokenizer, without special tokens; satisfies :class:`index.chunking.Tokenizer`."""
@@ -184,6 +187,8 @@ class StateInput:
 
     ids: list[int]
     dropped: int
+    question: tuple[int, ...]
+    """Its question alone, as the action tower reads it."""
 
 
 class Encoder:
@@ -196,6 +201,7 @@ class Encoder:
         self.state_tower = state
         self.action_tower = action
         self._separator = state.tokenizer.separator(config.separator)
+        self._questions: dict[tuple[int, ...], Embeddings] = {}
         self.action_batch_tokens = action.batch_tokens
 
     @property
@@ -247,11 +253,31 @@ class Encoder:
             if length:
                 body += [*self._separator, *ids[:length]]
         dropped = sum(map(len, chunks)) - sum(kept)
-        return StateInput([*tokenizer.before, *body, *tokenizer.after], dropped)
+        alone = question[: self.config.action_tokens - len(tokenizer.before) - len(tokenizer.after)]
+        return StateInput(
+            ids=[*tokenizer.before, *body, *tokenizer.after],
+            dropped=dropped,
+            question=(*tokenizer.before, *alone, *tokenizer.after),
+        )
 
     def embed_states(self, states: Sequence[StateInput]) -> Embeddings:
-        """State embeddings, shape ``[len(states), d]``."""
-        return self.state_tower.embed([state.ids for state in states])
+        """State embeddings, shape ``[len(states), d]``: ``E_s(s) + question_share · E_a(question)``.
+
+        The second term, ours and not the paper's, is what training cannot unlearn: how like the question a chunk is.
+        """
+        embeddings = self.state_tower.embed([state.ids for state in states])
+        if share := self.config.question_share:
+            embeddings += np.float32(share) * self._embed_questions([state.question for state in states])
+        return embeddings
+
+    def _embed_questions(self, questions: Sequence[tuple[int, ...]]) -> Embeddings:
+        """Each question is embedded once, however many steps its episode takes."""
+        if unknown := [question for question in dict.fromkeys(questions) if question not in self._questions]:
+            known = {question: self._questions[question] for question in questions if question in self._questions}
+            if len(self._questions) + len(unknown) > QUESTIONS_KEPT:
+                self._questions = known
+            self._questions.update(zip(unknown, self.action_tower.embed(unknown), strict=True))
+        return np.stack([self._questions[question] for question in questions])
 
     def action_inputs(self, texts: Sequence[str]) -> list[list[int]]:
         """Complete inputs of the action tower for chunks within :attr:`chunk_limit`."""
@@ -325,6 +351,11 @@ def load_encoder(checkpoint: Path, *, device: str = "auto", dtype: torch.dtype |
     config = read_config(checkpoint)
     where = resolve_device(device)
     directories = {source: tower_directory(checkpoint, source) for source in (config.state, config.action)}
+    if config.question_share and len({(each / "tokenizer.json").read_bytes() for each in directories.values()}) > 1:
+        raise CheckpointError(
+            f"{config.name} has a question_share, so both towers read the question, but their tokenizers differ. "
+            "Export the checkpoint again with towers of one base model."
+        )
     models = {
         source: load_model(directory, where, dtype or native_dtype(where)) for source, directory in directories.items()
     }

@@ -93,6 +93,7 @@ def initial_config(recipe: Recipe, directory: Path) -> CheckpointConfig:
         state_tokens=recipe.state_tokens,
         action_tokens=recipe.action_tokens,
         positions=recipe.positions,
+        question_share=recipe.question_share,
         temperature=recipe.hyperparameters.contrast_alpha,
     )
 

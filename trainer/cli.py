@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _train(arguments: argparse.Namespace) -> None:
     recipe = read_recipe(arguments.recipe, _overrides(arguments.set))
-    best = train(
+    train(
         recipe,
         arguments.data,
         arguments.out,
@@ -67,7 +67,6 @@ def _train(arguments: argparse.Namespace) -> None:
         resume=arguments.resume,
         cache=arguments.cache,
     )
-    log.info("the best checkpoint is %s", best)
 
 
 def _calibrate(arguments: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from index.encoder import Encoder, TokenIds
+from index.encoder import Encoder, StateInput, TokenIds
 from index.positions import IntArray, Positions, level_indices
 from trainer.datasets.question import Question
 
@@ -25,7 +25,7 @@ class Observation(NamedTuple):
     Arrays have shape ``[candidates]``. ``available`` is false where a chunk is already selected.
     """
 
-    state: TokenIds
+    state: StateInput
     levels: IntArray
     available: BoolArray
     support: BoolArray
@@ -140,7 +140,7 @@ class Observer:
         support[list(question.support.difference(selected))] = True
         found, wasted = clairvoyant_q(environment, self._gamma, self._reward)
         return Observation(
-            state=self._encoder.compose_state(environment.tokens, chunks).ids,
+            state=self._encoder.compose_state(environment.tokens, chunks),
             levels=document_levels(question.counts, selected, self._encoder.function.positions),
             available=available,
             support=support,

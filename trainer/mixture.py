@@ -267,16 +267,25 @@ def _multihop(task: MultihopTask, data: Path, held_out: int) -> Source:
         question = pick(hops, generator) if single else source.draw(generator)
         question = with_distractors(question, training, task.distractors, generator)
         question = shuffled(question, generator) if len(question.counts) > 1 else question
+        question = joined(question, task.joined, generator)
         if task.unanswerable > 0 and len(question.chunks) > 1 and generator.random() < task.unanswerable:
             # Its pool would hold what was taken out.
             return question.without([int(generator.choice(sorted(question.support)))])
         return replace(question, pool=pool)
 
     validation = source.validation
+    fixed = np.random.default_rng(0)
     if task.kind == "squad":  # of its own it has an article alone, which is no search
-        fixed = np.random.default_rng(0)
         validation = tuple(with_distractors(question, training, task.distractors, fixed) for question in validation)
+    validation = tuple(joined(question, task.joined, fixed) for question in validation)
     return replace(source, draw=draw, validation=validation)
+
+
+def joined(question: Question, share: float, generator: np.random.Generator) -> Question:
+    """The question, its documents with this probability laid end to end into one."""
+    if share > 0 and generator.random() < share:
+        return replace(question, counts=(len(question.chunks),))
+    return question
 
 
 def with_distractors(

@@ -17,8 +17,19 @@ import torch
 from transformers import PreTrainedModel
 
 from index.checkpoint import CheckpointConfig
-from index.encoder import Embeddings, Encoder, TextTokenizer, TokenIds, Tower, load_model, project, token_batches
+from index.encoder import (
+    Embeddings,
+    Encoder,
+    StateInput,
+    TextTokenizer,
+    TokenIds,
+    Tower,
+    load_model,
+    project,
+    token_batches,
+)
 from index.positions import IntArray
+from index.scoring import QFunction
 
 ActionMode = Literal["frozen", "adapter", "refreshed"]
 
@@ -55,16 +66,33 @@ class QNetwork(torch.nn.Module):
         pooling, normalize = config.pooling, config.normalize
         self.state_tower = Tower(self.state, tokenizer, pooling=pooling, normalize=normalize)
         self.action_tower = Tower(self.action, tokenizer, pooling=pooling, normalize=normalize)
+        self._projected = Tower(
+            self.action, tokenizer, pooling=pooling, normalize=normalize, projection=self.projection
+        )
         self.encoder = Encoder(config, self.state_tower, self.action_tower)
+        """Embeds chunks as the action tower itself does: the adapter comes behind the table of them."""
+
+    def serving(self, function: QFunction) -> Encoder:
+        """The networks as they are now, the way a checkpoint of them would serve; not to be kept beyond an update."""
+        encoder = Encoder(self.encoder.config, self.state_tower, self._projected)
+        encoder.function = function
+        return encoder
 
     def chunks(self, base: torch.Tensor) -> torch.Tensor:
         """Chunk embeddings from those of the action tower itself, shape ``[n, d]``."""
         return base if self.projection is None else project(self.projection, base)
 
-    def state_embeddings(self, inputs: Sequence[TokenIds]) -> torch.Tensor:
-        """State embeddings with gradients, in one batch, shape ``[len(inputs), d]``."""
-        with _attention_for_gradients(self.state):
-            return self.state_tower.forward(inputs)
+    def state_embeddings(self, states: Sequence[StateInput]) -> torch.Tensor:
+        """State embeddings with gradients, in one batch, shape ``[len(states), d]``; see ``Encoder.embed_states``."""
+        with _attention_for_gradients(self.state), _attention_for_gradients(self.action):
+            embeddings = self.state_tower.forward([state.ids for state in states])
+            share = self.encoder.config.question_share
+            if not share:
+                return embeddings
+            questions = list(dict.fromkeys(state.question for state in states))
+            row = {question: at for at, question in enumerate(questions)}
+            embedded = self._projected.forward(questions)
+            return embeddings + share * embedded[[row[state.question] for state in states]]
 
     def chunk_embeddings(self, inputs: Sequence[TokenIds]) -> torch.Tensor:
         """The action tower's embeddings with gradients, in one batch, shape ``[len(inputs), d]``."""
@@ -77,11 +105,11 @@ class QNetwork(torch.nn.Module):
         return self.w * (states.float() @ self.stop) + self.b
 
     @torch.no_grad()
-    def embed_states(self, inputs: Sequence[TokenIds], budget: int) -> torch.Tensor:
-        """State embeddings without gradients, shape ``[len(inputs), d]``."""
-        result = torch.empty(len(inputs), self.encoder.config.dimension, device=self.w.device)
-        for batch in token_batches([len(ids) for ids in inputs], budget):
-            result[batch] = self.state_tower.forward([inputs[i] for i in batch])
+    def embed_states(self, states: Sequence[StateInput], budget: int) -> torch.Tensor:
+        """State embeddings without gradients, shape ``[len(states), d]``."""
+        result = torch.empty(len(states), self.encoder.config.dimension, device=self.w.device)
+        for batch in token_batches([len(state.ids) for state in states], budget):
+            result[batch] = self.state_embeddings([states[i] for i in batch])
         return result
 
 

@@ -320,7 +320,7 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * _schedule(self.progress)
         summed = 0.0
-        lengths = [len(transition.observation.state) for transition in batch.transitions]
+        lengths = [len(transition.observation.state.ids) for transition in batch.transitions]
         for part in token_batches(lengths, self.batch_tokens):
             transitions = [batch.transitions[i] for i in part]
             loss = self._loss(transitions, torch.from_numpy(batch.returns[part]).to(self.device)).sum() / len(lengths)

@@ -75,6 +75,13 @@ class MultihopTask(_Task):
         description="not for jsonl: whole sentences packed into chunks of at most so many words, as "
         "the service's `sentences` do with some 45; default: a paragraph is a chunk",
     )
+    joined: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of episodes, and of held-out questions, whose documents are laid end to end: as prose "
+        "stands in a long document, where selecting a chunk changes the position of all others",
+    )
     single_hops: float = Field(
         0.0, ge=0, le=1, description="musique only: share of episodes on the single-hop questions it was made of"
     )
@@ -118,6 +125,13 @@ class Recipe(_Model):
         ge=0,
         description="babi tasks that `mine` also search, of all sentences of the training books, those that share "
         "telling words with a fact or question: so many for each, the best by BM25",
+    )
+    question_share: float = Field(
+        0.0,
+        ge=0,
+        le=2,
+        description="of the action tower's own embedding of the question in a state's, so that how like the question a "
+        "chunk is cannot be unlearned",
     )
     tasks: tuple[Task, ...] = Field(min_length=1)
     validate_every: int = Field(4_000, ge=1, description="transitions between two validations")

@@ -116,6 +116,8 @@ def train(
             elif time.monotonic() - saved > SAVE_SECONDS:
                 save()
                 saved = time.monotonic()
+    if rank == 0:  # others are done while it still validates
+        log.info("the best checkpoint is %s", run / "best")
     return run / "best"
 
 
@@ -163,8 +165,7 @@ class Validation:
         recalls = {}
         for task, questions in self._tasks.items():
             vectors = learner_vectors(learner, (chunk for question in questions for chunk in question.chunks))
-            encoder = learner.network.encoder
-            encoder.function = learner.function
+            encoder = learner.network.serving(learner.function)
             recalls[task] = recall(questions, play(encoder, questions, vectors)).at_budget
         return recalls
 

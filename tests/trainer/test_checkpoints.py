@@ -180,7 +180,7 @@ def in_memory(learner: Learner) -> tuple[Array, Array]:
     network, encoder = learner.network, learner.network.encoder
     with torch.no_grad():
         actions = network.chunks(torch.from_numpy(encoder.embed_actions(encoder.cut_action_inputs(TEXTS))))
-        states = network.embed_states([state.ids for state in composed(encoder)], 2048)
+        states = network.embed_states(composed(encoder), 2048)
     return states.numpy(), actions.numpy()
 
 

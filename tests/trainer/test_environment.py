@@ -132,7 +132,7 @@ def test_an_observation_says_what_the_networks_read(learner: Learner) -> None:
     observation = observer.observe(environment)
     encoder = learner.network.encoder
     expected = encoder.compose_state(encoder.question_tokens("Where?"), encoder.state_tokens(["chunk 2", "chunk 4"]))
-    assert list(observation.state) == expected.ids
+    assert observation.state == expected
     assert observation.available.tolist() == [True, True, False, True, False, True]
     assert observation.support.tolist() == [False, True, False, False, False, False]
     assert [observation.found, observation.wasted] == pytest.approx([1, 0.8])
@@ -147,10 +147,10 @@ def test_states_that_are_too_long_are_cut_as_the_service_cuts_them(learner: Lear
     environment = observer.start(asked)
     for position in (1, 0):
         environment.step(position, "completion")
-    state = list(observer.observe(environment).state)
+    state = observer.observe(environment).state
     tokens = encoder.question_tokens(asked.text)[: encoder.question_limit]
-    assert state == encoder.compose_state(tokens, encoder.state_tokens(asked.chunks[:2])).ids
-    assert len(state) == encoder.config.state_tokens
+    assert state == encoder.compose_state(tokens, encoder.state_tokens(asked.chunks[:2]))
+    assert len(state.ids) == encoder.config.state_tokens
 
 
 def served(learner: Learner, asked: Question) -> list[int]:

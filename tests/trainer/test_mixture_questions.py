@@ -105,6 +105,24 @@ def test_documents_of_several_chunks_stay_whole(seed: int, counts: list[int], co
     assert support_texts(changed) == support_texts(question)
 
 
+def test_a_share_of_the_questions_has_its_documents_laid_end_to_end(data: Path) -> None:
+    write_own(data / "own.jsonl", 80)
+    task = OWN | {"distractors": 5, "validation": 40}
+    mixture = build_mixture(make_recipe([task | {"joined": 0.25}]), data)
+    for questions, fewest, most in ((drawn(mixture, 400), 70, 130), (mixture.validation, 3, 20)):
+        assert fewest < sum(question.counts == (len(question.chunks),) for question in questions) < most
+        assert {question.counts for question in questions} <= {
+            counts for size in range(4, 10) for counts in ((size,), (1,) * size)
+        }
+        for question in questions:
+            number = int(question.id[1:])
+            assert support_texts(question) == {f"text {number}.{place % 4}" for place in (number, number + 1)}
+    assert mixture.validation == build_mixture(make_recipe([task | {"joined": 0.25}], seed=7), data).validation
+    always, never = (build_mixture(make_recipe([task | {"joined": share}]), data) for share in (1, 0))
+    assert {len(question.counts) for question in [*drawn(always), *always.validation]} == {1}
+    assert min(len(question.counts) for question in [*drawn(never), *never.validation]) == 4
+
+
 def test_single_hops_of_held_out_questions_are_not_trained_on(data: Path) -> None:
     records = []
     for number in range(6):

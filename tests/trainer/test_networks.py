@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from index.encoder import load_encoder
+from index.encoder import StateInput, load_encoder
 from index.errors import CheckpointError
 from tests.architectures import ARCHITECTURES, write_base
 from tests.trainer.learners import CPU, make_learner, make_network, make_recipe, random_questions
@@ -28,20 +28,26 @@ USED_AS: dict[str, dict[str, Any]] = {
 }
 
 
-def states(network: QNetwork) -> list[list[int]]:
-    """Inputs of the state tower, of several lengths."""
+def states(network: QNetwork) -> list[StateInput]:
+    """States of several lengths."""
     encoder = network.encoder
     return [
-        encoder.compose_state(encoder.question_tokens(text), encoder.state_tokens(TEXTS[:number])).ids
+        encoder.compose_state(encoder.question_tokens(text), encoder.state_tokens(TEXTS[:number]))
         for number, text in enumerate(TEXTS)
     ]
 
 
+@pytest.mark.parametrize("question_share", [0.0, 0.3])
 @pytest.mark.parametrize("mode", ["frozen", "adapter", "refreshed"])
 @pytest.mark.parametrize("architecture", USED_AS)
-def test_an_architecture_is_trained_and_served(tmp_path: Path, architecture: str, mode: ActionMode) -> None:
+def test_an_architecture_is_trained_and_served(
+    tmp_path: Path, architecture: str, mode: ActionMode, question_share: float
+) -> None:
     base = write_base(tmp_path / "base", architecture)
-    fields = USED_AS[architecture] | {"pooling": ARCHITECTURES[architecture].pooling}
+    fields = USED_AS[architecture] | {
+        "pooling": ARCHITECTURES[architecture].pooling,
+        "question_share": question_share,
+    }
     settings = Hyperparameters(action_mode=mode, learning_rate=0.2, head_learning_rate=0.2)
     learner = make_learner(base, settings, **fields)
     network, encoder = learner.network, learner.network.encoder
@@ -67,8 +73,9 @@ def test_an_architecture_is_trained_and_served(tmp_path: Path, architecture: str
         served.compose_state(served.question_tokens(text), served.state_tokens(TEXTS[:number]))
         for number, text in enumerate(TEXTS)
     ]
-    assert [list(state.ids) for state in composed] == states(network)
+    assert composed == states(network)
     np.testing.assert_allclose(served.embed_states(composed), trained[0], atol=1e-5)
+    np.testing.assert_allclose(network.serving(learner.function).embed_states(composed), trained[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("architecture", USED_AS)
@@ -186,16 +193,16 @@ def test_a_new_adapter_changes_nothing(tiny_base: Path) -> None:
 def test_both_networks_start_as_the_base_model(tiny_base: Path) -> None:
     recipe = make_recipe(tiny_base)
     network = make_network(recipe)
-    ids = states(network)
+    ids = [state.ids for state in states(network)]
     torch.testing.assert_close(network.state_tower.forward(ids), network.action_tower.forward(ids))
     assert (network.w.item(), network.b.item()) == (1, 0)
     assert network.encoder.config == initial_config(recipe, tiny_base)
 
 
 def test_the_size_of_a_pass_changes_no_embedding(network: QNetwork) -> None:
-    ids = states(network)
-    whole = network.embed_states(ids, 10_000)
+    inputs = states(network)
+    whole = network.embed_states(inputs, 10_000)
     assert whole.device == CPU
-    torch.testing.assert_close(network.embed_states(ids, 1), whole)
-    for one, embedding in zip(ids, whole, strict=True):
+    torch.testing.assert_close(network.embed_states(inputs, 1), whole)
+    for one, embedding in zip(inputs, whole, strict=True):
         torch.testing.assert_close(network.embed_states([one], 1)[0], embedding)

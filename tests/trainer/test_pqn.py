@@ -28,7 +28,7 @@ def slow_q(
 ) -> list[float]:
     """Q of all candidates of one document by the service's code; unavailable ones too."""
     network = learner.target if target else learner.network
-    (state,) = network.state_tower.embed([observation.state])
+    (state,) = network.state_tower.embed([observation.state.ids])
     with torch.no_grad():
         matrix = network.chunks(learner.table[torch.tensor(asked_rows)]).numpy()
     selected = np.flatnonzero(~observation.available).tolist()

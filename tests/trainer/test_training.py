@@ -132,10 +132,13 @@ def test_the_recall_of_the_best_checkpoint_is_the_recorded_one(tiny_base: Path, 
         assert found == pytest.approx(encoder.config.training["validation"][task], abs=1 / len(questions))
 
 
+@pytest.mark.parametrize("question_share", [0.0, 2.0])
 @pytest.mark.parametrize("mode", ["frozen", "adapter"])
-def test_validation_measures_what_a_checkpoint_would_serve(tiny_base: Path, tmp_path: Path, mode: ActionMode) -> None:
+def test_validation_measures_what_a_checkpoint_would_serve(
+    tiny_base: Path, tmp_path: Path, mode: ActionMode, question_share: float
+) -> None:
     settings = Hyperparameters(action_mode=mode, learning_rate=0.5, head_learning_rate=5.0)
-    recipe = make_recipe(tiny_base, hyperparameters=settings)
+    recipe = make_recipe(tiny_base, hyperparameters=settings, question_share=question_share)
     learner = build_learner(recipe, CPU, seed=0)
     questions = random_questions(0, 40)
     learner.update(questions[:5])
