@@ -69,7 +69,8 @@ def base_source(base: str, directory: Path) -> TowerSource:
 def initial_config(recipe: Recipe, directory: Path) -> CheckpointConfig:
     """The checkpoint that training starts from: the base model in both roles, ``w = 1``, ``b = 0``.
 
-    Raises :class:`~trainer.errors.RecipeError` where the model cannot be what the recipe asks for.
+    Raises :class:`~index.errors.CheckpointError` where the one to go on from cannot be read,
+    :class:`~trainer.errors.RecipeError` where the model cannot be what the recipe asks for.
     """
     source = base_source(recipe.base, directory)
     content = json.loads((directory / "config.json").read_text(encoding="utf-8"))
@@ -79,6 +80,9 @@ def initial_config(recipe: Recipe, directory: Path) -> CheckpointConfig:
     for name in ("state_tokens", "action_tokens"):
         if getattr(recipe, name) > most:
             raise RecipeError(f"{name}: {recipe.base} reads at most {most} tokens.")
+    share = recipe.question_share
+    if share is None:
+        share = 0.0 if recipe.start is None else read_config(start_directory(recipe.start)).question_share
     return CheckpointConfig(
         name=recipe.name,
         base_model="sentence-transformers/all-MiniLM-L6-v2" if recipe.base == MINILM else Path(recipe.base).name,
@@ -93,7 +97,7 @@ def initial_config(recipe: Recipe, directory: Path) -> CheckpointConfig:
         state_tokens=recipe.state_tokens,
         action_tokens=recipe.action_tokens,
         positions=recipe.positions,
-        question_share=recipe.question_share,
+        question_share=share,
         temperature=recipe.hyperparameters.contrast_alpha,
     )
 

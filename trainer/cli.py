@@ -116,7 +116,7 @@ def _answerable_or_not(arguments: argparse.Namespace) -> Iterator[TestSet]:
     for suite in arguments.suite:
         for one in SUITES[suite](arguments.data, arguments.lengths, arguments.questions, arguments.seed):
             yield one
-            if suite in ("multihop", "jsonl") and not one.part:
+            if suite in ("multihop", "multihop-joined", "jsonl") and not one.part:
                 yield unanswerable(one, arguments.seed)
 
 

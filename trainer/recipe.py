@@ -126,12 +126,12 @@ class Recipe(_Model):
         description="babi tasks that `mine` also search, of all sentences of the training books, those that share "
         "telling words with a fact or question: so many for each, the best by BM25",
     )
-    question_share: float = Field(
-        0.0,
+    question_share: float | None = Field(
+        None,
         ge=0,
         le=2,
         description="of the action tower's own embedding of the question in a state's, so that how like the question a "
-        "chunk is cannot be unlearned",
+        "chunk is cannot be unlearned; default: that of `start`, or none",
     )
     tasks: tuple[Task, ...] = Field(min_length=1)
     validate_every: int = Field(4_000, ge=1, description="transitions between two validations")

@@ -227,6 +227,13 @@ def multihop(data: Path, _lengths: Sequence[str] | None, questions: int | None, 
                 yield replace(_listed(part), part=True)
 
 
+def multihop_joined(data: Path, lengths: Sequence[str] | None, questions: int | None, seed: int) -> Iterator[TestSet]:
+    """The same, the chunks of a question being one document in the order of the file, as they would stand in a book."""
+    for apart in multihop(data, lengths, questions, seed):
+        found = [replace(question, counts=(len(question.chunks),)) for question in apart.draw()]
+        yield replace(apart, draw=partial(iter, found))
+
+
 def squad(data: Path, lengths: Sequence[str] | None, questions: int | None, seed: int) -> Iterator[TestSet]:
     """SQuAD's questions, dev part: each asks for one fact of running prose.
 
@@ -277,6 +284,7 @@ SUITES: dict[str, Callable[[Path, Sequence[str] | None, int | None, int], Iterat
     "ruler": ruler,
     "ruler-files": ruler_files,
     "multihop": multihop,
+    "multihop-joined": multihop_joined,
     "squad": squad,
     "jsonl": own,
 }

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable, Mapping
 from itertools import islice
@@ -9,6 +10,8 @@ import pytest
 
 from trainer.errors import DataError, RecipeError
 from trainer.suites import SUITES, TestSet, evaluation_sentences
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "training"
 
 STORY = """1 Mary took the {thing}.
 2 Mary went to the {place}.
@@ -136,3 +139,20 @@ def test_a_ruler_file_must_say_its_length(tmp_path: Path) -> None:
     (tmp_path / "ruler" / "niah_single_1.jsonl").write_text("{}\n")
     with pytest.raises(DataError, match="does not end in the length"):
         list(SUITES["ruler-files"](tmp_path, None, None, 0))
+
+
+def test_multi_hop_questions_come_with_paragraphs_apart_and_as_one_document(tmp_path: Path) -> None:
+    (tmp_path / "multihop").mkdir()
+    for name in ("hotpotqa/hotpotqa.json", "2wiki/2wiki.json", "musique/musique.jsonl"):
+        file = EXAMPLES / name
+        with gzip.open(tmp_path / "multihop" / f"{file.stem}_dev.jsonl.gz", "wb") as packed:
+            packed.write(file.read_bytes())
+    sets, others = (list(SUITES[name](tmp_path, None, 2, 0)) for name in ("multihop", "multihop-joined"))
+    names = ["hotpotqa", "hotpotqa_sentences", "2wiki", "2wiki_sentences", "musique"]
+    assert [one.task for one in sets if not one.part] == names
+    assert [(one.task, one.count, one.part) for one in others] == [(one.task, one.count, one.part) for one in sets]
+    for apart, joined in zip(sets, others, strict=True):
+        assert contents(joined) == contents(joined) == contents(apart)
+        assert all(len(question.counts) > 1 for question in apart.draw())
+        assert all(question.counts == (len(question.chunks),) for question in joined.draw())
+        assert [question.budget for question in joined.draw()] == [len(question.support) for question in apart.draw()]
