@@ -149,7 +149,9 @@ def test_the_default_checkpoint_loads_and_its_towers_elsewhere_too(tmp_path: Pat
     np.testing.assert_allclose(actions, theirs(tmp_path / "action", prefixed), atol=1e-5)
     states = encoder.embed_states([encoder.compose_state(encoder.question_tokens(text), []) for text in TEXTS])
     prefixed = [config.state_prefix + text for text in TEXTS]
-    np.testing.assert_allclose(states, theirs(tmp_path / "state", prefixed), atol=1e-5)
+    questions = theirs(tmp_path / "action", prefixed)
+    expected = theirs(tmp_path / "state", prefixed) + config.question_share * questions
+    np.testing.assert_allclose(states, expected, atol=1e-5)
 
 
 def test_the_default_checkpoint_is_at_most_30_mb() -> None:
