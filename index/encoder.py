@@ -273,9 +273,8 @@ class Encoder:
     def _embed_questions(self, questions: Sequence[tuple[int, ...]]) -> Embeddings:
         """Each question is embedded once, however many steps its episode takes."""
         if unknown := [question for question in dict.fromkeys(questions) if question not in self._questions]:
-            known = {question: self._questions[question] for question in questions if question in self._questions}
             if len(self._questions) + len(unknown) > QUESTIONS_KEPT:
-                self._questions = known
+                self._questions = {known: self._questions[known] for known in set(questions).difference(unknown)}
             self._questions.update(zip(unknown, self.action_tower.embed(unknown), strict=True))
         return np.stack([self._questions[question] for question in questions])
 

@@ -283,9 +283,12 @@ def _multihop(task: MultihopTask, data: Path, held_out: int) -> Source:
 
 def joined(question: Question, share: float, generator: np.random.Generator) -> Question:
     """The question, its documents with this probability laid end to end into one."""
-    if share > 0 and generator.random() < share:
-        return replace(question, counts=(len(question.chunks),))
-    return question
+    return as_one_document(question) if share > 0 and generator.random() < share else question
+
+
+def as_one_document(question: Question) -> Question:
+    """The question, its documents laid end to end."""
+    return replace(question, counts=(len(question.chunks),))
 
 
 def with_distractors(

@@ -85,14 +85,17 @@ class QNetwork(torch.nn.Module):
     def state_embeddings(self, states: Sequence[StateInput]) -> torch.Tensor:
         """State embeddings with gradients, in one batch, shape ``[len(states), d]``; see ``Encoder.embed_states``."""
         with _attention_for_gradients(self.state), _attention_for_gradients(self.action):
-            embeddings = self.state_tower.forward([state.ids for state in states])
-            share = self.encoder.config.question_share
-            if not share:
-                return embeddings
-            questions = list(dict.fromkeys(state.question for state in states))
-            row = {question: at for at, question in enumerate(questions)}
-            embedded = self._projected.forward(questions)
-            return embeddings + share * embedded[[row[state.question] for state in states]]
+            return self._embedded(states)
+
+    def _embedded(self, states: Sequence[StateInput]) -> torch.Tensor:
+        embeddings = self.state_tower.forward([state.ids for state in states])
+        share = self.encoder.config.question_share
+        if not share:
+            return embeddings
+        questions = list(dict.fromkeys(state.question for state in states))
+        row = {question: at for at, question in enumerate(questions)}
+        embedded = self._projected.forward(questions)
+        return embeddings + share * embedded[[row[state.question] for state in states]]
 
     def chunk_embeddings(self, inputs: Sequence[TokenIds]) -> torch.Tensor:
         """The action tower's embeddings with gradients, in one batch, shape ``[len(inputs), d]``."""
@@ -109,7 +112,7 @@ class QNetwork(torch.nn.Module):
         """State embeddings without gradients, shape ``[len(states), d]``."""
         result = torch.empty(len(states), self.encoder.config.dimension, device=self.w.device)
         for batch in token_batches([len(state.ids) for state in states], budget):
-            result[batch] = self.state_embeddings([states[i] for i in batch])
+            result[batch] = self._embedded([states[i] for i in batch])
         return result
 
 

@@ -25,7 +25,7 @@ from trainer.datasets.question import Question
 from trainer.datasets.ruler import VARIANTS, generate_ruler, read_ruler
 from trainer.datasets.squad import passages, read_squad
 from trainer.errors import DataError, RecipeError
-from trainer.mixture import BOOK_SHARE, BUDGETS, KEPT_BOOKS, SENTENCE_READERS, middle_sentences
+from trainer.mixture import BOOK_SHARE, BUDGETS, KEPT_BOOKS, SENTENCE_READERS, as_one_document, middle_sentences
 
 EVERY = 1_000_000
 """More questions than there are: all of them."""
@@ -230,7 +230,7 @@ def multihop(data: Path, _lengths: Sequence[str] | None, questions: int | None, 
 def multihop_joined(data: Path, lengths: Sequence[str] | None, questions: int | None, seed: int) -> Iterator[TestSet]:
     """The same, the chunks of a question being one document in the order of the file, as they would stand in a book."""
     for apart in multihop(data, lengths, questions, seed):
-        found = [replace(question, counts=(len(question.chunks),)) for question in apart.draw()]
+        found = [as_one_document(question) for question in apart.draw()]
         yield replace(apart, draw=partial(iter, found))
 
 

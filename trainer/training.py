@@ -163,9 +163,9 @@ class Validation:
     def measure(self, learner: Learner) -> dict[str, float]:
         """All-support recall at the budget, by task."""
         recalls = {}
+        encoder = learner.network.serving(learner.function)
         for task, questions in self._tasks.items():
             vectors = learner_vectors(learner, (chunk for question in questions for chunk in question.chunks))
-            encoder = learner.network.serving(learner.function)
             recalls[task] = recall(questions, play(encoder, questions, vectors)).at_budget
         return recalls
 

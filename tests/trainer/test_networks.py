@@ -190,6 +190,19 @@ def test_a_new_adapter_changes_nothing(tiny_base: Path) -> None:
     torch.testing.assert_close(adapted.chunks(base).detach(), base)
 
 
+def test_the_adapter_learns_from_the_questions_share_too(tiny_base: Path) -> None:
+    settings = Hyperparameters(action_mode="adapter")
+    gradients = []
+    for share in (0.0, 0.3):
+        network = make_network(make_recipe(tiny_base, hyperparameters=settings, question_share=share))
+        network.state_embeddings(states(network))[:, 0].sum().backward()  # type: ignore[no-untyped-call]
+        assert network.projection is not None
+        gradients.append(network.projection.weight.grad)
+    assert gradients[0] is None
+    assert gradients[1] is not None
+    assert gradients[1].abs().max() > 0
+
+
 def test_both_networks_start_as_the_base_model(tiny_base: Path) -> None:
     recipe = make_recipe(tiny_base)
     network = make_network(recipe)
