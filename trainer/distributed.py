@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import TypeVar
 
 import torch
 from torch import distributed
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(hours=6)
+"""That processes wait for one that still embeds or validates. NCCL's own ten minutes are too few for that."""
 
 
 def join(device: torch.device) -> tuple[int, torch.device]:
@@ -17,8 +24,21 @@ def join(device: torch.device) -> tuple[int, torch.device]:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     if not distributed.is_initialized():
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     return distributed.get_rank(), device
+
+
+def own_share(items: Sequence[T]) -> Sequence[T]:
+    """Every so-many-th item, so that each is one process's."""
+    if not distributed.is_initialized():
+        return items
+    return items[distributed.get_rank() :: distributed.get_world_size()]
+
+
+def wait_for_others() -> None:
+    """Return when all processes have come this far."""
+    if distributed.is_initialized():
+        distributed.barrier()
 
 
 def total(value: int, device: torch.device) -> int:

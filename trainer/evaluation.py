@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import logging
 import math
 import os
 from bisect import bisect_right
@@ -29,6 +30,8 @@ from index.positions import IntArray
 from index.scope import Part, Scope
 from index.stopping import Stopping
 from trainer.datasets.question import Question
+
+log = logging.getLogger(__name__)
 
 EPISODES = 64
 """Episodes stepped together: their states share a forward pass."""
@@ -139,6 +142,8 @@ def embed_in_order(encoder: Encoder, texts: Sequence[str], cache: Path | None = 
     if file is not None and file.exists():
         bare: Embeddings = np.load(file, mmap_mode="r")
     else:
+        if file is not None:
+            log.info("embedding chunks=%d for %s", len(row), file)
         bare = _embed(encoder, list(row))
         if file is not None:
             _store(file, bare)

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from index.encoder import native_dtype
 from trainer.checkpoints import base_directory, initial_config, start_directory, start_from, write_checkpoint
-from trainer.distributed import join
+from trainer.distributed import join, own_share, wait_for_others
 from trainer.errors import ResumeError
 from trainer.evaluation import ChunkVectors, by_task, embed_in_order, play, recall
 from trainer.mixture import Mixture, build_mixture
@@ -149,6 +149,10 @@ def build_learner(recipe: Recipe, device: torch.device, *, seed: int) -> Learner
 
 def _fill_table(learner: Learner, mixture: Mixture, cache: Path) -> None:
     lists = list(mixture.known_chunks())
+    for texts in own_share(lists):
+        embed_in_order(learner.network.encoder, texts, cache)
+    wait_for_others()
+    # All of them are in the cache now, but for short lists, which are embedded in no time.
     blocks = [torch.from_numpy(np.array(embed_in_order(learner.network.encoder, texts, cache))) for texts in lists]
     if blocks:
         learner.table.restore(list(chain.from_iterable(lists)), torch.cat(blocks))

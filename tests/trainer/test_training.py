@@ -324,6 +324,8 @@ def test_processes_train_one_model_together(tiny_base: Path, data: Path) -> None
     assert encoder.config.name == "tiny"
     masters = load_file(data / "run" / "state" / "state.safetensors")
     assert torch.isfinite(masters["master.w"])
+    # Each list of chunks was embedded by one of them, for both.
+    assert ended.stderr.count("embedding chunks=") == len(list((data / "cache").iterdir())) == len(recipe.tasks)
 
 
 # -- learning ---------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 
-from trainer import training
+from trainer import evaluation, training
 from trainer.datasets.question import Question
 from trainer.pqn import Learner
 from trainer.recipe import read_recipe
@@ -34,6 +35,8 @@ class Watched(Learner):
 def main(folder: Path, rank: str) -> None:
     """Train by ``folder/recipe.yaml`` and go on with what that left."""
     torch.set_num_threads(1)
+    logging.basicConfig(level=logging.INFO)
+    evaluation.CACHE_FROM = 1
     learners: list[Watched] = []
 
     def make(*arguments: Any) -> Learner:
@@ -42,8 +45,9 @@ def main(folder: Path, rank: str) -> None:
 
     training.Learner = make  # type: ignore[assignment, attr-defined]
     recipe = read_recipe(folder / "recipe.yaml")
+    run, cache = folder / "run", folder / "cache"
     for resume in (False, True):
-        training.train(recipe, folder, folder / "run", device=torch.device("cpu"), resume=resume)
+        training.train(recipe, folder, run, device=torch.device("cpu"), resume=resume, cache=cache)
     trained, resumed = learners
     digest = sha256()
     for name, value in sorted(trained.masters.values.items()):
