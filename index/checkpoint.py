@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -28,7 +29,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from index.errors import CheckpointError
@@ -212,6 +213,8 @@ def write_tower(
     """Write ``checkpoint/name`` so that transformers and sentence-transformers load it; safetensors only."""
     directory = checkpoint / name
     model.save_pretrained(directory)
+    for weights in directory.glob("*.safetensors"):
+        shutil.copymode(directory / "config.json", weights)  # see _write_tensors
     tokenizer.save_pretrained(directory)
     modules = ["Transformer", "Pooling", *(["Normalize"] if normalize else [])]
     if projection is not None:
@@ -253,7 +256,15 @@ def _write_dense(directory: Path, projection: torch.nn.Linear) -> None:
         "activation_function": "torch.nn.modules.linear.Identity",
     }
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    save_file({f"linear.{key}": value for key, value in _projection_tensors(projection).items()}, directory / DENSE)
+    _write_tensors(
+        {f"linear.{key}": value for key, value in _projection_tensors(projection).items()}, directory / DENSE
+    )
+
+
+def _write_tensors(tensors: Mapping[str, torch.Tensor], file: Path) -> None:
+    """As any file is written: safetensors' own ``save_file`` makes one that its owner alone may read, and a service in
+    a container is somebody else."""
+    file.write_bytes(save(dict(tensors)))
 
 
 def write_patch(
@@ -269,7 +280,7 @@ def write_patch(
     tensors = {key: value.detach().contiguous().cpu() for key, value in weights.items()}
     if projection is not None:
         tensors |= {f"{PROJECTION}.{key}": value for key, value in _projection_tensors(projection).items()}
-    save_file(tensors, directory / "patch.safetensors")
+    _write_tensors(tensors, directory / "patch.safetensors")
     return PatchedTower(base=base, path=name, sha256=weights_sha256(directory))
 
 
@@ -300,7 +311,7 @@ def write_stopping(
     if stopping.head is not None:
         tensors |= {name: getattr(stopping.head, name) for name in HEAD}
     file = checkpoint / STOPPING_FILE
-    save_file({name: torch.from_numpy(np.array(value)).float() for name, value in tensors.items()}, file)
+    _write_tensors({name: torch.from_numpy(np.array(value)).float() for name, value in tensors.items()}, file)
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     return StoppingSource(sha256=sha256, fitted_action=fitted_action, calibration=calibration)
 

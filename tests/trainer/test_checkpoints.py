@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
-from index.checkpoint import DirectoryTower, PackageTower, PatchedTower, read_config, tower_directory
+from index.checkpoint import DirectoryTower, PackageTower, PatchedTower, read_config, tower_directory, write_stopping
 from index.encoder import Encoder, load_encoder
 from index.positions import Positions
+from index.stopping import UNTAUGHT
 from tests.support import BASE_MODEL, write_random_checkpoint
 from tests.trainer.learners import CPU, make_learner, make_recipe, random_questions
 from trainer.checkpoints import (
@@ -225,6 +226,19 @@ def learner_at_start(recipe: Recipe) -> Encoder:
     base = base_directory(recipe.base)
     dtype = torch.bfloat16 if recipe.base == MINILM else torch.float32
     return QNetwork(initial_config(recipe, base), base, action_mode="frozen", device=CPU, dtype=dtype).encoder
+
+
+@pytest.mark.parametrize("base", [MINILM, "folder"])
+def test_weights_can_be_read_by_all_who_can_read_the_rest(tiny_base: Path, tmp_path: Path, base: str) -> None:
+    recipe, learner = trained(Path(MINILM) if base == MINILM else tiny_base, "adapter")
+    write_checkpoint(tmp_path, recipe, learner, {})
+    write_stopping(tmp_path, UNTAUGHT)
+    modes = {path.name: path.stat().st_mode for path in tmp_path.rglob("*") if path.is_file()}
+    assert {name for name in modes if name.endswith(".safetensors")} == {
+        "stopping.safetensors",
+        "patch.safetensors" if base == MINILM else "model.safetensors",
+    }
+    assert set(modes.values()) == {modes["qrag.json"]}
 
 
 @pytest.mark.parametrize(
