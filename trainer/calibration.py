@@ -40,7 +40,12 @@ BUDGET = 6
 counts as hopeless."""
 
 REMOVED = 0.25
-"""Share of the questions of which something was taken out of the candidates."""
+"""Share of the questions of which something is taken out of the candidates: enough to learn from."""
+
+MISSING = 0.05
+"""What these weigh among all: how often evidence is taken to be missing in use. Where a state does not show it, as it
+does not among paragraphs, `complete` is lower by this share. Of .25, .1, .05 and 0 this was the best on held-out
+questions, by cross-entropy and by calibration error."""
 
 LONGEST = 5000
 """Sentences of the longest documents that stories are hidden in."""
@@ -218,7 +223,7 @@ def rows(stopping: Stopping, function: QFunction, traces: Sequence[Trace]) -> Ro
 
 
 def weights(traces: Sequence[Trace]) -> FloatArray:
-    """Of each moment: each kind of task weighs the same, and of a kind each episode."""
+    """Of each moment: each kind of task weighs the same, and of a kind each episode, see :func:`shares`."""
     moments = np.array([len(one.moments) for one in traces])
     found = np.repeat(shares(traces) / moments, moments)
     each: FloatArray = (found * len(found) / found.sum()).astype(np.float32)
@@ -226,10 +231,11 @@ def weights(traces: Sequence[Trace]) -> FloatArray:
 
 
 def shares(traces: Sequence[Trace]) -> Floats:
-    """Of each trace: each kind of task weighs the same. RULER's eight variants are one kind."""
-    kinds = ["niah" if one.task.startswith("niah_") else one.task for one in traces]
+    """Of each trace: each kind of task weighs the same, those that lack evidence :data:`MISSING` of it. RULER's eight
+    variants are one kind."""
+    kinds = [("niah" if one.task.startswith("niah_") else one.task, one.removed > 0) for one in traces]
     counts = Counter(kinds)
-    return np.array([1 / counts[kind] for kind in kinds])
+    return np.array([(MISSING if lacking else 1 - MISSING) / counts[kind, lacking] for kind, lacking in kinds])
 
 
 def joined(known: Rows, unknown: Rows) -> Rows:

@@ -44,6 +44,8 @@ class Trace:
     """Most selections: no more than there are chunks."""
     question: str
     """The id of the question."""
+    removed: int = 0
+    """Support chunks that were taken out of the candidates."""
 
     def label(self, taken: int) -> Label:
         """What the state after so many selections is."""
@@ -109,6 +111,7 @@ def _trace_together(encoder: Encoder, questions: Sequence[Question], vectors: Ch
                 found_after=found(at),
                 budget=min(budget, len(question.chunks)),
                 question=question.id,
+                removed=question.removed,
             )
         )
     return traces

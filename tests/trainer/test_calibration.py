@@ -22,6 +22,7 @@ from tests.trainer.mixtures import BOOK, make_recipe, write_stories
 from trainer.calibration import (
     HELD_OUT,
     LONGEST,
+    MISSING,
     Rows,
     curve,
     deprived,
@@ -125,6 +126,17 @@ def test_every_task_and_every_episode_weighs_the_same() -> None:
     parts = np.split(found, [2, 6, 8])
     assert [part.sum() for part in parts] == pytest.approx([3.0, 3.0, 3.0, 3.0])  # RULER's variants are one kind
     assert all(np.allclose(part, part[0]) for part in parts)
+
+
+def test_questions_that_lack_evidence_weigh_as_much_as_they_are_expected_to_be_asked() -> None:
+    def of(task: str, removed: int) -> Trace:
+        return Trace(task, (None,) * 2, (0, 0), 1, None, 8, "q", removed)  # type: ignore[arg-type]
+
+    for lacking in (1, 6):  # however many of them were played
+        found = weights([*(of("a", 0) for _ in range(3)), *(of("a", 1) for _ in range(lacking)), of("b", 0)])
+        whole, deprived, other = (part.sum() for part in np.split(found, [6, 6 + 2 * lacking]))
+        assert deprived / (whole + deprived) == pytest.approx(MISSING)
+        assert whole == pytest.approx(other)
 
 
 def test_a_curve_says_what_its_thresholds_bring() -> None:
