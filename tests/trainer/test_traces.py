@@ -91,7 +91,7 @@ def test_evidence_that_was_taken_out_is_never_complete(encoder: Encoder) -> None
     (kept,) = poorer.support
     assert poorer.chunks[kept] == whole.chunks[max(whole.support)]
     (found,) = trace(encoder, [poorer], Player(encoder).vectors([poorer]), BUDGET)
-    assert (found.found_after, found.support) == (None, 2)
+    assert (found.found_after, found.support, found.removed) == (None, 2, 1)
     assert found.hits[-1] <= 1
 
 

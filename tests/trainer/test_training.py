@@ -325,6 +325,7 @@ def test_processes_train_one_model_together(tiny_base: Path, data: Path) -> None
     masters = load_file(data / "run" / "state" / "state.safetensors")
     assert torch.isfinite(masters["master.w"])
     # Each list of chunks was embedded by one of them, for both.
+    assert (first["share"], second["share"]) == ([0, 2, 4], [1, 3])
     assert ended.stderr.count("embedding chunks=") == len(list((data / "cache").iterdir())) == len(recipe.tasks)
 
 

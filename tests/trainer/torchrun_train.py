@@ -15,6 +15,7 @@ import torch
 
 from trainer import evaluation, training
 from trainer.datasets.question import Question
+from trainer.distributed import own_share
 from trainer.pqn import Learner
 from trainer.recipe import read_recipe
 
@@ -59,6 +60,7 @@ def main(folder: Path, rank: str) -> None:
         "played": trained.played,
         "drawn": trained.drawn,
         "seen_again": resumed.seen,
+        "share": list(own_share(range(5))),
         "next_random": int(resumed.generator.integers(2**62)),
     }
     (folder / f"{rank}.json").write_text(json.dumps(report))
