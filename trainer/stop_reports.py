@@ -397,9 +397,9 @@ def _mixed_table(reports: Sequence[StopReport]) -> Iterator[str]:
     for report in reports:
         fewer, gain = report.mixed.fewer, report.mixed.gain
         yield (
-            f"Seed {report.seed}, paired bootstrap: `{report.default_rule}` takes {fewer.mean:.1%} fewer chunks "
-            f"(95%: {fewer.low:.1%} to {fewer.high:.1%}); its utility is {gain.mean:.3f} ({gain.low:.3f} to "
-            f"{gain.high:.3f}) above that of the best fixed budget, {report.mixed.best_budget}."
+            f"{report.name}, seed {report.seed}, paired bootstrap: `{report.default_rule}` takes {fewer.mean:.1%} "
+            f"fewer chunks (95%: {fewer.low:.1%} to {fewer.high:.1%}); its utility is {gain.mean:.3f} ({gain.low:.3f} "
+            f"to {gain.high:.3f}) above that of the best fixed budget, {report.mixed.best_budget}."
         )
 
 

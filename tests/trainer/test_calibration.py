@@ -282,6 +282,7 @@ def test_a_checkpoint_is_calibrated_in_its_folder_and_judged(
     assert (removed.oracle.recall, removed.oracle.chunks) == (0, 0)
     assert all(stops.not_found == 1 for by_cost in removed.rules.values() for stops in by_cost)
     table = out.with_suffix(".md").read_text()
+    assert "mine, seed 3, paired bootstrap" in table
     assert table in capsys.readouterr().out
     assert out.with_suffix(".png").stat().st_size > 1000
     capsys.readouterr()
