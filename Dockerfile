@@ -6,8 +6,8 @@
 #   docker build -t qrag:gpu --target gpu .    a host with an NVIDIA GPU, driver 580 or newer
 #
 # Stages: build -> deps-cpu | deps-gpu     third-party packages in a virtual environment, cached until they change
-#         build -> wheel                   the project itself, built once for both images
-#         runtime -> gpu | cpu             what ships: the environment, then the wheel as a small layer on top, so that a
+#         build -> wheel                   the server and its client, built once for both images
+#         runtime -> gpu | cpu             what ships: the environment, then the wheels as a small layer on top, so that a
 #                                          change of sources neither rebuilds nor re-sends gigabytes of CUDA libraries
 #
 # Every pip command line is in deploy/install.sh, which deploy/check_image_build.sh runs without Docker as well.
@@ -22,6 +22,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
 RUN python -m venv /opt/venv
 WORKDIR /build
 COPY pyproject.toml constraints.txt ./
+COPY client/pyproject.toml client/
 COPY deploy/install.sh deploy/
 
 
@@ -52,6 +53,7 @@ RUN --mount=type=cache,target=/var/cache/pip \
 
 FROM build AS wheel
 COPY README.md LICENSE ./
+COPY client client/
 COPY index index/
 COPY service service/
 COPY trainer trainer/

@@ -30,7 +30,7 @@ test: .venv/dev.stamp
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy index service trainer benchmarks tests
+	$(BIN)/mypy client/qrag index service trainer benchmarks tests
 
 bench: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.scan
@@ -61,15 +61,15 @@ clean:
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
-.venv/serve.stamp: .venv/bin/python pyproject.toml constraints.txt
+.venv/serve.stamp: .venv/bin/python pyproject.toml client/pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) --no-deps torch
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[$(EXTRA)]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable ./client --editable '.[$(EXTRA)]'
 	touch $@
 
 .venv/train.stamp: .venv/serve.stamp
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[$(EXTRA),train]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable ./client --editable '.[$(EXTRA),train]'
 	touch $@
 
 .venv/dev.stamp: .venv/serve.stamp
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[$(EXTRA),otel,train,dev]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable ./client --editable '.[$(EXTRA),otel,train,dev]'
 	touch $@

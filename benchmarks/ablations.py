@@ -16,13 +16,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from index.encoder import load_encoder, resolve_device
-from trainer.evaluation import Player
-from trainer.machine import describe_machine
+from index.encoders.encoder import load_encoder, resolve_device
+from trainer.evaluation.machine import describe_machine
+from trainer.evaluation.playing import Player
+from trainer.evaluation.reports import measure
+from trainer.evaluation.suites import babilong, multihop
+from trainer.learning.training import train
 from trainer.recipe import read_recipe
-from trainer.reports import measure
-from trainer.suites import babilong, multihop
-from trainer.training import train
 
 RESULT = Path(__file__).parent / "results" / "ablations.json"
 RECIPES = Path(__file__).parent.parent / "trainer" / "recipes"

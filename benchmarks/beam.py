@@ -18,15 +18,16 @@ from pathlib import Path
 
 import numpy as np
 
-from index.encoder import load_encoder
-from index.episode import Limits
-from index.stopping import StopRule
+from index.arrays import Float64Array
+from index.encoders.encoder import load_encoder
+from index.episodes.episode import Limits
+from index.episodes.stopping import StopRule
 from service.settings import DEFAULT_CHECKPOINT
 from trainer.datasets.question import Question
-from trainer.evaluation import Player, found_after, run_together, start
-from trainer.machine import describe_machine
-from trainer.stops import Floats, bootstrap
-from trainer.suites import babilong, multihop
+from trainer.evaluation.machine import describe_machine
+from trainer.evaluation.playing import Player, found_after, run_together, start
+from trainer.evaluation.suites import babilong, multihop
+from trainer.stopping.stops import bootstrap
 
 WIDTHS = (1, 4)
 LENGTH = "1M"
@@ -81,14 +82,14 @@ def recall(player: Player, data: Path) -> dict[str, object]:
     return result
 
 
-def above(values: Floats, greedy: Floats) -> Sequence[float]:
+def above(values: Float64Array, greedy: Float64Array) -> Sequence[float]:
     """Mean difference and its 95% interval, from a paired bootstrap."""
     difference = values - greedy
     each = [np.array([at]) for at in range(len(difference))]
     return bootstrap([each], lambda picked: float(difference[picked].mean()))
 
 
-def solved(player: Player, questions: Sequence[Question], width: int) -> Floats:
+def solved(player: Player, questions: Sequence[Question], width: int) -> Float64Array:
     """1 for each question whose support was all selected, else 0."""
     found = [found_after(question, play(player, question, width)[0]) is not None for question in questions]
     return np.array(found, dtype=np.float64)

@@ -30,9 +30,9 @@ import httpx
 import numpy as np
 
 from benchmarks.stores import numbered_sentences, write_store
-from index.encoder import Encoder, StateInput, load_encoder
+from index.encoders.encoder import Encoder, StateInput, load_encoder
 from service.settings import DEFAULT_CHECKPOINT
-from trainer.machine import describe_machine
+from trainer.evaluation.machine import describe_machine
 
 ROOT = Path(__file__).parent.parent
 RESULT = Path(__file__).parent / "results" / "crowd.json"

@@ -25,15 +25,15 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from benchmarks.stores import numbered_sentences
-from index.checkpoint import tower_directory
-from index.chunking import Chunking
-from index.encoder import Encoder, load_encoder, native_dtype
-from index.indexing import Indexer
-from index.store import Store
-from index.uploads import Description, Upload, publish
-from service.engine import Engine
+from index.encoders.checkpoint import tower_directory
+from index.encoders.encoder import Encoder, load_encoder, native_dtype
+from index.indexing.indexer import Indexer
+from index.storage.local.store import Store
+from index.storage.local.uploads import Description, Upload, publish
+from qrag.wire.chunking import Chunking
+from service.engine.engine import Engine
 from service.settings import DEFAULT_CHECKPOINT
-from trainer.machine import describe_machine
+from trainer.evaluation.machine import describe_machine
 
 RESULT = Path(__file__).parent / "results" / "indexing.json"
 ROUNDS = 5

@@ -23,7 +23,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from trainer.machine import describe_machine
+from trainer.evaluation.machine import describe_machine
 
 ROOT = Path(__file__).parent.parent
 BOOK = ROOT / "examples" / "franklin-autobiography.txt"

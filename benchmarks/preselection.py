@@ -21,16 +21,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from index.codes import encode
-from index.encoder import Encoder, load_encoder
-from index.positions import IntArray
-from index.preselection import CONSIDERED, GRAPH, build_neighbours
-from index.scope import Float32Array, Part, Preselected, Scope
-from index.scoring import best, estimate
-from index.vectors import SEGMENT_ROWS
+from index.arrays import Float32Array, IntArray
+from index.encoders.encoder import Encoder, load_encoder
+from index.search.codes import encode
+from index.search.preselection import CONSIDERED, GRAPH, build_neighbours
+from index.search.scope import Part, Preselected, Scope
+from index.search.scoring import best, estimate
+from index.storage.local.segments import SEGMENT_ROWS
 from service.settings import DEFAULT_CHECKPOINT
 from trainer.datasets.multihop import read_2wiki, read_hotpotqa
-from trainer.machine import describe_machine
+from trainer.evaluation.machine import describe_machine
 
 RESULT = Path(__file__).parent / "results" / "preselection.json"
 WORDS = 40

@@ -25,7 +25,7 @@ import httpx
 from tqdm import tqdm
 
 from benchmarks.soak import ROOT, Service
-from trainer.machine import describe_machine
+from trainer.evaluation.machine import describe_machine
 
 RESULT = Path(__file__).parent / "results" / "primitives.json"
 BOOK = ROOT / "examples" / "franklin-autobiography.txt"

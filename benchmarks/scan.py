@@ -19,12 +19,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from index.codes import encode
-from index.positions import IntArray, Positions, level_indices, unvisited_level_indices
-from index.scope import Float32Array, Part, Scope
-from index.scoring import QFunction, best, estimate
-from index.vectors import SEGMENT_ROWS
-from trainer.machine import describe_machine
+from index.arrays import Float32Array, IntArray
+from index.search.codes import encode
+from index.search.positions import Positions, level_indices, unvisited_level_indices
+from index.search.scope import Part, Scope
+from index.search.scoring import QFunction, best, estimate
+from index.storage.local.segments import SEGMENT_ROWS
+from trainer.evaluation.machine import describe_machine
 
 RESULT = Path(__file__).parent / "results" / "scan.json"
 DIMENSION = 384

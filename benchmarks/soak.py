@@ -36,7 +36,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from trainer.machine import describe_machine
+from trainer.evaluation.machine import describe_machine
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"

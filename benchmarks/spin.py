@@ -27,7 +27,7 @@ def measure() -> dict[str, float]:
     import numpy as np
 
     from benchmarks.scan import ways
-    from index.encoder import load_encoder
+    from index.encoders.encoder import load_encoder
     from service.settings import DEFAULT_CHECKPOINT
 
     encoder = load_encoder(DEFAULT_CHECKPOINT)
@@ -46,7 +46,7 @@ def measure() -> dict[str, float]:
 
 
 def main() -> None:
-    from trainer.machine import describe_machine
+    from trainer.evaluation.machine import describe_machine
 
     found: dict[str, list[dict[str, float]]] = {name: [] for name in SETTINGS}
     for _ in range(ROUNDS):

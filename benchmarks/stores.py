@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from index.chunking import Chunking
-from index.encoder import Encoder, TokenIds
-from index.indexing import Indexer
-from index.scope import Float32Array
-from index.store import Store
-from index.uploads import Description, Upload, publish
+from index.arrays import Float32Array, TokenIds
+from index.encoders.encoder import Encoder
+from index.indexing.indexer import Indexer
+from index.storage.local.store import Store
+from index.storage.local.uploads import Description, Upload, publish
+from qrag.wire.chunking import Chunking
 from trainer.datasets.books import book_sentences
 
 BOOK = Path(__file__).parent.parent / "examples" / "franklin-autobiography.txt"

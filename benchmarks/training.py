@@ -23,14 +23,14 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
-from index.encoder import load_model
-from trainer.checkpoints import base_directory
+from index.encoders.encoder import load_model
 from trainer.datasets.question import Question
-from trainer.machine import describe_machine
-from trainer.mixture import Mixture, build_mixture
-from trainer.pqn import Learner
+from trainer.evaluation.machine import describe_machine
+from trainer.learning.checkpoints import base_directory
+from trainer.learning.learner import Learner
+from trainer.learning.training import build_learner
 from trainer.recipe import Recipe, read_recipe
-from trainer.training import build_learner
+from trainer.tasks.mixture import Mixture, build_mixture
 
 RESULT = Path(__file__).parent / "results" / "training.json"
 RECIPE = Path(__file__).parent.parent / "trainer" / "recipes" / "default.yaml"

@@ -1,8 +1,8 @@
 """Documents, chunks, embeddings and Q-values: everything that training and serving share.
 
 No HTTP and no gradients here. Data flows one way: text -> :mod:`~index.chunking` ->
-:mod:`~index.encoder` -> :mod:`~index.store`; question -> state -> :mod:`~index.scoring` ->
-:mod:`~index.episode`.
+:mod:`~index.encoders.encoder` -> :mod:`~index.storage.local.store`; question -> state -> :mod:`~index.search.scoring` ->
+:mod:`~index.episodes.episode`.
 """
 
 import os

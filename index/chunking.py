@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import regex
-from pydantic import BaseModel, ConfigDict, Field
 from sentencex import get_sentence_boundaries
 
-Mode = Literal["sentences", "lines", "paragraphs", "whole"]
+from qrag.wire.chunking import Mode
+
 Span = tuple[int, int]
 
-DEFAULT_SENTENCE_TOKENS = 64
 CHARACTERS_PER_TOKEN = 16
 
 WINDOW = 1 << 20
@@ -34,31 +33,6 @@ _WIDE_BLANK = re.compile(r"[^\S\x00-\x7f]")
 _LINE = re.compile(r"[^\r\n]+")
 _BLANK_LINE = re.compile(r"(?:\r\n|\r(?!\n)|\n)[^\S\r\n]*(?:\r\n|\r|\n)\s*")
 _GRAPHEME = regex.compile(r"\X")  # what a reader takes for one character; stdlib re has no such class
-
-
-class Chunking(BaseModel):
-    """How a document is cut."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    mode: Mode = Field(
-        default="sentences",
-        description="`sentences` packs whole sentences up to `max_tokens`; `lines` makes each non-empty line a "
-        "chunk, `paragraphs` each block between blank lines, `whole` the document. "
-        "A piece longer than `max_tokens` is split at a word.",
-    )
-    max_tokens: int | None = Field(
-        default=None,
-        ge=8,
-        le=65536,
-        description="Most tokens in a chunk. Default: 64 for `sentences`, otherwise as many as the model reads.",
-    )
-
-    def token_limit(self, model_limit: int) -> int:
-        """Tokens a chunk may have for a model that reads ``model_limit`` of them."""
-        if self.max_tokens is not None:
-            return min(self.max_tokens, model_limit)
-        return min(DEFAULT_SENTENCE_TOKENS, model_limit) if self.mode == "sentences" else model_limit
 
 
 class Chunk(NamedTuple):

@@ -79,7 +79,7 @@ def _serve(settings: Settings) -> None:
     import uvicorn
 
     from service.app import create_app
-    from service.observing import Observer, log_to_stderr
+    from service.observing.requests import Observer, log_to_stderr
     from service.services import open_services
 
     log_to_stderr(settings.log_level, settings.log_format)
@@ -117,8 +117,8 @@ def _refuse_strangers(settings: Settings) -> None:
 
 
 def _reindex(settings: Settings) -> None:
-    from index.checkpoint import read_config
-    from index.reindex import forget_vectors
+    from index.encoders.checkpoint import read_config
+    from index.storage.local.reindex import forget_vectors
 
     config = read_config(settings.checkpoint)
     count = forget_vectors(settings.data_dir, dimension=config.dimension, fingerprint=config.action_fingerprint)
@@ -128,7 +128,7 @@ def _reindex(settings: Settings) -> None:
 def _back_up(settings: Settings, target: Path) -> None:
     from tqdm import tqdm
 
-    from index.backup import back_up
+    from index.storage.local.backup import back_up
 
     with tqdm(unit="B", unit_scale=True, desc="backup", disable=None) as bar:
 
@@ -141,7 +141,7 @@ def _back_up(settings: Settings, target: Path) -> None:
 
 
 def _restore(settings: Settings, source: Path) -> None:
-    from index.backup import restore
+    from index.storage.local.backup import restore
 
     size = restore(source, settings.data_dir)
     print(f"{size:,} bytes in {settings.data_dir}. Start the service with the checkpoint that it had.")

@@ -12,15 +12,21 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from mcp.server.streamable_http_manager import StreamableHTTPASGIApp
 
-from service import answer_schemas, problems, retrieval_schemas, schemas, vector_store_schemas
-from service.answer_schemas import AnswerOut, TokenEvent
-from service.gate import OPEN_PATHS, Gate
-from service.mcp_server import PATH, McpRoute, mcp_endpoint
-from service.retrieval_schemas import RetrieveOut, StepEvent
+from qrag.wire import answers
+from qrag.wire import documents as wire_documents
+from qrag.wire import operations as wire_operations
+from qrag.wire import problems as wire_problems
+from qrag.wire import retrieval as wire_retrieval
+from qrag.wire import vector_stores as wire_vector_stores
+from qrag.wire.answers import AnswerOut, TokenEvent
+from qrag.wire.problems import Problem
+from qrag.wire.retrieval import RetrieveOut, StepEvent
+from service.http import problems
+from service.http.gate import OPEN_PATHS, Gate
+from service.mcp.server import PATH, McpRoute, mcp_endpoint
+from service.observing.tracing import TELEMETRY
 from service.routes import answering, checkpoints, documents, operations, page, retrieval, vector_stores
-from service.schemas import Problem
 from service.services import Changes, Services
-from service.tracing import TELEMETRY
 
 DESCRIPTION = """Multi-step retrieval from long documents for any language model.
 
@@ -46,7 +52,7 @@ def create_app(services: Services) -> FastAPI:
 
     app = FastAPI(
         title="Q-RAG",
-        version=version("qrag"),
+        version=version("qrag-server"),
         description=DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
@@ -79,7 +85,7 @@ def _openapi(app: FastAPI, with_keys: bool) -> dict[str, Any]:
     named["Problem"]["properties"]["code"]["examples"] = sorted(problems.codes())
     models = {
         name: model
-        for module in (schemas, retrieval_schemas, answer_schemas, vector_store_schemas)
+        for module in (answers, wire_documents, wire_operations, wire_problems, wire_retrieval, wire_vector_stores)
         for name, model in vars(module).items()
     }
     for name, schema in named.items():

@@ -29,7 +29,7 @@
     ConfigurationError          the operator asked for something that is not safe or not possible
     └── KeysError               the file of keys cannot be read, or not be changed like this
 
-Exceptions of the :mod:`index` package join the former in :mod:`service.problems`, the one place where
+Exceptions of the :mod:`index` package join the former in :mod:`service.http.problems`, the one place where
 an exception becomes a response.
 """
 

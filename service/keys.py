@@ -22,8 +22,8 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from qrag.wire.names import CollectionName, KeyName
 from service.errors import Forbidden, KeysError
-from service.names import CollectionName, KeyName
 
 log = logging.getLogger(__name__)
 

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 
 from anyio import CapacityLimiter
 
-from index.encoder import load_encoder
+from index.encoders.encoder import load_encoder
 from index.errors import DiskFull
-from index.store import Store
-from service.checkpoints import Checkpoints, chosen_checkpoint
-from service.engine import Engine
-from service.jobs import IndexingWorker, PreselectionWorker
+from index.storage.local.store import Store
+from service.engine.checkpoints import Checkpoints, chosen_checkpoint
+from service.engine.engine import Engine
+from service.engine.workers import IndexingWorker, PreselectionWorker
 from service.keys import Keys
 from service.language_model import LanguageModel
-from service.metrics import Metrics, Watched
+from service.observing.metrics import Metrics, Watched
 from service.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from transformers import (
     XLMRobertaModel,
 )
 
-from index.checkpoint import Pooling
+from index.encoders.checkpoint import Pooling
 from tests.support import BASE_MODEL
 
 

@@ -1,8 +1,8 @@
-"""``python -m trainer``: see :mod:`trainer.cli`."""
+"""``python -m trainer``: see :mod:`trainer.command_line.main`."""
 
 import sys
 
-from trainer.cli import main
+from trainer.command_line.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

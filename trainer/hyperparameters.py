@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from trainer.environment import Reward
-from trainer.networks import ActionMode
+from trainer.learning.environment import Reward
+from trainer.learning.networks import ActionMode
 
 Behaviour = Literal["policy", "support", "dagger"]
 

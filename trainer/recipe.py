@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError, model_validator
 
-from index.checkpoint import Pooling
-from index.positions import Positions
+from index.encoders.checkpoint import Pooling
+from index.search.positions import Positions
 from trainer.datasets.ruler import VARIANTS
 from trainer.errors import RecipeError
 from trainer.hyperparameters import Hyperparameters

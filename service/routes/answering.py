@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from service import examples
-from service.answer_schemas import AnswerIn, AnswerOut
-from service.answering import answer, language_model, stream
-from service.dependencies import AppServices, RequestAccess, known_query, must_be_json, unless_gone
-from service.event_stream import event_stream, events_described, wants_events
-from service.problems import responses
-from service.retrieval import prepare, start
+from qrag.wire import examples
+from qrag.wire.answers import AnswerIn, AnswerOut
+from service.answering.answers import answer, language_model, stream
+from service.http.dependencies import AppServices, RequestAccess, known_query, must_be_json, unless_gone
+from service.http.event_stream import event_stream, events_described, wants_events
+from service.http.problems import responses
+from service.retrieval.session import prepare, start
 
 router = APIRouter(dependencies=[Depends(known_query)])
 

@@ -7,10 +7,10 @@ from typing import Annotated
 from anyio import to_thread
 from fastapi import APIRouter, Depends, Path, Response
 
-from service.checkpoints import Checkpoints
-from service.dependencies import AppServices, known_query
-from service.problems import responses
-from service.schemas import CheckpointChangeOut, CheckpointIn, CheckpointsOut
+from qrag.wire.operations import CheckpointChangeOut, CheckpointIn, CheckpointsOut
+from service.engine.checkpoints import Checkpoints
+from service.http.dependencies import AppServices, known_query
+from service.http.problems import responses
 
 router = APIRouter(prefix="/admin/checkpoints", tags=["operations"], dependencies=[Depends(known_query)])
 

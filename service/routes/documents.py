@@ -10,17 +10,11 @@ from anyio import to_thread
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
-from index.documents import Document
 from index.errors import DiskFull, UnknownDocument
-from index.rows import TEXT_BLOCK
-from index.uploads import publish
-from service.dependencies import AppServices, RequestAccess, client_gone, known_query, visible_document
-from service.errors import DocumentsChanged, IndexingFailed
-from service.intake import UploadParameters, receive
-from service.names import CollectionName, DocumentId
-from service.parsing import MediaType
-from service.problems import responses
-from service.schemas import (
+from index.storage.documents import Document
+from index.storage.local.rows import TEXT_BLOCK
+from index.storage.local.uploads import publish
+from qrag.wire.documents import (
     ChunkOut,
     ChunkPage,
     CollectionOut,
@@ -32,6 +26,12 @@ from service.schemas import (
     DocumentsIn,
     DocumentsOut,
 )
+from qrag.wire.media_types import MediaType
+from qrag.wire.names import CollectionName, DocumentId
+from service.errors import DocumentsChanged, IndexingFailed
+from service.http.dependencies import AppServices, RequestAccess, client_gone, known_query, visible_document
+from service.http.problems import responses
+from service.intake.bodies import UploadParameters, receive
 from service.services import Changes
 
 router = APIRouter(dependencies=[Depends(known_query)])
@@ -132,9 +132,14 @@ async def post_documents(
         response.status_code = 201 if created else 200
     if many:
         response.headers["Location"] = f"/documents?collection={documents[0].collection}"
-        return DocumentsOut(documents=[DocumentOut.of(document) for document in documents])
+        return DocumentsOut(documents=[_document_out(document) for document in documents])
     response.headers["Location"] = f"/documents/{documents[0].id}"
-    return DocumentOut.of(documents[0])
+    return _document_out(documents[0])
+
+
+def _document_out(document: Document) -> DocumentOut:
+    """The resource that shows a stored document."""
+    return DocumentOut.model_validate(document, from_attributes=True)
 
 
 async def _until_ready(request: Request, services: AppServices, documents: list[Document]) -> list[Document]:
@@ -180,7 +185,7 @@ def list_documents(
     found = services.store.documents(collections, after=int(cursor or 0), limit=limit + 1)
     page = found[:limit]
     return DocumentPage(
-        documents=[DocumentOut.of(document) for document in page],
+        documents=[_document_out(document) for document in page],
         next_cursor=str(page[-1].uid) if len(found) > limit else None,
     )
 
@@ -188,7 +193,7 @@ def list_documents(
 @router.get("/documents/{id}", responses=responses(404, 422), summary="One document", tags=["documents"])
 def get_document(services: AppServices, access: RequestAccess, id: DocumentPath) -> DocumentOut:
     """The document and how far its indexing is."""
-    return DocumentOut.of(visible_document(services, access, id))
+    return _document_out(visible_document(services, access, id))
 
 
 @router.get("/documents/{id}/chunks", responses=responses(404, 422), summary="Its chunks", tags=["documents"])
@@ -243,7 +248,7 @@ def retry_document(services: AppServices, access: RequestAccess, id: DocumentPat
     """Queue a failed document again; any other is left as it is."""
     # The id may be another collection's by now.
     collection = visible_document(services, access, id).collection
-    return DocumentOut.of(services.store.retry_document(id, collection=collection))
+    return _document_out(services.store.retry_document(id, collection=collection))
 
 
 @router.delete(
@@ -258,7 +263,7 @@ def delete_document(services: AppServices, access: RequestAccess, id: DocumentPa
 def list_collections(services: AppServices, access: RequestAccess) -> CollectionsOut:
     """Every collection that holds a document, of those that the key is for."""
     sizes = [size for size in services.store.collections() if access.sees(size.name)]
-    return CollectionsOut(collections=[CollectionOut.of(size) for size in sizes])
+    return CollectionsOut(collections=[CollectionOut.model_validate(size, from_attributes=True) for size in sizes])
 
 
 @router.delete(

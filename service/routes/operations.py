@@ -5,12 +5,12 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from index.checkpoint import CheckpointConfig
-from service.dependencies import AppServices, RequestAccess
+from index.encoders.checkpoint import CheckpointConfig
+from qrag.wire.operations import Health, ModelOut, Readiness, StoppingOut
+from qrag.wire.retrieval import MAX_BEAM_WIDTH, MAX_STEPS
 from service.errors import Forbidden, Overloaded
-from service.problems import responses
-from service.retrieval_schemas import MAX_BEAM_WIDTH, MAX_STEPS
-from service.schemas import Health, ModelOut, Readiness, StoppingOut
+from service.http.dependencies import AppServices, RequestAccess
+from service.http.problems import responses
 
 router = APIRouter(tags=["operations"])
 

@@ -7,12 +7,12 @@ from contextlib import aclosing
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from service import examples
-from service.dependencies import AppServices, RequestAccess, known_query, must_be_json, unless_gone
-from service.event_stream import Named, event_stream, events_described, wants_events
-from service.problems import responses
-from service.retrieval import find, follow, prepare, start
-from service.retrieval_schemas import RetrieveIn, RetrieveOut, StepEvent, Timings
+from qrag.wire import examples
+from qrag.wire.retrieval import RetrieveIn, RetrieveOut, StepEvent, Timings
+from service.http.dependencies import AppServices, RequestAccess, known_query, must_be_json, unless_gone
+from service.http.event_stream import Named, event_stream, events_described, wants_events
+from service.http.problems import responses
+from service.retrieval.session import find, follow, prepare, start
 
 router = APIRouter(dependencies=[Depends(known_query)])
 

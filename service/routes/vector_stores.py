@@ -6,11 +6,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Request
 
-from service.dependencies import AppServices, RequestAccess, known_query, must_be_json, unless_gone
-from service.names import CollectionName
-from service.problems import responses
-from service.vector_store_schemas import SearchIn, SearchPage
-from service.vector_stores import search
+from qrag.wire.names import CollectionName
+from qrag.wire.vector_stores import SearchIn, SearchPage
+from service.http.dependencies import AppServices, RequestAccess, known_query, must_be_json, unless_gone
+from service.http.problems import responses
+from service.openai.vector_stores import search
 
 router = APIRouter(dependencies=[Depends(known_query)])
 

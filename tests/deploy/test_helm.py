@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from service.gate import OPEN_PATHS
+from service.http.gate import OPEN_PATHS
 from tests.deploy.test_containers import FINAL_STAGES, Stage, environment, last, read_dockerfile
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.problems import codes
+from service.http.problems import codes
 from tests.docs.pages import ROOT
 from tests.markdown import code_blocks
 

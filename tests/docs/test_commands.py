@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-import trainer.cli
+import trainer.command_line.main
 from service.settings import DEFAULT_CHECKPOINT
 from tests.docs.pages import NOT_RUN_HERE, PAGES, ROOT, commands, reason, stale_entries
 from tests.markdown import Block, blocks
@@ -90,7 +90,7 @@ def run(block: Block, checkout: Path, server: httpx.Client, environment: dict[st
         code = code.replace(folder, f"{checkout}{folder}")
     if lines := trainer_commands(code):
         for line in lines:
-            assert trainer.cli.main(shlex.split(line)) == 0, line
+            assert trainer.command_line.main.main(shlex.split(line)) == 0, line
         return ""
     if block.language == "python":
         command = [sys.executable, "-c", code]
@@ -146,4 +146,4 @@ def test_the_trainer_takes_the_commands_that_are_too_long_to_run(page: Path) -> 
     for command in re.findall(r"(?:python|-4) -m trainer ([^`\n]+)", text):
         words = re.split(r"\s{3,}[a-z]", command)[0].replace("[", "").replace("]", "")
         if "..." not in words and " " in words.strip():
-            trainer.cli.command_line().parse_args(shlex.split(words))
+            trainer.command_line.main.command_line().parse_args(shlex.split(words))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from index.chunking import Chunking
-from service.retrieval_schemas import MAX_BEAM_WIDTH, MAX_FILTER_VALUES, MAX_STEPS, MAX_STRETCHES
-from service.schemas import METADATA_BYTES
+from qrag.wire.chunking import Chunking
+from qrag.wire.documents import METADATA_BYTES
+from qrag.wire.retrieval import MAX_BEAM_WIDTH, MAX_FILTER_VALUES, MAX_STEPS, MAX_STRETCHES
+from qrag.wire.vector_stores import MAX_QUERIES, MAX_RESULTS
 from service.settings import Settings
-from service.vector_store_schemas import MAX_QUERIES, MAX_RESULTS
 from tests.docs.pages import ROOT
 
 PAGE = (ROOT / "docs" / "limits.md").read_text(encoding="utf-8")

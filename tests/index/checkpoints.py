@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
-from index.checkpoint import CheckpointConfig, DirectoryTower, PackageTower, StoppingSource
-from index.positions import Positions
+from index.encoders.checkpoint import CheckpointConfig, DirectoryTower, PackageTower, StoppingSource
+from index.search.positions import Positions
 from tests.index.stopping import CALIBRATION
 
 DEFAULT = Path(__file__).parents[2] / "index" / "checkpoints" / "default"

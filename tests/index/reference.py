@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from index.positions import Positions
-from index.scope import Scope
-from index.scoring import QFunction
+from index.search.positions import Positions
+from index.search.scope import Scope
+from index.search.scoring import QFunction
 
 Array = NDArray[np.floating]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from index.stopping import SUMMARY, Calibration, CurvePoint, Head, Stopping
+from index.episodes.stopping import SUMMARY, Calibration, CurvePoint, Head, Stopping
 
 HIDDEN = 5
 

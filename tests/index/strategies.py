@@ -11,11 +11,11 @@ import torch
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from index.codes import Codes, encode
-from index.positions import Positions
-from index.scope import Part, Scope
-from index.scoring import QFunction
-from index.vectors import to_half
+from index.search.codes import Codes, encode
+from index.search.positions import Positions
+from index.search.scope import Part, Scope
+from index.search.scoring import QFunction
+from index.storage.local.segments import to_half
 
 Float32 = NDArray[np.float32]
 

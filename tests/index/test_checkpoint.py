@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from index.checkpoint import (
+from index.encoders.checkpoint import (
     CONFIG_FILE,
     FORMAT_VERSION,
     CheckpointConfig,
@@ -26,9 +26,9 @@ from index.checkpoint import (
     weights_sha256,
     write_config,
 )
-from index.encoder import load_encoder
+from index.encoders.encoder import load_encoder
 from index.errors import CheckpointError
-from index.positions import Positions
+from index.search.positions import Positions
 from tests.index import strategies
 from tests.index.checkpoints import CONFIG, DEFAULT, PACKAGED, flip_last_bit
 from tests.support import BASE_MODEL

@@ -18,8 +18,9 @@ from pydantic import ValidationError
 from sentencex import get_sentence_boundaries
 
 from index import chunking
-from index.chunking import CHARACTERS_PER_TOKEN, Chunk, Chunking, Mode, Tokenizer, chunk_document
-from index.encoder import TextTokenizer
+from index.chunking import CHARACTERS_PER_TOKEN, Chunk, Tokenizer, chunk_document
+from index.encoders.encoder import TextTokenizer
+from qrag.wire.chunking import Chunking, Mode
 from tests.support import BASE_MODEL
 
 MODES: list[Mode] = ["sentences", "lines", "paragraphs", "whole"]

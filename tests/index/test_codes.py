@@ -8,10 +8,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index import codes
-from index.codes import LARGEST, encode
-from index.kernels import largest_query, rotate_and_round
-from index.positions import Positions, rotated, turns
+from index.search import codes
+from index.search.codes import LARGEST, encode
+from index.search.kernels import largest_query, rotate_and_round
+from index.search.positions import Positions, rotated, turns
 from tests.index import strategies
 
 

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
-from index.checkpoint import CheckpointConfig, read_config, write_config, write_tower
-from index.encoder import (
-    Embeddings,
+from index.arrays import Float32Array
+from index.encoders.checkpoint import CheckpointConfig, read_config, write_config, write_tower
+from index.encoders.encoder import (
     Encoder,
     TextTokenizer,
     Tower,
@@ -27,8 +27,8 @@ from index.encoder import (
     resolve_device,
     token_batches,
 )
+from index.encoders.packing import is_packed
 from index.errors import CheckpointError
-from index.packing import is_packed
 from tests.architectures import ARCHITECTURES
 
 CLS, SEP = 101, 102
@@ -262,12 +262,12 @@ def test_a_question_is_embedded_once_and_not_kept_for_ever(
     asked: list[Sequence[Sequence[int]]] = []
     action = copy.copy(tower)
 
-    def noted(inputs: Sequence[Sequence[int]]) -> Embeddings:
+    def noted(inputs: Sequence[Sequence[int]]) -> Float32Array:
         asked.append(inputs)
         return tower.embed(inputs)
 
     monkeypatch.setattr(action, "embed", noted)
-    monkeypatch.setattr("index.encoder.QUESTIONS_KEPT", 3)
+    monkeypatch.setattr("index.encoders.encoder.QUESTIONS_KEPT", 3)
     mixed = with_share(encoder, 0.25, action=action)
     one, two, three, four = (mixed.compose_state([1000 + number], []) for number in range(4))
     for states in ([one, two, one], [two, one], [three, one], [four, one], [one], [two]):

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.encoder import TokenIds
-from index.episode import CONSIDERED, ChunkTokens, Episode, Limits, advance_together
-from index.positions import Positions
-from index.scope import Part, Scope
-from index.scoring import QFunction
-from index.stopping import StopRule
+from index.arrays import TokenIds
+from index.episodes.episode import CONSIDERED, ChunkTokens, Episode, Limits, advance_together
+from index.episodes.stopping import StopRule
+from index.search.positions import Positions
+from index.search.scope import Part, Scope
+from index.search.scoring import QFunction
 from tests.index import reference, strategies
 from tests.index.strategies import Case, Float32
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from index.filters import Filter
+from qrag.wire.filters import Filter
 
 FILTER: TypeAdapter[Filter] = TypeAdapter(Filter)
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index.database import FORMAT_VERSION, READABLE_VERSIONS, Database
 from index.errors import FormatError
-from index.vectors import codes_path
+from index.storage.local.database import FORMAT_VERSION, READABLE_VERSIONS, Database
+from index.storage.local.segments import codes_path
 from tests.index.test_storage import expected, index_all, open_store, searchable
 
 FOLDER = Path(__file__).parent

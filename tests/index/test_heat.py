@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index.episode import Episode, Limits
-from index.heat import MAPPED_DOCUMENTS, HeatMap, heat_maps
-from index.scoring import Candidate, Estimate, best, estimate
+from index.episodes.episode import Episode, Limits
+from index.episodes.heat import MAPPED_DOCUMENTS, HeatMap, heat_maps
+from index.search.scoring import Candidate, Estimate, best, estimate
 from tests.index import reference, strategies
 from tests.index.strategies import Case
 from tests.index.test_episode import PLAIN, chunk_named_by_its_position, documents, random_states, run, toward

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.episode import CONSIDERED, ChunkTokens, Episode, Limits
-from index.scope import Scope
-from index.scoring import QFunction
-from index.stopping import Moment, Stopping, StopRule, Sufficiency
+from index.episodes.episode import CONSIDERED, ChunkTokens, Episode, Limits
+from index.episodes.stopping import Moment, Stopping, StopRule, Sufficiency
+from index.search.scope import Scope
+from index.search.scoring import QFunction
 from tests.index import reference, strategies
 from tests.index.strategies import Case, Float32
 from tests.index.test_episode import (

@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoModel, PreTrainedModel
 
-from index.checkpoint import PatchedTower, patch_of, read_config, tower_directory, write_config, write_patch
-from index.encoder import Tower, load_encoder
+from index.encoders.checkpoint import PatchedTower, patch_of, read_config, tower_directory, write_config, write_patch
+from index.encoders.encoder import Tower, load_encoder
 from index.errors import CheckpointError
 from tests.index.checkpoints import (
     PACKAGED,

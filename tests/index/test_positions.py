@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from index.positions import Positions, level_indices, rotate, unvisited_level_indices
+from index.search.positions import Positions, level_indices, rotate, unvisited_level_indices
 from tests.index import reference, strategies
 
 PAPER = Positions(mode="relative", delta=10, ell=9, levels=1000)

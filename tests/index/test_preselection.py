@@ -16,15 +16,15 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from index import catalog as catalogs
-from index import preselection
-from index.catalog import Catalog, SearchScope
-from index.compaction import compact
 from index.errors import UnknownCollection
-from index.indexing import Indexer
-from index.positions import Positions
-from index.scoring import Candidate, QFunction, best, estimate
-from index.store import Store
+from index.indexing.indexer import Indexer
+from index.search import preselection
+from index.search.positions import Positions
+from index.search.scoring import Candidate, QFunction, best, estimate
+from index.storage.local import scopes as catalogs
+from index.storage.local.compaction import compact
+from index.storage.local.scopes import Catalog, SearchScope
+from index.storage.local.store import Store
 from tests.index.strategies import Float32, random_vectors
 from tests.index.test_storage import DIMENSION, WordEncoder, lines, open_store, post
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from index.catalog import Catalog
-from index.chunking import Chunking
 from index.errors import QueueFull
-from index.filters import Filter
-from index.store import Store
-from index.uploads import Description, Upload, publish
+from index.storage.local.scopes import Catalog
+from index.storage.local.store import Store
+from index.storage.local.uploads import Description, Upload, publish
+from qrag.wire.chunking import Chunking
+from qrag.wire.filters import Filter
 from tests.index.test_storage import index_all, open_store
 
 

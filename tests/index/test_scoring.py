@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index import device_scan, scan, scoring
-from index import scope as scopes
-from index.positions import TABLE_LEVELS, Positions, level_indices, rotate, unvisited_level_indices
-from index.scope import Part, Scope
-from index.scoring import Estimate, QFunction, best, estimate, exact_q
-from index.vectors import nearest
+from index.search import device_scan, scan, scoring
+from index.search import scope as scopes
+from index.search.positions import TABLE_LEVELS, Positions, level_indices, rotate, unvisited_level_indices
+from index.search.scope import Part, Scope
+from index.search.scoring import Estimate, QFunction, best, estimate, exact_q
+from index.storage.local.segments import nearest
 from tests.index import reference, strategies
 from tests.index.strategies import Case, Float32
 

@@ -17,13 +17,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.catalog import Catalog
-from index.compaction import compact
+from index.arrays import Float32Array
 from index.errors import CheckpointMismatch, ChunkTooLong
-from index.indexing import Indexer
-from index.reembedding import Reembedding
-from index.scope import Float32Array
-from index.store import Store
+from index.indexing.indexer import Indexer
+from index.indexing.reembedding import Reembedding
+from index.storage.local.compaction import compact
+from index.storage.local.scopes import Catalog
+from index.storage.local.store import Store
 from tests.index.test_formats import laid_out
 from tests.index.test_storage import DIMENSION, WordEncoder, index_all, lines, open_store, post, searchable
 
@@ -84,9 +84,9 @@ def test_a_search_sees_every_document_as_the_active_tower_does(operations: list[
     tower = "words"
     with (
         tempfile.TemporaryDirectory() as folder,
-        patch("index.indexing.SEGMENT_ROWS", 8),
-        patch("index.reembedding.SEGMENT_ROWS", 8),
-        patch("index.compaction.SEGMENT_ROWS", 64),
+        patch("index.indexing.indexer.SEGMENT_ROWS", 8),
+        patch("index.indexing.reembedding.SEGMENT_ROWS", 8),
+        patch("index.storage.local.compaction.SEGMENT_ROWS", 64),
     ):
         store = open_store(Path(folder))
         try:
@@ -134,7 +134,7 @@ def test_who_still_uses_the_former_space_finds_it_whole(tmp_path: Path) -> None:
         post(store, "a", lines("a", 30))
         index_all(store, partial(embed, "words"))
         post(store, "half", lines("half", 20))
-        with patch("index.indexing.SEGMENT_ROWS", 8):
+        with patch("index.indexing.indexer.SEGMENT_ROWS", 8):
             Indexer(store, WordEncoder(), partial(embed, "words"), threading.Event()).work()
         former = Catalog(store)
         change(store, "other")
@@ -201,7 +201,7 @@ def test_a_tower_that_cannot_read_a_chunk_whole_is_refused(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("next_tower", ["other", "third"])
 def test_what_is_embedded_while_its_space_is_dropped_is_in_no_later_space(tmp_path: Path, next_tower: str) -> None:
-    with closing(open_store(tmp_path)) as store, patch("index.reembedding.SEGMENT_ROWS", 8):
+    with closing(open_store(tmp_path)) as store, patch("index.indexing.reembedding.SEGMENT_ROWS", 8):
         post(store, "a", lines("a", 20))
         index_all(store, partial(embed, "words"))
         reembedding(store, "other").work()
@@ -235,7 +235,7 @@ def test_what_was_half_indexed_is_cut_as_the_new_tower_reads(tmp_path: Path) -> 
 
     with closing(open_store(tmp_path)) as store:
         post(store, "half", lines("half", 20))
-        with patch("index.indexing.SEGMENT_ROWS", 8):
+        with patch("index.indexing.indexer.SEGMENT_ROWS", 8):
             Indexer(store, WordEncoder(), partial(embed, "words"), threading.Event()).work()
         assert store.document("half").status == "indexing"
         change(store, "other")

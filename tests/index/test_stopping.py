@@ -12,11 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.checkpoint import CheckpointConfig, read_stopping, write_stopping
-from index.errors import CheckpointError
-from index.positions import Positions
-from index.scoring import QFunction
-from index.stopping import (
+from index.encoders.checkpoint import CheckpointConfig, read_stopping, write_stopping
+from index.episodes.stopping import (
     INDIFFERENT,
     SUMMARY,
     UNTAUGHT,
@@ -28,6 +25,9 @@ from index.stopping import (
     for_cost,
     for_recall,
 )
+from index.errors import CheckpointError
+from index.search.positions import Positions
+from index.search.scoring import QFunction
 from tests.index.checkpoints import CONFIG, flip_last_bit
 from tests.index.stopping import CALIBRATION, curve, random_stopping
 

@@ -19,19 +19,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index import indexing, vectors
-from index.catalog import Catalog
-from index.chunking import Chunking
-from index.codes import Codes
-from index.compaction import compact
-from index.database import Database
+from index.arrays import Float32Array
 from index.errors import QueueFull, UnknownCollection, UnknownDocument
-from index.indexing import Indexer
-from index.positions import Positions
-from index.scope import Float32Array
-from index.scoring import QFunction, estimate, exact_q
-from index.store import Store
-from index.uploads import Description, Upload, publish
+from index.indexing import indexer as indexing
+from index.indexing.indexer import Indexer
+from index.search.codes import Codes
+from index.search.positions import Positions
+from index.search.scoring import QFunction, estimate, exact_q
+from index.storage.local import segments as vectors
+from index.storage.local.compaction import compact
+from index.storage.local.database import Database
+from index.storage.local.scopes import Catalog
+from index.storage.local.store import Store
+from index.storage.local.uploads import Description, Upload, publish
+from qrag.wire.chunking import Chunking
 from tests.index.strategies import random_vectors
 
 DIMENSION = 8

@@ -10,8 +10,8 @@ import torch
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedModel
 
-from index.checkpoint import CheckpointConfig, Pooling, read_config, weights_sha256, write_config, write_tower
-from index.encoder import TextTokenizer, Tower, load_encoder
+from index.encoders.checkpoint import CheckpointConfig, Pooling, read_config, weights_sha256, write_config, write_tower
+from index.encoders.encoder import TextTokenizer, Tower, load_encoder
 from index.errors import CheckpointError
 from tests.index.checkpoints import (
     DEFAULT,

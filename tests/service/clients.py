@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
 
-from service.client import AsyncClient, Client
+from qrag import AsyncClient, Client
 
 
 class _Awaited:

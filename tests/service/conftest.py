@@ -9,11 +9,12 @@ import httpx
 import pytest
 from selenium.webdriver import Chrome
 
-from index.encoder import Encoder, load_encoder
-from service.client import Client
+from index.encoders.encoder import Encoder, load_encoder
+from qrag import Client
+from qrag.wire.media_types import MediaType
 from service.errors import ServiceError
-from service.parsing import MediaType, ParseLimits, extract_text
-from service.parsing_worker import convert
+from service.intake.parsing.process import ParseLimits, extract_text
+from service.intake.parsing.worker import convert
 from tests.service.browser import Page, chromium
 from tests.service.chat import completion
 from tests.service.clients import Connect

@@ -9,7 +9,8 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 
-from service.parsing import MediaType, ParseLimits
+from qrag.wire.media_types import MediaType
+from service.intake.parsing.process import ParseLimits
 
 MEBIBYTE = 1 << 20
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from service.client import Stop
+from qrag import Stop
 from tests.markdown import blocks
 from tests.service.helpers import Json, add, ask
 from tests.service.scripted import Request
@@ -95,11 +95,11 @@ def import_alone(name: str) -> str:
 import sys
 sys.modules.update(dict.fromkeys({[*PACKAGES.values()]}))
 try:
-    import service.integrations.{name}
+    import qrag.integrations.{name}
 except ModuleNotFoundError as error:
     print(error)
 del sys.modules["{PACKAGES[name]}"]
-import service.integrations.{name}
+import qrag.integrations.{name}
 """
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
 
@@ -110,7 +110,7 @@ def run_examples(client: httpx.Client, name: str) -> None:
     examples = [
         block
         for block in blocks(ROOT / "docs" / "integrations.md", "python")
-        if f"from service.integrations.{name} import" in block
+        if f"from qrag.integrations.{name} import" in block
     ]
     assert examples
     for example in examples:

@@ -16,12 +16,12 @@ from typing import Any
 import httpx
 import pytest
 
-from service import examples
-from service.answer_schemas import AnswerIn
-from service.answering import cited, prompt
+from qrag.wire import examples
+from qrag.wire.answers import AnswerIn
+from qrag.wire.retrieval import RetrieveOut
+from service.answering.answers import cited, prompt
 from service.errors import ConfigurationError, LanguageModelFailed, LanguageModelTooSlow
 from service.language_model import MOST_BYTES, LanguageModel, Piece, Prompt
-from service.retrieval_schemas import RetrieveOut
 from service.settings import Settings
 from tests.service.chat import completion, cut_off, delta, refusal, written
 from tests.service.helpers import STREAM, Json, add, ask, events, problem, text_of

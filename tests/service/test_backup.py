@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from index.backup import MANIFEST, back_up, restore
 from index.errors import BackupError
+from index.storage.local.backup import MANIFEST, back_up, restore
 from service.__main__ import main
 from service.keys import add_key
 from tests.service.helpers import add, ask

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.parsing import MediaType
+from qrag.wire.media_types import MediaType
 from tests.service.conftest import MAX_BODY
 from tests.service.files import PdfEncryption, docx, paragraph, pdf, shown
 from tests.service.helpers import JSON, metric, post, problem, text_of, until

@@ -15,14 +15,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from index.checkpoint import read_config, write_config
-from index.chunking import Chunking
-from index.encoder import load_encoder
-from index.indexing import Indexer
-from index.reembedding import Reembedding
-from index.store import Store
-from index.uploads import Description, Upload, publish
-from service.checkpoints import Checkpoints, chosen_checkpoint
+from index.encoders.checkpoint import read_config, write_config
+from index.encoders.encoder import load_encoder
+from index.indexing.indexer import Indexer
+from index.indexing.reembedding import Reembedding
+from index.storage.local.store import Store
+from index.storage.local.uploads import Description, Upload, publish
+from qrag.wire.chunking import Chunking
+from service.engine.checkpoints import Checkpoints, chosen_checkpoint
 from service.errors import CheckpointInUse, CheckpointUnusable
 from service.keys import add_key
 from service.settings import Settings
@@ -335,7 +335,7 @@ def test_the_choice_outlasts_a_move_of_the_default_checkpoint(
 ) -> None:
     # As when Python is upgraded, or a backup put back where the software is installed elsewhere.
     def settings(default: str) -> Settings:
-        monkeypatch.setattr("service.checkpoints.DEFAULT_CHECKPOINT", tmp_path / default)
+        monkeypatch.setattr("service.engine.checkpoints.DEFAULT_CHECKPOINT", tmp_path / default)
         return Settings(
             data_dir=tmp_path / "data", checkpoint=tmp_path / default, checkpoints_dir=checkpoints, device="cpu"
         )

@@ -12,8 +12,7 @@ import httpx
 import pytest
 from pydantic import JsonValue
 
-from service import examples
-from service.client import (
+from qrag import (
     Chunking,
     Client,
     Conflict,
@@ -29,7 +28,8 @@ from service.client import (
     Stop,
     UnknownFileType,
 )
-from service.parsing import MediaType
+from qrag.wire import examples
+from qrag.wire.media_types import MediaType
 from tests.service.clients import Connect
 from tests.service.files import docx
 from tests.service.helpers import UNICODE, ids_in, lines_of_text, text_of

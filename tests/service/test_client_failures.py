@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from service import examples
-from service.client import (
+from qrag import (
     ApiError,
     Client,
     Conflict,
@@ -29,6 +28,7 @@ from service.client import (
     UnexpectedAnswer,
     Unreachable,
 )
+from qrag.wire import examples
 from service.keys import add_key
 from tests.service.clients import Connect
 from tests.service.scripted import Action, answer, drop, event, refusal, scripted, stream

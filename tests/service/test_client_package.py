@@ -10,20 +10,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from service import examples
-from service.client import (
-    AsyncClient,
-    Client,
-    RetrieveOptions,
-    Stop,
-)
-from service.retrieval_schemas import RetrieveIn
+from qrag import AsyncClient, Client, RetrieveOptions, Stop
+from qrag.wire import examples
+from qrag.wire.retrieval import RetrieveIn
 from tests.service.clients import Connect
 from tests.service.scripted import answer, scripted
 
 ROOT = Path(__file__).parent.parent.parent
 TYPED = """
-from service.client import AsyncClient, Client, DocumentIn, RetrieveOut, StepEvent, Stop
+from qrag import AsyncClient, Client, DocumentIn, RetrieveOut, StepEvent, Stop
 
 def right(qrag: Client) -> list[int | None]:
     document = qrag.index("Ana signed.", metadata={"year": 1916}, chunking="lines")
@@ -39,12 +34,12 @@ def wrong(qrag: Client) -> None:
     qrag.index("Ana signed.", chunking="words")
 """
 """What somebody writes who has mypy's strict mode, and no plugin for pydantic."""
-LIGHT = "import sys, service.client, service.command_line.main; print(*sys.modules)"
+LIGHT = "import sys, qrag.client, qrag.cli.main; print(*sys.modules)"
 
 
 def test_it_is_light_to_import() -> None:
     loaded = subprocess.run([sys.executable, "-c", LIGHT], check=True, capture_output=True, text=True).stdout.split()
-    assert "service.client" in loaded
+    assert "qrag.client" in loaded
     assert not {"torch", "transformers", "numba", "numpy", "fastapi", "starlette", "uvicorn"} & set(loaded)
 
 

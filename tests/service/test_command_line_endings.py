@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from service.command_line.main import main
+from qrag.cli.main import main
 from tests.markdown import blocks
 from tests.service.command import ROOT, command, started
 from tests.service.scripted import answer, drop, refusal, scripted, stream

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import service.engine
-from index.encoder import Embeddings, Encoder, StateInput, TokenIds, load_encoder
-from index.episode import ChunkTokens, Episode, Limits
-from index.scope import Part, Scope
-from service.engine import INDEXING_SHARE, Engine
+import service.engine.engine
+from index.arrays import Float32Array, TokenIds
+from index.encoders.encoder import Encoder, StateInput, load_encoder
+from index.episodes.episode import ChunkTokens, Episode, Limits
+from index.search.scope import Part, Scope
+from service.engine.engine import INDEXING_SHARE, Engine
 from tests.support import write_random_checkpoint
 
 TEXTS = [f"{'Ann took the lamp to the kitchen. ' * (1 + number % 7)}{number}" for number in range(300)]
@@ -52,7 +53,7 @@ def test_chunks_are_embedded_beside_retrievals(engine: Engine, encoder: Encoder)
     scope = Scope(np.array([0, len(TEXTS)]), (Part(0, expected),), norm_bound=2.0)
     alone = asyncio.run(retrieve(engine, encoder, scope))
 
-    async def both() -> tuple[Embeddings, int]:
+    async def both() -> tuple[Float32Array, int]:
         with ThreadPoolExecutor(1) as pool:
             embedding = asyncio.wrap_future(pool.submit(engine.embed_actions, encoder, inputs))
             answered = 0
@@ -109,17 +110,17 @@ def test_indexing_has_its_share_while_an_episode_runs(
     encoder: Encoder, monkeypatch: pytest.MonkeyPatch, tick_seconds: float
 ) -> None:
     clock, steps, piece_seconds = Clock(), 200, 0.05
-    monkeypatch.setattr(service.engine, "time", clock)
+    monkeypatch.setattr(service.engine.engine, "time", clock)
     vectors = encoder.embed_actions(encoder.action_inputs(TEXTS))
     scope = Scope(np.array([0, len(TEXTS)]), (Part(0, vectors),), norm_bound=2.0)
     began: list[float] = []
 
-    def tick(states: Sequence[StateInput]) -> Embeddings:
+    def tick(states: Sequence[StateInput]) -> Float32Array:
         began.append(clock.now)
         clock.now += tick_seconds
         return vectors[: len(states)]
 
-    def piece(inputs: Sequence[TokenIds]) -> Embeddings:
+    def piece(inputs: Sequence[TokenIds]) -> Float32Array:
         clock.now += piece_seconds
         return np.zeros((len(inputs), encoder.config.dimension), dtype=np.float32)
 
@@ -145,7 +146,7 @@ def test_what_waits_to_be_embedded_is_cancelled_at_the_end(encoder: Encoder, mon
     begun, stopping = threading.Event(), threading.Event()
     embed = encoder.embed_actions
 
-    def slow(inputs: Sequence[TokenIds]) -> Embeddings:
+    def slow(inputs: Sequence[TokenIds]) -> Float32Array:
         begun.set()
         assert stopping.wait(60)
         return embed(inputs)

@@ -13,14 +13,14 @@ from haystack.core.errors import DeserializationError
 from haystack.utils import Secret
 from pydantic import ValidationError
 
-from index.filters import Condition
-from service import examples
-from service.client import NotFound, RetrieveOptions, Stop, Unauthorized
-from service.integrations.haystack import QRagRetriever
+from qrag import NotFound, RetrieveOptions, Stop, Unauthorized
+from qrag.integrations.haystack import QRagRetriever
+from qrag.wire import examples
+from qrag.wire.filters import Condition
 from tests.service.frameworks import BODY, OPTIONS, QUESTION, Expected, Letters, asked, import_alone, run_examples
 from tests.service.scripted import answer, refusal, scripted
 
-TRUSTED = ["service.integrations.haystack"]
+TRUSTED = ["qrag.integrations.haystack"]
 PROMPT = "{% for document in documents %}{{ document.content }}\n{% endfor %}{{ question }}"
 
 
@@ -125,7 +125,7 @@ def test_what_cannot_be_saved_or_loaded() -> None:
 
 
 def test_it_needs_haystack_and_no_other_framework() -> None:
-    assert "pip install 'qrag[haystack]'" in import_alone("haystack")
+    assert "pip install 'qrag-client[haystack]'" in import_alone("haystack")
 
 
 def test_the_example_of_the_docs_runs(shared_client: httpx.Client, capsys: pytest.CaptureFixture[str]) -> None:

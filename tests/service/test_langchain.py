@@ -16,10 +16,10 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnablePassthrough
 from pydantic import ValidationError
 
-from index.filters import Condition
-from service import examples
-from service.client import NotFound, RetrieveOptions, Stop, Unauthorized
-from service.integrations.langchain import QRagRetriever
+from qrag import NotFound, RetrieveOptions, Stop, Unauthorized
+from qrag.integrations.langchain import QRagRetriever
+from qrag.wire import examples
+from qrag.wire.filters import Condition
 from tests.service.frameworks import BODY, OPTIONS, QUESTION, Expected, Letters, asked, import_alone, run_examples
 from tests.service.scripted import answer, refusal, scripted
 
@@ -116,7 +116,7 @@ def test_it_is_saved_without_its_key_and_loaded_with_it() -> None:
 
 
 def test_it_needs_langchain_and_no_other_framework() -> None:
-    assert "pip install 'qrag[langchain]'" in import_alone("langchain")
+    assert "pip install 'qrag-client[langchain]'" in import_alone("langchain")
 
 
 @LOADING_IS_BETA

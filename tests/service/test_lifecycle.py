@@ -18,12 +18,13 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from index.checkpoint import read_config
-from index.chunking import Chunking
-from index.encoder import Embeddings, TokenIds, load_encoder
-from index.indexing import Indexer
-from index.store import Store
-from index.uploads import Description, Upload, publish
+from index.arrays import Float32Array, TokenIds
+from index.encoders.checkpoint import read_config
+from index.encoders.encoder import load_encoder
+from index.indexing.indexer import Indexer
+from index.storage.local.store import Store
+from index.storage.local.uploads import Description, Upload, publish
+from qrag.wire.chunking import Chunking
 from tests.forked import ForkedService
 from tests.service.helpers import ask, ids_in, problem
 from tests.support import Server, write_random_checkpoint
@@ -98,7 +99,7 @@ def healthy(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> 
     directory = tmp_path_factory.mktemp("healthy")
     encoder, config = load_encoder(tiny_checkpoint), read_config(tiny_checkpoint)
 
-    def embed(inputs: Sequence[TokenIds]) -> Embeddings:
+    def embed(inputs: Sequence[TokenIds]) -> Float32Array:
         if any(ids in failing for ids in inputs):
             raise RuntimeError("out of luck")
         return encoder.embed_actions(inputs)

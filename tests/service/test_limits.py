@@ -16,13 +16,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from index.checkpoint import CheckpointConfig, read_config
-from index.chunking import Chunking
-from index.encoder import load_encoder
-from index.indexing import Indexer
-from index.positions import Positions
-from index.store import Store
-from index.uploads import Description, Upload, publish
+from index.encoders.checkpoint import CheckpointConfig, read_config
+from index.encoders.encoder import load_encoder
+from index.indexing.indexer import Indexer
+from index.search.positions import Positions
+from index.storage.local.store import Store
+from index.storage.local.uploads import Description, Upload, publish
+from qrag.wire.chunking import Chunking
 from tests.service.helpers import (
     JSON,
     PLAIN,

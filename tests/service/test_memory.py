@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from service import jobs
+from service.engine import workers as jobs
 from service.services import open_services
 from service.settings import Settings
 
 MEASURE = """
 import re
 from pathlib import Path
-from service.memory import trim_heap
+from service.engine.memory import trim_heap
 
 def held():
     return int(re.search(r"^RssAnon:\\s+(\\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)[1])

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qrag.wire.media_types import MediaType
 from service.errors import DocumentTooComplex, InvalidEncoding, UnsupportedMediaType
-from service.parsing import MediaType, media_type_of
+from service.intake.parsing.process import media_type_of
 from tests.service.files import Extract
 
 # --- Media types ------------------------------------------------------------------------------------

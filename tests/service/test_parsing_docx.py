@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from qrag.wire.media_types import MediaType
 from service.errors import DocumentTooComplex, EncryptedDocument, UnreadableDocument
-from service.parsing import MediaType
 from tests.service.files import MEBIBYTE, SCANT_MEMORY, WORD, Extract, docx, packed, paragraph, relationships
 
 

@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qrag.wire.media_types import MediaType
 from service.errors import DocumentTooComplex, InvalidEncoding, ServiceError, UnreadableDocument
-from service.parsing import MediaType, ParseLimits, extract_text
+from service.intake.parsing.process import ParseLimits, extract_text
 from tests.service.files import MEBIBYTE, SCANT_MEMORY, WORD, Extract, docx, paragraph, pdf, shown
 
 PARSED_TYPES = [media_type for media_type in MediaType if media_type is not MediaType.PLAIN_TEXT]
@@ -80,7 +81,7 @@ def test_worker_stops_itself_when_nobody_watches_the_clock(tmp_path: Path) -> No
         "memory_bytes": 1 << 30,
         "output_bytes": MEBIBYTE,
     }
-    worker = [sys.executable, "-m", "service.parsing_worker"]
+    worker = [sys.executable, "-m", "service.intake.parsing.worker"]
     ended = subprocess.run(worker, input=json.dumps(request).encode())
     assert ended.returncode == -signal.SIGXCPU
 
@@ -126,7 +127,7 @@ def test_missing_source_is_not_blamed_on_the_document(tmp_path: Path, media_type
 
 
 def test_worker_starts_without_the_rest_of_the_service() -> None:
-    probe = "import sys, service.parsing_worker; print(*{name.partition('.')[0] for name in sys.modules})"
+    probe = "import sys, service.intake.parsing.worker; print(*{name.partition('.')[0] for name in sys.modules})"
     found = set(subprocess.check_output([sys.executable, "-c", probe], text=True).split())
     assert "service" in found
     assert not {"torch", "numpy", "fastapi", "pydantic", "lxml", "mammoth", "pypdfium2"} & found

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from qrag.wire.media_types import MediaType
 from service.errors import DocumentTooComplex, EncryptedDocument, UnreadableDocument
-from service.parsing import MediaType, ParseLimits
+from service.intake.parsing.process import ParseLimits
 from tests.service.files import MEBIBYTE, SCANT_MEMORY, Extract, PdfEncryption, mapped_font, pdf, shown, stream
 
 

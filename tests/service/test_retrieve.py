@@ -7,8 +7,8 @@ import itertools
 import httpx
 import pytest
 
-from index.encoder import Encoder
-from index.rules import Rule
+from index.encoders.encoder import Encoder
+from qrag.wire.rules import Rule
 from tests.index.stopping import CALIBRATION
 from tests.service.helpers import add, ask, chunks_of
 from tests.service.library import QUESTION, SENTENCES, add_library, add_lines

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from index.encoder import Encoder
+from index.encoders.encoder import Encoder
 from tests.service.helpers import ask, problem, stream
 from tests.service.library import QUESTION, SENTENCES, add_library, add_lines
 

@@ -20,7 +20,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
-from service.client import Client
+from qrag import Client
 from tests.service.helpers import STREAM, add, problem
 from tests.support import Server
 

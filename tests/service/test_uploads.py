@@ -8,7 +8,7 @@ from datetime import datetime
 import httpx
 import pytest
 
-from service.parsing import MediaType
+from qrag.wire.media_types import MediaType
 from tests.service.files import docx, paragraph, pdf, shown
 from tests.service.helpers import PLAIN, UNICODE, Json, add, ask, chunks_of, ids_in, problem, sha256, text_of, until
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from index.positions import Positions
-from trainer.checkpoints import initial_config
+from index.search.positions import Positions
 from trainer.datasets.question import Question
 from trainer.hyperparameters import Hyperparameters
-from trainer.networks import QNetwork
-from trainer.pqn import Learner
+from trainer.learning.checkpoints import initial_config
+from trainer.learning.learner import Learner
+from trainer.learning.networks import QNetwork
 from trainer.recipe import MultihopTask, Recipe
 
 CPU = torch.device("cpu")

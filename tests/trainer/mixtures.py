@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from trainer.datasets.question import Question
-from trainer.mixture import Mixture
 from trainer.recipe import Recipe
+from trainer.tasks.mixture import Mixture
 
 PEOPLE = ("Mary", "John", "Daniel", "Sandra")
 THINGS = ("apple", "football", "milk")

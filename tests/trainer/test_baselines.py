@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from index.encoder import Encoder, load_encoder
-from index.positions import Positions
-from trainer.baselines import BM25, OneStep, untrained_encoder
+from index.encoders.encoder import Encoder, load_encoder
+from index.search.positions import Positions
 from trainer.datasets.question import Question
-from trainer.evaluation import Player, embed_in_order
+from trainer.evaluation.baselines import BM25, OneStep, untrained_encoder
+from trainer.evaluation.playing import Player, embed_in_order
 
 CHUNKS = [
     "The river froze over in December.",

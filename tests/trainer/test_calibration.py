@@ -10,16 +10,20 @@ import numpy as np
 import pytest
 import torch
 
-from index.checkpoint import read_config, write_config, write_stopping
-from index.encoder import load_encoder
-from index.positions import Positions
-from index.rules import RULES
-from index.scoring import QFunction
-from index.stopping import SUMMARY, UNTAUGHT, Head, Stopping, for_cost
+from index.arrays import Float32Array, Float64Array
+from index.encoders.checkpoint import read_config, write_config, write_stopping
+from index.encoders.encoder import load_encoder
+from index.episodes.stopping import SUMMARY, UNTAUGHT, Head, Stopping, for_cost
+from index.search.positions import Positions
+from index.search.scoring import QFunction
+from qrag.wire.rules import RULES
 from tests.index.stopping import random_stopping
 from tests.support import write_random_checkpoint
 from tests.trainer.mixtures import BOOK, make_recipe, write_stories
-from trainer.calibration import (
+from trainer.command_line.main import main
+from trainer.hyperparameters import Hyperparameters
+from trainer.recipe import BabiTask
+from trainer.stopping.calibration import (
     HELD_OUT,
     LONGEST,
     MISSING,
@@ -33,14 +37,10 @@ from trainer.calibration import (
     joined,
     weights,
 )
-from trainer.cli import main
-from trainer.environment import FloatArray
-from trainer.hyperparameters import Hyperparameters
-from trainer.mixture import build_mixture
-from trainer.recipe import BabiTask
-from trainer.stop_reports import read_stop_report
-from trainer.stops import Floats, calibration, stop_at
-from trainer.traces import Trace
+from trainer.stopping.stop_reports import read_stop_report
+from trainer.stopping.stops import calibration, stop_at
+from trainer.stopping.traces import Trace
+from trainer.tasks.mixture import build_mixture
 
 LAYOUT = 12
 """Features of the rows made here."""
@@ -55,8 +55,8 @@ def labelled(seed: int, count: int = 1500, noise: float = 0.3) -> Rows:
     return Rows(torch.from_numpy(features).float(), torch.from_numpy(labels), torch.ones(count))
 
 
-def probabilities(head: Head, rows: Rows) -> Floats:
-    found: Floats = head.probabilities(rows.features.double().numpy())
+def probabilities(head: Head, rows: Rows) -> Float64Array:
+    found: Float64Array = head.probabilities(rows.features.double().numpy())
     return found
 
 
@@ -173,12 +173,12 @@ def test_what_scores_a_held_out_question_was_fitted_without_it(monkeypatch: pyte
         fitted.append(({one.question for one in known}, {one.question for one in unknown}))
         return UNTAUGHT
 
-    def scores(own: list[Trace], _stopping: Stopping, rule: str, _function: QFunction) -> list[FloatArray]:
+    def scores(own: list[Trace], _stopping: Stopping, rule: str, _function: QFunction) -> list[Float32Array]:
         scored.update({(rule, one.question): fitted[-1][1] for one in own})
         return [np.full(3, int(one.question), dtype=np.float32) for one in own]
 
-    monkeypatch.setattr("trainer.calibration.fit_stopping", fit_stopping)
-    monkeypatch.setattr("trainer.calibration.scores", scores)
+    monkeypatch.setattr("trainer.stopping.calibration.fit_stopping", fit_stopping)
+    monkeypatch.setattr("trainer.stopping.calibration.scores", scores)
     _, found = fit(QFunction(1.0, 0.0, Positions()), None, training, held_out, removed)
     everything = {str(at) for at in range(11)}
     assert set(scored) == {(rule, one.question) for rule in RULES for one in held_out}

@@ -15,13 +15,22 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
-from index.checkpoint import DirectoryTower, PackageTower, PatchedTower, read_config, tower_directory, write_stopping
-from index.encoder import Encoder, load_encoder
-from index.positions import Positions
-from index.stopping import UNTAUGHT
+from index.encoders.checkpoint import (
+    DirectoryTower,
+    PackageTower,
+    PatchedTower,
+    read_config,
+    tower_directory,
+    write_stopping,
+)
+from index.encoders.encoder import Encoder, load_encoder
+from index.episodes.stopping import UNTAUGHT
+from index.search.positions import Positions
 from tests.support import BASE_MODEL, write_random_checkpoint
 from tests.trainer.learners import CPU, make_learner, make_recipe, random_questions
-from trainer.checkpoints import (
+from trainer.errors import RecipeError
+from trainer.hyperparameters import Hyperparameters
+from trainer.learning.checkpoints import (
     MINILM,
     PACKAGED,
     base_directory,
@@ -30,12 +39,10 @@ from trainer.checkpoints import (
     start_directory,
     write_checkpoint,
 )
-from trainer.errors import RecipeError
-from trainer.hyperparameters import Hyperparameters
-from trainer.networks import ActionMode, QNetwork
-from trainer.pqn import Learner
+from trainer.learning.learner import Learner
+from trainer.learning.networks import ActionMode, QNetwork
+from trainer.learning.training import build_learner
 from trainer.recipe import Recipe
-from trainer.training import build_learner
 
 TEXTS = ["Ann took the red ball.", "Where is the ball?", "", "a long text: " + "so many words " * 10]
 
@@ -188,7 +195,7 @@ def updated(learner: Learner) -> Learner:
 
 
 def in_memory(learner: Learner) -> tuple[Array, Array]:
-    """Embeddings of states and chunks by the learner's networks."""
+    """Float32Array of states and chunks by the learner's networks."""
     network, encoder = learner.network, learner.network.encoder
     with torch.no_grad():
         actions = network.chunks(torch.from_numpy(encoder.embed_actions(encoder.cut_action_inputs(TEXTS))))

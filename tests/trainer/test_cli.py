@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from index.checkpoint import read_config
-from trainer.cli import main
+from index.encoders.checkpoint import read_config
+from trainer.command_line.main import main
+from trainer.evaluation.reports import fingerprint, read_report
 from trainer.recipe import Recipe
-from trainer.reports import fingerprint, read_report
 
 RECORDS = [
     {
@@ -98,7 +98,7 @@ def test_training_gets_what_the_command_line_says(tmp_path: Path, monkeypatch: p
         given.update(options, recipe=recipe, data=data, run=run)
         return run / "best"
 
-    monkeypatch.setattr("trainer.cli.train", train)
+    monkeypatch.setattr("trainer.command_line.main.train", train)
     changed = (
         "--set",
         "seed=3",

@@ -11,15 +11,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.episode import ChunkTokens, Episode, Limits, advance_together
-from index.positions import Positions
-from index.scope import Part, Scope
+from index.episodes.episode import ChunkTokens, Episode, Limits, advance_together
+from index.search.positions import Positions
+from index.search.scope import Part, Scope
 from tests.index import reference, strategies
 from tests.trainer.learners import make_learner, random_question, random_questions
 from trainer.datasets.question import Question
-from trainer.environment import Environment, Observer, Reward, clairvoyant_q, document_levels, final_reward
 from trainer.hyperparameters import Hyperparameters
-from trainer.pqn import Learner
+from trainer.learning.environment import Environment, Observer, Reward, clairvoyant_q, document_levels, final_reward
+from trainer.learning.learner import Learner
 
 # -- the course of an episode -----------------------------------------------------------------------------------------
 

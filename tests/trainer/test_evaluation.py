@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index.encoder import Encoder, load_encoder
-from index.positions import level_indices, rotate
-from index.scope import Scope
+from index.encoders.encoder import Encoder, load_encoder
+from index.search.positions import level_indices, rotate
+from index.search.scope import Scope
 from trainer.datasets.question import Question
-from trainer.evaluation import (
+from trainer.evaluation.playing import (
     ChunkVectors,
     Outcome,
     Player,
@@ -106,8 +106,8 @@ def test_a_player_embeds_what_it_meets_and_answers_as_play_does(encoder: Encoder
 
 
 def test_questions_are_taken_together_as_far_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.evaluation.TOGETHER_CHUNKS", 10)
-    monkeypatch.setattr("trainer.evaluation.EPISODES", 3)
+    monkeypatch.setattr("trainer.evaluation.playing.TOGETHER_CHUNKS", 10)
+    monkeypatch.setattr("trainer.evaluation.playing.EPISODES", 3)
     sizes = [4, 4, 4, 20, 1, 1, 1, 1]
     groups = together(question_of(["a"] * size) for size in sizes)
     assert [[len(question.chunks) for question in group] for group in groups] == [[4, 4], [4], [20], [1, 1, 1], [1]]
@@ -168,10 +168,10 @@ def test_repeated_texts_get_a_row_each_time(encoder: Encoder) -> None:
 
 
 def test_embeddings_are_kept_and_found_again(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.evaluation.CACHE_FROM", 3)
+    monkeypatch.setattr("trainer.evaluation.playing.CACHE_FROM", 3)
     texts = ["a lamp", "a stone", "bread", "a lamp"]
     first = embed_in_order(encoder, texts, tmp_path)
-    monkeypatch.setattr("trainer.evaluation._embed", lambda *_: pytest.fail("embedded again"))
+    monkeypatch.setattr("trainer.evaluation.playing._embed", lambda *_: pytest.fail("embedded again"))
     assert np.array_equal(embed_in_order(encoder, texts, tmp_path), first)
     assert len(list(tmp_path.iterdir())) == 1
     with pytest.raises(pytest.fail.Exception):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainer.lexical import most_alike, words
+from trainer.datasets.lexical import most_alike, words
 
 SENTENCES = [
     "The garden was wet.",

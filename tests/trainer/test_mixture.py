@@ -16,7 +16,7 @@ from tests.trainer.mixtures import BABI, BOOK, OWN, drawn, make_recipe, write_ow
 from trainer.datasets.babi import BabiQuestion, read_babi
 from trainer.datasets.question import Question
 from trainer.errors import DataError, RecipeError
-from trainer.mixture import (
+from trainer.tasks.mixture import (
     Mixture,
     Source,
     build_mixture,

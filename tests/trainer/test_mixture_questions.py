@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.trainer.mixtures import OWN, drawn, make_recipe, support_texts, write_own
 from trainer.datasets.question import Question
-from trainer.mixture import (
+from trainer.tasks.mixture import (
     build_mixture,
     documents,
     shuffled,

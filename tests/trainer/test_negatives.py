@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from index.scope import Part, Scope
-from index.scoring import exact_q
+from index.arrays import Float32Array
+from index.search.scope import Part, Scope
+from index.search.scoring import exact_q
 from tests.trainer.learners import make_learner, random_question, words
 from trainer.datasets.question import Question
-from trainer.environment import FloatArray
 from trainer.hyperparameters import Hyperparameters
-from trainer.networks import ActionMode
-from trainer.pqn import Batch, Learner, Trajectory, Transition
+from trainer.learning.learner import Batch, Learner, Trajectory, Transition
+from trainer.learning.networks import ActionMode
 
 
 def pool_of(seed: int, count: int = 40) -> list[str]:
@@ -101,7 +101,7 @@ def test_a_step_makes_them_less_attractive(tiny_base: Path) -> None:
     states = learner.network.embed_states([t.observation.state for t in first], 1000)
     again, _ = learner._scores(learner.network, states, first, [np.arange(11)] * len(first))
 
-    def lead(q: FloatArray, transition: Transition) -> float:
+    def lead(q: Float32Array, transition: Transition) -> float:
         return float(q[transition.observation.support].max() - q[7:].max())
 
     before = [lead(t.q, t) for t in first]

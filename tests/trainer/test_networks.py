@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from index.encoder import StateInput, load_encoder
+from index.encoders.encoder import StateInput, load_encoder
 from index.errors import CheckpointError
 from tests.architectures import ARCHITECTURES, write_base
 from tests.trainer.learners import CPU, make_learner, make_network, make_recipe, random_questions
-from trainer.checkpoints import initial_config, write_checkpoint
 from trainer.hyperparameters import Hyperparameters
-from trainer.networks import ActionMode, ChunkTable, MasterWeights, QNetwork
+from trainer.learning.checkpoints import initial_config, write_checkpoint
+from trainer.learning.networks import ActionMode, ChunkTable, MasterWeights, QNetwork
 
 TEXTS = ["the ball is red", "", "a much longer text: " + "the red ball " * 6, "the ball"]
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from tests.trainer.test_reports import result, row
 from trainer.errors import DataError
-from trainer.plots import learning_curves, recall_by_budget, recall_by_length
+from trainer.evaluation.plots import learning_curves, recall_by_budget, recall_by_length
 
 RESULT = result(
     "ours",

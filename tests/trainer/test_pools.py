@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.mixtures import BABI, BOOK, OWN, drawn, make_recipe, support_texts, write_own
-from trainer import mixture
 from trainer.hyperparameters import Hyperparameters
-from trainer.mixture import (
+from trainer.tasks import mixture
+from trainer.tasks.mixture import (
     build_mixture,
     middle_sentences,
     training_sentences,

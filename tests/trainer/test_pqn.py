@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from index.scope import Part, Scope
-from index.scoring import exact_q
+from index.search.scope import Part, Scope
+from index.search.scoring import exact_q
 from tests.trainer.learners import make_learner, random_question, random_questions
-from trainer.environment import Observation
 from trainer.hyperparameters import Hyperparameters
-from trainer.networks import ActionMode
-from trainer.pqn import Batch, Learner, Transition, lambda_returns
+from trainer.learning.environment import Observation
+from trainer.learning.learner import Batch, Learner, Transition, lambda_returns
+from trainer.learning.networks import ActionMode
 
 # -- rollouts ---------------------------------------------------------------------------------------------------------
 

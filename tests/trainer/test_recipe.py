@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from index.positions import Positions
+from index.search.positions import Positions
 from trainer.errors import RecipeError
 from trainer.hyperparameters import Hyperparameters
 from trainer.recipe import BabiTask, MultihopTask, Recipe, RulerTask, read_recipe

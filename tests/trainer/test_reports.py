@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from index.checkpoint import read_config
+from index.encoders.checkpoint import read_config
 from trainer.datasets.question import Question
 from trainer.errors import DataError
-from trainer.reports import Result, Row, fingerprint, joined, markdown, measure, read_report, write_report
-from trainer.suites import TestSet
+from trainer.evaluation.reports import Result, Row, fingerprint, joined, markdown, measure, read_report, write_report
+from trainer.evaluation.suites import TestSet
 
 
 def row(task: str, recall: float, length: str = "", tokens: int | None = None, budget: int = 4) -> Row:

@@ -9,13 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.positions import IntArray, Positions
-from index.scope import Part, Scope
-from index.scoring import QFunction, exact_q
+from index.arrays import IntArray
+from index.search.positions import Positions
+from index.search.scope import Part, Scope
+from index.search.scoring import QFunction, exact_q
 from tests.index import reference, strategies
 from tests.index.strategies import Float32
-from trainer.environment import document_levels
-from trainer.scoring import q_values, rotation
+from trainer.learning.environment import document_levels
+from trainer.learning.scoring import q_values, rotation
 
 CPU = torch.device("cpu")
 

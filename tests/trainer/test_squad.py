@@ -13,8 +13,8 @@ from tests.trainer.mixtures import make_recipe
 from trainer.datasets.question import Question
 from trainer.datasets.squad import read_squad
 from trainer.errors import DataError, RecipeError
-from trainer.mixture import build_mixture
-from trainer.suites import SUITES
+from trainer.evaluation.suites import SUITES
+from trainer.tasks.mixture import build_mixture
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "training" / "squad" / "squad.json"
 CITY = "The city lies on a river. Its mayor is Ann, who came from the north. She is eighty years old."

@@ -14,9 +14,9 @@ import torch
 from tests.trainer.learners import make_learner, random_questions
 from trainer.errors import ResumeError
 from trainer.hyperparameters import Hyperparameters
-from trainer.networks import ActionMode
-from trainer.pqn import Learner
-from trainer.state import load_state, save_state, stored_state
+from trainer.learning.learner import Learner
+from trainer.learning.networks import ActionMode
+from trainer.learning.state import load_state, save_state, stored_state
 
 
 def everything(learner: Learner) -> dict[str, Any]:

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.stops import (
+from index.arrays import IntArray
+from trainer.stopping.stops import (
     COSTS,
     Calibrated,
-    Ints,
     Point,
     bootstrap,
     budget_curve,
@@ -23,7 +23,7 @@ from trainer.stops import (
     stop_at_budget,
     stop_with_oracle,
 )
-from trainer.traces import Trace
+from trainer.stopping.traces import Trace
 
 BUDGET = 6
 
@@ -137,7 +137,7 @@ def test_the_bootstrap_keeps_together_what_is_about_one_question() -> None:
     assert [[cluster.tolist() for cluster in clusters] for clusters in strata] == [[[0, 4], [2]], [[1, 3]]]
     seen: list[tuple[int, ...]] = []
 
-    def measure(picked: Ints) -> float:
+    def measure(picked: IntArray) -> float:
         seen.append(tuple(sorted(picked.tolist())))
         return 0.0
 

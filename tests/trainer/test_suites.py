@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from trainer.errors import DataError, RecipeError
-from trainer.suites import SUITES, TestSet, evaluation_sentences
+from trainer.evaluation.suites import SUITES, TestSet, evaluation_sentences
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "training"
 
@@ -83,7 +83,7 @@ def test_short_documents_share_one_background(data: Path) -> None:
 
 
 def test_long_documents_go_on_with_books_that_no_training_reads(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.suites.SHORT", 10)
+    monkeypatch.setattr("trainer.evaluation.suites.SHORT", 10)
     books = [sentence.split(" this is ")[0] for sentence in evaluation_sentences(data / "books", 200)]
     assert list(dict.fromkeys(books)) == [
         *(f"In dev book {book:02}" for book in range(3)),

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.encoder import Encoder, load_encoder
-from index.episode import Limits
-from index.rules import RULES, Rule
-from index.stopping import StopRule
+from index.encoders.encoder import Encoder, load_encoder
+from index.episodes.episode import Limits
+from index.episodes.stopping import StopRule
+from qrag.wire.rules import RULES, Rule
 from tests.support import calibrate_at_random, write_random_checkpoint
 from trainer.datasets.question import Question
-from trainer.evaluation import Player, run_together, start
-from trainer.traces import PAST, Trace, scores, trace
+from trainer.evaluation.playing import Player, run_together, start
+from trainer.stopping.traces import PAST, Trace, scores, trace
 
 WORDS = ["lamp", "garden", "Ann", "took", "left", "the", "milk", "went", "kitchen", "boat", "old", "green"]
 BUDGET = 5

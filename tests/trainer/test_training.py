@@ -17,22 +17,22 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from index.checkpoint import read_config
-from index.encoder import Encoder, load_encoder
+from index.encoders.checkpoint import read_config
+from index.encoders.encoder import Encoder, load_encoder
 from tests.trainer.learners import CPU, make_recipe, random_questions
-from trainer import training
-from trainer.checkpoints import MINILM, base_directory, initial_config, write_checkpoint
 from trainer.datasets.jsonl import read_jsonl
 from trainer.datasets.question import Question
 from trainer.errors import DataError, ResumeError
-from trainer.evaluation import by_task, embed_texts, play, recall
+from trainer.evaluation.playing import by_task, embed_texts, play, recall
 from trainer.hyperparameters import Hyperparameters
-from trainer.mixture import Mixture, Source, build_mixture
-from trainer.networks import ActionMode, QNetwork
-from trainer.pqn import Learner
+from trainer.learning import training
+from trainer.learning.checkpoints import MINILM, base_directory, initial_config, write_checkpoint
+from trainer.learning.learner import Learner
+from trainer.learning.networks import ActionMode, QNetwork
+from trainer.learning.state import save_state
+from trainer.learning.training import Validation, build_learner, train
 from trainer.recipe import Recipe
-from trainer.state import save_state
-from trainer.training import Validation, build_learner, train
+from trainer.tasks.mixture import Mixture, Source, build_mixture
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "training"
@@ -158,7 +158,7 @@ def test_validation_measures_what_a_checkpoint_would_serve(
 def test_a_cache_changes_nothing_but_when_chunks_are_embedded(
     tiny_base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.evaluation.CACHE_FROM", 1)
+    monkeypatch.setattr("trainer.evaluation.playing.CACHE_FROM", 1)
     tasks = [TASKS[0] | {"mine": True}, TASKS[1] | {"mine": True}]
     recipe = recipe_for(tiny_base, tasks=tasks, hard_negatives=3)
     weights = []

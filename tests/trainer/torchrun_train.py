@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 
-from trainer import evaluation, training
 from trainer.datasets.question import Question
-from trainer.distributed import own_share
-from trainer.pqn import Learner
+from trainer.evaluation import playing as evaluation
+from trainer.learning import training
+from trainer.learning.distributed import own_share
+from trainer.learning.learner import Learner
 from trainer.recipe import read_recipe
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 class Question:
     """A question, its candidate chunks and which of them it needs.
 
-    The chunks of all documents are laid end to end, as in :class:`index.scoring.Scope`: ``counts`` holds
+    The chunks of all documents are laid end to end, as in :class:`index.search.scoring.Scope`: ``counts`` holds
     the number of chunks of each document and sums to ``len(chunks)``; ``support`` are positions on that axis.
     """
 

@@ -1,0 +1,105 @@
+"""The client of a Q-RAG service: ``from qrag import Client, AsyncClient``.
+
+::
+
+    wire           every model that crosses HTTP, and the words that both sides use
+    client         calls as values, the flows around them, and the two clients that carry them out
+    cli            the command ``qrag``
+    integrations   retrievers for LangChain, LlamaIndex and Haystack
+
+Data flows one way: arguments -> call (a value) -> HTTP -> answer (a model of :mod:`qrag.wire`). The service imports
+:mod:`qrag.wire` too, so names are looked up when they are used: importing :mod:`qrag` imports no HTTP client.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qrag.client.awaiting import AsyncClient
+    from qrag.client.blocking import Client
+    from qrag.client.errors import (
+        ApiError,
+        Conflict,
+        FileChanged,
+        Forbidden,
+        IndexingFailed,
+        InvalidRequest,
+        NotFound,
+        Overloaded,
+        QRagClientError,
+        ServerError,
+        StorageFull,
+        Unauthorized,
+        UnexpectedAnswer,
+        UnknownFileType,
+        Unreachable,
+    )
+    from qrag.client.flows import Retries
+    from qrag.client.options import DocumentOptions, RetrieveOptions
+    from qrag.wire.chunking import Chunking
+    from qrag.wire.documents import ChunkOut, CollectionOut, DocumentIn, DocumentOut
+    from qrag.wire.operations import ModelOut
+    from qrag.wire.retrieval import RetrieveOut, SelectedChunk, StepEvent, Stop
+
+_ERRORS = (
+    *("ApiError", "Conflict", "FileChanged", "Forbidden", "IndexingFailed", "InvalidRequest", "NotFound"),
+    *("Overloaded", "QRagClientError", "ServerError", "StorageFull", "Unauthorized", "UnexpectedAnswer"),
+    *("UnknownFileType", "Unreachable"),
+)
+_MODULES = {
+    "AsyncClient": "qrag.client.awaiting",
+    "Client": "qrag.client.blocking",
+    **dict.fromkeys(_ERRORS, "qrag.client.errors"),
+    "Retries": "qrag.client.flows",
+    **dict.fromkeys(("DocumentOptions", "RetrieveOptions"), "qrag.client.options"),
+    "Chunking": "qrag.wire.chunking",
+    **dict.fromkeys(("ChunkOut", "CollectionOut", "DocumentIn", "DocumentOut"), "qrag.wire.documents"),
+    "ModelOut": "qrag.wire.operations",
+    **dict.fromkeys(("RetrieveOut", "SelectedChunk", "StepEvent", "Stop"), "qrag.wire.retrieval"),
+}
+"""The module of each public name."""
+
+__all__ = [
+    "ApiError",
+    "AsyncClient",
+    "ChunkOut",
+    "Chunking",
+    "Client",
+    "CollectionOut",
+    "Conflict",
+    "DocumentIn",
+    "DocumentOptions",
+    "DocumentOut",
+    "FileChanged",
+    "Forbidden",
+    "IndexingFailed",
+    "InvalidRequest",
+    "ModelOut",
+    "NotFound",
+    "Overloaded",
+    "QRagClientError",
+    "Retries",
+    "RetrieveOptions",
+    "RetrieveOut",
+    "SelectedChunk",
+    "ServerError",
+    "StepEvent",
+    "Stop",
+    "StorageFull",
+    "Unauthorized",
+    "UnexpectedAnswer",
+    "UnknownFileType",
+    "Unreachable",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

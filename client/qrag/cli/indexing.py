@@ -1,0 +1,184 @@
+"""``qrag index``: send files, and wait until they can be searched."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import get_args
+
+from pydantic import JsonValue
+from tqdm import tqdm
+
+from qrag import (
+    Client,
+    DocumentOptions,
+    DocumentOut,
+    IndexingFailed,
+    QRagClientError,
+    Unauthorized,
+    UnknownFileType,
+    Unreachable,
+)
+from qrag.cli.terminal import complain, table
+from qrag.client.uploads import File, readable
+from qrag.wire.chunking import Mode
+from qrag.wire.media_types import MEDIA_TYPE_OF_EXTENSION
+
+STDIN = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Something to send."""
+
+    path: str
+    title: str | None
+    """None: its name."""
+
+    @property
+    def bytes(self) -> int:
+        """Its length, 0 where that is not known or it is not there."""
+        try:
+            return 0 if self.path == STDIN else os.stat(self.path).st_size
+        except OSError:
+            return 0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("file", nargs="+", help="txt, md, html, pdf or docx; a folder with --recursive; - is text")
+    parser.add_argument("--collection", metavar="C", help="default: default")
+    parser.add_argument("--chunking", choices=get_args(Mode), help="how to cut it (default: sentences)")
+    parser.add_argument("--id", help="of one file; by default derived from the content")
+    parser.add_argument("--title", metavar="T", help="of one file; by default its name")
+    parser.add_argument("--metadata", type=_metadata, metavar="JSON", help="an object, e.g. '{\"year\": 1916}'")
+    parser.add_argument("--replace", action="store_true", help="put it in the place of another one with its id")
+    parser.add_argument("--no-wait", action="store_true", help="do not wait until it is indexed")
+    parser.add_argument("--recursive", action="store_true", help="take the files of folders, and of those in them")
+    parser.add_argument("--glob", metavar="PATTERN", help="of folders, only files with such a name, e.g. '*.md'")
+
+
+def _metadata(text: str) -> dict[str, JsonValue]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError("no object")
+    return value
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Raise :class:`ValueError` for what cannot be meant, before anything is sent."""
+    folders = [name for name in arguments.file if name != STDIN and Path(name).is_dir()]
+    if folders and not arguments.recursive:
+        raise ValueError(f"{folders[0]} is a folder: --recursive takes the files in it")
+    for option in ("id", "title"):
+        if getattr(arguments, option) is not None and (len(arguments.file) > 1 or folders):
+            raise ValueError(f"--{option} is for one file")
+
+
+def run(client: Client, arguments: argparse.Namespace) -> int:
+    """Send each file, wait for all, and print them as a table; 1 if something failed."""
+    sources = list(_sources(arguments))
+    if not sources:
+        complain(f"no file of {', '.join(arguments.file)} is of a known kind: {', '.join(MEDIA_TYPE_OF_EXTENSION)}")
+        return 1
+    sent, failed = _send(client, sources, arguments)
+    if not arguments.no_wait:
+        sent, not_ready = _wait(client, sent)
+        failed = failed or not_ready
+    if sent:
+        rows = [(each.id, each.title, each.status, each.chunks, each.tokens) for each in sent]
+        print(table(("DOCUMENT", "TITLE", "STATUS", "CHUNKS", "TOKENS"), rows))
+    return int(failed)
+
+
+def _sources(arguments: argparse.Namespace) -> Iterator[_Source]:
+    for name in arguments.file:
+        if name == STDIN:
+            yield _Source(STDIN, arguments.title or "standard input")
+        elif Path(name).is_dir():
+            root = Path(name).resolve()
+            for path in sorted(each for each in root.rglob("*") if each.is_file() and _wanted(each, root, arguments)):
+                yield _Source(str(path), readable(str(path.relative_to(root))))
+        else:
+            yield _Source(name, arguments.title)
+
+
+def _wanted(path: Path, root: Path, arguments: argparse.Namespace) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+    known = path.suffix.lower() in MEDIA_TYPE_OF_EXTENSION
+    return known and not hidden and (arguments.glob is None or fnmatch(path.name, arguments.glob))
+
+
+def _send(client: Client, sources: list[_Source], arguments: argparse.Namespace) -> tuple[list[DocumentOut], bool]:
+    """The documents that were stored, and whether something failed."""
+    sent: dict[str, DocumentOut] = {}
+    failed = False
+    total = sum(source.bytes for source in sources)
+    with tqdm(total=total, desc="sending", unit="B", unit_scale=True, leave=False, disable=None) as bar:
+        for source in sources:
+            before = bar.n
+
+            def progress(count: int, _length: int | None, before: float = before) -> None:
+                bar.update(before + count - bar.n)
+
+            options = DocumentOptions(
+                id=arguments.id,
+                title=source.title,
+                collection=arguments.collection,
+                metadata=arguments.metadata,
+                chunking=arguments.chunking,
+            )
+            file: File = sys.stdin.buffer if source.path == STDIN else source.path
+            media_type = "text/plain" if source.path == STDIN else None
+            try:
+                document = client.index_file(
+                    file, media_type=media_type, progress=progress, replace=arguments.replace, **options
+                )
+            except (Unreachable, Unauthorized):
+                raise  # as with every other file
+            except (QRagClientError, OSError) as error:
+                failed = True
+                with bar.external_write_mode(file=sys.stderr):
+                    complain(f"{source.path}: {_reason(error)}")
+            else:
+                sent[document.id] = document
+    return list(sent.values()), failed
+
+
+def _reason(error: QRagClientError | OSError) -> str:
+    if isinstance(error, UnknownFileType):
+        known = ", ".join(MEDIA_TYPE_OF_EXTENSION)
+        return f"its name ends in none of {known}. If it is text: qrag index - < FILE"
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+def _wait(client: Client, sent: list[DocumentOut]) -> tuple[list[DocumentOut], bool]:
+    """The documents as they are in the end, and whether some cannot be searched."""
+    seen = {document.id: document for document in sent}
+    counted = dict.fromkeys(seen, 0.0)
+    total = sum(document.characters for document in sent)
+    shape = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+    # News is rare and each is shown: the last would be dropped if it came soon after the one before.
+    with tqdm(total=total, desc="indexing", bar_format=shape, leave=False, disable=None, mininterval=0) as bar:
+
+        def progress(document: DocumentOut) -> None:
+            seen[document.id] = document
+            done = document.progress * document.characters
+            bar.update(done - counted[document.id])
+            counted[document.id] = done
+
+        try:
+            client.wait_until_ready(seen, progress)
+        except IndexingFailed as error:
+            failed = error.documents
+        else:
+            failed = []
+    for document in failed:
+        complain(f"{document.title}: stored, but not searchable. {document.error}")
+    return list(seen.values()), bool(failed)

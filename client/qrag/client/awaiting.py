@@ -1,0 +1,193 @@
+"""The client for programs that await."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from types import TracebackType
+from typing import Self, TypeVar, Unpack
+
+import anyio
+import httpx
+from anyio import to_thread
+
+from qrag.client import calls
+from qrag.client.calls import Listing
+from qrag.client.errors import unreachable
+from qrag.client.events import Event, EventReader
+from qrag.client.flows import PATIENT, Flow, Flows, Outcome, Pause, Retries, Send
+from qrag.client.options import DocumentOptions, DocumentProgress, RetrieveOptions, UploadProgress
+from qrag.client.transport import DEFAULT_TIMEOUT, DEFAULT_URL, arguments, settings
+from qrag.client.uploads import File, FileBody, file_body
+from qrag.wire.documents import ChunkOut, CollectionOut, DocumentIn, DocumentOut
+from qrag.wire.operations import ModelOut
+from qrag.wire.retrieval import RetrieveOut
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """The same as :class:`~qrag.client.Client`, for ``async with``; its methods are to be awaited, lists iterated.
+
+    Files are read in a thread, so that the event loop goes on.
+    """
+
+    def __init__(
+        self,
+        base_url: str = DEFAULT_URL,
+        api_key: str | None = None,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        retries: Retries = PATIENT,
+        sleep: Callable[[float], Awaitable[object]] = anyio.sleep,
+    ) -> None:
+        self._http = httpx.AsyncClient(**settings(base_url, api_key, timeout))
+        self._base_url = base_url
+        self._flows = Flows(base_url, retries)
+        self._sleep = sleep
+
+    async def index(
+        self, text: str, *, replace: bool = False, wait: bool = False, **options: Unpack[DocumentOptions]
+    ) -> DocumentOut:
+        """As :meth:`qrag.client.Client.index`."""
+        return await self._run(self._flows.index(calls.index(text, options, replace=replace), wait))
+
+    async def index_file(
+        self,
+        file: File,
+        *,
+        media_type: str | None = None,
+        progress: UploadProgress | None = None,
+        replace: bool = False,
+        wait: bool = False,
+        **options: Unpack[DocumentOptions],
+    ) -> DocumentOut:
+        """As :meth:`qrag.client.Client.index_file`."""
+        body = file_body(file, media_type, progress)
+        return await self._run(self._flows.index(calls.index_file(body, options, replace=replace), wait))
+
+    async def index_many(
+        self, documents: Iterable[DocumentIn], *, replace: bool = False, wait: bool = False
+    ) -> list[DocumentOut]:
+        """As :meth:`qrag.client.Client.index_many`."""
+        return await self._run(self._flows.index_many(documents, replace, wait))
+
+    async def wait_until_ready(self, ids: Iterable[str], progress: DocumentProgress | None = None) -> list[DocumentOut]:
+        """As :meth:`qrag.client.Client.wait_until_ready`."""
+        return await self._run(self._flows.until_ready(ids, progress))
+
+    def documents(self, *, collection: str | None = None) -> AsyncIterator[DocumentOut]:
+        """As :meth:`qrag.client.Client.documents`."""
+        return self._all(calls.documents(collection))
+
+    async def document(self, id: str) -> DocumentOut:
+        """As :meth:`qrag.client.Client.document`."""
+        return await self._run(self._flows.one(calls.document(id)))
+
+    async def text(self, id: str, start: int = 0, end: int | None = None) -> str:
+        """As :meth:`qrag.client.Client.text`."""
+        return await self._run(self._flows.one(calls.text(id, start, end)))
+
+    def chunks(self, id: str) -> AsyncIterator[ChunkOut]:
+        """As :meth:`qrag.client.Client.chunks`."""
+        return self._all(calls.chunks(id))
+
+    async def retry(self, id: str) -> DocumentOut:
+        """As :meth:`qrag.client.Client.retry`."""
+        return await self._run(self._flows.one(calls.retry(id)))
+
+    async def delete(self, id: str) -> None:
+        """As :meth:`qrag.client.Client.delete`."""
+        await self._run(self._flows.one(calls.delete(id)))
+
+    async def collections(self) -> list[CollectionOut]:
+        """As :meth:`qrag.client.Client.collections`."""
+        return await self._run(self._flows.one(calls.collections()))
+
+    async def delete_collection(self, name: str) -> None:
+        """As :meth:`qrag.client.Client.delete_collection`."""
+        await self._run(self._flows.one(calls.delete_collection(name)))
+
+    async def retrieve(self, question: str, **options: Unpack[RetrieveOptions]) -> RetrieveOut:
+        """As :meth:`qrag.client.Client.retrieve`."""
+        return await self._run(self._flows.one(calls.retrieve(question, options)))
+
+    async def stream(self, question: str, **options: Unpack[RetrieveOptions]) -> AsyncIterator[Event]:
+        """As :meth:`qrag.client.Client.stream`."""
+        response = await self._run(self._flows.answer(calls.retrieve(question, options, streams=True)))
+        reader = EventReader(response.headers.get("X-Request-ID"))
+        try:
+            async for piece in response.aiter_bytes():
+                for event in reader.feed(piece):
+                    yield event
+            reader.end()
+        except httpx.RequestError as error:
+            raise unreachable(error, self._base_url) from error
+        except ValueError as error:
+            raise self._flows.not_understood() from error
+        finally:
+            await response.aclose()
+
+    async def model(self) -> ModelOut:
+        """As :meth:`qrag.client.Client.model`."""
+        return await self._run(self._flows.one(calls.model()))
+
+    async def ready(self) -> bool:
+        """As :meth:`qrag.client.Client.ready`."""
+        return await self._run(self._flows.ready())
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _all(self, listing: Listing[T]) -> AsyncIterator[T]:
+        page = await self._run(self._flows.one(listing(None)))
+        for entry in page.entries:
+            yield entry
+        while page.next_cursor is not None:
+            page = await self._run(self._flows.one(listing(page.next_cursor)))
+            for entry in page.entries:
+                yield entry
+
+    async def _run(self, flow: Flow[T]) -> T:
+        outcome: Outcome = None
+        while True:
+            try:
+                step = flow.send(outcome)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            outcome = await self._take(step)
+
+    async def _take(self, step: Send | Pause) -> Outcome:
+        if isinstance(step, Pause):
+            await self._sleep(step.seconds)
+            return None
+        body = step.call.body
+        request = self._http.build_request(
+            **arguments(step.call), content=_sent(body) if isinstance(body, FileBody) else body
+        )
+        try:
+            response = await self._http.send(request, stream=step.call.streams)
+            if not response.is_success:
+                await response.aread()
+        except httpx.RequestError as error:
+            return error
+        return response
+
+
+async def _sent(body: FileBody) -> AsyncIterator[bytes]:
+    sent = 0
+    body.progress(sent, body.length)
+    blocks = body.blocks()
+    while (block := await to_thread.run_sync(next, blocks, None)) is not None:
+        yield block
+        sent += len(block)
+        body.progress(sent, body.length)

@@ -1,0 +1,220 @@
+"""Every call of the service as a value: what is sent, and how the answer is read. Nothing here talks to a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import to_json
+
+from qrag.client.errors import InvalidRequest
+from qrag.client.options import DocumentOptions, RetrieveOptions
+from qrag.client.uploads import FileBody
+from qrag.wire.documents import (
+    ChunkOut,
+    ChunkPage,
+    CollectionOut,
+    CollectionsOut,
+    DocumentIn,
+    DocumentOut,
+    DocumentPage,
+    DocumentsOut,
+)
+from qrag.wire.names import DocumentId
+from qrag.wire.operations import ModelOut, Readiness
+from qrag.wire.problems import Problem
+from qrag.wire.retrieval import RetrieveOut
+
+T = TypeVar("T")
+
+PAGE = 1000
+"""Entries on a page: as many as the service gives."""
+
+_NAME: TypeAdapter[str] = TypeAdapter(DocumentId)
+_JSON = {"Content-Type": "application/json"}
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One request, and the reader of its answer, which raises :class:`ValueError` for what it does not understand."""
+
+    method: str
+    path: str
+    read: Callable[[bytes], T]
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | FileBody | None = None
+    streams: bool = False
+    """Whether the answer is to be read while it arrives."""
+
+    def __post_init__(self) -> None:
+        for value in self.query.values():
+            _json(value)  # the same characters cannot be sent there
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether it can be sent again. All calls leave the service as it is when they are sent twice."""
+        return not isinstance(self.body, FileBody) or self.body.repeatable
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """One page of a list; ``next_cursor`` asks for the next, and is none on the last."""
+
+    entries: Sequence[T]
+    next_cursor: str | None
+
+
+Listing = Callable[[str | None], Call[Page[T]]]
+"""From a cursor, none for the first page, to the call for that page."""
+
+
+def index(text: str, options: DocumentOptions, *, replace: bool) -> Call[DocumentOut]:
+    """Index a text."""
+    fields = {"text": text, **_description(options)}
+    return _post_documents(fields, DocumentOut.model_validate_json, replace)
+
+
+def index_file(file: FileBody, options: DocumentOptions, *, replace: bool) -> Call[DocumentOut]:
+    """Index a file; its name is the title, as for files in a form, unless there is another."""
+    fields = {"title": file.name, **_description(options)}
+    query = {name: value if isinstance(value, str) else _json(value).decode() for name, value in fields.items()}
+    headers = {"Content-Type": file.media_type}
+    if file.length is not None:
+        headers["Content-Length"] = str(file.length)
+    return Call("POST", "documents", DocumentOut.model_validate_json, _replacing(replace) | query, headers, file)
+
+
+def index_many(documents: Sequence[DocumentIn], *, replace: bool) -> Call[DocumentsOut]:
+    """Index documents of one request: all of them, or, on an error, none."""
+    fields = {"documents": [plain(document) for document in documents]}
+    return _post_documents(fields, DocumentsOut.model_validate_json, replace)
+
+
+def documents(collection: str | None) -> Listing[DocumentOut]:
+    """List documents."""
+    wanted = {} if collection is None else {"collection": collection}
+
+    def read(content: bytes) -> Page[DocumentOut]:
+        page = DocumentPage.model_validate_json(content)
+        return Page(page.documents, page.next_cursor)
+
+    return lambda cursor: Call("GET", "documents", read, wanted | _at(cursor))
+
+
+def document(id: str) -> Call[DocumentOut]:
+    """One document."""
+    return Call("GET", f"documents/{_segment(id)}", DocumentOut.model_validate_json)
+
+
+def text(id: str, start: int, end: int | None) -> Call[str]:
+    """Its text, or a range of it."""
+    query = {"start": str(start)} | ({} if end is None else {"end": str(end)})
+    return Call("GET", f"documents/{_segment(id)}/text", bytes.decode, query)
+
+
+def chunks(id: str) -> Listing[ChunkOut]:
+    """List its chunks."""
+    path = f"documents/{_segment(id)}/chunks"
+
+    def read(content: bytes) -> Page[ChunkOut]:
+        page = ChunkPage.model_validate_json(content)
+        return Page(page.chunks, page.next_cursor)
+
+    return lambda cursor: Call("GET", path, read, _at(cursor))
+
+
+def retry(id: str) -> Call[DocumentOut]:
+    """Index a failed document again."""
+    return Call("POST", f"documents/{_segment(id)}/retry", DocumentOut.model_validate_json)
+
+
+def delete(id: str) -> Call[None]:
+    """Delete a document."""
+    return Call("DELETE", f"documents/{_segment(id)}", _nothing)
+
+
+def collections() -> Call[list[CollectionOut]]:
+    """List collections."""
+    return Call("GET", "collections", lambda content: CollectionsOut.model_validate_json(content).collections)
+
+
+def delete_collection(name: str) -> Call[None]:
+    """Delete a collection."""
+    return Call("DELETE", f"collections/{_segment(name)}", _nothing)
+
+
+def retrieve(question: str, options: RetrieveOptions, *, streams: bool = False) -> Call[RetrieveOut]:
+    """Ask a question."""
+    headers = _JSON | ({"Accept": "text/event-stream"} if streams else {})
+    body = _json({"question": question, **_given(options)})
+    return Call("POST", "retrieve", RetrieveOut.model_validate_json, headers=headers, body=body, streams=streams)
+
+
+def model() -> Call[ModelOut]:
+    """Which checkpoint is loaded."""
+    return Call("GET", "model", ModelOut.model_validate_json)
+
+
+def ready() -> Call[bool]:
+    """Whether the service is ready."""
+    return Call("GET", "readyz", lambda content: Readiness.model_validate_json(content).status == "ready")
+
+
+def _post_documents(fields: Mapping[str, Any], read: Callable[[bytes], T], replace: bool) -> Call[T]:
+    return Call("POST", "documents", read, _replacing(replace), _JSON, _json(fields))
+
+
+def _replacing(replace: bool) -> dict[str, str]:
+    return {"replace": "true"} if replace else {}
+
+
+def _at(cursor: str | None) -> dict[str, str]:
+    return {"limit": str(PAGE)} | ({} if cursor is None else {"cursor": cursor})
+
+
+def _description(options: DocumentOptions) -> dict[str, Any]:
+    given = _given(options)
+    if isinstance(given.get("chunking"), str):
+        given["chunking"] = {"mode": given["chunking"]}
+    return given
+
+
+def _given(options: Mapping[str, object]) -> dict[str, Any]:
+    return {name: plain(value) for name, value in options.items() if value is not None}
+
+
+def plain(value: object) -> object:
+    """As it goes over the wire: of a model, what was said."""
+    return value.model_dump(mode="json", by_alias=True, exclude_unset=True) if isinstance(value, BaseModel) else value
+
+
+def _json(value: object) -> bytes:
+    try:
+        return to_json(value)
+    except ValueError:
+        raise _invalid("A text has half of a surrogate pair, which is no character. Remove it.") from None
+
+
+def _segment(name: str) -> str:
+    """The name as a part of a path, where some others would lead elsewhere.
+
+    Raises :class:`~qrag.client.errors.InvalidRequest` for one that the service cannot have given.
+    """
+    try:
+        return _NAME.validate_python(name)
+    except ValidationError:
+        raise _invalid(f"{name!r} is no name: 1-200 letters, digits and `._:@-`.") from None
+
+
+def _invalid(detail: str) -> InvalidRequest:
+    """What the service would say, were it asked."""
+    return InvalidRequest(
+        Problem(type="about:blank", title="Invalid request", status=422, code="validation_error", detail=detail)
+    )
+
+
+def _nothing(_content: bytes) -> None:
+    return None

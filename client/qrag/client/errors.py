@@ -1,0 +1,159 @@
+"""What can go wrong for a client: one tree.
+
+::
+
+    QRagClientError
+    ├── Unreachable          nothing answers, or the connection broke; says what to do
+    ├── UnexpectedAnswer     what answers is not this service
+    ├── UnknownFileType      the name of a file does not say how to read it
+    ├── FileChanged          a file got shorter while it was sent
+    ├── IndexingFailed       documents are stored, but cannot be searched
+    └── ApiError             the service said no: status, code, title, detail, errors, request_id
+        ├── InvalidRequest   400, 413, 415, 422
+        ├── Unauthorized     401
+        ├── Forbidden        403
+        ├── NotFound         404
+        ├── Conflict         409
+        ├── Overloaded       429, 503
+        ├── StorageFull      507
+        └── ServerError      500 and every other 5xx
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import httpx
+from pydantic import JsonValue, ValidationError
+
+from qrag.wire.documents import DocumentOut
+from qrag.wire.problems import Problem
+
+
+class QRagClientError(Exception):
+    """Base of everything that the client raises on purpose; its text says what to do."""
+
+
+class Unreachable(QRagClientError):
+    """Nothing answers at the address, or the connection broke before the answer was complete."""
+
+
+class UnexpectedAnswer(QRagClientError):
+    """What answered is not this service, or a version of it that speaks otherwise."""
+
+
+class UnknownFileType(QRagClientError):
+    """The name of a file does not say how to read it."""
+
+
+class FileChanged(QRagClientError):
+    """A file got shorter while it was sent."""
+
+
+class IndexingFailed(QRagClientError):
+    """Documents are stored, but cannot be searched (yet); ``documents`` are those, with the reason of each."""
+
+    def __init__(self, documents: Sequence[DocumentOut]) -> None:
+        self.documents = list(documents)
+        super().__init__(
+            " ".join(f"Document {each.id!r} is stored but not searchable. {each.error}" for each in documents)
+        )
+
+
+class ApiError(QRagClientError):
+    """The service refused a request. ``detail`` says why and what to do, ``code`` is stable."""
+
+    def __init__(self, problem: Problem, *, request_id: str | None = None, retry_after: float | None = None) -> None:
+        super().__init__(problem.detail)
+        self.status: int = problem.status
+        self.code: str = problem.code
+        self.title: str = problem.title
+        self.detail: str = problem.detail
+        self.errors: list[dict[str, JsonValue]] = problem.errors or []
+        """Of an invalid request: where, and why."""
+        self.request_id: str | None = request_id
+        """Under which the service's log has this request."""
+        self.retry_after: float | None = retry_after
+        """Seconds after which the service wants to be asked again, where it said so."""
+
+
+class InvalidRequest(ApiError):
+    """The service does not take such a request, or cannot read the document."""
+
+
+class Unauthorized(ApiError):
+    """No API key, or one that the service does not know."""
+
+
+class Forbidden(ApiError):
+    """The API key is not for this."""
+
+
+class NotFound(ApiError):
+    """There is no such document or collection."""
+
+
+class Conflict(ApiError):
+    """The id is taken by other content, or documents went while they were needed."""
+
+
+class Overloaded(ApiError):
+    """The service has too much to do, or is not ready, or is shutting down."""
+
+
+class StorageFull(ApiError):
+    """The disk of the service is full."""
+
+
+class ServerError(ApiError):
+    """The service, or a proxy before it, failed."""
+
+
+_KINDS: dict[int, type[ApiError]] = {
+    **dict.fromkeys((400, 413, 415, 422), InvalidRequest),
+    401: Unauthorized,
+    403: Forbidden,
+    404: NotFound,
+    409: Conflict,
+    **dict.fromkeys((429, 503), Overloaded),
+    507: StorageFull,
+}
+
+
+def refusal(problem: Problem, *, request_id: str | None = None, retry_after: float | None = None) -> ApiError:
+    """The exception for a problem."""
+    kind = _KINDS.get(problem.status, ServerError if problem.status >= 500 else ApiError)
+    return kind(problem, request_id=request_id, retry_after=retry_after)
+
+
+def refused(response: httpx.Response) -> ApiError:
+    """The exception for an answer that is no success; of a proxy's answer it says that it is one."""
+    try:
+        problem = Problem.model_validate_json(response.content)
+    except ValidationError:
+        problem = Problem(
+            type="about:blank",
+            title=response.reason_phrase,
+            status=response.status_code,
+            code="http_error",
+            detail=f"{response.url} answered {response.status_code} {response.reason_phrase}, not in the words of this "
+            "service. Is it the service's address, or is a proxy in between?",
+        )
+    after = response.headers.get("Retry-After", "")
+    return refusal(
+        problem,
+        request_id=response.headers.get("X-Request-ID"),
+        retry_after=float(after) if after.isdecimal() else None,
+    )
+
+
+def unreachable(error: httpx.RequestError, base_url: str) -> Unreachable:
+    """What to do about a request that got no answer."""
+    reason = str(error) or type(error).__name__
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        return Unreachable(
+            f"Nothing answers at {base_url} ({reason}). Start the service with `qrag-serve`, or give its address."
+        )
+    if isinstance(error, httpx.TimeoutException):
+        return Unreachable(f"{base_url} did not answer in time. It is busy, or give it more time with `timeout`.")
+    return Unreachable(f"The connection to {base_url} broke ({reason}). Is the service still running? Try again.")

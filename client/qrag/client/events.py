@@ -1,0 +1,40 @@
+"""The answer of a streamed retrieval, put together from the pieces in which it arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from qrag.client.errors import Unreachable, refusal
+from qrag.wire.problems import Problem
+from qrag.wire.retrieval import RetrieveOut, StepEvent
+
+Event = StepEvent | RetrieveOut
+
+
+class EventReader:
+    """Server-sent events from bytes. Lines end with a line feed alone: texts hold every other line end unescaped."""
+
+    def __init__(self, request_id: str | None) -> None:
+        self._request_id = request_id
+        self._rest = b""
+        self._ended = False
+
+    def feed(self, piece: bytes) -> Iterator[Event]:
+        """The events that are complete with this piece.
+
+        Raises :class:`~qrag.client.errors.ApiError` for the event of an error, and :class:`ValueError` for what is
+        no event of the service.
+        """
+        *blocks, self._rest = (self._rest + piece).split(b"\n\n")
+        for block in blocks:
+            lines = dict(line.split(b": ", 1) for line in block.split(b"\n"))
+            name, data = lines.get(b"event"), lines.get(b"data", b"")
+            if name == b"error":
+                raise refusal(Problem.model_validate_json(data), request_id=self._request_id)
+            self._ended = name == b"result"
+            yield RetrieveOut.model_validate_json(data) if self._ended else StepEvent.model_validate_json(data)
+
+    def end(self) -> None:
+        """Nothing more will arrive. Raises :class:`~qrag.client.errors.Unreachable` if the result is missing."""
+        if not self._ended:
+            raise Unreachable("The connection broke before the result. Is the service still running? Ask again.")

@@ -1,0 +1,105 @@
+"""A retriever for LangChain: ``pip install 'qrag-client[langchain]'``."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Unpack
+
+from pydantic import BaseModel, ConfigDict, SecretStr
+
+from qrag import AsyncClient, Client, RetrieveOptions, RetrieveOut, Stop
+from qrag.client.calls import plain
+from qrag.client.transport import DEFAULT_TIMEOUT, DEFAULT_URL
+from qrag.integrations.evidence import chunk_id, metadata
+from qrag.wire.filters import Filter
+
+try:
+    from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
+    from langchain_core.documents import Document
+    from langchain_core.retrievers import BaseRetriever
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"{error}. Install LangChain: pip install 'qrag-client[langchain]'", name=error.name
+    ) from error
+
+
+class QRagRetriever(BaseRetriever):
+    """Retrieves the evidence for a question, in the order in which the service answers.
+
+    The options are those of :class:`~qrag.client.RetrieveOptions`; ``invoke`` and its like take them as well, for
+    one question. Metadata is that of :func:`~qrag.integrations.evidence.metadata`.
+
+    Raises what :class:`~qrag.client.Client` raises.
+    """
+
+    model_config = ConfigDict(extra="forbid")  # LangChain ignores what is misspelt
+
+    base_url: str = DEFAULT_URL
+    api_key: SecretStr | None = None
+    timeout: float = DEFAULT_TIMEOUT
+    """Seconds."""
+    collection: str | None = None
+    document_ids: list[str] | None = None
+    filter: Filter | dict[str, Any] | None = None
+    max_steps: int | None = None
+    stop: Stop | None = None
+    beam_width: int | None = None
+    max_context_tokens: int | None = None
+    order: Literal["document", "selection"] | None = None
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """Yes; the key is left out, and loaded as the secret ``QRAG_API_KEY``."""
+        return True
+
+    @property
+    def lc_secrets(self) -> dict[str, str]:
+        """What is a secret, and its name."""
+        return {"api_key": "QRAG_API_KEY"}
+
+    @property
+    def lc_attributes(self) -> dict[str, Any]:
+        """Options that are models, as the plain JSON that LangChain can load."""
+        models = {"filter": self.filter, "stop": self.stop}
+        return {name: plain(value) for name, value in models.items() if isinstance(value, BaseModel)}
+
+    def _get_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: CallbackManagerForRetrieverRun,  # noqa: ARG002
+        **options: Unpack[RetrieveOptions],
+    ) -> list[Document]:
+        with Client(self.base_url, self._key(), timeout=self.timeout) as client:
+            return _documents(client.retrieve(query, **(self._options() | options)))
+
+    async def _aget_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: AsyncCallbackManagerForRetrieverRun,  # noqa: ARG002
+        **options: Unpack[RetrieveOptions],
+    ) -> list[Document]:
+        async with AsyncClient(self.base_url, self._key(), timeout=self.timeout) as client:
+            return _documents(await client.retrieve(query, **(self._options() | options)))
+
+    def _key(self) -> str | None:
+        return None if self.api_key is None else self.api_key.get_secret_value()
+
+    def _options(self) -> RetrieveOptions:
+        return {
+            "collection": self.collection,
+            "document_ids": self.document_ids,
+            "filter": self.filter,
+            "max_steps": self.max_steps,
+            "stop": self.stop,
+            "beam_width": self.beam_width,
+            "max_context_tokens": self.max_context_tokens,
+            "order": self.order,
+        }
+
+
+def _documents(answer: RetrieveOut) -> list[Document]:
+    return [
+        Document(id=chunk_id(chunk), page_content=chunk.text, metadata=metadata(chunk, answer))
+        for chunk in answer.chunks
+    ]

@@ -1,0 +1,64 @@
+"""What goes over the wire for ``POST /answer``: what ``POST /retrieve`` takes and gives, and the text over it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, ConfigDict, Field
+
+from qrag.wire import examples
+from qrag.wire.models import ResponseModel
+from qrag.wire.retrieval import Citation, RetrieveIn, RetrieveOut, SufficiencyOut, whole_number
+
+
+class AnswerIn(RetrieveIn):
+    """A question, where and how to look for its evidence, and how the answer should be written."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"question": "Where did the office of the person who signed the lease move?", "max_steps": 4},
+                {"question": "Who signed the lease?", "max_answer_tokens": 200, "temperature": 0},
+            ]
+        }
+    )
+
+    max_answer_tokens: Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(whole_number)] | None = Field(
+        default=None, description="most tokens of the answer; by default what the endpoint allows"
+    )
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(
+        default=None, description="of the language model; by default the endpoint's own"
+    )
+
+
+class CitedPassage(Citation):
+    """A passage that the answer refers to by its marker."""
+
+    text: str
+
+
+class AnswerOut(ResponseModel):
+    """The answer, what it rests on, and everything that was retrieved for it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.ANSWER]})
+
+    answer: str
+    citations: list[CitedPassage] = Field(description="the passages that the answer refers to, each once")
+    unknown_markers: list[str] = Field(description="markers in the answer that no passage has", examples=[["[7]"]])
+    sufficiency: SufficiencyOut | None = Field(
+        description="how likely the passages hold all of the evidence; null where the checkpoint was not calibrated"
+    )
+    evidence_likely_missing: bool = Field(
+        description="whether the language model was told that some of the evidence is likely missing: nothing was "
+        "found, or `sufficiency.complete` is below one half"
+    )
+    finish_reason: str | None = Field(description="why the language model stopped: `stop`, or `length` at its limit")
+    language_model: str
+    generation_ms: float
+    retrieval: RetrieveOut
+
+
+class TokenEvent(ResponseModel):
+    """The next piece of the answer, as it is streamed."""
+
+    text: str

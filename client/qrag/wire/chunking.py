@@ -1,0 +1,36 @@
+"""How a document is to be cut, as a request says it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from qrag.wire.models import FrozenModel
+
+Mode = Literal["sentences", "lines", "paragraphs", "whole"]
+
+DEFAULT_SENTENCE_TOKENS = 64
+
+
+class Chunking(FrozenModel):
+    """How a document is cut."""
+
+    mode: Mode = Field(
+        default="sentences",
+        description="`sentences` packs whole sentences up to `max_tokens`; `lines` makes each non-empty line a "
+        "chunk, `paragraphs` each block between blank lines, `whole` the document. "
+        "A piece longer than `max_tokens` is split at a word.",
+    )
+    max_tokens: int | None = Field(
+        default=None,
+        ge=8,
+        le=65536,
+        description="Most tokens in a chunk. Default: 64 for `sentences`, otherwise as many as the model reads.",
+    )
+
+    def token_limit(self, model_limit: int) -> int:
+        """Tokens a chunk may have for a model that reads ``model_limit`` of them."""
+        if self.max_tokens is not None:
+            return min(self.max_tokens, model_limit)
+        return min(DEFAULT_SENTENCE_TOKENS, model_limit) if self.mode == "sentences" else model_limit

@@ -1,0 +1,146 @@
+"""Documents, their chunks and collections, as they cross HTTP."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue, StringConstraints
+
+from qrag.wire import examples
+from qrag.wire.chunking import Chunking
+from qrag.wire.models import RequestModel, ResponseModel
+from qrag.wire.names import CollectionName, DocumentId
+
+Status = Literal["queued", "indexing", "ready", "failed"]
+"""How far a document is."""
+
+METADATA_BYTES = 16_384
+
+Title = Annotated[str, StringConstraints(max_length=1000)]
+
+
+def _check_metadata(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    try:
+        text = json.dumps(metadata, allow_nan=False, ensure_ascii=False).encode("utf-8")
+    except ValueError as error:
+        raise ValueError("metadata must be plain JSON: no NaN, no infinity, no lone surrogates") from error
+    if len(text) > METADATA_BYTES:
+        raise ValueError(f"metadata may have at most {METADATA_BYTES} bytes as JSON")
+    return metadata
+
+
+Metadata = Annotated[dict[str, JsonValue], AfterValidator(_check_metadata)]
+
+
+class DocumentFields(RequestModel):
+    """What can be said about a document beside its text."""
+
+    id: DocumentId | None = None
+    title: Title | None = None
+    collection: CollectionName = "default"
+    metadata: Metadata = Field(
+        default_factory=dict, description="a JSON object, for you and for filters, which look at its top-level fields"
+    )
+    chunking: Chunking = Chunking()
+
+
+class DocumentIn(DocumentFields):
+    """One document as JSON."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "minutes-2024-03",
+                    "title": "Minutes, March 2024",
+                    "text": "Ana signed the lease. The office moved to Lisbon in May.",
+                    "metadata": {"year": 2024, "tags": ["minutes"]},
+                }
+            ]
+        }
+    )
+
+    text: str
+
+
+class DocumentsIn(RequestModel):
+    """Many documents as JSON."""
+
+    documents: list[DocumentIn] = Field(min_length=1)
+
+
+class DocumentOut(ResponseModel):
+    """A document resource."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.DOCUMENT]})
+
+    id: str
+    title: str | None
+    collection: str
+    metadata: dict[str, JsonValue]
+    chunking: Chunking
+    status: Status
+    progress: float = Field(ge=0, le=1, description="share of the chunks that are embedded")
+    chunks: int | None = Field(description="number of chunks; null until the document is cut")
+    tokens: int | None = Field(description="tokens of all chunks; null until the document is cut")
+    characters: int
+    sha256: str = Field(description="of the document's text in UTF-8")
+    error: str | None = Field(description="why indexing failed")
+    created_at: datetime
+    updated_at: datetime
+
+
+class DocumentsOut(ResponseModel):
+    """Documents that were posted together."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"documents": [examples.DOCUMENT]}]})
+
+    documents: list[DocumentOut]
+
+
+class DocumentPage(ResponseModel):
+    """One page of documents in order of arrival."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"documents": [examples.DOCUMENT], "next_cursor": "1"}]})
+
+    documents: list[DocumentOut]
+    next_cursor: str | None = Field(description="pass as `cursor` for the next page; null on the last")
+
+
+class ChunkOut(ResponseModel):
+    """A chunk: `text` is `document[start:end]`, counted in Unicode characters."""
+
+    index: int
+    start: int
+    end: int
+    tokens: int
+    text: str
+
+
+class ChunkPage(ResponseModel):
+    """One page of a document's chunks."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.CHUNKS]})
+
+    document_id: str
+    chunks: list[ChunkOut]
+    next_cursor: str | None = Field(description="pass as `cursor` for the next page; null on the last")
+
+
+class CollectionOut(ResponseModel):
+    """What a collection holds; `bytes` counts its texts in UTF-8."""
+
+    name: str
+    documents: int
+    chunks: int
+    bytes: int
+
+
+class CollectionsOut(ResponseModel):
+    """Every collection that holds a document."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.COLLECTIONS]})
+
+    collections: list[CollectionOut]

@@ -1,0 +1,27 @@
+"""The media types of uploads, and the endings of file names that stand for them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+
+class MediaType(StrEnum):
+    """The media types the service turns into text."""
+
+    PLAIN_TEXT = "text/plain"
+    MARKDOWN = "text/markdown"
+    HTML = "text/html"
+    PDF = "application/pdf"
+    DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+
+
+MEDIA_TYPE_OF_EXTENSION: Final = {
+    ".txt": MediaType.PLAIN_TEXT,
+    ".md": MediaType.MARKDOWN,
+    ".markdown": MediaType.MARKDOWN,
+    ".html": MediaType.HTML,
+    ".htm": MediaType.HTML,
+    ".pdf": MediaType.PDF,
+    ".docx": MediaType.DOCX,
+}

@@ -1,0 +1,367 @@
+"""A checkpoint: a directory that says everything about a trained pair of encoders, never a pickle.
+
+::
+
+    qrag.json               what this module reads: towers, positions, limits, w and b, stopping, provenance
+    state/                  the state tower, as transformers and sentence-transformers load it
+    action/                 the action tower, likewise
+    stopping.safetensors    the STOP action and the sufficiency head, where they were learned
+    README.md               the model card
+
+A tower that is a published base model, or differs from one in some of its weights, does not copy it:
+``qrag.json`` names the installed Python package that carries it, with the checksum of its weights, and the folder
+of the tower holds what differs alone (:class:`PatchedTower`). ``python -m trainer export`` writes whole towers.
+
+An action tower may end in a *projection*, an adapter trained behind a frozen model: a linear map of its embedding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from safetensors.torch import load_file, save
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from index.episodes.stopping import SUMMARY, UNTAUGHT, Calibration, Head, Stopping
+from index.errors import CheckpointError
+from index.search.positions import Positions
+from index.search.scoring import QFunction
+
+FORMAT_VERSION: Literal[1] = 1
+CONFIG_FILE = "qrag.json"
+DENSE = "model.safetensors"
+"""Where sentence-transformers keeps the weights of a linear map, inside its folder."""
+
+STOPPING_FILE = "stopping.safetensors"
+HEAD = tuple(field.name for field in fields(Head))
+
+Pooling = Literal["mean", "cls", "last"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DirectoryTower(_Frozen):
+    """A tower stored inside the checkpoint."""
+
+    kind: Literal["directory"] = "directory"
+    path: str = Field(description="folder inside the checkpoint", pattern=r"^[A-Za-z0-9_-]+$")
+    sha256: str = Field(description="checksum of its weights: see weights_sha256", pattern=r"^[0-9a-f]{64}$")
+
+
+class PackageTower(_Frozen):
+    """A tower that is a base model carried by an installed Python package."""
+
+    kind: Literal["package"] = "package"
+    package: str = Field(description="importable name of the package", pattern=r"^[A-Za-z0-9_]+$")
+    path: str = Field(description="folder inside the package", pattern=r"^[A-Za-z0-9_-]+$")
+    distribution: str = Field(description="name to install it by")
+    sha256: str = Field(description="checksum of its weights: see weights_sha256", pattern=r"^[0-9a-f]{64}$")
+
+
+class PatchedTower(_Frozen):
+    """A tower that differs from a base model in some weights, which are stored inside the checkpoint."""
+
+    kind: Literal["patched"] = "patched"
+    base: PackageTower
+    path: str = Field(description="folder inside the checkpoint", pattern=r"^[A-Za-z0-9_-]+$")
+    sha256: str = Field(description="checksum of what differs: see weights_sha256", pattern=r"^[0-9a-f]{64}$")
+
+
+TowerSource = Annotated[DirectoryTower | PackageTower | PatchedTower, Field(discriminator="kind")]
+
+PROJECTION = "projection"
+"""In a patch, the tensors ``projection.weight`` and ``projection.bias`` are those of a linear map behind the model."""
+
+
+class StoppingSource(_Frozen):
+    """What the checkpoint has learned about stopping, beside the tensors of ``stopping.safetensors``."""
+
+    sha256: str = Field(description="checksum of the file", pattern=r"^[0-9a-f]{64}$")
+    fitted_action: bool = Field(False, description="whether STOP was fitted to towers that were trained without it")
+    calibration: Calibration | None = Field(None, description="none before `python -m trainer calibrate`")
+
+
+class CheckpointConfig(_Frozen):
+    """The content of ``qrag.json``."""
+
+    format_version: Literal[1] = FORMAT_VERSION
+    name: str
+    base_model: str = Field(description="name of the encoder that training started from")
+    dimension: int = Field(gt=0, multiple_of=2, description="size d of state and chunk embeddings")
+    state: TowerSource
+    action: TowerSource
+    pooling: Pooling = "mean"
+    normalize: bool = True
+    separator: str = Field(description="between the question and the chunks of a state")
+    state_prefix: str = ""
+    action_prefix: str = ""
+    state_tokens: int = Field(gt=8, description="most tokens the state tower reads, special tokens included")
+    action_tokens: int = Field(gt=8, description="most tokens the action tower reads, special tokens included")
+    positions: Positions = Positions()
+    question_share: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="of the action tower's own embedding of the question in a state's: see Encoder.embed_states",
+    )
+    w: float = Field(1.0, allow_inf_nan=False)
+    b: float = Field(0.0, allow_inf_nan=False)
+    temperature: float = Field(
+        0.05, gt=0, allow_inf_nan=False, description="of the policy softmax(Q / temperature) that beams compare by"
+    )
+    stopping: StoppingSource | None = Field(None, description="none where stopping was not learned")
+    training: dict[str, Any] | None = Field(
+        None, description="provenance: data, seed, commit, metrics; none for an untrained pair"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_former_fields(cls, data: Any) -> Any:
+        # Earlier versions wrote it always, and no trainer ever gave it a value.
+        if isinstance(data, dict) and data.get("stop_threshold", 0) is None:
+            data = {key: value for key, value in data.items() if key != "stop_threshold"}
+        return data
+
+    @property
+    def function(self) -> QFunction:
+        """The Q-function around the two towers."""
+        return QFunction(self.w, self.b, self.positions, self.temperature)
+
+    @property
+    def action_fingerprint(self) -> str:
+        """Changes exactly when the same chunk would get another embedding (SHA-256, hexadecimal)."""
+        parts = {
+            "weights": _weights_identity(self.action),
+            "dimension": self.dimension,
+            "pooling": self.pooling,
+            "normalize": self.normalize,
+            "prefix": self.action_prefix,
+            "tokens": self.action_tokens,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _weights_identity(source: TowerSource) -> str:
+    return f"{source.base.sha256}+{source.sha256}" if isinstance(source, PatchedTower) else source.sha256
+
+
+def read_config(directory: Path) -> CheckpointConfig:
+    """Read and check ``qrag.json``.
+
+    Raises :class:`CheckpointError` if it is missing, of another format version, or malformed.
+    """
+    path = directory / CONFIG_FILE
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{directory} is not a checkpoint: it has no {CONFIG_FILE}. Give the directory of one."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    version = data.get("format_version") if isinstance(data, dict) else None
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format version {version!r}; this software reads {FORMAT_VERSION}. "
+            "Export the checkpoint again, or install the version that wrote it."
+        )
+    try:
+        return CheckpointConfig.model_validate(data)
+    except ValidationError as error:
+        raise CheckpointError(f"{path} is malformed: {error}") from error
+
+
+def write_config(directory: Path, config: CheckpointConfig) -> None:
+    """Write ``qrag.json`` into the checkpoint directory."""
+    text = json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    (directory / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def weights_sha256(tower: Path) -> str:
+    """SHA-256 over a tower's safetensors files in the order of their names, a projection's last; hexadecimal."""
+    digest = hashlib.sha256()
+    for path in [*sorted(tower.glob("*.safetensors")), *sorted(tower.glob(f"*_Dense/{DENSE}"))]:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def write_tower(
+    checkpoint: Path,
+    name: str,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    pooling: Pooling,
+    normalize: bool,
+    max_tokens: int,
+    projection: torch.nn.Linear | None = None,
+) -> DirectoryTower:
+    """Write ``checkpoint/name`` so that transformers and sentence-transformers load it; safetensors only."""
+    directory = checkpoint / name
+    model.save_pretrained(directory)
+    for weights in directory.glob("*.safetensors"):
+        shutil.copymode(directory / "config.json", weights)  # see _write_tensors
+    tokenizer.save_pretrained(directory)
+    modules = ["Transformer", "Pooling", *(["Normalize"] if normalize else [])]
+    if projection is not None:
+        modules += ["Dense", "Normalize"]
+    listing = [
+        {
+            "idx": at,
+            "name": str(at),
+            "path": f"{at}_{kind}" if at else "",
+            "type": f"sentence_transformers.models.{kind}",
+        }
+        for at, kind in enumerate(modules)
+    ]
+    pooling_config = {
+        "word_embedding_dimension": model.config.hidden_size,
+        "pooling_mode_mean_tokens": pooling == "mean",
+        "pooling_mode_cls_token": pooling == "cls",
+        "pooling_mode_lasttoken": pooling == "last",
+    }
+    for folder in listing[1:]:
+        (directory / str(folder["path"])).mkdir(exist_ok=True)
+    if projection is not None:
+        _write_dense(directory / str(listing[modules.index("Dense")]["path"]), projection)
+    for path, content in (
+        ("modules.json", listing),
+        ("sentence_bert_config.json", {"max_seq_length": max_tokens}),
+        ("1_Pooling/config.json", pooling_config),
+    ):
+        (directory / path).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return DirectoryTower(path=name, sha256=weights_sha256(directory))
+
+
+def _write_dense(directory: Path, projection: torch.nn.Linear) -> None:
+    """A linear map as sentence-transformers stores it."""
+    config = {
+        "in_features": projection.in_features,
+        "out_features": projection.out_features,
+        "bias": True,
+        "activation_function": "torch.nn.modules.linear.Identity",
+    }
+    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    _write_tensors(
+        {f"linear.{key}": value for key, value in _projection_tensors(projection).items()}, directory / DENSE
+    )
+
+
+def _write_tensors(tensors: Mapping[str, torch.Tensor], file: Path) -> None:
+    """As any file is written: safetensors' own ``save_file`` makes one that its owner alone may read, and a service in
+    a container is somebody else."""
+    file.write_bytes(save(dict(tensors)))
+
+
+def write_patch(
+    checkpoint: Path,
+    name: str,
+    weights: Mapping[str, torch.Tensor],
+    base: PackageTower,
+    projection: torch.nn.Linear | None = None,
+) -> PatchedTower:
+    """Write ``checkpoint/name`` with the ``weights`` that differ from ``base``, in the precision they have."""
+    directory = checkpoint / name
+    directory.mkdir(exist_ok=True)
+    tensors = {key: value.detach().contiguous().cpu() for key, value in weights.items()}
+    if projection is not None:
+        tensors |= {f"{PROJECTION}.{key}": value for key, value in _projection_tensors(projection).items()}
+    _write_tensors(tensors, directory / "patch.safetensors")
+    return PatchedTower(base=base, path=name, sha256=weights_sha256(directory))
+
+
+def _projection_tensors(projection: torch.nn.Linear) -> dict[str, torch.Tensor]:
+    return {key: value.detach().float().contiguous().cpu() for key, value in projection.state_dict().items()}
+
+
+def patch_of(checkpoint: Path, source: TowerSource) -> dict[str, torch.Tensor]:
+    """What a checkpoint stores of a tower beside its model: replaced weights, and those of a projection.
+
+    The latter are named ``projection.weight`` and ``projection.bias``. Raises :class:`CheckpointError` if a patch is
+    missing or differs from the recorded checksum.
+    """
+    if isinstance(source, PatchedTower):
+        directory = _verified(checkpoint / source.path, source.sha256, "Copy the whole checkpoint again.")
+        return load_file(directory / "patch.safetensors")
+    if isinstance(source, DirectoryTower):
+        for path in sorted((checkpoint / source.path).glob(f"*_Dense/{DENSE}")):
+            return {key.replace("linear", PROJECTION, 1): value for key, value in load_file(path).items()}
+    return {}
+
+
+def write_stopping(
+    checkpoint: Path, stopping: Stopping, calibration: Calibration | None = None, *, fitted_action: bool = False
+) -> StoppingSource:
+    """Write ``stopping.safetensors``."""
+    tensors = {} if stopping.action is None else {"action": stopping.action}
+    if stopping.head is not None:
+        tensors |= {name: getattr(stopping.head, name) for name in HEAD}
+    file = checkpoint / STOPPING_FILE
+    _write_tensors({name: torch.from_numpy(np.array(value)).float() for name, value in tensors.items()}, file)
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    return StoppingSource(sha256=sha256, fitted_action=fitted_action, calibration=calibration)
+
+
+def read_stopping(checkpoint: Path, config: CheckpointConfig) -> Stopping:
+    """Read what :func:`write_stopping` wrote.
+
+    Raises :class:`CheckpointError` if it is missing, differs from the recorded checksum, or does not fit the towers.
+    """
+    if config.stopping is None:
+        return UNTAUGHT
+    file = checkpoint / STOPPING_FILE
+    remedy = "Copy the whole checkpoint again."
+    if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != config.stopping.sha256:
+        raise CheckpointError(f"{file} is missing or does not have the recorded checksum. {remedy}")
+    tensors = {name: value.double().numpy() for name, value in load_file(file).items()}
+    action = tensors.pop("action", None)
+    head = Head(**tensors) if set(tensors) == set(HEAD) else None
+    width = config.dimension + SUMMARY
+    if (
+        (tensors and head is None)
+        or (action is not None and action.shape != (config.dimension,))
+        or (head is not None and (head.hidden_weight.shape[1:] != (width,) or len(head.output_bias) != 3))
+    ):
+        raise CheckpointError(f"{file} does not fit the checkpoint's dimension {config.dimension}. {remedy}")
+    rules = {"threshold", *(["action"] if action is not None else []), *(["sufficiency"] if head else [])}
+    if config.stopping.calibration is not None and not rules.issuperset(config.stopping.calibration.curves):
+        raise CheckpointError(f"{file} lacks what a calibrated rule needs. {remedy}")
+    return Stopping(action, head)
+
+
+def tower_directory(checkpoint: Path, source: TowerSource) -> Path:
+    """Where a tower's files are, its weights verified; of a patched tower those of its base.
+
+    Raises :class:`CheckpointError` if they are missing or differ from the recorded checksum.
+    """
+    if isinstance(source, DirectoryTower):
+        return _verified(checkpoint / source.path, source.sha256, "Copy the whole checkpoint again.")
+    if isinstance(source, PatchedTower):
+        source = source.base
+    remedy = f"Install the pinned version of {source.distribution}."
+    spec = importlib.util.find_spec(source.package)
+    if spec is None or not spec.submodule_search_locations:
+        raise CheckpointError(f"The base model's package {source.package} is not installed. {remedy}")
+    return _verified(Path(spec.submodule_search_locations[0]) / source.path, source.sha256, remedy)
+
+
+def _verified(directory: Path, sha256: str, remedy: str) -> Path:
+    if not any(directory.glob("*.safetensors")):
+        raise CheckpointError(f"{directory} has no safetensors file. {remedy}")
+    if weights_sha256(directory) != sha256:
+        raise CheckpointError(f"The weights in {directory} do not have the recorded checksum. {remedy}")
+    return directory

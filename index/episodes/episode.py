@@ -1,0 +1,287 @@
+"""An episode: select chunks one after the other, each by the Q-values of the state so far.
+
+The state is the question and the chunks selected so far, in document order. Greedy inference takes
+the chunk with the largest Q; planning keeps the ``beam_width`` best sets of chunks (see :class:`Episode`).
+An episode owns no model: its caller embeds the states it asks for and hands the embeddings back, so the
+states of many episodes share one forward pass.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import insort
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+
+from index.arrays import Float32Array, TokenIds
+from index.episodes.heat import HeatMap, heat_maps
+from index.episodes.stopping import NOTHING_THERE, UNTAUGHT, Moment, Stopping, StopRule, Sufficiency
+from index.search.scope import Scope
+from index.search.scoring import Candidate, Estimate, QFunction, best, estimate
+from qrag.wire.rules import StoppedBy
+
+TOGETHER = 1 << 25
+"""Most Q-values held at once: 128 MB."""
+
+CONSIDERED = 16
+"""Chunks that a beam spreads the probability of a selection over: those below are not worth a thought."""
+
+PRUNED = math.log(20)
+"""A path that is so much less likely than the best is not followed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When an episode ends, and what it records.
+
+    ``stop`` ends it before a chunk that is not worth selecting any more; ``max_context_tokens`` before one that does
+    not fit; ``candidates`` of each step are kept for the trace, and of their documents the largest Q-value in each of
+    so many ``stretches``.
+    """
+
+    max_steps: int
+    beam_width: int = 1
+    stop: StopRule | None = None
+    max_context_tokens: int | None = None
+    candidates: int = 0
+    stretches: int = 0
+
+
+class ChunkTokens(NamedTuple):
+    """What an episode reads of a chunk: its tokens for the state, and its cost in the context."""
+
+    ids: TokenIds
+    cost: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One selection: which candidate, its Q-value, and what was known at that moment."""
+
+    position: int
+    q: float
+    candidates: tuple[Candidate, ...]
+    """The best ones, as many as the limits ask for."""
+    sufficiency: Sufficiency | None
+    """Of the state in which it was selected; none where the checkpoint cannot tell."""
+    heat: tuple[HeatMap, ...] = ()
+    """What was seen of whole documents, where the limits ask for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Path:
+    """A sequence of selections; ``selected`` are its positions in increasing order."""
+
+    steps: tuple[Step, ...] = ()
+    selected: tuple[int, ...] = ()
+    cost: int = 0
+    likelihood: float = 0.0
+    """Log-probability of the set, in all orders in which the beam reached it."""
+    ended_by: StoppedBy | None = None
+    sufficiency: Sufficiency | None = None
+    """Of its last state, once it has ended."""
+
+
+class Episode:
+    """One question being answered over one scope.
+
+    Repeat until :attr:`stopped_by` is set: embed :meth:`states`, and hand the embeddings to :func:`advance_together`.
+
+    Q compares the chunks of one state; between states it says little. So paths are compared by how likely the policy
+    ``softmax(Q / temperature)`` selects their set, orders added up. A path that has ended waits, and the episode ends
+    when it is the best.
+    """
+
+    def __init__(
+        self,
+        scope: Scope,
+        limits: Limits,
+        read_chunk: Callable[[int], ChunkTokens],
+        stopping: Stopping = UNTAUGHT,
+    ) -> None:
+        self.scope = scope
+        self._limits = limits
+        self._read_chunk = read_chunk
+        self._stopping = stopping
+        self._chunks: dict[int, ChunkTokens] = {}
+        self._paths = [_Path()]
+        self.stopped_by: StoppedBy | None = None
+        if scope.size == 0:
+            self.stopped_by = "exhausted"
+            self._paths = [_Path(sufficiency=NOTHING_THERE if stopping.assesses else None)]
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether a step, once taken, stays; a beam may still change its mind about earlier ones."""
+        return self._limits.beam_width == 1
+
+    @property
+    def width(self) -> int:
+        """How many states the next step embeds."""
+        return len(self._open)
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The selections of the best path so far, in the order they were made."""
+        return self._paths[0].steps
+
+    @property
+    def evidence(self) -> list[TokenIds]:
+        """The best path's chunks as the state tower reads them, in document order."""
+        return self._chunks_of(self._paths[0])
+
+    @property
+    def sufficiency(self) -> Sufficiency | None:
+        """Of the best path's last state, at the end; none where the checkpoint cannot tell."""
+        return self._paths[0].sufficiency
+
+    @property
+    def _considered(self) -> int:
+        return 1 if self.is_greedy else max(self._limits.beam_width, CONSIDERED)
+
+    @property
+    def _open(self) -> list[_Path]:
+        return [path for path in self._paths if path.ended_by is None]
+
+    def states(self) -> list[list[TokenIds]]:
+        """For each path its selected chunks' tokens, in document order."""
+        return [self._chunks_of(path) for path in self._open]
+
+    @property
+    def selections(self) -> list[tuple[int, ...]]:
+        """For each path the positions of its selected chunks, in increasing order."""
+        return [path.selected for path in self._open]
+
+    def advance(self, embeddings: Float32Array, estimates: Sequence[Estimate], function: QFunction) -> None:
+        """Take one step; ``embeddings`` are those of :meth:`states`, shape ``[paths, d]``, each with its estimate."""
+        expansions = [path for path in self._paths if path.ended_by is not None]
+        for path, state, estimated in zip(self._open, embeddings, estimates, strict=True):
+            # Two are enough to say how clear the choice is.
+            count = max(self._considered, self._limits.candidates, 2 if self._stopping.assesses else 1)
+            found = best(estimated, count, state, self.scope, path.selected, function)
+            moment = Moment(state, tuple(candidate.q for candidate in found[:2]), tuple(step.q for step in path.steps))
+            heat = heat_maps(estimated, self.scope, found, path.selected, self._limits.stretches)
+            expansions += self._expand(path, found, moment, function, heat)
+        self._paths = self._best_sets(expansions)
+        if len(self.steps) == self._limits.max_steps and not self._stopping.assesses:
+            self.stopped_by = "budget"  # nothing is asked of the last states
+        else:
+            self.stopped_by = self._paths[0].ended_by
+
+    def _expand(
+        self,
+        path: _Path,
+        found: Sequence[Candidate],
+        moment: Moment,
+        function: QFunction,
+        heat: tuple[HeatMap, ...],
+    ) -> Iterator[_Path]:
+        """The path with each of the best candidates, or as it is where it ends here."""
+        sufficiency = self._stopping.sufficiency(moment, function)
+        if (reason := self._reason_to_stop(path, moment, found, sufficiency, function)) is not None:
+            yield replace(path, ended_by=reason, sufficiency=sufficiency)
+            return
+        logits = np.array([candidate.q for candidate in found[: self._considered]]) / function.temperature
+        likelihoods = path.likelihood + logits - np.logaddexp.reduce(logits)
+        shown = tuple(found[: self._limits.candidates])
+        for candidate, likelihood in zip(found[: self._limits.beam_width], likelihoods.tolist(), strict=False):
+            if not self._fits(path, candidate):
+                continue
+            selected = list(path.selected)
+            insort(selected, candidate.position)
+            step = Step(candidate.position, candidate.q, shown, sufficiency, heat)
+            cost = path.cost + (self._chunk(candidate.position).cost if self._limits.max_context_tokens else 0)
+            yield _Path((*path.steps, step), tuple(selected), cost, likelihood)
+
+    def _reason_to_stop(
+        self,
+        path: _Path,
+        moment: Moment,
+        found: Sequence[Candidate],
+        sufficiency: Sufficiency | None,
+        function: QFunction,
+    ) -> StoppedBy | None:
+        if len(path.steps) == self._limits.max_steps:
+            return "budget"
+        if not found:
+            return "exhausted"
+        stop = self._limits.stop
+        if stop is not None and self._stopping.score(stop.rule, moment, function, sufficiency) < stop.threshold:
+            if stop.rule != "sufficiency":
+                return stop.rule
+            assert sufficiency is not None
+            most = max(sufficiency.complete, sufficiency.hopeless)
+            if sufficiency.open > most:  # stopping was cheaper than going on
+                return "sufficiency"
+            return "sufficient" if sufficiency.complete == most else "hopeless"
+        return None if self._fits(path, found[0]) else "context"
+
+    def _fits(self, path: _Path, candidate: Candidate) -> bool:
+        room = self._limits.max_context_tokens
+        return room is None or path.cost + self._chunk(candidate.position).cost <= room
+
+    def _best_sets(self, expansions: Sequence[_Path]) -> list[_Path]:
+        """The likeliest paths after the step. Each set of chunks is there once, in its likeliest order."""
+        sets: dict[tuple[int, ...], _Path] = {}
+        for path in sorted(expansions, key=_unlikeliness):  # stable: ties keep path and document order
+            other = sets.get(path.selected)
+            both = path.likelihood if other is None else float(np.logaddexp(other.likelihood, path.likelihood))
+            sets[path.selected] = replace(other or path, likelihood=both)
+        best = sorted(sets.values(), key=_unlikeliness)[: self._limits.beam_width]
+        return [path for path in best if path.likelihood >= best[0].likelihood - PRUNED]
+
+    def _chunks_of(self, path: _Path) -> list[TokenIds]:
+        return [self._chunk(position).ids for position in path.selected]
+
+    def _chunk(self, position: int) -> ChunkTokens:
+        if position not in self._chunks:
+            self._chunks[position] = self._read_chunk(position)
+        return self._chunks[position]
+
+
+def _unlikeliness(path: _Path) -> float:
+    return -path.likelihood
+
+
+def advance_together(episodes: Sequence[Episode], embeddings: Float32Array, function: QFunction) -> None:
+    """One step of each episode; ``embeddings`` are those of all their states, shape ``[paths in all, d]``."""
+    ends = np.cumsum([episode.width for episode in episodes]).tolist()
+    own = [embeddings[end - episode.width : end] for episode, end in zip(episodes, ends, strict=True)]
+    for group in same_scope(episodes):
+        found = estimate_together([episodes[at] for at in group], [own[at] for at in group], function)
+        for at, estimates in zip(group, found, strict=True):
+            episodes[at].advance(own[at], estimates, function)
+
+
+def estimate_together(
+    episodes: Sequence[Episode], embeddings: Sequence[Float32Array], function: QFunction
+) -> Iterator[list[Estimate]]:
+    """What the states of each episode say of the candidates, for episodes over one scope: it is read once for all.
+
+    ``embeddings`` are those of each episode's states, shape ``[paths, d]``.
+    """
+    selections = [selected for episode in episodes for selected in episode.selections]
+    estimates = iter(estimate(np.concatenate(embeddings), episodes[0].scope, selections, function))
+    return (list(islice(estimates, len(own))) for own in embeddings)
+
+
+def same_scope(episodes: Sequence[Episode]) -> Iterator[list[int]]:
+    """Numbers of episodes with one scope, no more than have room for their Q-values at once."""
+    groups: dict[int, list[int]] = {}
+    for at, episode in enumerate(episodes):
+        groups.setdefault(id(episode.scope), []).append(at)
+    for group in groups.values():
+        fits: list[int] = []
+        values = 0
+        for at in group:
+            more = episodes[at].width * episodes[at].scope.values_size
+            if fits and values + more > TOGETHER:
+                yield fits
+                fits, values = [], 0
+            fits.append(at)
+            values += more
+        yield fits

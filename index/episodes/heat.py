@@ -1,0 +1,56 @@
+"""What a trace shows of whole documents: the largest Q-value in each of their stretches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+
+from index.arrays import Float32Array
+from index.search.scope import Scope
+from index.search.scoring import Candidate, Estimate
+
+MAPPED_DOCUMENTS = 8
+"""Most documents of a step that are mapped."""
+
+
+class HeatMap(NamedTuple):
+    """One document of a scope in one state."""
+
+    document: int
+    chunks: int
+    selected: tuple[int, ...]
+    """Its chunks that were selected before, in increasing order: where its intervals meet."""
+    largest: Float32Array
+    """Of each stretch; chunk ``i`` is in stretch ``i * len(largest) // chunks``. ``-inf`` where nothing was scored."""
+
+
+def heat_maps(
+    found: Estimate, scope: Scope, candidates: Sequence[Candidate], selected: Sequence[int], stretches: int
+) -> tuple[HeatMap, ...]:
+    """Of the documents that hold the best candidate, a selected chunk, or another candidate, in this order.
+
+    ``candidates`` come best first, ``selected`` are increasing positions. A document with fewer chunks than
+    ``stretches`` has one for each chunk; with none, nothing is mapped.
+    """
+    if not stretches:
+        return ()
+    best, others = candidates[:1], candidates[1:]
+    positions = (*(each.position for each in best), *selected, *(each.position for each in others))
+    documents = dict.fromkeys(map(scope.document_of, positions))
+    return tuple(_map(found, scope, document, selected, stretches) for document in islice(documents, MAPPED_DOCUMENTS))
+
+
+def _map(found: Estimate, scope: Scope, document: int, selected: Sequence[int], stretches: int) -> HeatMap:
+    start, stop = scope.offsets[document : document + 2].tolist()
+    chunks = stop - start
+    if found.positions is None:
+        index, values = np.arange(chunks), found.values[start:stop]
+    else:
+        inside = (found.positions >= start) & (found.positions < stop)
+        index, values = found.positions[inside] - start, found.values[inside]
+    largest = np.full(min(stretches, chunks), -np.inf, dtype=np.float32)
+    np.maximum.at(largest, index * len(largest) // chunks, values)
+    return HeatMap(document, chunks, tuple(p - start for p in selected if start <= p < stop), largest)

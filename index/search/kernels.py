@@ -1,0 +1,151 @@
+"""The two loops that a search spends its time in, compiled by Numba for the processor at hand.
+
+Both run without the interpreter lock. They are compiled when they are called for the first time, and kept in Numba's
+cache on the disk from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar, cast
+
+import numba
+import numpy as np
+
+from index.arrays import Float32Array, Float64Array, Int8Array, Int16Array, IntArray
+from index.search.codes import LARGEST
+
+Loop = TypeVar("Loop", bound=Callable[..., Any])
+
+
+def _compiled(*, fastmath: bool) -> Callable[[Loop], Loop]:
+    def compiled(loop: Loop) -> Loop:
+        try:
+            return cast(Loop, numba.njit(nogil=True, fastmath=fastmath, cache=True)(loop))
+        except RuntimeError:  # neither the package's folder nor a home to keep a cache in
+            return cast(Loop, numba.njit(nogil=True, fastmath=fastmath)(loop))
+
+    return compiled
+
+
+def largest_query(dimension: int) -> int:
+    """The largest whole number of a query: the product of a query and a code fits four bytes."""
+    return int(min(np.iinfo(np.int16).max, np.iinfo(np.int32).max // (LARGEST * dimension)))
+
+
+@_compiled(fastmath=True)
+def rotate_and_round(
+    state: Float64Array,
+    cosine: Float64Array,
+    sine: Float64Array,
+    largest: int,
+    numbers: Int16Array,
+    scales: Float64Array,
+) -> float:
+    """Write ``R(-ρ) s`` at each level into ``numbers * scales``; returns how far the farthest is from its numbers.
+
+    ``state`` has shape ``[d]``, ``cosine`` and ``sine`` ``[levels, d / 2]``, ``numbers`` ``[levels, d]`` and ``scales``
+    ``[levels]``; no number will be beyond ``largest``.
+    """
+    turned = np.empty(len(state))
+    farthest = 0.0
+    for level in range(len(scales)):
+        peak = 0.0
+        for pair in range(len(state) // 2):
+            even, odd = state[2 * pair], state[2 * pair + 1]
+            c, s = cosine[level, pair], sine[level, pair]
+            turned[2 * pair] = even * c + odd * s
+            turned[2 * pair + 1] = odd * c - even * s
+        for i in range(len(state)):
+            peak = max(peak, abs(turned[i]))
+        scale = peak / largest if peak > 0.0 else 1.0
+        square = 0.0
+        for i in range(len(state)):
+            whole = np.rint(turned[i] / scale)
+            numbers[level, i] = np.int16(whole)
+            square += (turned[i] - whole * scale) ** 2
+        scales[level] = scale
+        farthest = max(farthest, square)
+    return np.sqrt(farthest)  # type: ignore[no-any-return]
+
+
+@_compiled(fastmath=False)
+def multiply(
+    codes: Int8Array,
+    starts: IntArray,
+    first_rows: IntArray,
+    counts: IntArray,
+    offsets: IntArray,
+    selected: IntArray,
+    selected_ends: IntArray,
+    levels: int,
+    numbers: Int16Array,
+    scales: Float64Array,
+    table_starts: IntArray,
+    factor: float,
+    summand: float,
+    values: Float32Array,
+) -> None:
+    """Write ``factor · <s, R(ρ) â> + summand`` of some candidates in each state: ``values[state, candidate]``.
+
+    The candidates are runs of ``counts`` rows of ``codes``, from ``first_rows`` on, which stand at ``starts`` on the
+    candidate axis; one after the other, each is scored for all states while it is in the cache. ``offsets`` are those
+    of the scope. ``selected`` holds the selected positions of all states, those of state ``s`` up to
+    ``selected_ends[s]``; each state's are increasing. The rotated states are ``numbers * scales``: those of state
+    ``s`` from ``table_starts[s]`` on, ``levels`` for each interval of a document (:mod:`index.search.positions`).
+    """
+    for run in range(len(starts)):
+        start, end = starts[run], starts[run] + counts[run]
+        shift = first_rows[run] - start
+        first_document = np.searchsorted(offsets, start, side="right") - 1
+        for state in range(len(values)):
+            document = first_document
+            border = selected_ends[state - 1] if state else 0
+            last_border = selected_ends[state]
+            while border < last_border and selected[border] < offsets[document]:
+                border += 1
+            begin, interval = offsets[document], 0
+            at = start
+            while at < end:
+                # To the next border at or behind `at`: all up to there is one interval of one document.
+                if at == offsets[document + 1]:
+                    document += 1
+                    begin, interval = at, 0
+                while border < last_border and selected[border] <= at:
+                    begin = selected[border]
+                    border += 1
+                    interval += 1
+                close = offsets[document + 1]
+                if border < last_border:
+                    close = min(close, selected[border])
+                length = close - begin
+                along = levels * (at - begin)
+                row = table_starts[state] + interval * levels + along // length
+                rest = along % length
+                more_levels, more_rest = levels // length, levels % length
+                for position in range(at, min(close, end)):
+                    product = np.int32(0)
+                    code, query = codes[position + shift], numbers[row]
+                    for i in range(len(code)):
+                        product = np.int32(product + np.int32(np.int16(code[i]) * query[i]))
+                    values[state, position] = np.float32(product * scales[row] * factor + summand)
+                    row += more_levels
+                    rest += more_rest
+                    if rest >= length:
+                        rest -= length
+                        row += 1
+                at = min(close, end)
+
+
+def compile_loops() -> None:
+    """Compile both loops, or load them from the cache, so that the first search does not have to."""
+    numbers, scales, values = np.zeros((1, 2), dtype=np.int16), np.zeros(1), np.zeros((1, 1), dtype=np.float32)
+    turns, start, one = np.zeros((1, 1)), np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.int64)
+    codes = np.zeros((1, 2), dtype=np.int8)
+    codes.flags.writeable = False
+    with suppress(OSError):  # on a full disk a compiled loop cannot be kept, but it is there
+        rotate_and_round(np.zeros(2), turns, turns, 1, numbers, scales)
+    with suppress(OSError):
+        offsets = np.array([0, 1])
+        multiply(codes, start, start, one, offsets, start[:0], start, 1, numbers, scales, start, 1.0, 0.0, values)

@@ -1,0 +1,231 @@
+"""The SQLite file of a data directory: schema, connections, transactions.
+
+Write-ahead logging with ``synchronous=FULL``: a transaction that has returned survives ``kill -9`` and
+power loss. One connection writes, behind a lock; reading connections are
+kept in a pool.
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from index.errors import DamagedStore, DiskFull, FormatError
+
+FORMAT_VERSION = 2
+"""2 has spaces: vectors of several action towers side by side (:mod:`index.storage.local.spaces`)."""
+
+READABLE_VERSIONS = (1, FORMAT_VERSION)
+
+LOG_BYTES = 4 << 20
+"""What the write-ahead log is cut to after a checkpoint."""
+
+RELEASE_PAGES = 2048
+"""Free pages of 4 KiB given back at once: short enough not to keep writers waiting."""
+
+DISK_FULL = "The disk with the data directory is full. Free some space, then try again."
+
+_SCHEMA = """
+CREATE TABLE properties (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+
+-- Texts being received; the row goes when the document is published or the upload is given up.
+CREATE TABLE uploads (uid INTEGER PRIMARY KEY AUTOINCREMENT);
+
+-- Documents that are gone, but whose texts and chunks are still to be removed.
+CREATE TABLE deleted (uid INTEGER PRIMARY KEY);
+
+CREATE TABLE documents (
+    uid         INTEGER PRIMARY KEY,   -- never used again, so late work on a deleted document finds nothing
+    id          TEXT NOT NULL UNIQUE,
+    collection  TEXT NOT NULL,
+    title       TEXT,
+    metadata    TEXT NOT NULL,         -- JSON object
+    mode        TEXT NOT NULL,         -- chunking
+    max_tokens  INTEGER,
+    sha256      TEXT NOT NULL,         -- of the text in UTF-8
+    characters  INTEGER NOT NULL,
+    bytes       INTEGER NOT NULL,
+    status      TEXT NOT NULL CHECK (status IN ('queued', 'indexing', 'ready', 'failed')),
+    error       TEXT,
+    chunks      INTEGER,               -- null until the document is cut
+    tokens      INTEGER,
+    created_at  TEXT NOT NULL,
+    updated_at  TEXT NOT NULL
+);
+CREATE INDEX documents_by_collection ON documents (collection, uid);
+CREATE INDEX documents_by_status ON documents (status, uid);
+
+CREATE TABLE texts (
+    uid    INTEGER NOT NULL,
+    start  INTEGER NOT NULL,           -- character offset of the block
+    text   TEXT NOT NULL,
+    PRIMARY KEY (uid, start)
+);
+
+CREATE TABLE chunks (
+    uid     INTEGER NOT NULL,
+    number  INTEGER NOT NULL,
+    start   INTEGER NOT NULL,
+    end     INTEGER NOT NULL,
+    tokens  INTEGER NOT NULL,
+    PRIMARY KEY (uid, number)
+) WITHOUT ROWID;
+
+CREATE TABLE segments (
+    segment   INTEGER PRIMARY KEY AUTOINCREMENT,
+    rows      INTEGER NOT NULL,
+    bytes     INTEGER NOT NULL,
+    max_norm  REAL NOT NULL,           -- largest Euclidean norm of its vectors
+    space     INTEGER NOT NULL DEFAULT 1
+);
+"""
+
+_SPACES = """
+-- The action towers whose vectors are here, one of which is searched.
+CREATE TABLE spaces (
+    space        INTEGER PRIMARY KEY,
+    fingerprint  TEXT NOT NULL UNIQUE,
+    dimension    INTEGER NOT NULL
+);
+
+-- Where a document's vectors are: chunks first_chunk.. of it are rows first_row.. of the segment.
+CREATE TABLE pieces (
+    uid          INTEGER NOT NULL,
+    space        INTEGER NOT NULL REFERENCES spaces (space),
+    first_chunk  INTEGER NOT NULL,
+    segment      INTEGER NOT NULL REFERENCES segments (segment),
+    first_row    INTEGER NOT NULL,
+    rows         INTEGER NOT NULL,
+    PRIMARY KEY (uid, space, first_chunk)
+) WITHOUT ROWID;
+CREATE INDEX pieces_by_segment ON pieces (segment);
+"""
+
+_FROM_1_TO_2 = f"""
+ALTER TABLE pieces RENAME TO former_pieces;
+DROP INDEX pieces_by_segment;
+{_SPACES}
+INSERT INTO spaces SELECT 1, fingerprint.value, dimension.value FROM properties fingerprint, properties dimension
+    WHERE fingerprint.name = 'fingerprint' AND dimension.name = 'dimension';
+INSERT INTO properties SELECT 'space', '1' FROM spaces;
+DELETE FROM properties WHERE name IN ('fingerprint', 'dimension');
+ALTER TABLE segments ADD COLUMN space INTEGER NOT NULL DEFAULT 1;
+INSERT INTO pieces SELECT uid, 1, first_chunk, segment, first_row, rows FROM former_pieces;
+DROP TABLE former_pieces;
+PRAGMA user_version = 2;
+"""
+
+
+class Database:
+    """One SQLite file, safe to use from many threads.
+
+    Raises :class:`FormatError` for a file of another format version and :class:`DamagedStore` for
+    one that is no SQLite database. Every operation raises :class:`DiskFull` when space runs out.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._write_lock = threading.RLock()
+        self._readers: list[sqlite3.Connection] = []
+        self._idle_readers: list[sqlite3.Connection] = []
+        with self._translated():
+            self._writer = self._connect()
+            if self._writer.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()[0] == 0:
+                self._writer.executescript(f"BEGIN; {_SCHEMA} {_SPACES} PRAGMA user_version={FORMAT_VERSION}; COMMIT;")
+            version = self._writer.execute("PRAGMA user_version").fetchone()[0]
+        if version not in READABLE_VERSIONS:
+            self._writer.close()
+            raise FormatError(
+                f"{path} has data format {version}; this version reads up to {FORMAT_VERSION}. Start the version that "
+                "wrote it, or give another QRAG_DATA_DIR and index the documents again. Nothing was changed."
+            )
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """A transaction: committed and durable when the block ends, rolled back if it raises."""
+        with self._write_lock, self._translated():
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._writer
+                self._writer.execute("COMMIT")
+            except BaseException:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """A connection that nobody else uses meanwhile, inside one consistent view of the data."""
+        with self._translated():
+            try:
+                connection = self._idle_readers.pop()
+            except IndexError:
+                connection = self._connect()
+                self._readers.append(connection)
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.execute("ROLLBACK")
+                self._idle_readers.append(connection)
+
+    def release_space(self) -> bool:
+        """Give some of the space of deleted rows back to the file system; whether there was any to give."""
+        with self._write_lock, self._translated():
+            if self._writer.execute("PRAGMA freelist_count").fetchone()[0] < RELEASE_PAGES:
+                return False
+            self._writer.execute(f"PRAGMA incremental_vacuum({RELEASE_PAGES})").fetchall()
+            self.merge_log()
+            return True
+
+    def merge_log(self) -> None:
+        """Move the write-ahead log into the file, and its space back to the file system."""
+        with self._write_lock, self._translated():
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def close(self) -> None:
+        """Close every connection; the write-ahead log is merged into the file."""
+        with self._write_lock:
+            for connection in [*self._readers, self._writer]:
+                connection.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=30)
+        connection.row_factory = sqlite3.Row
+        if connection.execute("PRAGMA page_count").fetchone()[0] == 0:  # on an old file this would write to it
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # before WAL, which makes the first page
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA journal_size_limit={LOG_BYTES}")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA secure_delete=OFF")  # overwriting what is deleted would go through the log
+        connection.execute("PRAGMA foreign_keys=ON")
+        return connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise DiskFull(DISK_FULL) from error
+        except sqlite3.DatabaseError as error:
+            name = getattr(error, "sqlite_errorname", "")
+            no_space = shutil.disk_usage(self._path.parent).free < 1 << 20
+            if name == "SQLITE_FULL" or (name.startswith("SQLITE_IOERR") and no_space):
+                raise DiskFull(DISK_FULL) from error
+            if name in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
+                raise DamagedStore(f"{self._path} is damaged ({error}). Restore it from a backup.") from error
+            raise
+
+
+def upgrade(connection: sqlite3.Connection) -> None:
+    """Bring the file to the current format, inside a transaction: if that is rolled back, it is as it was."""
+    if connection.execute("PRAGMA user_version").fetchone()[0] == 1:
+        for statement in _FROM_1_TO_2.split(";"):
+            connection.execute(statement)

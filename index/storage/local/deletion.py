@@ -1,0 +1,90 @@
+"""Removing documents and what belongs to them, on a full disk too.
+
+Deleting only says that documents are gone: nothing finds them from then on. Their texts, chunks and segments follow in
+small transactions, because removing millions of rows at once would keep others from writing, and need much space for
+the log when there may be none.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from index.errors import DiskFull
+from index.storage.local.database import Database
+
+T = TypeVar("T")
+
+RESERVE_BYTES = 4 << 20
+
+
+class Reserve:
+    """A file that takes space, given up to delete something when the disk is full."""
+
+    def __init__(self, path: Path, database: Database) -> None:
+        self._path, self._database = path, database
+
+    def use_for(self, remove: Callable[[], T]) -> T:
+        """Do something that frees space; it first writes a log, and on a full disk the reserve makes room for that."""
+        try:
+            return remove()
+        except DiskFull:
+            self._path.unlink(missing_ok=True)
+            self._database.merge_log()
+            return remove()
+
+    def keep(self) -> None:
+        """Take the space, if it is not taken and there is plenty."""
+        plenty = shutil.disk_usage(self._path.parent).free > 2 * RESERVE_BYTES
+        if plenty and not self._path.exists():
+            with suppress(OSError), self._path.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
+
+
+def delete(connection: sqlite3.Connection, uids: Sequence[int]) -> None:
+    """Say that documents are gone."""
+    for statement in (
+        "DELETE FROM pieces WHERE uid = ?",
+        "DELETE FROM documents WHERE uid = ?",
+        "INSERT INTO deleted VALUES (?)",
+    ):
+        connection.executemany(statement, [(uid,) for uid in uids])
+
+
+def deleted(connection: sqlite3.Connection) -> list[int]:
+    """Deleted documents that have left something behind."""
+    return [row["uid"] for row in connection.execute("SELECT uid FROM deleted ORDER BY uid")]
+
+
+def remove_rows(database: Database, uid: int) -> bool:
+    """Remove some rows of a deleted document; whether there may be more."""
+    with database.write() as connection:
+        removed = sum(
+            connection.execute(
+                f"DELETE FROM {table} WHERE uid = ?1 AND {key} IN "
+                f"(SELECT {key} FROM {table} WHERE uid = ?1 ORDER BY {key} LIMIT {limit})",
+                (uid,),
+            ).rowcount
+            for table, key, limit in (("texts", "start", 256), ("chunks", "number", 20_000))
+        )
+        if not removed:
+            connection.execute("DELETE FROM deleted WHERE uid = ?", (uid,))
+    return removed > 0
+
+
+def unused_segments(connection: sqlite3.Connection) -> list[int]:
+    """Segments that hold nothing of any document."""
+    rows = connection.execute("SELECT segment FROM segments WHERE segment NOT IN (SELECT segment FROM pieces)")
+    return [row["segment"] for row in rows]
+
+
+def remove_unused_segments(connection: sqlite3.Connection) -> list[int]:
+    """Forget the unused segments; returns them, for their files to be removed afterwards."""
+    unused = unused_segments(connection)
+    connection.executemany("DELETE FROM segments WHERE segment = ?", [(segment,) for segment in unused])
+    return unused

@@ -1,0 +1,181 @@
+"""Chunk embeddings on disk: FAISS files and, beside them, their codes; memory-mapped.
+
+Float32Array are kept in *segments*: files of up to :data:`SEGMENT_ROWS` rows that never change
+once written. Each is a FAISS ``IndexFlatIP``, written to a temporary name, fsynced and renamed, so
+a file either exists whole or not at all. Reading maps it: no copy is made, and a restart with
+gigabytes of vectors is immediate. A GPU holds a copy in half precision of each segment.
+
+A search reads the codes (:mod:`index.search.codes`) of all chunks, or on a GPU their halves, and the embeddings of a few. A
+file of codes says nothing that the embeddings do not: where it is missing or cut short it is written again.
+
+:mod:`index.search.scoring` says which part computes what with them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import faiss
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from index.arrays import Float32Array
+from index.errors import DamagedStore
+from index.search.codes import Codes, encode
+from index.search.scope import Half, Scope
+from index.search.scoring import Candidate
+
+log = logging.getLogger(__name__)
+
+TAIL_BYTES = 16
+"""Scale and error, at the end of a file of codes."""
+
+SEGMENT_ROWS = 8192
+"""Rows of a full segment: half a minute of indexing on two CPU cores, the most that a crash can cost."""
+
+
+class Segment(NamedTuple):
+    """The embeddings of a segment, and what a search reads of them: codes, or half precision on a GPU."""
+
+    matrix: Float32Array
+    codes: Codes | None
+    half: Half | None
+
+
+def write_segment(path: Path, vectors: Float32Array) -> int:
+    """Write embeddings, shape ``[rows, d]``, and their codes durably; returns the bytes of the embeddings' file.
+
+    Raises :class:`OSError` (for example ``ENOSPC``) and then leaves nothing behind.
+    """
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(np.ascontiguousarray(vectors))
+    content: NDArray[np.uint8] = faiss.serialize_index(index)
+    _write_codes(path, encode(vectors))
+    try:
+        _write_durably(path, content.data)
+    except OSError:
+        codes_path(path).unlink(missing_ok=True)
+        raise
+    return len(content)
+
+
+def remove_segment(path: Path) -> None:
+    """Remove a segment's files, as far as they are there."""
+    path.unlink(missing_ok=True)
+    codes_path(path).unlink(missing_ok=True)
+
+
+def codes_path(path: Path) -> Path:
+    """Where the codes of the segment at ``path`` are."""
+    return path.with_suffix(".codes")
+
+
+def _write_codes(path: Path, codes: Codes) -> None:
+    """Write the codes of the segment at ``path``: the numbers, then scale and error."""
+    tail = np.array([codes.scale, codes.error], dtype="<f8")
+    _write_durably(codes_path(path), codes.numbers.tobytes() + tail.tobytes())
+
+
+def _write_durably(path: Path, content: bytes | memoryview) -> None:
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Make a file's content durable, or of a directory the creation, renaming and removal of files in it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def open_segment(path: Path, *, rows: int, dimension: int, size: int, device: torch.device) -> Segment:
+    """A segment with embeddings of shape ``[rows, dimension]``; raises :class:`DamagedStore`.
+
+    Only headers are read here; ``size`` in bytes reveals a truncated file.
+    """
+    remedy = "Restore it from a backup, or run `python -m service reindex` to compute it from the stored text."
+    try:
+        actual = path.stat().st_size
+    except FileNotFoundError:
+        raise DamagedStore(f"The vector file {path.name} is missing. {remedy}") from None
+    if actual != size:
+        raise DamagedStore(f"The vector file {path.name} has {actual} bytes instead of {size}. {remedy}")
+    try:
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    except RuntimeError as error:
+        raise DamagedStore(f"The vector file {path.name} cannot be read. {remedy}") from error
+    if not isinstance(index, faiss.IndexFlat) or (index.ntotal, index.d) != (rows, dimension):
+        raise DamagedStore(
+            f"The vector file {path.name} holds {index.ntotal} vectors of dimension {index.d} instead of "
+            f"{rows} of {dimension}. {remedy}"
+        )
+    matrix: Float32Array = np.asarray(_MappedMatrix(index))
+    if device.type != "cpu":
+        return Segment(matrix, None, to_half(matrix, device))
+    return Segment(matrix, _open_codes(path, matrix), None)
+
+
+def to_half(matrix: Float32Array, device: torch.device) -> Half:
+    """Float32Array in half precision on a device."""
+    rows = torch.from_numpy(matrix.astype(np.float16))
+    difference = rows.numpy().astype(np.float64) - matrix
+    return Half(rows.to(device), float(np.sqrt(np.einsum("nd,nd->n", difference, difference).max(initial=0.0))))
+
+
+def _open_codes(path: Path, matrix: Float32Array) -> Codes:
+    """The codes of the segment at ``path``, made again where they are missing or cut short."""
+    file = codes_path(path)
+    if not file.exists() or file.stat().st_size != matrix.size + TAIL_BYTES:
+        codes = encode(matrix)
+        try:
+            _write_codes(path, codes)
+        except OSError as error:  # a full disk is no reason not to start
+            log.warning("the codes of segment=%s stay in memory: %s", path.name, error)
+            return codes
+        log.info("wrote the codes of segment=%s", path.name)
+    content = np.asarray(np.memmap(file, dtype=np.uint8, mode="r"))
+    scale, distance = np.frombuffer(content[-TAIL_BYTES:].tobytes(), dtype="<f8").tolist()
+    return Codes(content[:-TAIL_BYTES].view(np.int8).reshape(matrix.shape), scale, distance)
+
+
+class _MappedMatrix:
+    """Shows a FAISS index's vectors to NumPy; arrays made of it keep the mapping alive."""
+
+    def __init__(self, index: faiss.IndexFlat) -> None:
+        self._index = index
+        address = int(faiss.rev_swig_ptr(index.get_xb(), 1).ctypes.data)
+        self.__array_interface__ = {
+            "version": 3,
+            "shape": (index.ntotal, index.d),
+            "typestr": "<f4",
+            "data": (address, True),
+        }
+
+
+def nearest(query: Float32Array, scope: Scope, count: int) -> list[Candidate]:
+    """The one-step dense answer: the ``count`` largest inner products with ``query``, largest first.
+
+    ``query`` has shape ``[d]``. This is what a vector database returns, for comparison with an episode.
+    """
+    found: list[Candidate] = []
+    for part in scope.parts:
+        wanted = min(count, len(part.matrix))
+        values, rows = faiss.knn(query[None], part.matrix, wanted, metric=faiss.METRIC_INNER_PRODUCT)
+        pairs = zip(values[0].tolist(), rows[0].tolist(), strict=True)
+        found.extend(Candidate(part.start + row, value) for value, row in pairs)
+    return sorted(found, key=lambda candidate: (-candidate.q, candidate.position))[:count]

@@ -1,0 +1,116 @@
+"""Spaces: the vectors of one action tower each, side by side in a data directory. One is active: it is searched.
+
+Another checkpoint's tower gets a space of its own. It is filled in the background from the chunks that are there
+(:mod:`index.indexing.reembedding`), and becomes the active one when nothing is missing in it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+_EMBEDDED = "SELECT uid, SUM(rows) AS rows FROM pieces WHERE space = ? GROUP BY uid"
+
+
+class Space(NamedTuple):
+    """The vectors of one action tower."""
+
+    space: int
+    fingerprint: str
+    dimension: int
+
+
+class Unembedded(NamedTuple):
+    """A searchable document with ``chunks`` chunks, of which a space has the first ``embedded``."""
+
+    uid: int
+    chunks: int
+    embedded: int
+
+
+def read_spaces(connection: sqlite3.Connection) -> dict[int, Space]:
+    """All spaces by their numbers."""
+    return {row["space"]: Space(*row) for row in connection.execute("SELECT space, fingerprint, dimension FROM spaces")}
+
+
+def find_or_add(connection: sqlite3.Connection, *, fingerprint: str, dimension: int) -> Space:
+    """The space of an action tower."""
+    known = read_spaces(connection)
+    for space in known.values():
+        if space.fingerprint == fingerprint:
+            return space
+    # A number is never used again, so what is still embedded for a space that was dropped finds none.
+    number = 1 + max([0, *known, int(read_property(connection, "last_space") or 0)])
+    added = Space(number, fingerprint, dimension)
+    connection.execute("INSERT INTO spaces VALUES (?, ?, ?)", added)
+    write_property(connection, "last_space", str(number))
+    return added
+
+
+def active(connection: sqlite3.Connection) -> int | None:
+    """The space that is searched; none in a new directory."""
+    value = read_property(connection, "space")
+    return None if value is None else int(value)
+
+
+def unembedded(connection: sqlite3.Connection, space: int, limit: int) -> list[Unembedded]:
+    """The first searchable documents of which a space has not all vectors."""
+    rows = connection.execute(
+        f"SELECT uid, chunks, COALESCE(e.rows, 0) FROM documents LEFT JOIN ({_EMBEDDED}) e USING (uid) "
+        "WHERE status = 'ready' AND COALESCE(e.rows, 0) < chunks ORDER BY uid LIMIT ?",
+        (space, limit),
+    )
+    return [Unembedded(*row) for row in rows]
+
+
+def share_embedded(connection: sqlite3.Connection, space: int) -> float:
+    """The share of all searchable chunks that a space has vectors of."""
+    embedded, chunks = connection.execute(
+        f"SELECT SUM(COALESCE(e.rows, 0)), SUM(chunks) FROM documents LEFT JOIN ({_EMBEDDED}) e USING (uid) "
+        "WHERE status = 'ready'",
+        (space,),
+    ).fetchone()
+    return embedded / chunks if chunks else 1.0
+
+
+def activate(connection: sqlite3.Connection, space: int) -> bool:
+    """Search a space from now on; whether it could be done, which it cannot while something is missing in it."""
+    if unembedded(connection, space, 1):
+        return False
+    # What is half embedded begins again in the new space, and must not be found by those who still use the former one.
+    # It is cut anew as well: the chunks may be longer than the new tower reads.
+    for table in ("pieces", "chunks"):
+        connection.execute(f"DELETE FROM {table} WHERE uid IN (SELECT uid FROM documents WHERE status != 'ready')")
+    connection.execute("UPDATE documents SET chunks = NULL, tokens = NULL WHERE status != 'ready'")
+    write_property(connection, "space", str(space))
+    return True
+
+
+def forget_others(connection: sqlite3.Connection, kept: Collection[int]) -> list[int]:
+    """Drop all spaces but some; returns the dropped ones. Their segments are unused from then on."""
+    dropped = [space for space in read_spaces(connection) if space not in kept]
+    for space in dropped:
+        connection.execute("DELETE FROM pieces WHERE space = ?", (space,))
+        connection.execute("DELETE FROM spaces WHERE space = ?", (space,))
+    return dropped
+
+
+def read_property(connection: sqlite3.Connection, name: str) -> str | None:
+    """A property of the data directory; none where it was never written."""
+    row = connection.execute("SELECT value FROM properties WHERE name = ?", (name,)).fetchone()
+    return None if row is None else str(row["value"])
+
+
+def write_property(connection: sqlite3.Connection, name: str, value: str | None) -> None:
+    """Set a property of the data directory, or remove it."""
+    if value is None:
+        connection.execute("DELETE FROM properties WHERE name = ?", (name,))
+    else:
+        connection.execute("INSERT OR REPLACE INTO properties VALUES (?, ?)", (name, value))
+
+
+def write_properties(connection: sqlite3.Connection, properties: Mapping[str, str | None]) -> None:
+    """Set properties of the data directory, or remove them."""
+    for name, value in properties.items():
+        write_property(connection, name, value)

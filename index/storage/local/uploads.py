@@ -1,0 +1,190 @@
+"""Texts on their way in: received block by block, then published as documents in one transaction."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from index.errors import DiskFull, DocumentExists, QueueFull
+from index.storage.documents import Document
+from index.storage.local.database import Database
+from index.storage.local.deletion import delete
+from index.storage.local.rows import TEXT_BLOCK, now, retry, waiting
+from index.storage.local.store import Store
+from qrag.wire.chunking import Chunking
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What an upload says about its text."""
+
+    id: str | None
+    collection: str
+    title: str | None
+    metadata: Mapping[str, Any]
+    chunking: Chunking
+
+
+class Published(NamedTuple):
+    """A document after publication; ``created`` is false where it existed already."""
+
+    document: Document
+    created: bool
+
+
+class Upload:
+    """A text on its way in: no document before publication.
+
+    A long text is stored as it arrives, a short one waits in memory for the transaction that publishes it.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._digest = hashlib.sha256()
+        self._pending: list[str] = []
+        self._pending_characters = 0
+        self._stored_characters = 0
+        self._uid: int | None = None
+        self.bytes = 0
+
+    def write(self, text: str) -> None:
+        """Append to the text."""
+        encoded = text.encode("utf-8")
+        self._digest.update(encoded)
+        self.bytes += len(encoded)
+        self._pending.append(text)
+        self._pending_characters += len(text)
+        if self._pending_characters >= 16 * TEXT_BLOCK:
+            with self._database.write() as connection:
+                uid, stored = self._store(connection, whole_blocks_only=True)
+            # Noted only now: had the transaction been rolled back, the uid would be given to another upload.
+            self._uid = uid
+            self._stored_characters += stored
+            rest = "".join(self._pending)[stored:]
+            self._pending, self._pending_characters = [rest], len(rest)
+
+    @property
+    def characters(self) -> int:
+        """Length of the text so far."""
+        return self._stored_characters + self._pending_characters
+
+    @property
+    def sha256(self) -> str:
+        """Checksum of the text so far in UTF-8, hexadecimal."""
+        return self._digest.hexdigest()
+
+    def finish(self, connection: sqlite3.Connection) -> int:
+        """Store the rest inside the publishing transaction; returns the document's ``uid``."""
+        uid, _ = self._store(connection, whole_blocks_only=False)
+        connection.execute("DELETE FROM uploads WHERE uid = ?", (uid,))
+        return uid
+
+    def discard(self) -> None:
+        """Give up: remove what was stored. On a full disk that is left to the next start."""
+        self._pending, self._pending_characters = [], 0
+        if self._uid is not None:
+            with suppress(DiskFull), self._database.write() as connection:
+                if connection.execute("DELETE FROM uploads WHERE uid = ?", (self._uid,)).rowcount:
+                    connection.execute("DELETE FROM texts WHERE uid = ?", (self._uid,))
+
+    def _store(self, connection: sqlite3.Connection, *, whole_blocks_only: bool) -> tuple[int, int]:
+        """Write what is pending; returns the ``uid`` and the number of characters. Changes nothing here."""
+        uid = self._uid
+        if uid is None:
+            uid = connection.execute("INSERT INTO uploads DEFAULT VALUES").lastrowid or 0
+        text = "".join(self._pending)
+        stop = len(text) - len(text) % TEXT_BLOCK if whole_blocks_only else len(text)
+        connection.executemany(
+            "INSERT INTO texts VALUES (?, ?, ?)",
+            (
+                (uid, self._stored_characters + at, text[at : min(at + TEXT_BLOCK, stop)])
+                for at in range(0, stop, TEXT_BLOCK)
+            ),
+        )
+        return uid, stop
+
+
+def publish(
+    store: Store,
+    uploads: Sequence[tuple[Upload, Description]],
+    *,
+    replace: bool,
+    queue_limit: int,
+    within: Collection[str] | None = None,
+) -> list[Published]:
+    """Turn uploads into queued documents, all of them or, on an error, none.
+
+    A document of the same id and content is left as it is (a failed one is queued again). Raises
+    :class:`~index.errors.DocumentExists` where the content differs, unless ``replace``: then the old
+    document is gone when this returns; and :class:`~index.errors.QueueFull` where more than
+    ``queue_limit`` documents would wait. Documents of collections that are not in ``within``, where that is given,
+    are never replaced. The uploads are used up either way.
+    """
+    try:
+        with store.database.write() as connection:
+            published: list[Published] = []
+            fresh: set[int] = set()
+            for upload, about in uploads:
+                published.append(_publish(store, connection, upload, about, replace, within, fresh))
+                if published[-1].created:
+                    fresh.add(published[-1].document.uid)
+            if any(each.created for each in published) and waiting(connection) > queue_limit:
+                raise QueueFull(
+                    f"At most {queue_limit} documents may wait to be indexed. Send fewer, or try again later."
+                )
+    finally:
+        for upload, _ in uploads:
+            upload.discard()
+    store.announce(searchable=replace)
+    return published
+
+
+def _publish(
+    store: Store,
+    connection: sqlite3.Connection,
+    upload: Upload,
+    about: Description,
+    replace: bool,
+    within: Collection[str] | None,
+    fresh: set[int],
+) -> Published:
+    content = {
+        "collection": about.collection,
+        "title": about.title,
+        "metadata": json.dumps(about.metadata, sort_keys=True, ensure_ascii=False),
+        "mode": about.chunking.mode,
+        "max_tokens": about.chunking.max_tokens,
+        "sha256": upload.sha256,
+    }
+    # Without an id the content is the id, so that a repeated request does not make a second copy.
+    identity = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    id = about.id if about.id is not None else f"doc-{identity[:24]}"
+    existing = connection.execute("SELECT * FROM documents WHERE id = ?", (id,)).fetchone()
+    if existing is not None:
+        if all(existing[name] == value for name, value in content.items()):
+            retry(connection, existing)
+            return Published(store.document_at(connection, existing["uid"]), created=False)
+        if existing["uid"] in fresh:
+            raise DocumentExists(f"Document {id!r} occurs twice in this request, with different content.")
+        if within is not None and existing["collection"] not in within:
+            raise DocumentExists(f"The id {id!r} is taken in another collection. Choose another id.")
+        if not replace:
+            raise DocumentExists(
+                f"Document {id!r} exists with other content. Send replace=true to put this in its place, "
+                "or choose another id."
+            )
+        delete(connection, [existing["uid"]])
+    characters = upload.characters
+    uid = upload.finish(connection)
+    created_at = now()
+    connection.execute(
+        "INSERT INTO documents (uid, id, collection, title, metadata, mode, max_tokens, sha256, characters, bytes, "
+        "status, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?)",
+        (uid, id, *content.values(), characters, upload.bytes, created_at, created_at),
+    )
+    return Published(store.document_at(connection, uid), created=True)

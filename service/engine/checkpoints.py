@@ -1,0 +1,229 @@
+"""Which checkpoint is served, and the change to another one without a pause.
+
+A change begins with loading and warming the new checkpoint beside the old one. If its action tower is the same, it is
+served from then on. If not, the indexing thread first embeds all searchable chunks once more, in a space of its own
+(:mod:`index.storage.local.spaces`), while the old checkpoint answers; when nothing is missing, the new one is served. A request keeps
+the checkpoint that it began with. The choice is kept in the data directory, so it outlasts a restart, and so does a
+change that was not finished.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from index.encoders.checkpoint import CONFIG_FILE
+from index.encoders.encoder import Encoder, load_encoder
+from index.errors import ChunkTooLong, QRagError
+from index.storage.local.directory import read_properties
+from index.storage.local.scopes import Catalog
+from index.storage.local.spaces import Space
+from index.storage.local.store import Store
+from service.errors import CheckpointInUse, CheckpointUnusable, UnknownCheckpoint
+from service.settings import DEFAULT_CHECKPOINT, Settings
+
+log = logging.getLogger(__name__)
+
+CONFIGURED = "configured"
+"""Name of the checkpoint that ``QRAG_CHECKPOINT`` says; the others have the names of their folders."""
+
+CHOSEN, WANTED = "checkpoint", "wanted_checkpoint"
+"""Properties of the data directory: what is served instead of the configured one, and what should be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A checkpoint in memory, and what it searches."""
+
+    name: str
+    encoder: Encoder
+    space: Space
+    catalog: Catalog
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change that is under way, or has failed for a reason."""
+
+    name: str
+    state: Literal["loading", "embedding", "failed"]
+    encoder: Encoder | None = None
+    space: Space | None = None
+    error: str | None = None
+
+
+class Checkpoints:
+    """The served checkpoint, and the change to another. Safe to use from many threads."""
+
+    def __init__(self, settings: Settings, store: Store, name: str, encoder: Encoder) -> None:
+        self._settings = settings
+        self._store = store
+        self._changing = threading.Lock()
+        self.change: Change | None = None
+        self.current = Loaded(name, encoder, store.space, self._catalog())
+
+    def names(self) -> list[str]:
+        """The checkpoints that can be served, but for folders with names that cannot be written in JSON or a log."""
+        folder = self._settings.checkpoints_path
+        found = [path.parent.name for path in folder.glob(f"*/{CONFIG_FILE}")]
+        return [CONFIGURED, *sorted(name for name in found if name != CONFIGURED and name.isprintable())]
+
+    def begin(self, name: str) -> None:
+        """Load a checkpoint, and serve it as soon as everything is embedded by its action tower. Blocks while it loads.
+
+        A change that was under way is given up, unless this one cannot begin. Raises
+        :class:`~service.errors.UnknownCheckpoint`, :class:`~service.errors.CheckpointUnusable` for one that cannot be
+        loaded, or :class:`~index.errors.DiskFull`.
+        """
+        if name not in self.names():
+            known = ", ".join(self.names())
+            raise UnknownCheckpoint(f"There is no checkpoint {name!r} in QRAG_CHECKPOINTS_DIR. Known here: {known}.")
+        with self._changing:
+            former, self.change = self.change, Change(name, "loading")
+            try:
+                self._begin(name)
+            except BaseException as error:
+                self.change = former
+                if isinstance(error, CheckpointUnusable) and not self._under_way:
+                    self._fail(name, error.detail)
+                raise
+            finally:
+                self._store.announce()  # wakes the indexing thread
+
+    def _begin(self, name: str) -> None:
+        encoder = self._load(name)
+        config, choice = encoder.config, _choice(self._settings, name)
+        if config.action_fingerprint == self.current.space.fingerprint:
+            self._store.write_properties({CHOSEN: choice, WANTED: None})
+            self._serve(name, encoder)
+            return
+        space = self._store.open_space(
+            fingerprint=config.action_fingerprint, dimension=config.dimension, properties={WANTED: choice}
+        )
+        self.change = Change(name, "embedding", encoder, space)
+
+    def resume(self) -> None:
+        """Go on with a change that an earlier process left unfinished; one that cannot be loaded any longer fails."""
+        name = _chosen(self._settings, self._store.read_property(WANTED))
+        if name is None:
+            return
+        try:
+            self.begin(name)
+        except (UnknownCheckpoint, CheckpointUnusable) as error:
+            if self.change is None:  # of one that is there and cannot be loaded it is said already
+                self._fail(name, error.detail)
+
+    def finish(self, change: Change) -> bool:
+        """Serve the new checkpoint if nothing is missing in its space. Called by the indexing thread alone."""
+        with self._changing:
+            if self.change is not change or change.encoder is None or change.space is None:
+                return False  # given up meanwhile
+            properties = {CHOSEN: _choice(self._settings, change.name), WANTED: None}
+            if not self._store.activate(change.space, properties):
+                return False
+            self._serve(change.name, change.encoder)
+        return True
+
+    def fail(self, change: Change, error: ChunkTooLong) -> None:
+        """Give a change up for a reason that is shown."""
+        with self._changing:
+            if self.change is change:
+                self._store.write_properties({WANTED: None})
+                self._fail(change.name, str(error))
+
+    def forget(self, name: str) -> None:
+        """Give up the change to this checkpoint, or drop the vectors that are kept for going back to it.
+
+        Raises :class:`~service.errors.CheckpointInUse` for the one that is served, and
+        :class:`~service.errors.UnknownCheckpoint`.
+        """
+        with self._changing:
+            changing_to = None if self.change is None else self.change.name
+            if name != changing_to and name not in self.names():
+                raise UnknownCheckpoint(f"There is no checkpoint {name!r}. Known here: {', '.join(self.names())}.")
+            if name == changing_to:
+                self.change = None
+                self._store.write_properties({WANTED: None})
+            elif name == self.current.name:
+                raise CheckpointInUse(f"{name!r} is being served. Change to another checkpoint first.")
+            elif self._under_way:
+                return  # there are no vectors but those of the served one and of the change
+            self._store.forget_other_spaces()
+
+    @property
+    def _under_way(self) -> bool:
+        return self.change is not None and self.change.space is not None
+
+    @property
+    def vector_sets(self) -> int:
+        """How many action towers' vectors there are."""
+        return len(self._store.spaces)
+
+    def progress(self) -> float | None:
+        """The share of all chunks that are embedded for the change under way."""
+        change = self.change
+        return None if change is None or change.space is None else self._store.share_embedded(change.space)
+
+    def _load(self, name: str) -> Encoder:
+        try:
+            encoder = load_encoder(_path(self._settings, name), device=self._settings.device)
+            encoder.warm_up()
+        except (QRagError, OSError) as error:  # the latter where the folder is changed meanwhile
+            # The message is for operators, and so may name folders; whoever may change checkpoints is one.
+            raise CheckpointUnusable(f"The checkpoint {name!r} cannot be loaded: {error}") from error
+        except torch.OutOfMemoryError:
+            raise CheckpointUnusable(
+                f"There is no memory on the device for {name!r} beside the one that is served."
+            ) from None
+        return encoder
+
+    def _serve(self, name: str, encoder: Encoder) -> None:
+        former = self.current
+        self.current = Loaded(name, encoder, self._store.space, self._catalog())
+        self.change = None
+        former.catalog.close()
+        former.catalog.too_large.put(None)  # whoever waits for it looks at the new one
+        self._store.announce()
+        log.info("serving checkpoint=%s model=%s space=%d", name, encoder.config.name, self._store.space.space)
+
+    def _fail(self, name: str, reason: str) -> None:
+        self.change = Change(name, "failed", error=reason)
+        log.error("cannot change to checkpoint=%s: %s", name, reason)
+
+    def _catalog(self) -> Catalog:
+        return Catalog(self._store, preselect_above=self._settings.preselect_above)
+
+
+def chosen_checkpoint(settings: Settings) -> tuple[str, Path]:
+    """Name and folder of the checkpoint to start with.
+
+    It is the one that was changed to, unless ``QRAG_CHECKPOINT`` says something else than it did then.
+    """
+    name = _chosen(settings, read_properties(settings.data_dir).get(CHOSEN)) or CONFIGURED
+    return name, _path(settings, name)
+
+
+def _path(settings: Settings, name: str) -> Path:
+    return settings.checkpoint if name == CONFIGURED else settings.checkpoints_path / name
+
+
+def _choice(settings: Settings, name: str) -> str:
+    return json.dumps({"name": name, "instead_of": _configured(settings)})
+
+
+def _chosen(settings: Settings, choice: str | None) -> str | None:
+    if choice is None:
+        return None
+    found = json.loads(choice)
+    return str(found["name"]) if found["instead_of"] == _configured(settings) else None
+
+
+def _configured(settings: Settings) -> str:
+    """What ``QRAG_CHECKPOINT`` says; nothing where it says nothing, for the default one moves with this software."""
+    return "" if settings.checkpoint == DEFAULT_CHECKPOINT else str(settings.checkpoint)

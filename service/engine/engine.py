@@ -1,0 +1,363 @@
+"""The engine: one thread owns the model and runs the episodes of all requests together.
+
+At each tick the states of the running episodes are embedded in one forward pass, and each episode takes one
+step; where there are too many for one pass they take turns. Between ticks chunks are embedded for indexing, in pieces
+small enough for a retrieval to wait for one: while episodes run for a share of the time that their ticks take, and
+whenever none does. So neither can starve the other. An episode whose client has gone is dropped at the next tick.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from opentelemetry import context
+from opentelemetry.context import Context
+
+from index.arrays import Float32Array, TokenIds
+from index.encoders.encoder import Encoder, StateInput
+from index.episodes.episode import Episode, Step, estimate_together, same_scope
+from index.search.kernels import compile_loops
+from index.search.scoring import Estimate
+from service.errors import Overloaded
+from service.observing.tracing import record_span
+
+log = logging.getLogger(__name__)
+
+
+CPU_TICK_STATES = 32
+"""Most states embedded in one tick on a CPU, some seconds at worst: the others' turn comes after it."""
+
+GPU_TICK_STATES = 1024
+
+CPU_PIECE_TOKENS = 256
+"""Tokens of chunks embedded between two ticks on a CPU: some tens of milliseconds, at the speed of larger batches."""
+
+GPU_PIECE_TOKENS = 8192
+
+INDEXING_SHARE = 0.25
+"""Seconds of indexing for each second of retrieval, while there is enough of both."""
+
+QUIET_SECONDS = 1.0
+"""Without a retrieval for so long, chunks are embedded in whole batches: nobody is likely to wait."""
+
+
+@dataclass
+class Run:
+    """A request's episode in the engine, and what it has taken so far (seconds, tokens)."""
+
+    encoder: Encoder
+    question: TokenIds
+    episode: Episode
+    notify: Callable[[Step | Exception | None], None]
+    cancelled: bool = False
+    failed: bool = False
+    submitted: float = field(default_factory=time.perf_counter)
+    trace: Context = field(default_factory=context.get_current)
+    """The request's, in which the engine's thread puts spans."""
+    queue_seconds: float = 0.0
+    encode_seconds: float = 0.0
+    search_seconds: float = 0.0
+    truncated_tokens: int = 0
+    question_embedding: Float32Array | None = None
+
+
+class RunEvents:
+    """An episode's steps as they are taken, and at the end once ``None``; raises what the episode raised.
+
+    Greedy steps come one by one, those of a beam together at the end. Closing drops the episode.
+    """
+
+    def __init__(self, encoder: Encoder, question: TokenIds, episode: Episode) -> None:
+        loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[Step | Exception | None] = asyncio.Queue()
+        self._ended = False
+
+        def notify(event: Step | Exception | None) -> None:
+            loop.call_soon_threadsafe(self._queue.put_nowait, event)
+
+        self.run = Run(encoder, question, episode, notify)
+
+    def __aiter__(self) -> RunEvents:
+        return self
+
+    async def __anext__(self) -> tuple[Run, Step | None]:
+        if self._ended:
+            raise StopAsyncIteration
+        event = await self._queue.get()
+        if isinstance(event, Exception):
+            raise event
+        self._ended = event is None
+        return self.run, event
+
+    async def aclose(self) -> None:
+        """Drop the episode if it still runs."""
+        self.run.cancelled = True
+
+
+class _Embedding:
+    """Chunks to be embedded, worked off in pieces, longest first."""
+
+    def __init__(self, encoder: Encoder, inputs: Sequence[TokenIds]) -> None:
+        self.encoder = encoder
+        self._inputs = inputs
+        self._order = sorted(range(len(inputs)), key=lambda i: -len(inputs[i]))
+        self._done = 0
+        self._vectors = np.empty((len(inputs), encoder.config.dimension), dtype=np.float32)
+        self.future: Future[Float32Array] = Future()
+
+    def work(self, tokens: int) -> bool:
+        """Embed at most so many tokens, padding included, but one chunk at least; whether that was the last of them."""
+        if self._done < len(self._order):
+            longest = len(self._inputs[self._order[self._done]])
+            piece = self._order[self._done : self._done + max(1, tokens // max(1, longest))]
+            self._vectors[piece] = self.encoder.embed_actions([self._inputs[i] for i in piece])
+            self._done += len(piece)
+        if self._done < len(self._order):
+            return False
+        self.future.set_result(self._vectors)
+        return True
+
+
+class Engine:
+    """Runs episodes and embeds chunks, for any checkpoint on its device.
+
+    At most ``max_running`` episodes are stepped together and ``max_waiting`` wait behind them.
+    """
+
+    def __init__(self, device: torch.device, *, max_running: int, max_waiting: int) -> None:
+        self.device = device
+        self.steps = 0
+        """Episode steps taken since the start."""
+        self.cancelled = 0
+        """Episodes dropped because their client had gone."""
+        self._max_running = max_running
+        self._max_waiting = max_waiting
+        self.batch_listeners: list[Callable[[int], None]] = []
+        """Called with the number of states of each forward pass."""
+        self._tick_states = GPU_TICK_STATES if device.type == "cuda" else CPU_TICK_STATES
+        self._running: list[Run] = []
+        self._waiting: deque[Run] = deque()
+        self._jobs: deque[_Embedding] = deque()
+        self._piece_tokens = GPU_PIECE_TOKENS if device.type == "cuda" else CPU_PIECE_TOKENS
+        self._piece_seconds = 0.0
+        """What the last piece took."""
+        self._credit = 0.0
+        """Seconds that indexing may take from retrievals."""
+        self._last_tick = -QUIET_SECONDS
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread, with all that is compiled once: the first request finds it warm."""
+        compile_loops()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop after the tick in hand; whatever still waits is cancelled."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        self._thread.join()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """Episodes running and waiting."""
+        return len(self._running), len(self._waiting)
+
+    def run(self, encoder: Encoder, question: TokenIds, episode: Episode) -> RunEvents:
+        """Start an episode; raises :class:`~service.errors.Overloaded` if there is no room for it."""
+        events = RunEvents(encoder, question, episode)
+        self._submit(events.run)
+        return events
+
+    def embed_actions(self, encoder: Encoder, inputs: Sequence[TokenIds]) -> Float32Array:
+        """Float32Array of chunks, shape ``[len(inputs), d]``, computed between ticks. Blocks.
+
+        Raises :class:`concurrent.futures.CancelledError` when the engine stops meanwhile.
+        """
+        job = _Embedding(encoder, inputs)
+        with self._wake:
+            if self._stopping:
+                raise CancelledError
+            self._jobs.append(job)
+            self._wake.notify()
+        return job.future.result()
+
+    def _submit(self, run: Run) -> None:
+        with self._wake:
+            wanted = [run for run in self._waiting if not run.cancelled]
+            self.cancelled += len(self._waiting) - len(wanted)
+            self._waiting = deque(wanted)
+            running = sum(run.episode.stopped_by is None and not run.cancelled for run in self._running)
+            if self._stopping or running + len(wanted) >= self._max_waiting + self._max_running:
+                raise Overloaded("Too many retrievals are waiting. Try again in a second.", retry_after=1)
+            self._waiting.append(run)
+            self._wake.notify()
+
+    def _loop(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._stopping or self._waiting or self._running or self._jobs)
+                if self._stopping:
+                    for run in [*self._running, *self._waiting]:
+                        run.notify(Overloaded("The service is shutting down. Try again shortly.", retry_after=5))
+                    for job in self._jobs:
+                        job.future.set_exception(CancelledError())
+                    return
+                self._admit()
+            if self._running:
+                self._take_turn()
+            while self._jobs and self._running and self._credit >= self._piece_seconds:
+                self._do(self._jobs[0])
+            if self._jobs and not self._running:
+                self._do(self._jobs[0])
+            if not self._jobs:
+                self._credit = 0.0
+
+    def _take_turn(self) -> None:
+        """A step of those whose turn it is. What it holds is let go at its end: a former checkpoint's memory, too."""
+        began = time.perf_counter()
+        turn = self._next_turn()
+        for encoder, runs in _by_encoder(turn):
+            self._tick(encoder, runs)
+        waiting_for_theirs = self._running[len(turn) :]
+        unfinished = [run for run in turn if run.episode.stopped_by is None and not run.failed]
+        self._running = waiting_for_theirs + unfinished
+        self._last_tick = time.perf_counter()
+        self._credit += INDEXING_SHARE * (self._last_tick - began)
+
+    def _next_turn(self) -> list[Run]:
+        """The first of the running episodes, as many as one forward pass should hold."""
+        states = 0
+        for count, run in enumerate(self._running):
+            states += run.episode.width
+            if count and states > self._tick_states:
+                return self._running[:count]
+        return self._running[:]
+
+    def _admit(self) -> None:
+        still_wanted = [run for run in self._running if not run.cancelled]
+        self.cancelled += len(self._running) - len(still_wanted)
+        self._running = still_wanted
+        while self._waiting and len(self._running) < self._max_running:
+            run = self._waiting.popleft()
+            if run.cancelled:
+                self.cancelled += 1
+                continue
+            run.queue_seconds = time.perf_counter() - run.submitted
+            record_span("queue", run.submitted, run.trace)
+            if run.episode.stopped_by is None:
+                self._running.append(run)
+            else:
+                run.notify(None)  # nothing to search
+
+    def _tick(self, encoder: Encoder, runs: Sequence[Run]) -> None:
+        """One step of every episode."""
+        begin = time.perf_counter()
+        asked: list[tuple[Run, list[StateInput]]] = []
+        for run in runs:
+            try:
+                states = [encoder.compose_state(run.question, chunks) for chunks in run.episode.states()]
+                asked.append((run, states))
+            except Exception as error:
+                _give_up(run, error)
+        if not asked:
+            return
+        try:
+            embeddings = encoder.embed_states([state for _, states in asked for state in states])
+        except Exception as error:
+            log.exception("state encoding failed")
+            for run, _ in asked:
+                _give_up(run, error)
+            return
+        encoded = time.perf_counter()
+        for run, _ in asked:
+            record_span("encode", begin, run.trace, step=len(run.episode.steps), batch_states=len(embeddings))
+        for listener in self.batch_listeners:
+            listener(len(embeddings))
+        ends = np.cumsum([len(states) for _, states in asked]).tolist()
+        own = [embeddings[end - len(states) : end] for (_, states), end in zip(asked, ends, strict=True)]
+        for group in same_scope([run.episode for run, _ in asked]):
+            members = [asked[at][0] for at in group]
+            for run, at in zip(members, group, strict=True):
+                run.encode_seconds += encoded - begin
+                if run.question_embedding is None:
+                    run.question_embedding = own[at][0]
+            self._search(encoder, members, [own[at] for at in group], encoded)
+
+    def _search(self, encoder: Encoder, runs: Sequence[Run], embeddings: Sequence[Float32Array], began: float) -> None:
+        """One step of episodes over one scope."""
+        try:
+            found = list(estimate_together([run.episode for run in runs], embeddings, encoder.function))
+        except Exception as error:
+            log.exception("search failed")
+            for run in runs:
+                _give_up(run, error)
+            return
+        for run, own, estimates in zip(runs, embeddings, found, strict=True):
+            self._advance(run, own, estimates, began)
+
+    def _advance(self, run: Run, embeddings: Float32Array, estimates: Sequence[Estimate], search_began: float) -> None:
+        before = len(run.episode.steps)
+        try:
+            run.episode.advance(embeddings, estimates, run.encoder.function)
+            if run.episode.stopped_by is not None:
+                run.truncated_tokens = run.encoder.compose_state(run.question, run.episode.evidence).dropped
+        except Exception as error:
+            _give_up(run, error)
+            return
+        run.search_seconds += time.perf_counter() - search_began
+        record_span("search", search_began, run.trace, step=before)
+        self.steps += max(0, len(run.episode.steps) - before)  # a beam may fall back on a shorter path
+        if run.episode.is_greedy:
+            for step in run.episode.steps[before:]:
+                run.notify(step)
+        if run.episode.stopped_by is not None:
+            if not run.episode.is_greedy:
+                for step in run.episode.steps:
+                    run.notify(step)
+            run.notify(None)
+
+    def _do(self, job: _Embedding) -> None:
+        """One piece of what is to be embedded."""
+        began = time.perf_counter()
+        quiet = began - self._last_tick > QUIET_SECONDS
+        try:
+            done = job.work(job.encoder.action_batch_tokens if quiet else self._piece_tokens)
+        except Exception as error:
+            job.future.set_exception(error)
+            done = True
+        if not quiet:
+            self._piece_seconds = time.perf_counter() - began
+            self._credit -= self._piece_seconds if self._running else 0.0
+        if done:
+            with self._wake:
+                self._jobs.remove(job)
+
+
+def _by_encoder(runs: Sequence[Run]) -> list[tuple[Encoder, list[Run]]]:
+    """The runs of each checkpoint: two, for a moment, after a change of it."""
+    groups: dict[int, tuple[Encoder, list[Run]]] = {}
+    for run in runs:
+        groups.setdefault(id(run.encoder), (run.encoder, []))[1].append(run)
+    return list(groups.values())
+
+
+def _give_up(run: Run, error: Exception) -> None:
+    run.failed = True
+    run.notify(error)

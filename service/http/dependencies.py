@@ -1,0 +1,100 @@
+"""What routes need of the application and of the connection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.requests import ClientDisconnect
+
+from index.errors import UnknownDocument
+from index.storage.documents import Document
+from service.errors import UnsupportedMediaType
+from service.keys import Access
+from service.services import Services
+
+
+async def _services(request: Request) -> Services:
+    # Nothing here blocks, and a plain function would be sent to another thread for each request.
+    services: Services = request.app.state.services
+    return services
+
+
+AppServices = Annotated[Services, Depends(_services)]
+
+
+async def _access(request: Request) -> Access:
+    access: Access = request.state.access
+    return access
+
+
+RequestAccess = Annotated[Access, Depends(_access)]
+
+T = TypeVar("T")
+
+
+def visible_document(services: Services, access: Access, id: str) -> Document:
+    """The document, unless it is in a collection that the key is not for: then it is as if it was not there.
+
+    Raises :class:`~index.errors.UnknownDocument`.
+    """
+    document = services.store.document(id)
+    if not access.sees(document.collection):
+        raise UnknownDocument(f"There is no document {id!r}.")
+    return document
+
+
+async def known_query(request: Request) -> None:
+    """Refuse query parameters that the operation does not have: a misspelt one would be ignored."""
+    parameters = _operations(request)[request.method.lower()].get("parameters", [])
+    known = {parameter["name"] for parameter in parameters if parameter["in"] == "query"}
+    for name in request.query_params:
+        if name not in known:
+            message = f"Unknown parameter. Known here: {', '.join(sorted(known)) or 'none'}"
+            raise RequestValidationError([{"type": "extra_forbidden", "loc": ("query", name), "msg": message}])
+
+
+async def must_be_json(request: Request) -> None:
+    """Refuse a body that does not say that it is JSON."""
+    essence = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if essence != "application/json":
+        raise UnsupportedMediaType("Send the question as JSON, with Content-Type: application/json.")
+
+
+def allowed_methods(request: Request) -> list[str]:
+    """The methods that the requested path has."""
+    methods = {method.upper() for method in _operations(request)}
+    return sorted(methods | {"HEAD"} if "GET" in methods else methods)
+
+
+def _operations(request: Request) -> dict[str, Any]:
+    """The operations of the requested path by method, as OpenAPI describes them."""
+    path = getattr(request.scope.get("route"), "path", None)
+    operations: dict[str, Any] = request.app.openapi()["paths"].get(path, {})
+    return operations
+
+
+async def client_gone(request: Request) -> None:
+    """Return when the client has closed the connection; the request's body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """What comes of the work; it is dropped when the client closes the connection.
+
+    Raises :class:`~starlette.requests.ClientDisconnect` then, and whatever the work raises.
+    """
+    gone = asyncio.create_task(client_gone(request))
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait([gone, task], return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        gone.cancel()
+        task.cancel()

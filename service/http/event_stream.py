@@ -1,0 +1,63 @@
+"""Answers that are sent piece by piece, as server-sent events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import StreamingResponse
+from starlette.background import BackgroundTask
+
+from qrag.wire.models import ResponseModel
+from service.http.problems import problem_of
+
+UNICODE_LINE_ENDS = "\x85\u2028\u2029"
+"""Many libraries take them for the end of a line, although events do not."""
+
+Named = tuple[str, ResponseModel]
+"""An event's name and its data."""
+
+
+def events_described(description: str, example: str) -> dict[int | str, dict[str, Any]]:
+    """For OpenAPI: what a route streams to those who ask for it."""
+    content = {"schema": {"type": "string", "description": description}, "example": example}
+    return {200: {"content": {"text/event-stream": content}}}
+
+
+def wants_events(request: Request) -> bool:
+    """Whether the client asks for events rather than for one answer."""
+    return "text/event-stream" in request.headers.get("accept", "")
+
+
+def event_stream(events: AsyncGenerator[Named, None], at_end: Callable[[], Awaitable[None]]) -> StreamingResponse:
+    """The events as they come; what goes wrong after the first byte is an ``error`` event with a problem.
+
+    ``at_end`` is called in any case: the client may leave before the stream begins.
+    """
+    text = _text(events)
+
+    async def close() -> None:
+        await text.aclose()  # of a client that has left in the middle
+        await at_end()
+
+    return StreamingResponse(
+        text, media_type="text/event-stream", headers={"Cache-Control": "no-cache"}, background=BackgroundTask(close)
+    )
+
+
+async def _text(events: AsyncGenerator[Named, None]) -> AsyncGenerator[str, None]:
+    try:
+        async with aclosing(events):
+            async for name, data in events:
+                yield _event(name, data.model_dump_json())
+    except Exception as error:
+        problem, _ = problem_of(error)
+        yield _event("error", problem.model_dump_json(exclude_none=True))
+
+
+def _event(name: str, data: str) -> str:
+    for character in UNICODE_LINE_ENDS:  # which JSON has in strings alone
+        data = data.replace(character, f"\\u{ord(character):04x}")
+    return f"event: {name}\ndata: {data}\n\n"

@@ -1,0 +1,117 @@
+"""What every request passes first: the API key, and the limits of its key and its body."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import BodyTooLarge, Forbidden, Overloaded, TooManyRequests, Unauthorized
+from service.http.problems import problem_response
+from service.keys import EVERYTHING, Access, Keys, Right
+from service.routes.page import PAGE_PATHS
+from service.settings import Settings
+
+OPEN_PATHS = {"/healthz", "/readyz", "/openapi.json", "/docs", *PAGE_PATHS}
+"""Answer without a key: probes and browsers have none."""
+
+READING_POSTS = re.compile(r"/retrieve|/answer|/mcp|/v1/vector_stores/[^/]+/search")
+"""Change nothing, though they are posted."""
+
+ADMIN_PATHS = "/admin/"
+"""Of operators."""
+
+UPLOAD_PATH = "/documents"
+OTHER_BODY_BYTES = 1 << 20
+"""Longest body of anything that is not an upload."""
+
+
+class Gate:
+    """ASGI middleware around the whole application."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, keys: Keys) -> None:
+        self._app = app
+        self._keys = keys
+        self._running: Counter[str] = Counter()
+        """Requests under way by the name of their key."""
+        self._most_running = settings.max_requests_per_key
+        self._upload_bytes = settings.max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 401, 403, 413 or 429, or pass the request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        answered = False
+
+        async def noting_send(message: Message) -> None:
+            nonlocal answered
+            answered = True
+            await send(message)
+
+        try:
+            await self._let_in(scope, receive, noting_send)
+        except asyncio.CancelledError:  # at shutdown, when the time for finishing requests is over
+            if answered:
+                raise
+            error = Overloaded("The service is shutting down. Try again shortly.", retry_after=5)
+            await problem_response(error)(scope, receive, send)
+
+    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            access = self._access(scope)
+        except (Unauthorized, Forbidden) as error:
+            await problem_response(error)(scope, receive, send)
+            return
+        scope.setdefault("state", {})["access"] = access
+        if access.name is None:
+            await self._pass(scope, receive, send)
+        elif self._running[access.name] >= self._most_running:
+            too_many = TooManyRequests(
+                f"This key has {self._most_running} requests under way, the most it may have. Wait for one of them.",
+                retry_after=1,
+            )
+            await problem_response(too_many)(scope, receive, send)
+        else:
+            self._running[access.name] += 1
+            try:
+                await self._pass(scope, receive, send)
+            finally:
+                self._running[access.name] -= 1
+
+    def _access(self, scope: Scope) -> Access:
+        """What the request may do; raises for one that may not do what it wants."""
+        if scope["path"] in OPEN_PATHS or not self._keys.required:
+            return EVERYTHING
+        authorization = dict(scope["headers"]).get(b"authorization", b"")
+        scheme, _, key = authorization.partition(b" ")
+        access = self._keys.access(key.strip())
+        if access is None or scheme.lower() != b"bearer":
+            raise Unauthorized("Send a valid key: Authorization: Bearer KEY.")
+        reads = scope["method"] in ("GET", "HEAD", "OPTIONS") or READING_POSTS.fullmatch(scope["path"]) is not None
+        needed: Right = "admin" if scope["path"].startswith(ADMIN_PATHS) else "read" if reads else "write"
+        if needed not in access.rights:
+            raise Forbidden(f"This key may {' and '.join(sorted(access.rights))} only. Use one that may {needed}.")
+        return access
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        limit = self._upload_bytes if scope["path"] == UPLOAD_PATH else OTHER_BODY_BYTES
+        too_large = BodyTooLarge(f"The body may have at most {limit} bytes. Send less at once.")
+        declared = headers.get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > limit:
+            await problem_response(too_large)(scope, receive, send)
+            return
+        received = 0
+
+        async def counting_receive() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > limit:
+                raise too_large
+            return message
+
+        await self._app(scope, counting_receive, send)

@@ -1,0 +1,290 @@
+"""From a request's body to uploads: JSON, raw text, files, multipart.
+
+Plain text is decoded and stored block by block while it arrives. Every other file type is spooled to disk
+and read by a worker process (:mod:`service.intake.parsing.process`), whose output is streamed into the store the same way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from email.message import Message
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from anyio import to_thread
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import from_json
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+
+from index.storage.local.uploads import Description, Upload
+from qrag.wire.documents import DocumentFields, DocumentIn, DocumentsIn, Title
+from qrag.wire.media_types import MediaType
+from qrag.wire.names import CollectionName, DocumentId
+from service.errors import InvalidEncoding, InvalidJson, InvalidRequest, Overloaded, UnsupportedMediaType
+from service.http.dependencies import client_gone
+from service.intake.parsing.process import ParseLimits, extract_text, media_type_of
+from service.keys import Access
+from service.services import Services
+
+MAX_WAITING_FILES = 16
+
+BLOCK = 1 << 20
+"""Bytes read from a file at once."""
+
+ENCODINGS = {
+    *("utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "ascii", "iso8859-1", "iso8859-2", "iso8859-15"),
+    *("cp1250", "cp1251", "cp1252", "koi8-r", "gb18030", "gbk", "big5", "shift_jis", "euc_jp", "euc_kr"),
+}
+
+Uploads = list[tuple[Upload, Description]]
+
+
+class UploadParameters(BaseModel):
+    """The query of `POST /documents`. All but `wait` and `replace` describe a body that is the document itself."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    wait: bool = Field(False, description="answer 201 once the documents are searchable, instead of 202 at once")
+    replace: bool = Field(False, description="put the document in the place of another one with its id")
+    id: DocumentId | None = Field(None, description="for a raw body: the document's id")
+    title: Title | None = Field(None, description="for a raw body: its title")
+    collection: CollectionName | None = Field(None, description="for a raw body: its collection")
+    metadata: str | None = Field(None, description='for a raw body: a JSON object, e.g. `{"year": 1923}`')
+    chunking: str | None = Field(
+        None, description='for a raw body: a mode, e.g. `lines`, or JSON, e.g. `{"mode": "lines", "max_tokens": 32}`'
+    )
+
+    def fields(self) -> dict[str, str]:
+        """What describes the document, as given."""
+        return self.model_dump(exclude={"wait", "replace"}, exclude_none=True)
+
+
+async def receive(
+    request: Request, services: Services, parameters: UploadParameters, access: Access
+) -> tuple[Uploads, bool]:
+    """Read the whole body; returns the uploads, and whether the answer is a list.
+
+    Raises :class:`~service.errors.ServiceError` (also where the key is not for a document's collection),
+    :class:`pydantic.ValidationError` or
+    :class:`~index.errors.DiskFull`; whatever was stored is removed then.
+    """
+    uploads: Uploads = []
+    try:
+        content_type = request.headers.get("content-type")
+        kind = (content_type or "").partition(";")[0].strip().lower()
+        if kind == "application/json" or kind.endswith("+json"):
+            return uploads, await _receive_json(request, services, parameters, access, uploads)
+        if kind == "multipart/form-data":
+            return uploads, await _receive_form(request, services, parameters, access, uploads)
+        media_type = media_type_of(content_type, None)
+        charset = _charset(content_type)
+        description = _description(parameters.fields())
+        access.require(description.collection)  # before the text is read
+        upload = Upload(services.store.database)
+        uploads.append((upload, description))
+        if media_type is MediaType.PLAIN_TEXT:
+            await _store_text(request.stream(), charset, upload)
+        else:
+            with tempfile.NamedTemporaryFile() as spool:
+                async for block in request.stream():
+                    await to_thread.run_sync(spool.write, block)
+                spool.flush()
+                await _store_file(request, Path(spool.name), media_type, charset, upload, services)
+        return uploads, False
+    except BaseException:
+        for upload, _ in uploads:
+            await to_thread.run_sync(upload.discard)
+        raise
+
+
+async def _receive_json(
+    request: Request, services: Services, parameters: UploadParameters, access: Access, uploads: Uploads
+) -> bool:
+    if parameters.fields():
+        name = next(iter(parameters.fields()))
+        raise InvalidRequest(f"With a JSON body, give {name!r} inside the document and not in the query.")
+    body = bytearray()
+    async for block in request.stream():
+        body += block
+    limit = services.settings.max_documents_per_request
+    documents, many = await to_thread.run_sync(_parse_documents, body, limit)
+    for document in documents:
+        access.require(document.collection)
+    for document in documents:
+        upload = Upload(services.store.database)
+        uploads.append((upload, _describe(document)))
+        await to_thread.run_sync(upload.write, document.text)
+    return many
+
+
+def _parse_documents(body: bytearray, limit: int) -> tuple[list[DocumentIn], bool]:
+    """The documents of a JSON body, which is used up, and whether it is a list of them."""
+    try:
+        data: Any = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidJson(f"The body is not valid JSON: {error}. Send JSON in UTF-8.") from None
+    body.clear()
+    if not (isinstance(data, dict) and "documents" in data):
+        return [DocumentIn.model_validate(data, strict=True)], False
+    # Before the documents are validated: millions of invalid ones would make as many error messages.
+    if isinstance(data["documents"], list) and len(data["documents"]) > limit:
+        raise InvalidRequest(f"A request may hold at most {limit} documents; this one has {len(data['documents'])}.")
+    return DocumentsIn.model_validate(data, strict=True).documents, True
+
+
+async def _receive_form(
+    request: Request, services: Services, parameters: UploadParameters, access: Access, uploads: Uploads
+) -> bool:
+    try:
+        return await _store_form(request, services, parameters, access, uploads)
+    except HTTPException as error:  # the framework's word for a malformed form
+        raise InvalidRequest(f"The form cannot be read: {error.detail}") from None
+
+
+async def _store_form(
+    request: Request, services: Services, parameters: UploadParameters, access: Access, uploads: Uploads
+) -> bool:
+    limit = services.settings.max_documents_per_request
+    async with request.form(max_files=limit, max_fields=20) as form:
+        fields = parameters.fields()
+        files: list[UploadFile] = []
+        for name, value in form.multi_items():
+            if isinstance(value, UploadFile):
+                files.append(value)
+            elif name in fields and name not in parameters.fields():
+                raise InvalidRequest(f"The form field {name!r} is given twice.")
+            else:
+                fields[name] = value
+        if not files:
+            raise InvalidRequest("The form has no file. Send each document as a part with a file name.")
+        if len(files) > 1 and "id" in fields:
+            raise InvalidRequest("One id cannot name several files. Leave it out, or send one file a request.")
+        for file in files:
+            title = {"title": file.filename} if file.filename and not fields.get("title") else {}
+            upload = Upload(services.store.database)
+            description = _description({**fields, **title})
+            access.require(description.collection)
+            uploads.append((upload, description))
+            await _store_part(request, file, upload, services)
+        return len(files) > 1
+
+
+async def _store_part(request: Request, file: UploadFile, upload: Upload, services: Services) -> None:
+    media_type = media_type_of(file.content_type, file.filename)
+    charset = _charset(file.content_type)
+    if media_type is MediaType.PLAIN_TEXT:
+        await _store_text(_blocks(file), charset, upload)
+        return
+    with tempfile.NamedTemporaryFile() as spool:
+        async for block in _blocks(file):
+            await to_thread.run_sync(spool.write, block)
+        spool.flush()
+        await _store_file(request, Path(spool.name), media_type, charset, upload, services)
+
+
+async def _blocks(file: UploadFile) -> AsyncIterator[bytes]:
+    while block := await file.read(BLOCK):
+        yield block
+
+
+async def _store_text(blocks: AsyncIterator[bytes], charset: str | None, upload: Upload) -> None:
+    encoding = _encoding(charset)
+    decoder = codecs.getincrementaldecoder(encoding)("strict")
+    decoded = 0
+    async for block in blocks:
+        decoded += await to_thread.run_sync(_decode_into, upload, decoder, block, False, decoded, encoding)
+    await to_thread.run_sync(_decode_into, upload, decoder, b"", True, decoded, encoding)
+
+
+def _decode_into(
+    upload: Upload, decoder: codecs.IncrementalDecoder, block: bytes, final: bool, offset: int, encoding: str
+) -> int:
+    waiting = len(decoder.getstate()[0])  # bytes of a character that the last block had cut
+    try:
+        upload.write(decoder.decode(block, final))
+    except UnicodeDecodeError as error:
+        raise InvalidEncoding(
+            f"The text is not valid {encoding}: byte {offset - waiting + error.start} cannot be decoded. Convert the "
+            "file, or name its encoding: Content-Type: text/plain; charset=..."
+        ) from None
+    return len(block)
+
+
+async def _store_file(
+    request: Request, source: Path, media_type: MediaType, charset: str | None, upload: Upload, services: Services
+) -> None:
+    encoding = _encoding(charset) if charset is not None else None
+    limits = ParseLimits(services.settings.parse_seconds, services.settings.parse_memory_bytes)
+    if services.readers.statistics().tasks_waiting >= MAX_WAITING_FILES:
+        raise Overloaded("Many files are waiting to be read. Try again in half a minute.", retry_after=30)
+    abandoned = threading.Event()
+    watcher = asyncio.create_task(_note_when_gone(request, abandoned))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            target = Path(folder, "text")
+            read = partial(
+                extract_text, source, target, media_type, encoding=encoding, limits=limits, abandoned=abandoned
+            )
+            await to_thread.run_sync(read, limiter=services.readers, abandon_on_cancel=True)
+            await to_thread.run_sync(_copy_text, target, upload)
+    finally:
+        watcher.cancel()
+        abandoned.set()
+
+
+async def _note_when_gone(request: Request, abandoned: threading.Event) -> None:
+    await client_gone(request)
+    abandoned.set()
+
+
+def _copy_text(source: Path, upload: Upload) -> None:
+    with source.open(encoding="utf-8", newline="") as file:
+        while text := file.read(BLOCK):
+            upload.write(text)
+
+
+def _charset(content_type: str | None) -> str | None:
+    """The charset parameter of a content type."""
+    message = Message()
+    message["Content-Type"] = content_type or ""
+    return message.get_content_charset()
+
+
+def _encoding(charset: str | None) -> str:
+    if charset is None:
+        return "utf-8"
+    with suppress(LookupError, ValueError):
+        name = codecs.lookup(charset).name
+        if name in ENCODINGS:
+            return name
+    raise UnsupportedMediaType(f"The charset {charset!r} is not known here. Convert the text to UTF-8.")
+
+
+def _description(fields: Mapping[str, str]) -> Description:
+    """The description that query or form fields give."""
+    given: dict[str, Any] = dict(fields)
+    if "metadata" in given:
+        given["metadata"] = _json_field("metadata", given["metadata"])
+    if "chunking" in given:
+        text = given["chunking"]
+        given["chunking"] = _json_field("chunking", text) if text.lstrip().startswith("{") else {"mode": text}
+    return _describe(DocumentFields.model_validate(given, strict=True))
+
+
+def _json_field(name: str, text: str) -> Any:
+    try:
+        return from_json(text, allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidRequest(f"{name} is not valid JSON ({error}).") from None
+
+
+def _describe(fields: DocumentFields) -> Description:
+    return Description(fields.id, fields.collection, fields.title, fields.metadata, fields.chunking)

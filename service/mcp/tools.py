@@ -1,0 +1,208 @@
+"""The tools that MCP clients call: what each takes and gives, and what it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from anyio import to_thread
+from pydantic import Field, JsonValue
+
+from index.errors import UnknownDocument
+from qrag.wire.models import RequestModel, ResponseModel
+from qrag.wire.names import CollectionName, PassageId
+from qrag.wire.retrieval import Citation, EpisodeIn, Question, RetrieveIn, SufficiencyOut
+from qrag.wire.rules import StoppedBy
+from service.errors import InvalidRequest
+from service.http.dependencies import visible_document
+from service.keys import Access
+from service.retrieval.session import find, prepare
+from service.services import Services
+
+SEARCH_STEPS = 10
+PASSAGE_CHARACTERS = 4000
+"""What is fetched for a shorter passage: it with its surroundings."""
+
+FETCHED_CHARACTERS = 50_000
+"""Most that one call fetches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """On whose behalf a tool runs."""
+
+    services: Services
+    access: Access
+    base_url: str
+    """Of the service as the caller sees it, with a slash at the end."""
+
+
+class SearchArguments(RequestModel):
+    """What to look for."""
+
+    query: Question
+    collection: CollectionName = "default"
+
+
+class FoundPassage(ResponseModel):
+    """A passage that is evidence."""
+
+    id: str = Field(description="for `fetch`")
+    title: str
+    url: str
+    text: str
+
+
+class SearchResults(ResponseModel):
+    """The passages, in the order in which they were selected."""
+
+    results: list[FoundPassage]
+
+
+class FetchArguments(RequestModel):
+    """What to read."""
+
+    id: PassageId
+
+
+class FetchedMetadata(ResponseModel):
+    """Where the text stands."""
+
+    document_id: str
+    collection: str
+    start: int = Field(description="of the text in the document, in characters")
+    end: int
+    characters: int = Field(description="of the whole document")
+    next: str | None = Field(description="id of what follows in the document; null at its end")
+    fields: dict[str, JsonValue] = Field(description="the document's own metadata")
+
+
+class Fetched(ResponseModel):
+    """A document's text, or a stretch of it."""
+
+    id: str
+    title: str
+    text: str
+    url: str
+    metadata: FetchedMetadata
+
+
+class Evidence(ResponseModel):
+    """The numbered passages, and whether they are likely all that is needed."""
+
+    context: str
+    citations: list[Citation]
+    stopped_by: StoppedBy
+    sufficiency: SufficiencyOut | None = Field(
+        description="probabilities that the passages hold all of the evidence (`complete`), and that they do not and "
+        "going on would not find the rest (`hopeless`)"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool: its description for the model, its schemas, and what it does."""
+
+    title: str
+    description: str
+    arguments: type[RequestModel]
+    result: type[ResponseModel]
+    run: Callable[[Any, Caller], Coroutine[Any, Any, ResponseModel]]
+
+
+async def _search(arguments: SearchArguments, caller: Caller) -> SearchResults:
+    question = RetrieveIn(
+        question=arguments.query, collection=arguments.collection, max_steps=SEARCH_STEPS, order="selection"
+    )
+    caller.access.require(question.collection)
+    found = await find(await prepare(question, caller.services))
+    return SearchResults(
+        results=[
+            FoundPassage(
+                id=f"{chunk.document_id}#{chunk.start}-{chunk.end}",
+                title=chunk.title or chunk.document_id,
+                url=_url(caller, chunk.document_id, chunk.start, chunk.end),
+                text=chunk.text,
+            )
+            for chunk in found.chunks
+        ]
+    )
+
+
+async def _fetch(arguments: FetchArguments, caller: Caller) -> Fetched:
+    return await to_thread.run_sync(_read, arguments.id, caller)
+
+
+def _read(id: str, caller: Caller) -> Fetched:
+    document_id, _, wanted = id.partition("#")
+    document = visible_document(caller.services, caller.access, document_id)
+    first, last = map(int, wanted.split("-")) if wanted else (0, document.characters)
+    if not first <= last <= document.characters:
+        raise InvalidRequest(
+            f"Document {document_id!r} has the characters 0 to {document.characters}. Name some of these."
+        )
+    margin = max(0, PASSAGE_CHARACTERS - (last - first)) // 2
+    start = max(0, first - margin)
+    end = min(document.characters, last + margin, start + FETCHED_CHARACTERS)
+    text = caller.services.store.text(document.uid, start, end)
+    if len(text) < end - start:
+        raise UnknownDocument("The document was deleted meanwhile.")
+    rest = f"{document_id}#{end}-{min(document.characters, end + FETCHED_CHARACTERS)}"
+    metadata = FetchedMetadata(
+        document_id=document_id,
+        collection=document.collection,
+        start=start,
+        end=end,
+        characters=document.characters,
+        next=rest if end < document.characters else None,
+        fields=dict(document.metadata),
+    )
+    url = _url(caller, document_id, start, end)
+    return Fetched(id=id, title=document.title or document_id, text=text, url=url, metadata=metadata)
+
+
+async def _retrieve(arguments: EpisodeIn, caller: Caller) -> Evidence:
+    caller.access.require(arguments.collection)
+    question = RetrieveIn.model_validate(dict(arguments))
+    found = await find(await prepare(question, caller.services))
+    return Evidence(
+        context=found.context,
+        citations=found.citations,
+        stopped_by=found.stopped_by,
+        sufficiency=found.sufficiency,
+    )
+
+
+def _url(caller: Caller, document_id: str, start: int, end: int) -> str:
+    return f"{caller.base_url}documents/{document_id}/text?start={start}&end={end}"
+
+
+TOOLS = {
+    "search": Tool(
+        "Search",
+        "Find the passages of the indexed documents that together hold the evidence for a question. Several facts that "
+        "lie far apart are found one after the other, each in the light of those before: ask the whole question, not "
+        "for keywords. `fetch` reads around a passage.",
+        SearchArguments,
+        SearchResults,
+        _search,
+    ),
+    "fetch": Tool(
+        "Fetch",
+        "Read a document, or a passage with its surroundings, by an id that `search` has returned or that stands in "
+        "`metadata.next` of what was fetched before.",
+        FetchArguments,
+        Fetched,
+        _fetch,
+    ),
+    "retrieve": Tool(
+        "Retrieve",
+        "Like `search`, with control over where and how: documents, metadata filter, number of steps, when to stop, "
+        "beam search, length of the context. Returns numbered passages ready to be quoted, and the probability that "
+        "they hold all of the evidence.",
+        EpisodeIn,
+        Evidence,
+        _retrieve,
+    ),
+}

@@ -1,0 +1,149 @@
+"""Prometheus metrics.
+
+What stands here is what ``deploy/grafana/qrag.json`` draws and ``deploy/prometheus/alerts.yml`` watches.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from anyio import CapacityLimiter
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from index.indexing.indexer import Round
+from index.storage.local.store import Store
+from service.engine.engine import Engine, Run
+from service.engine.workers import IndexingWorker, PreselectionWorker
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+ROUND_SECONDS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
+
+
+@dataclass(frozen=True, slots=True)
+class Watched(Collector):
+    """Figures that are read when somebody asks, rather than counted along the way, and where they are."""
+
+    store: Store
+    engine: Engine
+    worker: IndexingWorker
+    preselection: PreselectionWorker
+    readers: CapacityLimiter
+
+    def collect(self) -> Iterator[Metric]:
+        """The figures as they are now."""
+        documents = GaugeMetricFamily("qrag_documents", "Documents by status", labels=["status"])
+        for status, count in self.store.count_by_status().items():
+            documents.add_metric([status], count)
+        yield documents
+        running, waiting = self.engine.load
+        episodes = GaugeMetricFamily("qrag_retrievals", "Retrievals in the engine", labels=["state"])
+        episodes.add_metric(["running"], running)
+        episodes.add_metric(["waiting"], waiting)
+        yield episodes
+        files = GaugeMetricFamily("qrag_files", "Uploaded files that are being read", labels=["state"])
+        reading = self.readers.statistics()
+        files.add_metric(["running"], reading.borrowed_tokens)
+        files.add_metric(["waiting"], reading.tasks_waiting)
+        yield files
+        threads = GaugeMetricFamily("qrag_thread_alive", "Whether a background thread runs", labels=["thread"])
+        for name, thread in (
+            ("engine", self.engine),
+            ("indexing", self.worker),
+            ("preselection", self.preselection),
+        ):
+            threads.add_metric([name], thread.alive)
+        yield threads
+        stalled = self.store.stalled is not None
+        yield GaugeMetricFamily("qrag_indexing_stalled", "Whether indexing waits for disk space", value=stalled)
+        disk = shutil.disk_usage(self.store.directory)
+        yield GaugeMetricFamily("qrag_disk_free_bytes", "Free space where the documents are", value=disk.free)
+        yield GaugeMetricFamily("qrag_disk_size_bytes", "Size of the disk where the documents are", value=disk.total)
+        yield self._gpu_memory()
+        yield CounterMetricFamily("qrag_engine_steps", "Episode steps taken", value=self.engine.steps)
+        yield CounterMetricFamily(
+            "qrag_engine_cancelled", "Episodes dropped because the client had gone", value=self.engine.cancelled
+        )
+
+    def _gpu_memory(self) -> Metric:
+        """Without a sample where there is no GPU."""
+        family = GaugeMetricFamily(
+            "qrag_gpu_memory_bytes",
+            "GPU memory: in use by tensors, held by the process for tensors, and of the device in all",
+            labels=["kind"],
+        )
+        device = self.engine.device
+        if device.type == "cuda":
+            family.add_metric(["allocated"], torch.cuda.memory_allocated(device))
+            family.add_metric(["reserved"], torch.cuda.memory_reserved(device))
+            family.add_metric(["size"], torch.cuda.get_device_properties(device).total_memory)
+        return family
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing: their names are known once they are collected."""
+        return iter(())
+
+
+class Metrics:
+    """What the service counts and times."""
+
+    def __init__(self, watched: Watched) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self._registry.register(watched)
+        self._batches = Histogram(
+            "qrag_batch_states",
+            "States per forward pass",
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
+            registry=self._registry,
+        )
+        watched.engine.batch_listeners.append(self._batches.observe)
+        self._rounds = Histogram(
+            "qrag_indexing_round_seconds",
+            "Rounds of indexing: up to a segment of chunks cut, embedded and stored",
+            buckets=ROUND_SECONDS,
+            registry=self._registry,
+        )
+        self._chunks = Counter("qrag_indexed_chunks", "Chunks embedded and stored", registry=self._registry)
+        watched.worker.round_listeners.append(self._indexing_round)
+        self._requests = Histogram(
+            "qrag_request_seconds", "Requests", ["method", "route", "status"], buckets=SECONDS, registry=self._registry
+        )
+        self._phases = Histogram(
+            "qrag_retrieval_seconds", "Retrievals by phase", ["phase"], buckets=SECONDS, registry=self._registry
+        )
+        self._stopped = Counter(
+            "qrag_episodes", "Finished episodes by what ended them", ["stopped_by"], registry=self._registry
+        )
+        self._steps = Histogram(
+            "qrag_episode_steps",
+            "Steps per episode",
+            buckets=(0, 1, 2, 3, 4, 6, 8, 12, 16, 32),
+            registry=self._registry,
+        )
+
+    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Note a finished request."""
+        self._requests.labels(method, route, str(status)).observe(seconds)
+
+    def episode(self, run: Run, tokenize_seconds: float) -> None:
+        """Note a finished episode."""
+        self._phases.labels("tokenize").observe(tokenize_seconds)
+        self._phases.labels("queue").observe(run.queue_seconds)
+        self._phases.labels("encode").observe(run.encode_seconds)
+        self._phases.labels("search").observe(run.search_seconds)
+        self._stopped.labels(run.episode.stopped_by or "cancelled").inc()
+        self._steps.observe(len(run.episode.steps))
+
+    def text(self) -> bytes:
+        """Everything in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def _indexing_round(self, done: Round, seconds: float) -> None:
+        self._rounds.observe(seconds)
+        self._chunks.inc(done.chunks)

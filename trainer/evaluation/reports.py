@@ -1,0 +1,191 @@
+"""What an evaluation leaves behind: a JSON file, and Markdown tables of one or several of them."""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from tqdm import tqdm
+
+from index.encoders.checkpoint import CheckpointConfig
+from trainer.errors import DataError
+from trainer.evaluation.playing import Outcome, Retriever, outcome, summary, together
+from trainer.evaluation.suites import TestSet
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Row(_Frozen):
+    """One test set answered in one way."""
+
+    task: str
+    length: str
+    tokens: int | None
+    questions: int
+    budget: int
+    """The most selections that a question of it allows."""
+    least_budget: int
+    recall_by_step: tuple[float, ...]
+    at_budget: float
+    standard_error: float
+    support_f1: float
+    seconds: float
+
+
+class Result(_Frozen):
+    """One way of retrieving on one suite."""
+
+    name: str
+    """Of the checkpoint or the baseline."""
+    fingerprint: str | None
+    """Of the checkpoint's weights; none where there are none."""
+    beam_width: int = 1
+    suite: str
+    seed: int
+    machine: dict[str, Any]
+    rows: tuple[Row, ...]
+
+
+class Report(_Frozen):
+    """The content of a file."""
+
+    results: tuple[Result, ...]
+
+
+def measure(retriever: Retriever, test_set: TestSet) -> Row:
+    """Let a way of retrieving answer a test set; reading the background is not in the ``seconds``."""
+    retriever.read(test_set.background)
+    outcomes: list[Outcome] = []
+    budgets: set[int] = set()
+    began = time.monotonic()
+    with tqdm(
+        total=test_set.count, desc=f"{test_set.task} {test_set.length}", unit="question", leave=False, disable=None
+    ) as bar:
+        for questions in together(test_set.draw()):
+            selections = retriever.select(questions)
+            outcomes += [outcome(question, found) for question, found in zip(questions, selections, strict=True)]
+            budgets.update(question.budget for question in questions)
+            bar.update(len(questions))
+    recall = summary(outcomes)
+    return Row(
+        task=test_set.task,
+        length=test_set.length,
+        tokens=test_set.tokens,
+        questions=recall.questions,
+        budget=max(budgets),
+        least_budget=min(budgets),
+        recall_by_step=tuple(round(value, 5) for value in recall.by_step),
+        at_budget=round(recall.at_budget, 5),
+        standard_error=round(recall.standard_error, 5),
+        support_f1=round(recall.support_f1, 5),
+        seconds=round(time.monotonic() - began, 2),
+    )
+
+
+def write_report(path: Path, results: Iterable[Result]) -> None:
+    """Write a file; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(Report(results=tuple(results)).model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def read_report(path: Path) -> Report:
+    """Read what :func:`write_report` wrote; raises :class:`~trainer.errors.DataError` for another file."""
+    try:
+        return Report.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(path, None, f"cannot be read: {error.strerror or error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise DataError(path, None, f"is no result of an evaluation ({place}: {first['msg']})") from None
+
+
+def joined(results: Iterable[Result]) -> list[Result]:
+    """Results of the same weights, suite and seed as one: long documents are often measured with fewer questions.
+
+    Rows that two of them have are kept from the first.
+    """
+    found: dict[tuple[object, ...], Result] = {}
+    for result in results:
+        key = (result.name, result.fingerprint, result.beam_width, result.suite, result.seed)
+        if (first := found.setdefault(key, result)) is not result:
+            known = {(row.task, row.length) for row in first.rows}
+            new = tuple(row for row in result.rows if (row.task, row.length) not in known)
+            found[key] = first.model_copy(update={"rows": first.rows + new})
+    return list(found.values())
+
+
+def fingerprint(config: CheckpointConfig) -> str:
+    """Changes with everything that decides what greedy episodes with a fixed budget select (SHA-256, hexadecimal)."""
+    content = config.model_dump_json(exclude={"name", "base_model", "temperature", "stopping", "training"})
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+# -- tables -----------------------------------------------------------------------------------------------------------
+
+AVERAGED = ("babilong", "ruler", "ruler-files")
+"""Suites whose tasks are of one kind, so that their mean says something."""
+
+Cell = tuple[str, str, str]
+"""Task, length, and the name of what retrieved."""
+
+
+def markdown(results: Sequence[Result]) -> str:
+    """Tables of all-support recall at the budget, one a suite.
+
+    Results of one name are merged: mean and, with more than one, the standard deviation between them.
+    """
+    suites = dict.fromkeys(result.suite for result in results)
+    return "\n".join(_table(suite, [result for result in results if result.suite == suite]) for suite in suites)
+
+
+def _table(suite: str, results: Sequence[Result]) -> str:
+    cells: dict[Cell, list[Row]] = {}
+    for result in results:
+        for row in result.rows:
+            cells.setdefault((row.task, row.length, result.name), []).append(row)
+    tasks, lengths, names = (list(dict.fromkeys(key[at] for key in cells)) for at in range(3))
+    tokens = {key[1]: rows[0].tokens or 0 for key, rows in cells.items()}
+    lengths.sort(key=lambda length: tokens[length])
+    values = {key: [row.at_budget for row in rows] for key, rows in cells.items()}
+    if suite in AVERAGED and len(tasks) > 1:
+        for length in lengths:
+            for name in names:
+                found = [values.get((task, length, name), []) for task in tasks]
+                # Only where every run has every task.
+                if len({len(runs) for runs in found}) == 1:
+                    values["mean", length, name] = [statistics.fmean(run) for run in zip(*found, strict=True)]
+        tasks.append("mean")
+    # The longer of the two becomes columns where there is a choice: lengths, or else the ways of retrieving.
+    wide = len(lengths) > 1
+    columns = lengths if wide else names
+    lines = [f"**{suite}**", "", f"| task | budget | {'retrieval | ' if wide else ''}{' | '.join(columns)} |"]
+    lines.append("|" + "---|" * (len(columns) + 2 + wide))
+    for task in tasks:
+        budget = next((_budget(rows[0]) for key, rows in cells.items() if key[0] == task), "")
+        if wide:
+            for name in names:
+                shown = [_cell(values.get((task, length, name), [])) for length in lengths]
+                lines.append(f"| {task} | {budget} | {name} | {' | '.join(shown)} |")
+        else:
+            shown = [_cell(values.get((task, lengths[0], name), [])) for name in names]
+            lines.append(f"| {task} | {budget} | {' | '.join(shown)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _budget(row: Row) -> str:
+    return str(row.budget) if row.budget == row.least_budget else f"{row.least_budget}-{row.budget}"
+
+
+def _cell(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.3f}{spread}"

