@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from index.encoders.encoder import load_encoder, resolve_device
+from index.encoders.loading import load_encoder, resolve_device
 from trainer.evaluation.machine import describe_machine
 from trainer.evaluation.playing import Player
 from trainer.evaluation.reports import measure

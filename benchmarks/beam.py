@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from index.arrays import Float64Array
-from index.encoders.encoder import load_encoder
+from index.encoders.loading import load_encoder
 from index.episodes.episode import Limits
-from index.episodes.stopping import StopRule
+from index.episodes.rules import StopBelow
 from service.settings import DEFAULT_CHECKPOINT
 from trainer.datasets.question import Question
 from trainer.evaluation.machine import describe_machine
@@ -36,7 +36,7 @@ QUESTIONS = 12
 RESULT = Path(__file__).parent / "results" / "beam.json"
 
 
-def play(player: Player, question: Question, width: int, stop: StopRule | None = None) -> tuple[list[int], float]:
+def play(player: Player, question: Question, width: int, stop: StopBelow | None = None) -> tuple[list[int], float]:
     """The positions selected, and the seconds that it took."""
     encoder, limits = player.encoder, Limits(question.budget, width, stop)
     episode = start(encoder, question, player.vectors([question]), limits, encoder.stopping)
@@ -45,7 +45,7 @@ def play(player: Player, question: Question, width: int, stop: StopRule | None =
     return [step.position for step in episode.steps], time.perf_counter() - began
 
 
-def cost(player: Player, data: Path, stop: StopRule | None) -> dict[str, object]:
+def cost(player: Player, data: Path, stop: StopBelow | None) -> dict[str, object]:
     """Milliseconds of an episode at each width, and how many times those of the greedy one."""
     seconds: dict[int, list[float]] = {width: [] for width in WIDTHS}
     for one in babilong(data, [LENGTH], QUESTIONS, 0):

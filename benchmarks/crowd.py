@@ -30,7 +30,8 @@ import httpx
 import numpy as np
 
 from benchmarks.stores import numbered_sentences, write_store
-from index.encoders.encoder import Encoder, StateInput, load_encoder
+from index.encoders.encoder import Encoder, StateInput
+from index.encoders.loading import load_encoder
 from service.settings import DEFAULT_CHECKPOINT
 from trainer.evaluation.machine import describe_machine
 

@@ -26,7 +26,8 @@ from sentence_transformers import SentenceTransformer
 
 from benchmarks.stores import numbered_sentences
 from index.encoders.checkpoint import tower_directory
-from index.encoders.encoder import Encoder, load_encoder, native_dtype
+from index.encoders.encoder import Encoder
+from index.encoders.loading import load_encoder, native_dtype
 from index.indexing.indexer import Indexer
 from index.storage.local.store import Store
 from index.storage.local.uploads import Description, Upload, publish

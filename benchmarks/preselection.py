@@ -22,11 +22,14 @@ import numpy as np
 import torch
 
 from index.arrays import Float32Array, IntArray
-from index.encoders.encoder import Encoder, load_encoder
+from index.encoders.encoder import Encoder
+from index.encoders.loading import load_encoder
 from index.search.codes import encode
+from index.search.matrices import Matrices, Part
+from index.search.matrix_scope import MatrixScope, Preselected
 from index.search.preselection import CONSIDERED, GRAPH, build_neighbours
-from index.search.scope import Part, Preselected, Scope
-from index.search.scoring import best, estimate
+from index.search.scoring import best
+from index.search.states import State, States
 from index.storage.local.segments import SEGMENT_ROWS
 from service.settings import DEFAULT_CHECKPOINT
 from trainer.datasets.multihop import read_2wiki, read_hotpotqa
@@ -66,9 +69,11 @@ def embedded(folder: Path, encoder: Encoder) -> tuple[Float32Array, list[int], F
     inputs = encoder.cut_action_inputs([chunk for document in documents for chunk in document])
     chunks = np.concatenate([encoder.embed_actions(inputs[low : low + 4096]) for low in range(0, len(inputs), 4096)])
     questions = [encoder.question_tokens(text) for text, _, _ in asked]
-    first = encoder.embed_states([encoder.compose_state(question, []) for question in questions])
+    first = encoder.embed_states([encoder.compose_state(question, []) for question in questions]).embeddings
     taken = encoder.state_tokens([document[at] for _, document, at in asked])
-    second = encoder.embed_states([encoder.compose_state(q, [own]) for q, own in zip(questions, taken, strict=True)])
+    second = encoder.embed_states(
+        [encoder.compose_state(q, [own]) for q, own in zip(questions, taken, strict=True)]
+    ).embeddings
     selected = [int(starts[documents[document]]) + at for _, document, at in asked]
     return chunks, counts, first, second, selected
 
@@ -84,15 +89,17 @@ def copied(chunks: Float32Array, copies: int, generator: np.random.Generator) ->
 
 
 def steps(
-    scope: Scope, encoder: Encoder, states: Float32Array, selections: Sequence[Sequence[int]], together: int
+    scope: MatrixScope, encoder: Encoder, states: Float32Array, selections: Sequence[Sequence[int]], together: int
 ) -> tuple[list[int], float]:
     """The chunk that each state selects, and milliseconds for each of them."""
     chosen = []
     began = time.perf_counter()
     for low in range(0, len(states), together):
         group, taken = states[low : low + together], selections[low : low + together]
-        for found, state, selected in zip(estimate(group, scope, taken, encoder.function), group, taken, strict=True):
-            chosen.append(best(found, 1, state, scope, selected, encoder.function)[0].position)
+        for found, state, selected in zip(
+            scope.estimate(States(group), taken, encoder.function), group, taken, strict=True
+        ):
+            chosen.append(best(found, 1, State(state), scope, selected, encoder.function)[0].position)
     return chosen, 1000 * (time.perf_counter() - began) / len(states)
 
 
@@ -107,7 +114,7 @@ def main() -> None:
     offsets: IntArray = np.cumsum([0, *counts * arguments.copies])
     cuts = range(0, len(matrix), SEGMENT_ROWS)
     parts = tuple(Part(low, rows := matrix[low : low + SEGMENT_ROWS], encode(rows)) for low in cuts)
-    exact = Scope(offsets, parts, 1.001)
+    exact = MatrixScope(Matrices(offsets, parts, 1.001))
     began = time.perf_counter()
     sizes, uids = np.array(counts * arguments.copies), np.arange(len(offsets) - 1)
 
@@ -119,7 +126,7 @@ def main() -> None:
             build_neighbours, sizes, uids, read, encoder.function.positions, lambda: False
         ).result()
     built = time.perf_counter() - began
-    nothing, none = Scope(np.array([0]), ()), np.empty(0, dtype=np.int64)
+    nothing, none = MatrixScope(Matrices(np.array([0]), ())), np.empty(0, dtype=np.int64)
     measured = []
     for states, selections in ((first, [[] for _ in selected]), (second, [[position] for position in selected])):
         for together in (1, TOGETHER):

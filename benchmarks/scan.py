@@ -21,9 +21,13 @@ from numpy.typing import NDArray
 
 from index.arrays import Float32Array, IntArray
 from index.search.codes import encode
-from index.search.positions import Positions, level_indices, unvisited_level_indices
-from index.search.scope import Part, Scope
-from index.search.scoring import QFunction, best, estimate
+from index.search.function import QFunction
+from index.search.matrices import Matrices, Part
+from index.search.matrix_scope import MatrixScope
+from index.search.positions import Positions, all_level_indices
+from index.search.scope import Scope
+from index.search.scoring import best
+from index.search.states import State, States
 from index.storage.local.segments import SEGMENT_ROWS
 from trainer.evaluation.machine import describe_machine
 
@@ -37,7 +41,7 @@ TOGETHER = 16
 """States of as many users, scored together and one by one."""
 
 SIZES = {"one_document": {40_000: 1, 400_000: 1}, "many_documents": {40_000: 8_000, 1_000_000: 200_000}}
-"""Chunks, and the documents that they are of."""
+"""The number of chunks, and of the documents that they belong to."""
 
 
 def random_rows(count: int, generator: np.random.Generator) -> Float32Array:
@@ -52,9 +56,10 @@ def near(rows: Float32Array, generator: np.random.Generator) -> Float32Array:
 
 def search(scope: Scope, states: Float32Array, selected: list[int]) -> list[int]:
     selections = [selected] * len(states)
-    found = estimate(states, scope, selections, FUNCTION)
+    found = scope.estimate(States(states), selections, FUNCTION)
     return [
-        best(one, 1, state, scope, selected, FUNCTION)[0].position for one, state in zip(found, states, strict=True)
+        best(one, 1, State(state), scope, selected, FUNCTION)[0].position
+        for one, state in zip(found, states, strict=True)
     ]
 
 
@@ -72,14 +77,19 @@ def ways(offsets: IntArray, generator: np.random.Generator) -> dict[str, Callabl
     # As stored: segments, each with its codes.
     cuts = range(0, chunks, SEGMENT_ROWS)
     parts = [Part(start, rows := matrix[start : start + SEGMENT_ROWS], encode(rows)) for start in cuts]
-    scope = Scope(offsets, tuple(parts))
+    scope = MatrixScope(Matrices(offsets, tuple(parts)))
     codes = [part.codes.numbers.view(np.int64) for part in parts if part.codes]
     tensor = torch.from_numpy(matrix)
     frequency = torch.from_numpy(FUNCTION.positions.rope_base ** (-np.arange(0, DIMENSION, 2) / DIMENSION)).float()
 
     def rerotating() -> int:
         """The public code's way, with one network: rotate and copy every chunk, then one product."""
-        angle = torch.from_numpy(FUNCTION.positions.rho(levels_of(offsets, selected))).float()[:, None] * frequency
+        angle = (
+            torch.from_numpy(FUNCTION.positions.rho(all_level_indices(offsets, selected, FUNCTION.positions))).float()[
+                :, None
+            ]
+            * frequency
+        )
         cosine, sine = angle.cos(), angle.sin()
         even, odd = tensor[:, 0::2], tensor[:, 1::2]
         rotated = torch.stack((even * cosine - odd * sine, even * sine + odd * cosine), dim=-1).flatten(1)
@@ -96,16 +106,6 @@ def ways(offsets: IntArray, generator: np.random.Generator) -> dict[str, Callabl
         "sixteen_states_one_by_one": lambda: one_by_one(scope, states, selected),
         "read_codes": lambda: read(codes),
     }
-
-
-def levels_of(offsets: IntArray, selected: Sequence[int]) -> IntArray:
-    """The level index of every chunk, shape ``[chunks]``."""
-    levels = unvisited_level_indices(np.diff(offsets), FUNCTION.positions)
-    for document in np.unique(np.searchsorted(offsets, selected, side="right") - 1).tolist():
-        start, stop = offsets[document : document + 2].tolist()
-        taken = [position - start for position in selected if start <= position < stop]
-        levels[start:stop] = level_indices(np.arange(stop - start), stop - start, taken, FUNCTION.positions)
-    return levels
 
 
 def random_documents(chunks: int, documents: int, generator: np.random.Generator) -> IntArray:

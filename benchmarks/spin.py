@@ -27,7 +27,7 @@ def measure() -> dict[str, float]:
     import numpy as np
 
     from benchmarks.scan import ways
-    from index.encoders.encoder import load_encoder
+    from index.encoders.loading import load_encoder
     from service.settings import DEFAULT_CHECKPOINT
 
     encoder = load_encoder(DEFAULT_CHECKPOINT)

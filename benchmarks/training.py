@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
-from index.encoders.encoder import load_model
+from index.encoders.loading import load_model
 from trainer.datasets.question import Question
 from trainer.evaluation.machine import describe_machine
 from trainer.learning.checkpoints import base_directory

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from anyio import CapacityLimiter
 
-from index.encoders.encoder import load_encoder
+from index.encoders.loading import load_encoder
 from index.errors import DiskFull
 from index.storage.local.store import Store
 from service.engine.checkpoints import Checkpoints, chosen_checkpoint

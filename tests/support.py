@@ -18,7 +18,8 @@ import httpx
 import torch
 from transformers import AutoTokenizer, BertConfig, BertModel
 
-from index.encoders.checkpoint import CheckpointConfig, write_config, write_stopping, write_tower
+from index.encoders.checkpoint import CheckpointConfig
+from index.encoders.writing import write_config, write_stopping, write_tower
 from index.search.positions import Positions
 from tests.forked import ForkedService
 from tests.index.stopping import CALIBRATION, random_stopping

@@ -20,22 +20,22 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import shutil
-from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from safetensors.torch import load_file, save
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from pydantic import Field, ValidationError, model_validator
+from safetensors.torch import load_file
 
-from index.episodes.stopping import SUMMARY, UNTAUGHT, Calibration, Head, Stopping
+from index.episodes.calibration import Calibration
+from index.episodes.head import SUMMARY, Head
+from index.episodes.rules import STOP_RULES, has_learned
+from index.episodes.stopping import UNTAUGHT, Stopping
 from index.errors import CheckpointError
+from index.search.function import QFunction
 from index.search.positions import Positions
-from index.search.scoring import QFunction
+from qrag.wire.models import FrozenModel
 
 FORMAT_VERSION: Literal[1] = 1
 CONFIG_FILE = "qrag.json"
@@ -48,11 +48,7 @@ HEAD = tuple(field.name for field in fields(Head))
 Pooling = Literal["mean", "cls", "last"]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class DirectoryTower(_Frozen):
+class DirectoryTower(FrozenModel):
     """A tower stored inside the checkpoint."""
 
     kind: Literal["directory"] = "directory"
@@ -60,7 +56,7 @@ class DirectoryTower(_Frozen):
     sha256: str = Field(description="checksum of its weights: see weights_sha256", pattern=r"^[0-9a-f]{64}$")
 
 
-class PackageTower(_Frozen):
+class PackageTower(FrozenModel):
     """A tower that is a base model carried by an installed Python package."""
 
     kind: Literal["package"] = "package"
@@ -70,7 +66,7 @@ class PackageTower(_Frozen):
     sha256: str = Field(description="checksum of its weights: see weights_sha256", pattern=r"^[0-9a-f]{64}$")
 
 
-class PatchedTower(_Frozen):
+class PatchedTower(FrozenModel):
     """A tower that differs from a base model in some weights, which are stored inside the checkpoint."""
 
     kind: Literal["patched"] = "patched"
@@ -85,7 +81,7 @@ PROJECTION = "projection"
 """In a patch, the tensors ``projection.weight`` and ``projection.bias`` are those of a linear map behind the model."""
 
 
-class StoppingSource(_Frozen):
+class StoppingSource(FrozenModel):
     """What the checkpoint has learned about stopping, beside the tensors of ``stopping.safetensors``."""
 
     sha256: str = Field(description="checksum of the file", pattern=r"^[0-9a-f]{64}$")
@@ -93,7 +89,7 @@ class StoppingSource(_Frozen):
     calibration: Calibration | None = Field(None, description="none before `python -m trainer calibrate`")
 
 
-class CheckpointConfig(_Frozen):
+class CheckpointConfig(FrozenModel):
     """The content of ``qrag.json``."""
 
     format_version: Literal[1] = FORMAT_VERSION
@@ -183,12 +179,6 @@ def read_config(directory: Path) -> CheckpointConfig:
         raise CheckpointError(f"{path} is malformed: {error}") from error
 
 
-def write_config(directory: Path, config: CheckpointConfig) -> None:
-    """Write ``qrag.json`` into the checkpoint directory."""
-    text = json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False)
-    (directory / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
-
-
 def weights_sha256(tower: Path) -> str:
     """SHA-256 over a tower's safetensors files in the order of their names, a projection's last; hexadecimal."""
     digest = hashlib.sha256()
@@ -197,95 +187,6 @@ def weights_sha256(tower: Path) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
-
-
-def write_tower(
-    checkpoint: Path,
-    name: str,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    pooling: Pooling,
-    normalize: bool,
-    max_tokens: int,
-    projection: torch.nn.Linear | None = None,
-) -> DirectoryTower:
-    """Write ``checkpoint/name`` so that transformers and sentence-transformers load it; safetensors only."""
-    directory = checkpoint / name
-    model.save_pretrained(directory)
-    for weights in directory.glob("*.safetensors"):
-        shutil.copymode(directory / "config.json", weights)  # see _write_tensors
-    tokenizer.save_pretrained(directory)
-    modules = ["Transformer", "Pooling", *(["Normalize"] if normalize else [])]
-    if projection is not None:
-        modules += ["Dense", "Normalize"]
-    listing = [
-        {
-            "idx": at,
-            "name": str(at),
-            "path": f"{at}_{kind}" if at else "",
-            "type": f"sentence_transformers.models.{kind}",
-        }
-        for at, kind in enumerate(modules)
-    ]
-    pooling_config = {
-        "word_embedding_dimension": model.config.hidden_size,
-        "pooling_mode_mean_tokens": pooling == "mean",
-        "pooling_mode_cls_token": pooling == "cls",
-        "pooling_mode_lasttoken": pooling == "last",
-    }
-    for folder in listing[1:]:
-        (directory / str(folder["path"])).mkdir(exist_ok=True)
-    if projection is not None:
-        _write_dense(directory / str(listing[modules.index("Dense")]["path"]), projection)
-    for path, content in (
-        ("modules.json", listing),
-        ("sentence_bert_config.json", {"max_seq_length": max_tokens}),
-        ("1_Pooling/config.json", pooling_config),
-    ):
-        (directory / path).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    return DirectoryTower(path=name, sha256=weights_sha256(directory))
-
-
-def _write_dense(directory: Path, projection: torch.nn.Linear) -> None:
-    """A linear map as sentence-transformers stores it."""
-    config = {
-        "in_features": projection.in_features,
-        "out_features": projection.out_features,
-        "bias": True,
-        "activation_function": "torch.nn.modules.linear.Identity",
-    }
-    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    _write_tensors(
-        {f"linear.{key}": value for key, value in _projection_tensors(projection).items()}, directory / DENSE
-    )
-
-
-def _write_tensors(tensors: Mapping[str, torch.Tensor], file: Path) -> None:
-    """As any file is written: safetensors' own ``save_file`` makes one that its owner alone may read, and a service in
-    a container is somebody else."""
-    file.write_bytes(save(dict(tensors)))
-
-
-def write_patch(
-    checkpoint: Path,
-    name: str,
-    weights: Mapping[str, torch.Tensor],
-    base: PackageTower,
-    projection: torch.nn.Linear | None = None,
-) -> PatchedTower:
-    """Write ``checkpoint/name`` with the ``weights`` that differ from ``base``, in the precision they have."""
-    directory = checkpoint / name
-    directory.mkdir(exist_ok=True)
-    tensors = {key: value.detach().contiguous().cpu() for key, value in weights.items()}
-    if projection is not None:
-        tensors |= {f"{PROJECTION}.{key}": value for key, value in _projection_tensors(projection).items()}
-    _write_tensors(tensors, directory / "patch.safetensors")
-    return PatchedTower(base=base, path=name, sha256=weights_sha256(directory))
-
-
-def _projection_tensors(projection: torch.nn.Linear) -> dict[str, torch.Tensor]:
-    return {key: value.detach().float().contiguous().cpu() for key, value in projection.state_dict().items()}
 
 
 def patch_of(checkpoint: Path, source: TowerSource) -> dict[str, torch.Tensor]:
@@ -301,19 +202,6 @@ def patch_of(checkpoint: Path, source: TowerSource) -> dict[str, torch.Tensor]:
         for path in sorted((checkpoint / source.path).glob(f"*_Dense/{DENSE}")):
             return {key.replace("linear", PROJECTION, 1): value for key, value in load_file(path).items()}
     return {}
-
-
-def write_stopping(
-    checkpoint: Path, stopping: Stopping, calibration: Calibration | None = None, *, fitted_action: bool = False
-) -> StoppingSource:
-    """Write ``stopping.safetensors``."""
-    tensors = {} if stopping.action is None else {"action": stopping.action}
-    if stopping.head is not None:
-        tensors |= {name: getattr(stopping.head, name) for name in HEAD}
-    file = checkpoint / STOPPING_FILE
-    _write_tensors({name: torch.from_numpy(np.array(value)).float() for name, value in tensors.items()}, file)
-    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    return StoppingSource(sha256=sha256, fitted_action=fitted_action, calibration=calibration)
 
 
 def read_stopping(checkpoint: Path, config: CheckpointConfig) -> Stopping:
@@ -337,10 +225,11 @@ def read_stopping(checkpoint: Path, config: CheckpointConfig) -> Stopping:
         or (head is not None and (head.hidden_weight.shape[1:] != (width,) or len(head.output_bias) != 3))
     ):
         raise CheckpointError(f"{file} does not fit the checkpoint's dimension {config.dimension}. {remedy}")
-    rules = {"threshold", *(["action"] if action is not None else []), *(["sufficiency"] if head else [])}
-    if config.stopping.calibration is not None and not rules.issuperset(config.stopping.calibration.curves):
+    stopping = Stopping(action, head)
+    learned = {name for name, rule in STOP_RULES.items() if has_learned(stopping, rule)}
+    if config.stopping.calibration is not None and not learned.issuperset(config.stopping.calibration.curves):
         raise CheckpointError(f"{file} lacks what a calibrated rule needs. {remedy}")
-    return Stopping(action, head)
+    return stopping
 
 
 def tower_directory(checkpoint: Path, source: TowerSource) -> Path:

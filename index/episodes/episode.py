@@ -2,8 +2,8 @@
 
 The state is the question and the chunks selected so far, in document order. Greedy inference takes
 the chunk with the largest Q; planning keeps the ``beam_width`` best sets of chunks (see :class:`Episode`).
-An episode owns no model: its caller embeds the states it asks for and hands the embeddings back, so the
-states of many episodes share one forward pass.
+An episode owns no model: :mod:`index.episodes.stepping` embeds the states of many episodes in one forward pass and lets
+each take its step.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ import math
 from bisect import insort
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 
-from index.arrays import Float32Array, TokenIds
+from index.arrays import TokenIds
+from index.episodes.head import NOTHING_THERE, Moment, Sufficiency
 from index.episodes.heat import HeatMap, heat_maps
-from index.episodes.stopping import NOTHING_THERE, UNTAUGHT, Moment, Stopping, StopRule, Sufficiency
-from index.search.scope import Scope
-from index.search.scoring import Candidate, Estimate, QFunction, best, estimate
+from index.episodes.rules import StopBelow
+from index.episodes.stopping import UNTAUGHT, Stopping
+from index.search.function import QFunction
+from index.search.scope import Candidate, Estimate, Scope
+from index.search.scoring import best
+from index.search.states import States
 from qrag.wire.rules import StoppedBy
-
-TOGETHER = 1 << 25
-"""Most Q-values held at once: 128 MB."""
 
 CONSIDERED = 16
 """Chunks that a beam spreads the probability of a selection over: those below are not worth a thought."""
@@ -45,7 +45,7 @@ class Limits:
 
     max_steps: int
     beam_width: int = 1
-    stop: StopRule | None = None
+    stop: StopBelow | None = None
     max_context_tokens: int | None = None
     candidates: int = 0
     stretches: int = 0
@@ -89,7 +89,7 @@ class _Path:
 class Episode:
     """One question being answered over one scope.
 
-    Repeat until :attr:`stopped_by` is set: embed :meth:`states`, and hand the embeddings to :func:`advance_together`.
+    Until :attr:`stopped_by` is set, its states are embedded and it takes a step (:mod:`index.episodes.stepping`).
 
     Q compares the chunks of one state; between states it says little. So paths are compared by how likely the policy
     ``softmax(Q / temperature)`` selects their set, orders added up. A path that has ended waits, and the episode ends
@@ -110,6 +110,8 @@ class Episode:
         self._chunks: dict[int, ChunkTokens] = {}
         self._paths = [_Path()]
         self.stopped_by: StoppedBy | None = None
+        self.exact = True
+        """Whether every step has looked at every candidate."""
         if scope.size == 0:
             self.stopped_by = "exhausted"
             self._paths = [_Path(sufficiency=NOTHING_THERE if stopping.assesses else None)]
@@ -156,16 +158,18 @@ class Episode:
         """For each path the positions of its selected chunks, in increasing order."""
         return [path.selected for path in self._open]
 
-    def advance(self, embeddings: Float32Array, estimates: Sequence[Estimate], function: QFunction) -> None:
-        """Take one step; ``embeddings`` are those of :meth:`states`, shape ``[paths, d]``, each with its estimate."""
+    def advance(self, states: States, estimates: Sequence[Estimate], function: QFunction) -> None:
+        """Take one step; ``states`` are :meth:`states` embedded, each with the scope's estimate of it."""
         expansions = [path for path in self._paths if path.ended_by is not None]
-        for path, state, estimated in zip(self._open, embeddings, estimates, strict=True):
+        for path, state, estimate in zip(self._open, states, estimates, strict=True):
             # Two are enough to say how clear the choice is.
             count = max(self._considered, self._limits.candidates, 2 if self._stopping.assesses else 1)
-            found = best(estimated, count, state, self.scope, path.selected, function)
-            moment = Moment(state, tuple(candidate.q for candidate in found[:2]), tuple(step.q for step in path.steps))
-            heat = heat_maps(estimated, self.scope, found, path.selected, self._limits.stretches)
-            expansions += self._expand(path, found, moment, function, heat)
+            candidates = best(estimate, count, state, self.scope, path.selected, function)
+            selected_q = tuple(step.q for step in path.steps)
+            moment = Moment(state, tuple(candidate.q for candidate in candidates[:2]), selected_q)
+            heat = heat_maps(estimate, self.scope, candidates, path.selected, self._limits.stretches)
+            expansions += self._expand(path, candidates, moment, function, heat)
+        self.exact = self.exact and all(estimate.exact for estimate in estimates)
         self._paths = self._best_sets(expansions)
         if len(self.steps) == self._limits.max_steps and not self._stopping.assesses:
             self.stopped_by = "budget"  # nothing is asked of the last states
@@ -175,20 +179,20 @@ class Episode:
     def _expand(
         self,
         path: _Path,
-        found: Sequence[Candidate],
+        candidates: Sequence[Candidate],
         moment: Moment,
         function: QFunction,
         heat: tuple[HeatMap, ...],
     ) -> Iterator[_Path]:
         """The path with each of the best candidates, or as it is where it ends here."""
         sufficiency = self._stopping.sufficiency(moment, function)
-        if (reason := self._reason_to_stop(path, moment, found, sufficiency, function)) is not None:
+        if (reason := self._reason_to_stop(path, moment, candidates, sufficiency, function)) is not None:
             yield replace(path, ended_by=reason, sufficiency=sufficiency)
             return
-        logits = np.array([candidate.q for candidate in found[: self._considered]]) / function.temperature
+        logits = np.array([candidate.q for candidate in candidates[: self._considered]]) / function.temperature
         likelihoods = path.likelihood + logits - np.logaddexp.reduce(logits)
-        shown = tuple(found[: self._limits.candidates])
-        for candidate, likelihood in zip(found[: self._limits.beam_width], likelihoods.tolist(), strict=False):
+        shown = tuple(candidates[: self._limits.candidates])
+        for candidate, likelihood in zip(candidates[: self._limits.beam_width], likelihoods.tolist(), strict=False):
             if not self._fits(path, candidate):
                 continue
             selected = list(path.selected)
@@ -201,24 +205,18 @@ class Episode:
         self,
         path: _Path,
         moment: Moment,
-        found: Sequence[Candidate],
+        candidates: Sequence[Candidate],
         sufficiency: Sufficiency | None,
         function: QFunction,
     ) -> StoppedBy | None:
         if len(path.steps) == self._limits.max_steps:
             return "budget"
-        if not found:
+        if not candidates:
             return "exhausted"
         stop = self._limits.stop
-        if stop is not None and self._stopping.score(stop.rule, moment, function, sufficiency) < stop.threshold:
-            if stop.rule != "sufficiency":
-                return stop.rule
-            assert sufficiency is not None
-            most = max(sufficiency.complete, sufficiency.hopeless)
-            if sufficiency.open > most:  # stopping was cheaper than going on
-                return "sufficiency"
-            return "sufficient" if sufficiency.complete == most else "hopeless"
-        return None if self._fits(path, found[0]) else "context"
+        if stop is not None and stop.rule.score(moment, sufficiency, self._stopping, function) < stop.threshold:
+            return stop.rule.ending(sufficiency)
+        return None if self._fits(path, candidates[0]) else "context"
 
     def _fits(self, path: _Path, candidate: Candidate) -> bool:
         room = self._limits.max_context_tokens
@@ -245,43 +243,3 @@ class Episode:
 
 def _unlikeliness(path: _Path) -> float:
     return -path.likelihood
-
-
-def advance_together(episodes: Sequence[Episode], embeddings: Float32Array, function: QFunction) -> None:
-    """One step of each episode; ``embeddings`` are those of all their states, shape ``[paths in all, d]``."""
-    ends = np.cumsum([episode.width for episode in episodes]).tolist()
-    own = [embeddings[end - episode.width : end] for episode, end in zip(episodes, ends, strict=True)]
-    for group in same_scope(episodes):
-        found = estimate_together([episodes[at] for at in group], [own[at] for at in group], function)
-        for at, estimates in zip(group, found, strict=True):
-            episodes[at].advance(own[at], estimates, function)
-
-
-def estimate_together(
-    episodes: Sequence[Episode], embeddings: Sequence[Float32Array], function: QFunction
-) -> Iterator[list[Estimate]]:
-    """What the states of each episode say of the candidates, for episodes over one scope: it is read once for all.
-
-    ``embeddings`` are those of each episode's states, shape ``[paths, d]``.
-    """
-    selections = [selected for episode in episodes for selected in episode.selections]
-    estimates = iter(estimate(np.concatenate(embeddings), episodes[0].scope, selections, function))
-    return (list(islice(estimates, len(own))) for own in embeddings)
-
-
-def same_scope(episodes: Sequence[Episode]) -> Iterator[list[int]]:
-    """Numbers of episodes with one scope, no more than have room for their Q-values at once."""
-    groups: dict[int, list[int]] = {}
-    for at, episode in enumerate(episodes):
-        groups.setdefault(id(episode.scope), []).append(at)
-    for group in groups.values():
-        fits: list[int] = []
-        values = 0
-        for at in group:
-            more = episodes[at].width * episodes[at].scope.values_size
-            if fits and values + more > TOGETHER:
-                yield fits
-                fits, values = [], 0
-            fits.append(at)
-            values += more
-        yield fits

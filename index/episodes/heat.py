@@ -9,8 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from index.arrays import Float32Array
-from index.search.scope import Scope
-from index.search.scoring import Candidate, Estimate
+from index.search.scope import Candidate, Estimate, Scope
 
 MAPPED_DOCUMENTS = 8
 """Most documents of a step that are mapped."""
@@ -28,9 +27,9 @@ class HeatMap(NamedTuple):
 
 
 def heat_maps(
-    found: Estimate, scope: Scope, candidates: Sequence[Candidate], selected: Sequence[int], stretches: int
+    estimate: Estimate, scope: Scope, candidates: Sequence[Candidate], selected: Sequence[int], stretches: int
 ) -> tuple[HeatMap, ...]:
-    """Of the documents that hold the best candidate, a selected chunk, or another candidate, in this order.
+    """Heat maps of the documents that hold the best candidate, a selected chunk, or another candidate, in this order.
 
     ``candidates`` come best first, ``selected`` are increasing positions. A document with fewer chunks than
     ``stretches`` has one for each chunk; with none, nothing is mapped.
@@ -38,19 +37,21 @@ def heat_maps(
     if not stretches:
         return ()
     best, others = candidates[:1], candidates[1:]
-    positions = (*(each.position for each in best), *selected, *(each.position for each in others))
+    positions = (*(candidate.position for candidate in best), *selected, *(candidate.position for candidate in others))
     documents = dict.fromkeys(map(scope.document_of, positions))
-    return tuple(_map(found, scope, document, selected, stretches) for document in islice(documents, MAPPED_DOCUMENTS))
+    return tuple(
+        _map(estimate, scope, document, selected, stretches) for document in islice(documents, MAPPED_DOCUMENTS)
+    )
 
 
-def _map(found: Estimate, scope: Scope, document: int, selected: Sequence[int], stretches: int) -> HeatMap:
+def _map(estimate: Estimate, scope: Scope, document: int, selected: Sequence[int], stretches: int) -> HeatMap:
     start, stop = scope.offsets[document : document + 2].tolist()
     chunks = stop - start
-    if found.positions is None:
-        index, values = np.arange(chunks), found.values[start:stop]
+    if estimate.positions is None:
+        index, values = np.arange(chunks), estimate.values[start:stop]
     else:
-        inside = (found.positions >= start) & (found.positions < stop)
-        index, values = found.positions[inside] - start, found.values[inside]
+        inside = (estimate.positions >= start) & (estimate.positions < stop)
+        index, values = estimate.positions[inside] - start, estimate.values[inside]
     largest = np.full(min(stretches, chunks), -np.inf, dtype=np.float32)
     np.maximum.at(largest, index * len(largest) // chunks, values)
     return HeatMap(document, chunks, tuple(p - start for p in selected if start <= p < stop), largest)

@@ -8,84 +8,85 @@ used; only states go to the device, and only Q-values come back.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
 import torch
 
 from index.arrays import Float32Array, IntArray
-from index.search.positions import Positions, rotated, unvisited_level_indices
-from index.search.scope import Scope
+from index.search.matrices import Matrices
+from index.search.positions import Positions, all_level_indices, level_index, rotate_back
 
 log = logging.getLogger(__name__)
 
-ROW_BLOCK = 1 << 16
+SCORED_ROWS = 1 << 16
 """Rows scored at once where there is no kernel, or where each needs a rotation of its own (absolute positions)."""
+
+Score = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""From halves, shape ``[rows, d]``, and their level indices, shape ``[rows]``, to their products with a state."""
+
+Multiply = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""The same from halves, a table of rotated states, shape ``[levels, d]``, and the row of it that each half asks for."""
 
 
 def scan_halves(
     states: Float32Array,
-    scope: Scope,
-    visited: Sequence[Mapping[int, Sequence[int]]],
+    matrices: Matrices,
+    selections: Sequence[Sequence[int]],
     positions: Positions,
     values: Float32Array,
     *,
     factor: float,
     summand: float,
 ) -> None:
-    """Write ``factor · <s, R(ρ) a> + summand`` of all candidates that a GPU has into ``values``.
+    """Add ``factor · <s, R(ρ) a> + summand`` of all candidates that a GPU has to ``values``.
 
-    Shapes are those of :func:`index.search.scan.scan`; ``visited`` are each state's selected chunks by document.
+    Shapes are those of :func:`index.search.scan.scan`.
     """
-    parts = [part for part in scope.parts if part.half is not None]
+    parts = [part for part in matrices.parts if part.half is not None]
     if not parts:
         return
     halves = [part.half.rows for part in parts if part.half is not None]
     device = halves[0].device
-    unvisited = _unvisited(scope, positions, device)
-    for state, taken, out in zip(states, visited, values, strict=True):
-        levels = unvisited.clone() if taken else unvisited
-        for document, selected in taken.items():
-            start, stop = scope.offsets[document : document + 2].tolist()
-            levels[start:stop] = levels_of(stop - start, selected, positions, device)
-        score = _scorer(state, 1 + max(map(len, taken.values()), default=0), positions, device)
-        found = torch.empty(scope.size, device=device)
+    unvisited = _unvisited(matrices, positions, device)
+    for state, selected, out in zip(states, selections, values, strict=True):
+        levels = unvisited.clone() if selected else unvisited
+        most_selected = 0
+        for document in dict.fromkeys(map(matrices.document_of, selected)):
+            start, stop = matrices.offsets[document : document + 2].tolist()
+            inside_document = [position - start for position in selected if start <= position < stop]
+            levels[start:stop] = levels_of(stop - start, inside_document, positions, device)
+            most_selected = max(most_selected, len(inside_document))
+        score = _scorer(state, 1 + most_selected, positions, device)
+        products = torch.empty(matrices.size, device=device)
         for part, rows in zip(parts, halves, strict=True):
             inside = slice(part.start, part.start + len(rows))
-            found[inside] = score(rows, levels[inside])
-        host = (
-            found.mul_(factor).add_(summand).cpu().numpy()
-        )  # all at once: a transfer for each part would wait for each
+            products[inside] = score(rows, levels[inside])
+        # All at once: a transfer for each part would wait for each.
+        host = products.mul_(factor).add_(summand).cpu().numpy()
         for part in parts:
-            out[part.start : part.start + len(part.matrix)] = host[part.start : part.start + len(part.matrix)]
-
-
-Score = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+            inside = slice(part.start, part.start + len(part.matrix))
+            out[inside] += host[inside]
 
 
 def _scorer(state: Float32Array, intervals: int, positions: Positions, device: torch.device) -> Score:
-    """Products of halves, shape ``[rows, d]``, at their levels, shape ``[rows]``, with a state; shape ``[rows]``."""
-
-    def table_of(level_index: IntArray) -> torch.Tensor:
-        return torch.from_numpy(rotated(state, level_index, positions).astype(np.float32)).to(device)
+    def table_of(level_indices: IntArray) -> torch.Tensor:
+        return torch.from_numpy(rotate_back(state, level_indices, positions).astype(np.float32)).to(device)
 
     if positions.mode != "absolute":
         table = table_of(np.arange(positions.levels * intervals if positions.mode == "relative" else 1))
         return lambda rows, levels: _fused(device)(rows, table, levels)
 
-    def one_by_one(rows: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-        found = torch.empty(len(rows), device=device)
-        for low in range(0, len(rows), ROW_BLOCK):
-            block = slice(low, low + ROW_BLOCK)
+    def row_by_row(rows: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+        products = torch.empty(len(rows), device=device)
+        for low in range(0, len(rows), SCORED_ROWS):
+            block = slice(low, low + SCORED_ROWS)
             distinct, place = torch.unique(levels[block], return_inverse=True)
-            found[block] = _multiply(rows[block], table_of(distinct.cpu().numpy()), place)
-        return found
+            products[block] = _multiply(rows[block], table_of(distinct.cpu().numpy()), place)
+        return products
 
-    return one_by_one
-
-
-Multiply = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+    return row_by_row
 
 
 @lru_cache
@@ -107,31 +108,31 @@ def _fused(device: torch.device) -> Multiply:
 
 
 def _multiply_blocks(rows: torch.Tensor, table: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-    blocks = range(0, len(rows), ROW_BLOCK)
-    return torch.cat([_multiply(rows[at : at + ROW_BLOCK], table, levels[at : at + ROW_BLOCK]) for at in blocks])
+    blocks = range(0, len(rows), SCORED_ROWS)
+    return torch.cat([_multiply(rows[at : at + SCORED_ROWS], table, levels[at : at + SCORED_ROWS]) for at in blocks])
 
 
 def _multiply(rows: torch.Tensor, table: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
     return (rows.float() * table[levels]).sum(dim=1)
 
 
-def _unvisited(scope: Scope, positions: Positions, device: torch.device) -> torch.Tensor:
-    """The level index of each candidate while nothing is selected, shape ``[scope.size]``; worked out once."""
+def _unvisited(matrices: Matrices, positions: Positions, device: torch.device) -> torch.Tensor:
+    """The level index of each candidate while nothing is selected, shape ``[matrices.size]``; computed once."""
     key = ("device", positions.mode, positions.levels)
-    if key not in scope.plans:
-        scope.plans[key] = torch.from_numpy(unvisited_level_indices(np.diff(scope.offsets), positions)).to(device)
-    found: torch.Tensor = scope.plans[key]
-    return found
+    if key not in matrices.plans:
+        matrices.plans[key] = torch.from_numpy(all_level_indices(matrices.offsets, (), positions)).to(device)
+    levels: torch.Tensor = matrices.plans[key]
+    return levels
 
 
 def levels_of(count: int, selected: Sequence[int], positions: Positions, device: torch.device) -> torch.Tensor:
     """:func:`index.search.positions.level_indices` of a whole document of ``count`` chunks, shape ``[count]``."""
-    index = torch.arange(count, device=device)
+    chunks = torch.arange(count, device=device)
     if positions.mode == "absolute":
-        return index
+        return chunks
     if positions.mode == "none":
-        return torch.zeros_like(index)
+        return torch.zeros_like(chunks)
     borders = torch.tensor([0, *selected, count], device=device)
-    interval = torch.bucketize(index, borders[1:-1].contiguous(), right=True)
-    start, length = borders[interval], borders.diff()[interval]
-    return interval * positions.levels + positions.levels * (index - start) // length
+    interval = torch.bucketize(chunks, borders[1:-1].contiguous(), right=True)
+    begin, length = borders[interval], borders.diff()[interval]
+    return level_index(interval, chunks - begin, length, positions.levels)

@@ -2,19 +2,24 @@
 
 Both run without the interpreter lock. They are compiled when they are called for the first time, and kept in Numba's
 cache on the disk from then on.
+
+They have the two formulas of :mod:`index.search.positions` a second time: :func:`rotate_and_round` rotates pair by pair
+while it rounds, and :func:`multiply` walks along the candidate axis with an integer counter instead of a division for
+each chunk.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numba
 import numpy as np
 
-from index.arrays import Float32Array, Float64Array, Int8Array, Int16Array, IntArray
-from index.search.codes import LARGEST
+from index.arrays import Float32Array, Float64Array, Int16Array, IntArray
+from index.search.codes import LARGEST, Codes
+from index.search.matrices import Runs
 
 Loop = TypeVar("Loop", bound=Callable[..., Any])
 
@@ -48,61 +53,75 @@ def rotate_and_round(
     ``state`` has shape ``[d]``, ``cosine`` and ``sine`` ``[levels, d / 2]``, ``numbers`` ``[levels, d]`` and ``scales``
     ``[levels]``; no number will be beyond ``largest``.
     """
-    turned = np.empty(len(state))
+    rotated = np.empty(len(state))
     farthest = 0.0
     for level in range(len(scales)):
         peak = 0.0
         for pair in range(len(state) // 2):
             even, odd = state[2 * pair], state[2 * pair + 1]
             c, s = cosine[level, pair], sine[level, pair]
-            turned[2 * pair] = even * c + odd * s
-            turned[2 * pair + 1] = odd * c - even * s
+            rotated[2 * pair] = even * c + odd * s
+            rotated[2 * pair + 1] = odd * c - even * s
         for i in range(len(state)):
-            peak = max(peak, abs(turned[i]))
+            peak = max(peak, abs(rotated[i]))
         scale = peak / largest if peak > 0.0 else 1.0
         square = 0.0
         for i in range(len(state)):
-            whole = np.rint(turned[i] / scale)
+            whole = np.rint(rotated[i] / scale)
             numbers[level, i] = np.int16(whole)
-            square += (turned[i] - whole * scale) ** 2
+            square += (rotated[i] - whole * scale) ** 2
         scales[level] = scale
         farthest = max(farthest, square)
     return np.sqrt(farthest)  # type: ignore[no-any-return]
 
 
+class Selections(NamedTuple):
+    """What several states have selected."""
+
+    positions: IntArray
+    """Those of all states, one state after the other; each state's are increasing."""
+    ends: IntArray
+    """Where those of each state end."""
+
+
+class Tables(NamedTuple):
+    """Several states as each level sees them, ``numbers * scales``."""
+
+    numbers: Int16Array
+    """Shape ``[rows, d]``."""
+    scales: Float64Array
+    """Shape ``[rows]``."""
+    starts: IntArray
+    """The first row of each state: from there on ``levels`` rows for each interval of a document."""
+
+
 @_compiled(fastmath=False)
 def multiply(
-    codes: Int8Array,
-    starts: IntArray,
-    first_rows: IntArray,
-    counts: IntArray,
+    runs: Runs,
     offsets: IntArray,
-    selected: IntArray,
-    selected_ends: IntArray,
+    selections: Selections,
+    tables: Tables,
     levels: int,
-    numbers: Int16Array,
-    scales: Float64Array,
-    table_starts: IntArray,
     factor: float,
     summand: float,
     values: Float32Array,
 ) -> None:
-    """Write ``factor · <s, R(ρ) â> + summand`` of some candidates in each state: ``values[state, candidate]``.
+    """Add ``factor · <s, R(ρ) â> + summand`` of the candidates in ``runs`` to ``values``, ``[states, candidates]``.
 
-    The candidates are runs of ``counts`` rows of ``codes``, from ``first_rows`` on, which stand at ``starts`` on the
-    candidate axis; one after the other, each is scored for all states while it is in the cache. ``offsets`` are those
-    of the scope. ``selected`` holds the selected positions of all states, those of state ``s`` up to
-    ``selected_ends[s]``; each state's are increasing. The rotated states are ``numbers * scales``: those of state
-    ``s`` from ``table_starts[s]`` on, ``levels`` for each interval of a document (:mod:`index.search.positions`).
+    ``offsets`` are those of the scope. Each run is scored for all states while it is in the cache.
     """
+    codes, starts, first_rows, counts = runs.codes.numbers, runs.starts, runs.first_rows, runs.counts
+    selected = selections.positions
+    numbers, scales = tables.numbers, tables.scales
+    of_numbers = factor * runs.codes.scale
     for run in range(len(starts)):
         start, end = starts[run], starts[run] + counts[run]
         shift = first_rows[run] - start
         first_document = np.searchsorted(offsets, start, side="right") - 1
         for state in range(len(values)):
             document = first_document
-            border = selected_ends[state - 1] if state else 0
-            last_border = selected_ends[state]
+            border = selections.ends[state - 1] if state else 0
+            last_border = selections.ends[state]
             while border < last_border and selected[border] < offsets[document]:
                 border += 1
             begin, interval = offsets[document], 0
@@ -119,17 +138,20 @@ def multiply(
                 close = offsets[document + 1]
                 if border < last_border:
                     close = min(close, selected[border])
+                # The level of a chunk is floor(levels * along / length). From one chunk to the next the dividend grows
+                # by `levels`: the quotient by levels // length, the rest by levels % length, and whenever the rest
+                # reaches the divisor the quotient grows by one more.
                 length = close - begin
-                along = levels * (at - begin)
-                row = table_starts[state] + interval * levels + along // length
-                rest = along % length
+                dividend = levels * (at - begin)
+                row = tables.starts[state] + interval * levels + dividend // length
+                rest = dividend % length
                 more_levels, more_rest = levels // length, levels % length
                 for position in range(at, min(close, end)):
                     product = np.int32(0)
                     code, query = codes[position + shift], numbers[row]
                     for i in range(len(code)):
                         product = np.int32(product + np.int32(np.int16(code[i]) * query[i]))
-                    values[state, position] = np.float32(product * scales[row] * factor + summand)
+                    values[state, position] += np.float32(product * scales[row] * of_numbers + summand)
                     row += more_levels
                     rest += more_rest
                     if rest >= length:
@@ -141,11 +163,12 @@ def multiply(
 def compile_loops() -> None:
     """Compile both loops, or load them from the cache, so that the first search does not have to."""
     numbers, scales, values = np.zeros((1, 2), dtype=np.int16), np.zeros(1), np.zeros((1, 1), dtype=np.float32)
-    turns, start, one = np.zeros((1, 1)), np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.int64)
+    table, start, one = np.zeros((1, 1)), np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.int64)
     codes = np.zeros((1, 2), dtype=np.int8)
     codes.flags.writeable = False
+    runs = Runs(Codes(codes, 1.0, 0.0), start, start, one)
+    nothing = Selections(start[:0], start)
     with suppress(OSError):  # on a full disk a compiled loop cannot be kept, but it is there
-        rotate_and_round(np.zeros(2), turns, turns, 1, numbers, scales)
+        rotate_and_round(np.zeros(2), table, table, 1, numbers, scales)
     with suppress(OSError):
-        offsets = np.array([0, 1])
-        multiply(codes, start, start, one, offsets, start[:0], start, 1, numbers, scales, start, 1.0, 0.0, values)
+        multiply(runs, np.array([0, 1]), nothing, Tables(numbers, scales, start), 1, 1.0, 0.0, values)

@@ -1,41 +1,47 @@
 """Relative positions and their rotation (Q-RAG, arXiv 2511.07328, eq. 6).
 
-The selected chunks of a document split it into intervals. A chunk's position ``ρ`` says in which
-interval it lies and how far along that interval, so its range depends on the number of steps
-alone and never on the length of the document.
+The selected chunks of a document split it into intervals. A chunk's position ``ρ`` says in which interval it lies and
+how far along that interval, so its range depends on the number of steps alone and never on the document's length.
 
-The fraction along the interval is quantised to ``levels`` steps in integer arithmetic. That makes
-``ρ`` piecewise constant: an episode step needs at most ``levels`` rotations per interval. Training
-and serving call the same functions here, so what is trained is what is served.
+The fraction along the interval is quantised to ``levels`` steps in integer arithmetic. That makes ``ρ`` piecewise
+constant: a step needs at most ``levels`` rotations an interval. A chunk's position is kept as an integer *level index*
+``j * levels + floor(levels * (i - b_j) / (b_{j+1} - b_j))``, and turned into the real number ``ρ = j * delta + ell *
+fraction`` only where sines and cosines are taken.
 
-A chunk's position is kept as an integer *level index* ``j * levels + floor(levels * (i - b_j) /
-(b_{j+1} - b_j))`` and turned into the real number ``ρ = j * delta + ell * fraction`` only where
-sines and cosines are taken.
+Both formulas stand here once, :func:`level_index` and :func:`rotate_pairs`, for NumPy and for torch, for training and
+for serving. The compiled loops (:mod:`index.search.kernels`) have them a second time, written for speed;
+``tests/index/test_positions.py`` holds the two together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+import torch
+from pydantic import Field
 
 from index.arrays import Float32Array, Float64Array, IntArray
+from qrag.wire.models import FrozenModel
 
 TABLE_LEVELS = 1024
 """Most levels whose sines and cosines are kept: some megabytes an interval."""
 
+KEPT_TABLES = 64
+"""Intervals whose sines and cosines are kept; an episode may have 33."""
 
-class Positions(BaseModel):
+Indices = TypeVar("Indices", IntArray, torch.Tensor)
+Coordinates = TypeVar("Coordinates", Float64Array, torch.Tensor)
+
+
+class Positions(FrozenModel):
     """How a chunk's position enters the Q-function; part of a checkpoint.
 
     ``relative`` is eq. 6 of the paper, ``absolute`` takes ``ρ = i`` and ``none`` takes ``ρ = 0``.
     The defaults of ``delta`` and ``ell`` are the paper's.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     mode: Literal["relative", "absolute", "none"] = "relative"
     delta: float = Field(10.0, description="distance in ρ between the starts of two intervals")
@@ -43,90 +49,111 @@ class Positions(BaseModel):
     levels: int = Field(18, ge=1, le=65536, description="quantisation steps within one interval")
     rope_base: float = Field(10000.0, gt=1, description="RoPE frequency base")
 
-    def rho(self, level_index: IntArray) -> Float64Array:
+    def rho(self, level_indices: IntArray) -> Float64Array:
         """The real-valued position of each level index, same shape as the input."""
         if self.mode == "relative":
-            interval, fraction = np.divmod(level_index, self.levels)
+            interval, fraction = np.divmod(level_indices, self.levels)
             return interval * self.delta + self.ell * fraction / self.levels
-        return level_index.astype(np.float64)
+        return level_indices.astype(np.float64)
 
 
-def level_indices(index: IntArray, count: int, selected: Sequence[int], positions: Positions) -> IntArray:
-    """The level index of each chunk ``index`` of a document of ``count`` chunks, same shape.
+# -- levels -----------------------------------------------------------------------------------------------------------
 
-    ``selected`` are the document's chunks already selected, strictly increasing.
+
+def level_index(interval: Indices, along: Indices, length: Indices, levels: int) -> Indices:
+    """Eq. 6, quantised: the level index of the chunk ``along`` chunks behind the beginning of its interval.
+
+    ``interval`` is the number ``j`` of the interval in its document, ``length`` how many chunks the interval has; the
+    three have one shape, which is the result's.
     """
-    if positions.mode == "absolute":
-        return index
-    if positions.mode == "none":
-        return np.zeros_like(index)
-    borders = np.array([0, *selected, count], dtype=np.int64)
-    interval = np.searchsorted(borders[1:-1], index, side="right")
-    start, length = borders[interval], np.diff(borders)[interval]
-    return interval * positions.levels + positions.levels * (index - start) // length
+    return interval * levels + levels * along // length
 
 
-def unvisited_level_indices(counts: IntArray, positions: Positions) -> IntArray:
-    """:func:`level_indices` of many documents with nothing selected, concatenated.
+def level_indices(chunks: IntArray, offsets: IntArray, selected: Sequence[int], positions: Positions) -> IntArray:
+    """The level index of each of the ``chunks``, same shape.
 
-    ``counts`` holds the number of chunks of each document, shape ``[documents]``; the result has
-    shape ``[counts.sum()]``.
+    Documents are laid end to end on one axis: ``offsets``, shape ``[documents + 1]``, holds where each begins.
+    ``chunks`` and ``selected`` are positions on that axis; ``selected`` are strictly increasing.
     """
-    total = int(counts.sum())
     if positions.mode == "none":
-        return np.zeros(total, dtype=np.int64)
-    first = np.repeat(np.cumsum(counts) - counts, counts)
-    index = np.arange(total, dtype=np.int64) - first
+        return np.zeros_like(chunks)
+    document = np.searchsorted(offsets, chunks, side="right") - 1
+    start, end = offsets[document], offsets[document + 1]
     if positions.mode == "absolute":
-        return index
-    return positions.levels * index // np.repeat(counts, counts)
+        return chunks - start
+    borders = np.asarray(selected, dtype=np.int64)
+    following = np.searchsorted(borders, chunks, side="right")
+    interval = following - np.searchsorted(borders, start, side="left")
+    begin = np.where(interval > 0, np.append(borders, 0)[following - 1], start)
+    close = np.minimum(np.append(borders, offsets[-1])[following], end)
+    return level_index(interval, chunks - begin, close - begin, positions.levels)
+
+
+def all_level_indices(offsets: IntArray, selected: Sequence[int], positions: Positions) -> IntArray:
+    """:func:`level_indices` of every chunk on the axis, shape ``[offsets[-1]]``."""
+    return level_indices(np.arange(offsets[-1], dtype=np.int64), offsets, selected, positions)
+
+
+# -- rotation ---------------------------------------------------------------------------------------------------------
+
+
+def rotate_pairs(
+    even: Coordinates, odd: Coordinates, cosine: Coordinates, sine: Coordinates
+) -> tuple[Coordinates, Coordinates]:
+    """RoPE of coordinate pairs ``(even, odd)``; the four shapes broadcast. With ``-sine`` it is the rotation back."""
+    return even * cosine - odd * sine, even * sine + odd * cosine
+
+
+def cosine_and_sine(rho: Float64Array, dimension: int, rope_base: float) -> tuple[Float64Array, Float64Array]:
+    """Of the angle ``ρ * rope_base ** (-2p / d)`` of each coordinate pair ``p``, both ``[..., d / 2]``.
+
+    ``rho`` has shape ``[...]``.
+    """
+    angle = rho[..., None] * rope_base ** (-np.arange(0, dimension, 2, dtype=np.float64) / dimension)
+    return np.cos(angle), np.sin(angle)
+
+
+@lru_cache(maxsize=KEPT_TABLES)
+def interval_table(positions: Positions, dimension: int, interval: int) -> tuple[Float64Array, Float64Array]:
+    """Cosines and sines of all levels of an interval, both ``[levels, dimension / 2]``; mode ``none`` has one level.
+
+    They are kept, because computing them takes longer than using them.
+    """
+    if positions.mode == "none":
+        return cosine_and_sine(np.zeros(1), dimension, positions.rope_base)
+    level = interval * positions.levels + np.arange(positions.levels)
+    return cosine_and_sine(positions.rho(level), dimension, positions.rope_base)
 
 
 def rotate(vectors: Float64Array, rho: Float64Array, rope_base: float) -> Float64Array:
-    """RoPE: rotate coordinate pair ``(2p, 2p+1)`` by ``rho * rope_base ** (-2p / d)``.
+    """``R(ρ) v``: coordinate pair ``(2p, 2p+1)`` is rotated by ``rho * rope_base ** (-2p / d)``.
 
-    ``vectors`` has shape ``[..., d]`` with even ``d``, ``rho`` broadcasts against ``[...]``.
-    Float64 throughout: this runs once per level, never per chunk.
+    ``vectors`` has shape ``[..., d]`` with even ``d``, ``rho`` broadcasts against ``[...]``. In float64, because it
+    runs once a level, never once a chunk.
     """
-    dimension = vectors.shape[-1]
-    cosine, sine = _cosine_and_sine(np.asarray(rho, dtype=np.float64), dimension, rope_base)
-    even, odd = vectors[..., 0::2], vectors[..., 1::2]
-    rotated = np.empty(np.broadcast_shapes(vectors.shape[:-1], np.shape(rho)) + (dimension,))
-    rotated[..., 0::2] = even * cosine - odd * sine
-    rotated[..., 1::2] = even * sine + odd * cosine
+    cosine, sine = cosine_and_sine(np.asarray(rho, dtype=np.float64), vectors.shape[-1], rope_base)
+    return _interleaved(*rotate_pairs(vectors[..., 0::2], vectors[..., 1::2], cosine, sine))
+
+
+def rotate_back(state: Float32Array, level_indices: IntArray, positions: Positions) -> Float64Array:
+    """``R(-ρ) s`` at every level index, shape ``[len(level_indices), d]``; ``state`` has shape ``[d]``.
+
+    Its inner product with a chunk is the state's with the chunk rotated to ``ρ``.
+    """
+    wide = state.astype(np.float64)
+    if positions.mode == "none":
+        return np.broadcast_to(wide, (len(level_indices), len(wide)))
+    if positions.mode == "absolute" or positions.levels > TABLE_LEVELS:
+        return rotate(wide, -positions.rho(level_indices), positions.rope_base)
+    rotated = np.empty((len(level_indices), len(wide)))
+    interval_of, level = np.divmod(level_indices, positions.levels)
+    for interval in np.unique(interval_of).tolist():
+        inside = interval_of == interval
+        cosine, sine = (table[level[inside]] for table in interval_table(positions, len(wide), interval))
+        rotated[inside] = _interleaved(*rotate_pairs(wide[0::2], wide[1::2], cosine, -sine))
     return rotated
 
 
-def rotated(state: Float32Array, level_index: IntArray, positions: Positions) -> Float64Array:
-    """``R(-ρ) s`` for every level index, shape ``[len(level_index), d]``; ``state`` has shape ``[d]``."""
-    wide = state.astype(np.float64)
-    if positions.mode == "none":
-        return np.broadcast_to(wide, (len(level_index), len(wide)))
-    if positions.mode == "absolute" or positions.levels > TABLE_LEVELS:
-        return rotate(wide, -positions.rho(level_index), positions.rope_base)
-    found = np.empty((len(level_index), len(wide)))
-    interval, level = np.divmod(level_index, positions.levels)
-    for each in np.unique(interval).tolist():
-        inside = interval == each
-        cosine, sine = (table[level[inside]] for table in turns(positions, len(wide), each))
-        found[inside, 0::2] = wide[0::2] * cosine + wide[1::2] * sine
-        found[inside, 1::2] = wide[1::2] * cosine - wide[0::2] * sine
-    return found
-
-
-@lru_cache(maxsize=64)  # an episode may have 33 intervals
-def turns(positions: Positions, dimension: int, interval: int) -> tuple[Float64Array, Float64Array]:
-    """Cosines and sines of all levels of an interval, shape ``[levels, dimension / 2]``: slower to find than to use.
-
-    In mode ``none`` there is one level.
-    """
-    if positions.mode == "none":
-        return _cosine_and_sine(np.zeros(1), dimension, positions.rope_base)
-    return _cosine_and_sine(
-        positions.rho(interval * positions.levels + np.arange(positions.levels)), dimension, positions.rope_base
-    )
-
-
-def _cosine_and_sine(rho: Float64Array, dimension: int, rope_base: float) -> tuple[Float64Array, Float64Array]:
-    angle = rho[..., None] * rope_base ** (-np.arange(0, dimension, 2, dtype=np.float64) / dimension)
-    return np.cos(angle), np.sin(angle)
+def _interleaved(even: Float64Array, odd: Float64Array) -> Float64Array:
+    """Coordinates ``even[0], odd[0], even[1], odd[1], ...``."""
+    return np.stack((even, odd), axis=-1).reshape(*even.shape[:-1], 2 * even.shape[-1])

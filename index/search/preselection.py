@@ -20,8 +20,9 @@ import faiss
 import numpy as np
 
 from index.arrays import Float32Array, IntArray
-from index.search.positions import Positions, rotate, unvisited_level_indices
-from index.search.scope import Nearest, Scope
+from index.search.matrix_scope import Nearest
+from index.search.positions import Positions, all_level_indices, rotate
+from index.search.scope import Scope
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,8 @@ def build_neighbours(
     def seen(documents: IntArray) -> Float32Array:
         if stopped():
             raise CancelledError
-        rho = positions.rho(unvisited_level_indices(counts[documents], positions))
+        offsets = np.cumsum([0, *counts[documents].tolist()], dtype=np.int64)
+        rho = positions.rho(all_level_indices(offsets, (), positions))
         return rotate(read(documents).astype(np.float64), rho, positions.rope_base).astype(np.float32)
 
     sample = np.linspace(0, len(counts) - 1, min(len(counts), TRAINING_ROWS)).astype(np.int64)

@@ -1,161 +1,78 @@
-"""The candidate axis: the chunks that one request may select from, and where their embeddings are."""
+"""The candidate axis: the chunks that one request may select from, whatever engine keeps their embeddings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import pairwise
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
-import numpy as np
-import torch
-
-from index.arrays import Float32Array, IntArray
-from index.search.codes import ROW_BLOCK, Codes, encode
-
-CACHED_ROWS = 512
-"""Rows of codes that stay in a core's cache while all states are multiplied with them."""
-
-TASK_ROWS = 4096
-"""Rows of codes that one thread takes at once."""
+from index.arrays import BoolArray, Float32Array, IntArray
+from index.search.function import QFunction
+from index.search.states import States
 
 
-class Half(NamedTuple):
-    """Float32Array in half precision, on a GPU, and how far the farthest is from what it stands for."""
+class Candidate(NamedTuple):
+    """One chunk that could be selected: its position on the candidate axis and its Q-value."""
 
-    rows: torch.Tensor
-    """Shape ``[rows, d]`` float16."""
+    position: int
+    q: float
+
+
+class Estimate(NamedTuple):
+    """Q-values of one state, each within ``error`` of the exact one; ``-inf`` where nothing may be selected."""
+
+    values: Float32Array
+    """Shape ``[scope.size]``, or that of ``positions``."""
     error: float
-    """Euclidean distance."""
+    positions: IntArray | None = None
+    """The candidates that the values belong to; none: all, in order."""
+    exact: bool = True
+    """Whether every candidate was looked at, so that the best of these is the best of all."""
 
 
-class Part(NamedTuple):
-    """Candidates ``start <= position < start + len(matrix)``, backed by rows of one matrix.
+class Scope(Protocol):
+    """The chunks that one request may select from.
 
-    A search reads ``half`` or else ``codes`` instead of the matrix until few candidates are left.
+    The chunks of its documents are laid end to end on one axis. A candidate is a position on it.
     """
 
-    start: int
-    matrix: Float32Array
-    """Chunk embeddings, shape ``[rows, d]``, memory-mapped."""
-    codes: Codes | None = None
-    """Of a whole segment, whose row ``first_row`` is the part's first; worked out when needed if they are missing."""
-    first_row: int = 0
-    half: Half | None = None
-    """Of the same rows."""
-
-
-class Runs(NamedTuple):
-    """Runs of rows of one segment, and where on the candidate axis each stands; three arrays of one shape."""
-
-    codes: Codes
-    starts: IntArray
-    """Increasing."""
-    first_rows: IntArray
-    counts: IntArray
-
-
-class Nearest(Protocol):
-    """An index of chunks as they look while nothing of their documents is selected."""
-
-    def __call__(self, states: Float32Array, besides: int) -> IntArray:
-        """The positions that are likely the best of each state, shape ``[states, found]``; -1 for none.
-
-        ``states`` have shape ``[states, d]``. So many are given ``besides`` the usual number, for some are left out.
-        """
-
-
-@dataclass(frozen=True)
-class Preselected:
-    """What is scored of a scope too large to be read for each step (:mod:`index.search.preselection`)."""
-
-    nearest: Nearest
-    exact: Scope
-    """Documents that are read for each step."""
-    exact_positions: IntArray
-    """Where the candidates of ``exact`` stand in the whole scope, increasing."""
-
-
-@dataclass(frozen=True)
-class Scope:
-    """The chunks one request may select from.
-
-    The documents' chunks are laid end to end. ``offsets`` has shape ``[documents + 1]``; document
-    ``d`` has the positions ``offsets[d] <= position < offsets[d + 1]``. ``parts`` cover the axis in
-    order. ``norm_bound`` bounds the Euclidean norm of every chunk embedding.
-    """
-
-    offsets: IntArray
-    parts: tuple[Part, ...]
-    norm_bound: float = 1.0
-    preselected: Preselected | None = None
+    @property
+    def offsets(self) -> IntArray:
+        """Where each document begins, shape ``[documents + 1]``: document ``d`` has the positions ``offsets[d] <=
+        position < offsets[d + 1]``."""
 
     @property
     def size(self) -> int:
-        """Number of candidates."""
-        return int(self.offsets[-1])
+        """The number of candidates."""
 
     @property
-    def values_size(self) -> int:
-        """About how many candidates a step scores."""
-        return self.size if self.preselected is None else self.preselected.exact.size
+    def read_size(self) -> int:
+        """About how many candidates are read for one state: what a step costs."""
 
-    @cached_property
-    def read_error(self) -> float:
-        """Largest Euclidean distance of an embedding from what a search reads instead of it."""
-        found = [part.half.error for part in self.parts if part.half is not None]
-        return max(found + [runs.codes.error for runs in self.runs], default=0.0)
+    @property
+    def mask(self) -> BoolArray | None:
+        """Which candidates may be selected, shape ``[size]``; none: all of them."""
 
-    @cached_property
-    def runs(self) -> list[Runs]:
-        """All candidates that no GPU holds, in runs short enough for a cache and tasks short enough to share out."""
-        of_segment: dict[int, tuple[Codes, list[tuple[int, int, int]]]] = {}
-        for part in self.parts:
-            for start, codes, first_row, count in _coded(part):
-                _, found = of_segment.setdefault(id(codes.numbers), (codes, []))
-                found.extend(
-                    (start + low, first_row + low, min(CACHED_ROWS, count - low))
-                    for low in range(0, count, CACHED_ROWS)
-                )
-        tasks: list[Runs] = []
-        for codes, found in of_segment.values():
-            columns = np.array(found, dtype=np.int64).T
-            task = (columns[2].cumsum() - 1) // TASK_ROWS
-            borders = np.flatnonzero(np.diff(task, prepend=-1, append=-1)).tolist()
-            tasks += [Runs(codes, *np.ascontiguousarray(columns[:, low:high])) for low, high in pairwise(borders)]
-        return tasks
+    def masked(self, excluded: IntArray) -> Scope:
+        """The same axis, on which the ``excluded`` positions may not be selected either.
 
-    @cached_property
-    def plans(self) -> dict[tuple[str, str, int], Any]:
-        """What a scan has worked out once for this scope."""
-        return {}
+        Positions of all other chunks, and their places within their documents, stay the same.
+        """
 
     def document_of(self, position: int) -> int:
         """The document that the candidate at ``position`` belongs to."""
-        return int(np.searchsorted(self.offsets, position, side="right")) - 1
 
     def rows(self, positions: IntArray) -> Float32Array:
-        """The embeddings at ``positions``, shape ``[len(positions), d]`` float32."""
-        part_of = np.searchsorted(self._part_starts, positions, side="right") - 1
-        rows = np.empty((len(positions), self.parts[0].matrix.shape[1]), dtype=np.float32)
-        for number in np.unique(part_of).tolist():
-            part, inside = self.parts[number], part_of == number
-            rows[inside] = part.matrix[positions[inside] - part.start]
-        return rows
+        """The embeddings at ``positions``, shape ``[len(positions), d]``."""
 
-    @cached_property
-    def _part_starts(self) -> IntArray:
-        return np.array([part.start for part in self.parts], dtype=np.int64)
+    def estimate(self, states: States, selections: Sequence[Sequence[int]], function: QFunction) -> list[Estimate]:
+        """``Q(s, i)`` of every candidate in each state, or of those that are likely the best.
 
+        ``selections`` holds the selected positions of each state, strictly increasing.
+        :func:`index.search.scoring.best` orders what an estimate cannot tell apart.
+        """
 
-def _coded(part: Part) -> Iterator[tuple[int, Codes, int, int]]:
-    """Where a part's runs of rows start, their codes, the first of them, and how many there are."""
-    if part.half is not None:
-        return
-    if part.codes is not None:
-        yield part.start, part.codes, part.first_row, len(part.matrix)
-        return
-    for low in range(0, len(part.matrix), ROW_BLOCK):
-        block = part.matrix[low : low + ROW_BLOCK]
-        yield part.start + low, encode(block), 0, len(block)
+    def nearest(self, query: Float32Array, count: int) -> list[Candidate]:
+        """The one-step dense answer: the ``count`` largest inner products with ``query``, shape ``[d]``, largest first.
+
+        A vector database would return this; a trace shows it beside the episode.
+        """

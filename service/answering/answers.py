@@ -9,7 +9,7 @@ from contextlib import aclosing
 
 from qrag.wire.answers import AnswerIn, AnswerOut, CitedPassage, TokenEvent
 from qrag.wire.retrieval import MAX_STEPS, RetrieveOut, StepEvent
-from service.engine.engine import RunEvents
+from service.engine.runs import RunEvents
 from service.errors import NoLanguageModel
 from service.http.event_stream import Named
 from service.language_model import LanguageModel, Prompt

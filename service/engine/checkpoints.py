@@ -19,7 +19,8 @@ from typing import Literal
 import torch
 
 from index.encoders.checkpoint import CONFIG_FILE
-from index.encoders.encoder import Encoder, load_encoder
+from index.encoders.encoder import Encoder
+from index.encoders.loading import load_encoder
 from index.errors import ChunkTooLong, QRagError
 from index.storage.local.directory import read_properties
 from index.storage.local.scopes import Catalog

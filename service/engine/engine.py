@@ -8,25 +8,23 @@ whenever none does. So neither can starve the other. An episode whose client has
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass, field
+from concurrent.futures import CancelledError
 
-import numpy as np
 import torch
-from opentelemetry import context
-from opentelemetry.context import Context
 
 from index.arrays import Float32Array, TokenIds
-from index.encoders.encoder import Encoder, StateInput
-from index.episodes.episode import Episode, Step, estimate_together, same_scope
+from index.encoders.encoder import Encoder
+from index.episodes.episode import Episode
+from index.episodes.stepping import Running, embed_together, step_together
 from index.search.kernels import compile_loops
-from index.search.scoring import Estimate
+from index.search.states import States
+from service.engine.embedding import EmbeddingJob
+from service.engine.runs import Run, RunEvents
 from service.errors import Overloaded
 from service.observing.tracing import record_span
 
@@ -50,83 +48,6 @@ QUIET_SECONDS = 1.0
 """Without a retrieval for so long, chunks are embedded in whole batches: nobody is likely to wait."""
 
 
-@dataclass
-class Run:
-    """A request's episode in the engine, and what it has taken so far (seconds, tokens)."""
-
-    encoder: Encoder
-    question: TokenIds
-    episode: Episode
-    notify: Callable[[Step | Exception | None], None]
-    cancelled: bool = False
-    failed: bool = False
-    submitted: float = field(default_factory=time.perf_counter)
-    trace: Context = field(default_factory=context.get_current)
-    """The request's, in which the engine's thread puts spans."""
-    queue_seconds: float = 0.0
-    encode_seconds: float = 0.0
-    search_seconds: float = 0.0
-    truncated_tokens: int = 0
-    question_embedding: Float32Array | None = None
-
-
-class RunEvents:
-    """An episode's steps as they are taken, and at the end once ``None``; raises what the episode raised.
-
-    Greedy steps come one by one, those of a beam together at the end. Closing drops the episode.
-    """
-
-    def __init__(self, encoder: Encoder, question: TokenIds, episode: Episode) -> None:
-        loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[Step | Exception | None] = asyncio.Queue()
-        self._ended = False
-
-        def notify(event: Step | Exception | None) -> None:
-            loop.call_soon_threadsafe(self._queue.put_nowait, event)
-
-        self.run = Run(encoder, question, episode, notify)
-
-    def __aiter__(self) -> RunEvents:
-        return self
-
-    async def __anext__(self) -> tuple[Run, Step | None]:
-        if self._ended:
-            raise StopAsyncIteration
-        event = await self._queue.get()
-        if isinstance(event, Exception):
-            raise event
-        self._ended = event is None
-        return self.run, event
-
-    async def aclose(self) -> None:
-        """Drop the episode if it still runs."""
-        self.run.cancelled = True
-
-
-class _Embedding:
-    """Chunks to be embedded, worked off in pieces, longest first."""
-
-    def __init__(self, encoder: Encoder, inputs: Sequence[TokenIds]) -> None:
-        self.encoder = encoder
-        self._inputs = inputs
-        self._order = sorted(range(len(inputs)), key=lambda i: -len(inputs[i]))
-        self._done = 0
-        self._vectors = np.empty((len(inputs), encoder.config.dimension), dtype=np.float32)
-        self.future: Future[Float32Array] = Future()
-
-    def work(self, tokens: int) -> bool:
-        """Embed at most so many tokens, padding included, but one chunk at least; whether that was the last of them."""
-        if self._done < len(self._order):
-            longest = len(self._inputs[self._order[self._done]])
-            piece = self._order[self._done : self._done + max(1, tokens // max(1, longest))]
-            self._vectors[piece] = self.encoder.embed_actions([self._inputs[i] for i in piece])
-            self._done += len(piece)
-        if self._done < len(self._order):
-            return False
-        self.future.set_result(self._vectors)
-        return True
-
-
 class Engine:
     """Runs episodes and embeds chunks, for any checkpoint on its device.
 
@@ -146,7 +67,7 @@ class Engine:
         self._tick_states = GPU_TICK_STATES if device.type == "cuda" else CPU_TICK_STATES
         self._running: list[Run] = []
         self._waiting: deque[Run] = deque()
-        self._jobs: deque[_Embedding] = deque()
+        self._jobs: deque[EmbeddingJob] = deque()
         self._piece_tokens = GPU_PIECE_TOKENS if device.type == "cuda" else CPU_PIECE_TOKENS
         self._piece_seconds = 0.0
         """What the last piece took."""
@@ -186,11 +107,11 @@ class Engine:
         return events
 
     def embed_actions(self, encoder: Encoder, inputs: Sequence[TokenIds]) -> Float32Array:
-        """Float32Array of chunks, shape ``[len(inputs), d]``, computed between ticks. Blocks.
+        """Embeddings of chunks, shape ``[len(inputs), d]``, computed between ticks. Blocks.
 
         Raises :class:`concurrent.futures.CancelledError` when the engine stops meanwhile.
         """
-        job = _Embedding(encoder, inputs)
+        job = EmbeddingJob(encoder, inputs)
         with self._wake:
             if self._stopping:
                 raise CancelledError
@@ -268,72 +189,58 @@ class Engine:
 
     def _tick(self, encoder: Encoder, runs: Sequence[Run]) -> None:
         """One step of every episode."""
-        begin = time.perf_counter()
-        asked: list[tuple[Run, list[StateInput]]] = []
-        for run in runs:
-            try:
-                states = [encoder.compose_state(run.question, chunks) for chunks in run.episode.states()]
-                asked.append((run, states))
-            except Exception as error:
-                _give_up(run, error)
-        if not asked:
-            return
-        try:
-            embeddings = encoder.embed_states([state for _, states in asked for state in states])
-        except Exception as error:
-            log.exception("state encoding failed")
-            for run, _ in asked:
-                _give_up(run, error)
-            return
+        began = time.perf_counter()
+        embedded = embed_together(encoder, [Running(run.question, run.episode) for run in runs])
         encoded = time.perf_counter()
-        for run, _ in asked:
-            record_span("encode", begin, run.trace, step=len(run.episode.steps), batch_states=len(embeddings))
+        batch_states = sum(len(states) for states in embedded if not isinstance(states, Exception))
+        stepping: list[tuple[Run, States]] = []
+        for run, states in zip(runs, embedded, strict=True):
+            if isinstance(states, Exception):
+                run.give_up(states)
+                continue
+            record_span(
+                "encode", began, run.trace, ended=encoded, step=len(run.episode.steps), batch_states=batch_states
+            )
+            run.encode_seconds += encoded - began
+            if run.question_embedding is None:
+                run.question_embedding = states[0].embedding
+            stepping.append((run, states))
+        if not stepping:
+            return
         for listener in self.batch_listeners:
-            listener(len(embeddings))
-        ends = np.cumsum([len(states) for _, states in asked]).tolist()
-        own = [embeddings[end - len(states) : end] for (_, states), end in zip(asked, ends, strict=True)]
-        for group in same_scope([run.episode for run, _ in asked]):
-            members = [asked[at][0] for at in group]
-            for run, at in zip(members, group, strict=True):
-                run.encode_seconds += encoded - begin
-                if run.question_embedding is None:
-                    run.question_embedding = own[at][0]
-            self._search(encoder, members, [own[at] for at in group], encoded)
+            listener(batch_states)
+        steps_before = [len(run.episode.steps) for run, _ in stepping]
+        outcomes = step_together(
+            [run.episode for run, _ in stepping], [states for _, states in stepping], encoder.function
+        )
+        for (run, _), before, outcome in zip(stepping, steps_before, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                run.give_up(outcome)
+                continue
+            run.search_seconds += outcome.ended_at - encoded
+            record_span("search", encoded, run.trace, ended=outcome.ended_at, step=before)
+            self._report(run, before)
 
-    def _search(self, encoder: Encoder, runs: Sequence[Run], embeddings: Sequence[Float32Array], began: float) -> None:
-        """One step of episodes over one scope."""
-        try:
-            found = list(estimate_together([run.episode for run in runs], embeddings, encoder.function))
-        except Exception as error:
-            log.exception("search failed")
-            for run in runs:
-                _give_up(run, error)
-            return
-        for run, own, estimates in zip(runs, embeddings, found, strict=True):
-            self._advance(run, own, estimates, began)
-
-    def _advance(self, run: Run, embeddings: Float32Array, estimates: Sequence[Estimate], search_began: float) -> None:
-        before = len(run.episode.steps)
-        try:
-            run.episode.advance(embeddings, estimates, run.encoder.function)
-            if run.episode.stopped_by is not None:
-                run.truncated_tokens = run.encoder.compose_state(run.question, run.episode.evidence).dropped
-        except Exception as error:
-            _give_up(run, error)
-            return
-        run.search_seconds += time.perf_counter() - search_began
-        record_span("search", search_began, run.trace, step=before)
-        self.steps += max(0, len(run.episode.steps) - before)  # a beam may fall back on a shorter path
-        if run.episode.is_greedy:
-            for step in run.episode.steps[before:]:
+    def _report(self, run: Run, steps_before: int) -> None:
+        """Tell the request what its episode's step has brought."""
+        episode = run.episode
+        self.steps += max(0, len(episode.steps) - steps_before)  # a beam may fall back on a shorter path
+        if episode.is_greedy:
+            for step in episode.steps[steps_before:]:
                 run.notify(step)
-        if run.episode.stopped_by is not None:
-            if not run.episode.is_greedy:
-                for step in run.episode.steps:
-                    run.notify(step)
-            run.notify(None)
+        if episode.stopped_by is None:
+            return
+        try:
+            run.truncated_tokens = run.encoder.compose_state(run.question, episode.evidence).dropped
+        except Exception as error:
+            run.give_up(error)
+            return
+        if not episode.is_greedy:
+            for step in episode.steps:
+                run.notify(step)
+        run.notify(None)
 
-    def _do(self, job: _Embedding) -> None:
+    def _do(self, job: EmbeddingJob) -> None:
         """One piece of what is to be embedded."""
         began = time.perf_counter()
         quiet = began - self._last_tick > QUIET_SECONDS
@@ -356,8 +263,3 @@ def _by_encoder(runs: Sequence[Run]) -> list[tuple[Encoder, list[Run]]]:
     for run in runs:
         groups.setdefault(id(run.encoder), (run.encoder, []))[1].append(run)
     return list(groups.values())
-
-
-def _give_up(run: Run, error: Exception) -> None:
-    run.failed = True
-    run.notify(error)

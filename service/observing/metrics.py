@@ -17,7 +17,8 @@ from prometheus_client.registry import Collector
 
 from index.indexing.indexer import Round
 from index.storage.local.store import Store
-from service.engine.engine import Engine, Run
+from service.engine.engine import Engine
+from service.engine.runs import Run
 from service.engine.workers import IndexingWorker, PreselectionWorker
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)

@@ -29,12 +29,12 @@ TELEMETRY: TelemetryConfig = {
 TRACER = trace.get_tracer("qrag", version("qrag-server"))
 
 
-def record_span(name: str, began: float, parent: Context, **attributes: int) -> None:
-    """A span inside ``parent`` of what began then, by :func:`time.perf_counter`, and ends now."""
-    ended = time.time_ns()
-    start = ended - round(1e9 * (time.perf_counter() - began))
+def record_span(name: str, began: float, parent: Context, *, ended: float | None = None, **attributes: int) -> None:
+    """A span inside ``parent`` from ``began`` to ``ended``, by :func:`time.perf_counter`; by default it ends now."""
+    now_ns, now = time.time_ns(), time.perf_counter()
+    start_ns, end_ns = (now_ns - round(1e9 * (now - moment)) for moment in (began, now if ended is None else ended))
     named = {f"qrag.{attribute}": value for attribute, value in attributes.items()}
-    TRACER.start_span(name, context=parent, start_time=start, attributes=named).end(ended)
+    TRACER.start_span(name, context=parent, start_time=start_ns, attributes=named).end(end_ns)
 
 
 def trace_response(span: SpanContext) -> str:

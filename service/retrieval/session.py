@@ -13,13 +13,13 @@ from anyio import to_thread
 from index.arrays import TokenIds
 from index.encoders.encoder import Encoder
 from index.episodes.episode import ChunkTokens, Episode, Limits, Step
+from index.episodes.head import Sufficiency
 from index.episodes.heat import HeatMap
-from index.episodes.stopping import StopRule, Sufficiency
+from index.episodes.rules import STOP_RULES, StopBelow, has_learned
 from index.errors import UnknownDocument
-from index.search.scoring import Candidate
+from index.search.scope import Candidate
 from index.storage.documents import Document
 from index.storage.local.scopes import SearchScope
-from index.storage.local.segments import nearest
 from qrag.wire.retrieval import (
     MAX_STEPS,
     TRACE_CANDIDATES,
@@ -36,7 +36,7 @@ from qrag.wire.retrieval import (
     Usage,
 )
 from service.engine.checkpoints import Loaded
-from service.engine.engine import Run, RunEvents
+from service.engine.runs import Run, RunEvents
 from service.errors import DocumentsChanged, NotCalibrated, QuestionTooLong
 from service.observing.tracing import TRACER
 from service.retrieval.context import block, render
@@ -55,7 +55,7 @@ class Session:
     """The checkpoint that the request began with."""
     body: RetrieveIn
     question: TokenIds
-    stop: StopRule | None
+    stop: StopBelow | None
     scope: SearchScope
     began: float
     tokenize_seconds: float
@@ -83,16 +83,15 @@ async def prepare(body: RetrieveIn, services: Services) -> Session:
     return Session(services, loaded, body, question, stop, scope, began, tokenize_seconds)
 
 
-def _stop_rule(wanted: Stop, encoder: Encoder) -> StopRule | None:
+def _stop_rule(wanted: Stop, encoder: Encoder) -> StopBelow | None:
     """The rule and its threshold; none where the budget alone ends the episode."""
     if wanted.rule == "budget":
         return None
-    learned = encoder.stopping
-    missing = {"action": learned.action is None, "sufficiency": learned.head is None}
     if wanted.rule is not None and wanted.threshold is not None:
-        if missing.get(wanted.rule, False):
+        rule = STOP_RULES[wanted.rule]
+        if not has_learned(encoder.stopping, rule):
             raise NotCalibrated(f"This checkpoint has not learned the rule {wanted.rule}. Name another.")
-        return StopRule(wanted.rule, wanted.threshold)
+        return StopBelow(rule, wanted.threshold)
     source = encoder.config.stopping
     calibration = source.calibration if source else None
     if calibration is None:
@@ -192,7 +191,7 @@ def _result(session: Session, run: Run) -> RetrieveOut:
             question_tokens=len(session.question),
             context_tokens=session.loaded.encoder.chunk_tokenizer.count([context])[0],
             candidates=session.scope.scope.size,
-            exact=session.scope.scope.preselected is None,
+            exact=episode.exact,
             truncated_tokens=run.truncated_tokens,
         ),
         model=session.loaded.encoder.config.name,
@@ -210,7 +209,7 @@ def _one_step(session: Session, run: Run) -> list[Candidate] | None:
         return None
     if run.question_embedding is None:
         return []
-    return nearest(run.question_embedding, session.scope.scope, session.body.max_steps)
+    return session.scope.scope.nearest(run.question_embedding, session.body.max_steps)
 
 
 def _step_event(session: Session, step: Step, number: int) -> StepEvent:

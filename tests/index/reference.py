@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from index.search.function import QFunction
+from index.search.matrix_scope import MatrixScope
 from index.search.positions import Positions
-from index.search.scope import Scope
-from index.search.scoring import QFunction
 
 Array = NDArray[np.floating]
 
@@ -60,9 +60,9 @@ def q(
     return np.array(values, dtype=np.float64)
 
 
-def q_of(state: Array, scope: Scope, selected: Sequence[int], function: QFunction) -> NDArray[np.float64]:
+def q_of(state: Array, scope: MatrixScope, selected: Sequence[int], function: QFunction) -> NDArray[np.float64]:
     """:func:`q` over a scope."""
-    chunks = np.concatenate([np.asarray(part.matrix) for part in scope.parts])
+    chunks = np.concatenate([np.asarray(part.matrix) for part in scope.matrices.parts])
     return q(state, chunks, np.diff(scope.offsets).tolist(), selected, function)
 
 

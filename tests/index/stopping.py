@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from index.episodes.stopping import SUMMARY, Calibration, CurvePoint, Head, Stopping
+from index.episodes.calibration import Calibration, CurvePoint
+from index.episodes.head import SUMMARY, Head
+from index.episodes.stopping import Stopping
 
 HIDDEN = 5
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from index.search.codes import Codes, encode
+from index.search.function import QFunction
+from index.search.matrices import Matrices, Part
+from index.search.matrix_scope import MatrixScope
 from index.search.positions import Positions
-from index.search.scope import Part, Scope
-from index.search.scoring import QFunction
 from index.storage.local.segments import to_half
 
 Float32 = NDArray[np.float32]
@@ -98,7 +99,7 @@ class Case(NamedTuple):
     """What a Q-value depends on."""
 
     state: Float32
-    scope: Scope
+    scope: MatrixScope
     selected: list[int]
     function: QFunction
     scale: float
@@ -106,7 +107,7 @@ class Case(NamedTuple):
 
 
 @st.composite
-def scopes(draw: st.DrawFn, dimension: int, *, unit: bool, counts: st.SearchStrategy[list[int]]) -> Scope:
+def scopes(draw: st.DrawFn, dimension: int, *, unit: bool, counts: st.SearchStrategy[list[int]]) -> MatrixScope:
     """Documents whose matrix is cut into parts at arbitrary places, each read in one way or another."""
     sizes = draw(counts)
     total = sum(sizes)
@@ -115,7 +116,7 @@ def scopes(draw: st.DrawFn, dimension: int, *, unit: bool, counts: st.SearchStra
     cuts = sorted(draw(st.one_of(few, few, st.just(set(range(1, total))))))
     kinds = draw(st.lists(st.sampled_from(KINDS), min_size=1, max_size=5))
     bound = float(np.linalg.norm(vectors.astype(np.float64), axis=1).max())
-    return Scope(np.cumsum([0, *sizes]), split(vectors, cuts, kinds=kinds), max(bound, 1.0))
+    return MatrixScope(Matrices(np.cumsum([0, *sizes]), split(vectors, cuts, kinds=kinds), max(bound, 1.0)))
 
 
 small_documents = st.lists(st.integers(1, 12), min_size=1, max_size=6)
@@ -131,5 +132,5 @@ def cases(draw: st.DrawFn, counts: st.SearchStrategy[list[int]] = small_document
     w = draw(st.sampled_from([1.0, 1.5, -2.0, 0.01, 0.0]))
     b = draw(st.sampled_from([0.0, -0.25, 3.0]))
     function = QFunction(w, b, draw(positions))
-    scale = abs(w) * float(np.linalg.norm(state)) * scope.norm_bound + abs(b)
+    scale = abs(w) * float(np.linalg.norm(state)) * scope.matrices.norm_bound + abs(b)
     return Case(state, scope, draw(selections(scope.size)), function, scale)

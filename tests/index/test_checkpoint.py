@@ -24,9 +24,9 @@ from index.encoders.checkpoint import (
     read_config,
     tower_directory,
     weights_sha256,
-    write_config,
 )
-from index.encoders.encoder import load_encoder
+from index.encoders.loading import load_encoder
+from index.encoders.writing import write_config
 from index.errors import CheckpointError
 from index.search.positions import Positions
 from tests.index import strategies

@@ -19,7 +19,7 @@ from sentencex import get_sentence_boundaries
 
 from index import chunking
 from index.chunking import CHARACTERS_PER_TOKEN, Chunk, Tokenizer, chunk_document
-from index.encoders.encoder import TextTokenizer
+from index.encoders.tokenizer import TextTokenizer
 from qrag.wire.chunking import Chunking, Mode
 from tests.support import BASE_MODEL
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from index.search import codes
 from index.search.codes import LARGEST, encode
 from index.search.kernels import largest_query, rotate_and_round
-from index.search.positions import Positions, rotated, turns
+from index.search.positions import Positions, interval_table, rotate_back
 from tests.index import strategies
 
 
@@ -41,8 +41,10 @@ def test_no_rotated_state_is_farther_from_its_numbers_than_it_says(
     (state,) = strategies.random_vectors(1, 2 * pairs, seed, length=None)
     positions, largest = Positions(levels=levels), largest_query(2 * pairs)
     numbers, scales = np.empty((levels, 2 * pairs), dtype=np.int16), np.empty(levels)
-    error = rotate_and_round(state.astype(np.float64), *turns(positions, 2 * pairs, interval), largest, numbers, scales)
-    expected = rotated(state, interval * levels + np.arange(levels), positions)
+    error = rotate_and_round(
+        state.astype(np.float64), *interval_table(positions, 2 * pairs, interval), largest, numbers, scales
+    )
+    expected = rotate_back(state, interval * levels + np.arange(levels), positions)
     distance = np.linalg.norm(numbers * scales[:, None] - expected, axis=1)
     peak = float(np.abs(state).max())
     assert distance.max() <= error + 1e-12 * peak

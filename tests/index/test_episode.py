@@ -13,12 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.arrays import TokenIds
-from index.episodes.episode import CONSIDERED, ChunkTokens, Episode, Limits, advance_together
-from index.episodes.stopping import StopRule
+from index.episodes.episode import CONSIDERED, ChunkTokens, Episode, Limits
+from index.episodes.rules import STOP_RULES, StopBelow
+from index.search.function import QFunction
+from index.search.matrices import Matrices, Part
+from index.search.matrix_scope import MatrixScope
 from index.search.positions import Positions
-from index.search.scope import Part, Scope
-from index.search.scoring import QFunction
 from tests.index import reference, strategies
+from tests.index.stepping import take_step
 from tests.index.strategies import Case, Float32
 
 PLAIN = QFunction(1.0, 0.0, Positions(mode="none"))
@@ -47,7 +49,7 @@ def run(episode: Episode, state_of: StateOf, function: QFunction, watch: Callabl
         selected = [tuple(ids[0] for ids in path) for path in episode.states()]
         assert len(selected) == episode.width
         assert all(list(path) == sorted(set(path)) for path in selected)  # in document order, none twice
-        advance_together([episode], np.stack([state_of(path) for path in selected]), function)
+        take_step(episode, np.stack([state_of(path) for path in selected]), function)
         watch()
     return episode
 
@@ -62,7 +64,7 @@ class Path(NamedTuple):
     probability: float
 
 
-def brute_force(scope: Scope, state_of: StateOf, function: QFunction, steps: int, width: int) -> list[Path]:
+def brute_force(scope: MatrixScope, state_of: StateOf, function: QFunction, steps: int, width: int) -> list[Path]:
     """The most probable sets of chunks after so many steps: of those less than a twentieth as probable none is kept."""
     beam = [Path((), (), 1.0)]
     for _ in range(steps):
@@ -146,10 +148,12 @@ def test_candidates_are_recorded_only_when_asked_for() -> None:
 # -- hand-made worlds -------------------------------------------------------------------------------------------------
 
 
-def documents(counts: Sequence[int]) -> Scope:
+def documents(counts: Sequence[int]) -> MatrixScope:
     """Chunks that are unit vectors: a state's coordinates are the Q-values."""
     total = sum(counts)
-    return Scope(np.cumsum([0, *counts]), (Part(0, np.eye(total, total + total % 2, dtype=np.float32)),))
+    return MatrixScope(
+        Matrices(np.cumsum([0, *counts]), (Part(0, np.eye(total, total + total % 2, dtype=np.float32)),))
+    )
 
 
 def table(values: dict[tuple[int, ...], list[float]]) -> StateOf:
@@ -182,20 +186,20 @@ def test_all_chunks_taken_ends_an_episode() -> None:
 
 
 def test_an_episode_over_nothing_is_over() -> None:
-    episode = Episode(Scope(np.array([0]), ()), Limits(3), chunk_named_by_its_position)
+    episode = Episode(MatrixScope(Matrices(np.array([0]), ())), Limits(3), chunk_named_by_its_position)
     assert (picks(episode), episode.stopped_by) == ([], "exhausted")
 
 
 @pytest.mark.parametrize(("threshold", "taken"), [(1.01, 0), (0.95, 1), (0.85, 2), (-1.0, 3)])
 def test_a_chunk_below_the_threshold_is_not_taken(threshold: float, taken: int) -> None:
-    limits = Limits(3, stop=StopRule("threshold", threshold))
+    limits = Limits(3, stop=StopBelow(STOP_RULES["threshold"], threshold))
     episode = run(Episode(documents([4]), limits, chunk_named_by_its_position), toward([3, 1, 0]), PLAIN)
     assert picks(episode) == [3, 1, 0][:taken]
     assert episode.stopped_by == ("budget" if taken == 3 else "threshold")
 
 
 def test_a_chunk_at_the_threshold_is_taken() -> None:
-    limits = Limits(1, stop=StopRule("threshold", 1.0))
+    limits = Limits(1, stop=StopBelow(STOP_RULES["threshold"], 1.0))
     episode = run(Episode(documents([4]), limits, chunk_named_by_its_position), toward([3]), PLAIN)
     assert (picks(episode), episode.stopped_by) == ([3], "budget")
 
@@ -229,7 +233,7 @@ def test_states_hold_the_chunks_tokens_in_document_order() -> None:
     seen = []
     for order in ((), (3,), (0, 3)):
         seen.append(episode.states())
-        advance_together([episode], toward([3, 0, 2])(order)[None], PLAIN)
+        take_step(episode, toward([3, 0, 2])(order)[None], PLAIN)
     assert seen == [[[]], [[[12]]], [[[7, 8], [12]]]]
 
 
@@ -279,7 +283,9 @@ def test_candidates_for_the_trace_change_no_choice() -> None:
     for shown in (0, 30):
         limits = Limits(3, beam_width=4, candidates=shown)
         episode = Episode(
-            Scope(np.array([0, 40]), (Part(0, np.eye(40, dtype=np.float32)),)), limits, chunk_named_by_its_position
+            MatrixScope(Matrices(np.array([0, 40]), (Part(0, np.eye(40, dtype=np.float32)),))),
+            limits,
+            chunk_named_by_its_position,
         )
         run(episode, states, UNDECIDED)
         found.append(episode.selections)
@@ -312,7 +318,7 @@ def test_a_beam_never_leaves_the_context() -> None:
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=3), st.integers(1, 4), st.integers(1, 4), seeds)
 def test_positions_move_with_the_selection(counts: list[int], steps: int, width: int, seed: int) -> None:
     # With one state for all, only the positions of the chunks tell the steps apart.
-    scope = Scope(np.cumsum([0, *counts]), (Part(0, strategies.random_vectors(sum(counts), 4, seed)),))
+    scope = MatrixScope(Matrices(np.cumsum([0, *counts]), (Part(0, strategies.random_vectors(sum(counts), 4, seed)),)))
     state = strategies.random_vectors(1, 4, seed + 1)[0]
     function = QFunction(1.0, 0.0, Positions(levels=4))
     steps = min(steps, scope.size)

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from index.episodes.episode import Episode, Limits
 from index.episodes.heat import MAPPED_DOCUMENTS, HeatMap, heat_maps
-from index.search.scoring import Candidate, Estimate, best, estimate
+from index.search.scope import Candidate, Estimate
+from index.search.scoring import best
+from index.search.states import State, States
 from tests.index import reference, strategies
 from tests.index.strategies import Case
 from tests.index.test_episode import PLAIN, chunk_named_by_its_position, documents, random_states, run, toward
@@ -30,8 +32,8 @@ def slowly(values: dict[int, float], chunks: int, stretches: int) -> list[float]
 @given(strategies.cases(), st.integers(1, 20), st.integers(1, 12))
 def test_every_stretch_has_the_largest_of_its_true_values(case: Case, stretches: int, count: int) -> None:
     state, scope, selected, function, scale = case
-    (estimated,) = estimate(state[None], scope, [selected], function)
-    candidates = best(estimated, count, state, scope, selected, function)
+    (estimated,) = scope.estimate(States(state[None]), [selected], function)
+    candidates = best(estimated, count, State(state), scope, selected, function)
     exact = reference.q_of(state, scope, selected, function)
     found = heat_maps(estimated, scope, candidates, selected, stretches)
     positions = [*(each.position for each in candidates[:1]), *selected]

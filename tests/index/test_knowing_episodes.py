@@ -12,9 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.episodes.episode import CONSIDERED, ChunkTokens, Episode, Limits
-from index.episodes.stopping import Moment, Stopping, StopRule, Sufficiency
-from index.search.scope import Scope
-from index.search.scoring import QFunction
+from index.episodes.head import Moment, Sufficiency
+from index.episodes.rules import STOP_RULES, StopBelow
+from index.episodes.stopping import Stopping
+from index.search.function import QFunction
+from index.search.matrices import Matrices
+from index.search.matrix_scope import MatrixScope
 from tests.index import reference, strategies
 from tests.index.strategies import Case, Float32
 from tests.index.test_episode import (
@@ -49,7 +52,7 @@ class Knowing(Stopping):
 
 def after(*complete: float, hopeless: float = 0.0) -> Knowing:
     """Complete with these probabilities after none, one, two ... selections; the last stands for the rest."""
-    return Knowing(known=lambda moment: Sufficiency(complete[min(len(moment.taken), len(complete) - 1)], hopeless))
+    return Knowing(known=lambda moment: Sufficiency(complete[min(len(moment.selected), len(complete) - 1)], hopeless))
 
 
 @pytest.mark.parametrize(
@@ -61,7 +64,7 @@ def after(*complete: float, hopeless: float = 0.0) -> Knowing:
     ],
 )
 def test_sufficiency_ends_an_episode(complete: tuple[float, ...], hopeless: float, taken: int, reason: str) -> None:
-    limits = Limits(3, stop=StopRule("sufficiency", 0.2))
+    limits = Limits(3, stop=StopBelow(STOP_RULES["sufficiency"], 0.2))
     episode = Episode(documents([4]), limits, chunk_named_by_its_position, after(*complete, hopeless=hopeless))
     run(episode, toward([2, 0, 3]), PLAIN)
     assert picks(episode) == [2, 0, 3][:taken]
@@ -80,12 +83,12 @@ def test_moments_hold_the_two_best_and_what_was_taken() -> None:
     states = table({(): [0.9, 0.5, 0.1, 0.0], (0,): [9.0, 0.2, 0.3, 0.0], (0, 2): [9.0, 0.1, 9.0, 0.0]})
     episode = run(Episode(documents([4]), Limits(2), chunk_named_by_its_position, Knowing(known=known)), states, PLAIN)
     assert [moment.best for moment in seen] == [pytest.approx(best) for best in [(0.9, 0.5), (0.3, 0.2), (0.1, 0.0)]]
-    assert [moment.taken for moment in seen] == [(), pytest.approx((0.9,)), pytest.approx((0.9, 0.3))]
+    assert [moment.selected for moment in seen] == [(), pytest.approx((0.9,)), pytest.approx((0.9, 0.3))]
     assert episode.stopped_by == "budget"
 
 
 def test_nothing_to_search_is_hopeless() -> None:
-    episode = Episode(Scope(np.array([0]), ()), Limits(3), chunk_named_by_its_position, after(0.5))
+    episode = Episode(MatrixScope(Matrices(np.array([0]), ())), Limits(3), chunk_named_by_its_position, after(0.5))
     assert episode.sufficiency == (0.0, 1.0)
 
 
@@ -96,9 +99,9 @@ def test_a_path_that_ended_is_not_given_up_for_one_that_becomes_less_likely() ->
     )
 
     def known(moment: Moment) -> Sufficiency:
-        return Sufficiency(0.95, 0.05) if not moment.state.any() else Sufficiency(0.1, 0.4)
+        return Sufficiency(0.95, 0.05) if not moment.state.embedding.any() else Sufficiency(0.1, 0.4)
 
-    limits = Limits(3, beam_width=2, stop=StopRule("sufficiency", 0.3))
+    limits = Limits(3, beam_width=2, stop=StopBelow(STOP_RULES["sufficiency"], 0.3))
     episode = run(Episode(documents([4]), limits, chunk_named_by_its_position, Knowing(known=known)), states, PLAIN)
     assert picks(episode) == [1]
     assert (episode.stopped_by, episode.sufficiency) == ("sufficient", (0.95, 0.05))
@@ -117,9 +120,9 @@ def test_a_path_that_ended_waits_for_those_that_are_likelier() -> None:
     told = {0.1: Sufficiency(0.5, 0.4), 0.9: Sufficiency(0.0, 0.1), 0.2: Sufficiency(0.9, 0.1)}
 
     def known(moment: Moment) -> Sufficiency:
-        return told[round(moment.best[0], 1)] if moment.taken else Sufficiency(0.0, 0.0)
+        return told[round(moment.best[0], 1)] if moment.selected else Sufficiency(0.0, 0.0)
 
-    limits = Limits(3, beam_width=2, stop=StopRule("sufficiency", 0.3))
+    limits = Limits(3, beam_width=2, stop=StopBelow(STOP_RULES["sufficiency"], 0.3))
     episode = run(Episode(documents([4]), limits, chunk_named_by_its_position, Knowing(known=known)), states, PLAIN)
     assert picks(episode) == [1, 2]
     assert (episode.stopped_by, episode.sufficiency) == ("sufficient", (0.9, 0.1))
@@ -138,7 +141,9 @@ class Entry(NamedTuple):
     reason: str | None = None
 
 
-def slow_beam(scope: Scope, state_of: StateOf, function: QFunction, steps: int, width: int, threshold: float) -> Entry:
+def slow_beam(
+    scope: MatrixScope, state_of: StateOf, function: QFunction, steps: int, width: int, threshold: float
+) -> Entry:
     """The set of chunks in which a beam ends, by trying the likeliest continuations of all paths that go on."""
     beam = [Entry(())]
     while beam[0].reason is None:
@@ -189,15 +194,15 @@ def test_a_beam_with_a_rule_ends_where_a_slow_one_does(
     state_of = random_states(len(case.state), seed)
     function = QFunction(1.0, 0.0, case.function.positions, temperature)
     expected = slow_beam(case.scope, state_of, function, steps, width, threshold)
-    limits = Limits(steps, beam_width=width, stop=StopRule("sufficiency", threshold))
-    knowing = Knowing(known=lambda moment: told_by(moment.state))
+    limits = Limits(steps, beam_width=width, stop=StopBelow(STOP_RULES["sufficiency"], threshold))
+    knowing = Knowing(known=lambda moment: told_by(moment.state.embedding))
     episode = run(Episode(case.scope, limits, chunk_named_by_its_position, knowing), state_of, function)
     assert (tuple(picks(episode)), episode.stopped_by) == (expected.order, expected.reason)
     assert episode.sufficiency == told_by(state_of(tuple(sorted(expected.order))))
 
 
 def test_stopping_because_it_is_dear_is_not_called_hopeless() -> None:
-    limits = Limits(3, stop=StopRule("sufficiency", 0.9))
+    limits = Limits(3, stop=StopBelow(STOP_RULES["sufficiency"], 0.9))
     episode = Episode(documents([4]), limits, chunk_named_by_its_position, after(0.05, hopeless=0.1))
     run(episode, toward([2, 0, 3]), PLAIN)
     assert (picks(episode), episode.stopped_by) == ([], "sufficiency")
@@ -212,7 +217,7 @@ def test_a_beam_without_an_estimate_stops_when_its_best_path_does() -> None:
             (1, 2): [0.3, 0.0, 0.0, 0.4],  # ends
         }
     )
-    limits = Limits(4, beam_width=2, stop=StopRule("threshold", 0.5))
+    limits = Limits(4, beam_width=2, stop=StopBelow(STOP_RULES["threshold"], 0.5))
     episode = run(Episode(documents([4]), limits, chunk_named_by_its_position), states, PLAIN)
     assert (picks(episode), episode.stopped_by, episode.sufficiency) == ([1, 2], "threshold", None)
 
@@ -229,7 +234,7 @@ def test_a_beam_that_knows_never_leaves_the_context() -> None:
             (1, 3): [0.0] * 4,
         }
     )
-    known = Knowing(known=lambda moment: Sufficiency(0.2 * len(moment.taken), 0.1))
+    known = Knowing(known=lambda moment: Sufficiency(0.2 * len(moment.selected), 0.1))
     limits = Limits(3, beam_width=2, max_context_tokens=4)
     episode = Episode(documents([4]), limits, lambda position: ChunkTokens([position], costs[position]), known)
     run(episode, states, PLAIN)

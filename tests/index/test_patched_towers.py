@@ -9,8 +9,10 @@ import pytest
 import torch
 from transformers import AutoModel, PreTrainedModel
 
-from index.encoders.checkpoint import PatchedTower, patch_of, read_config, tower_directory, write_config, write_patch
-from index.encoders.encoder import Tower, load_encoder
+from index.encoders.checkpoint import PatchedTower, patch_of, read_config, tower_directory
+from index.encoders.loading import load_encoder
+from index.encoders.tower import Tower
+from index.encoders.writing import write_config, write_patch
 from index.errors import CheckpointError
 from tests.index.checkpoints import (
     PACKAGED,
@@ -64,7 +66,9 @@ def test_a_patched_tower_is_its_base_with_weights_replaced(tmp_path: Path, with_
     np.testing.assert_allclose(ours, expected, atol=1e-5)
     base = theirs(BASE_MODEL, TEXTS)
     assert not np.allclose(ours, base, atol=0.05)
-    states = encoder.embed_states([encoder.compose_state(encoder.question_tokens(text), []) for text in TEXTS])
+    states = encoder.embed_states(
+        [encoder.compose_state(encoder.question_tokens(text), []) for text in TEXTS]
+    ).embeddings
     np.testing.assert_allclose(states, base, atol=1e-5)  # the other tower is the base as it was
 
 

@@ -19,8 +19,11 @@ import pytest
 from index.errors import UnknownCollection
 from index.indexing.indexer import Indexer
 from index.search import preselection
+from index.search.function import QFunction
 from index.search.positions import Positions
-from index.search.scoring import Candidate, QFunction, best, estimate
+from index.search.scope import Candidate
+from index.search.scoring import best
+from index.search.states import State, States
 from index.storage.local import scopes as catalogs
 from index.storage.local.compaction import compact
 from index.storage.local.scopes import Catalog, SearchScope
@@ -75,8 +78,8 @@ def asked_again(catalog: Catalog) -> bool:
 def ranking(
     state: Float32, found: SearchScope, selected: list[int], function: QFunction, count: int
 ) -> list[Candidate]:
-    (estimated,) = estimate(state[None], found.scope, [selected], function)
-    return best(estimated, count, state, found.scope, selected, function)
+    (estimated,) = found.scope.estimate(States(state[None]), [selected], function)
+    return best(estimated, count, State(state), found.scope, selected, function)
 
 
 def check(
@@ -117,7 +120,7 @@ def test_few_candidates_are_found_among_many(store: Store, catalog: Catalog, mon
     monkeypatch.setattr(preselection, "FOUND", 5)
     check(store, catalog, count=1)
     scope = catalog.scope("default").scope
-    (found,) = estimate(random_vectors(1, DIMENSION, seed=1), scope, [[]], QFunction(1.0, 0.0, POSITIONS))
+    (found,) = scope.estimate(States(random_vectors(1, DIMENSION, seed=1)), [[]], QFunction(1.0, 0.0, POSITIONS))
     assert len(found.values) == 5 + COUNTS["long"] < scope.size
 
 

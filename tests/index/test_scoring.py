@@ -10,22 +10,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.search import device_scan, scan, scoring
-from index.search import scope as scopes
-from index.search.positions import TABLE_LEVELS, Positions, level_indices, rotate, unvisited_level_indices
-from index.search.scope import Part, Scope
-from index.search.scoring import Estimate, QFunction, best, estimate, exact_q
-from index.storage.local.segments import nearest
+from index.search import device_scan, matrices, scan, scoring
+from index.search.function import QFunction
+from index.search.matrices import Matrices, Part
+from index.search.matrix_scope import MatrixScope
+from index.search.positions import TABLE_LEVELS, Positions, all_level_indices, rotate
+from index.search.scope import Estimate
+from index.search.scoring import best, exact_q
+from index.search.states import State, States
 from tests.index import reference, strategies
 from tests.index.strategies import Case, Float32
 
-ANY_BLOCK = st.sampled_from([1, 3, scan.ROW_BLOCK])
+ANY_BLOCK = st.sampled_from([1, 3, scan.ROTATED_ROWS])
 # With more levels than this there is no table of rotated states.
 ANY_TABLE = st.sampled_from([0, TABLE_LEVELS])
 
 
-def estimate_one(state: Float32, scope: Scope, selected: list[int], function: QFunction) -> Estimate:
-    (found,) = estimate(state[None], scope, [selected], function)
+def estimate_one(state: Float32, scope: MatrixScope, selected: list[int], function: QFunction) -> Estimate:
+    (found,) = scope.estimate(States(state[None]), [selected], function)
     return found
 
 
@@ -39,7 +41,7 @@ def check_against_reference(case: Case, count: int) -> None:
     assert np.abs(estimated.values[free] - expected[free]).max(initial=0) <= estimated.error
     assert estimated.error < 0.05 * max(scale, 1)
 
-    found = best(estimated, count, state, scope, selected, function)
+    found = best(estimated, count, State(state), scope, selected, function)
     wanted = reference.ranking(expected)[:count]
     assert [candidate.position for candidate in found] == wanted
     np.testing.assert_allclose([candidate.q for candidate in found], expected[wanted], rtol=0, atol=1e-12 * scale)
@@ -49,12 +51,12 @@ def check_against_reference(case: Case, count: int) -> None:
 @given(strategies.cases(), st.integers(1, 80), ANY_BLOCK, ANY_BLOCK, ANY_TABLE)
 def test_q_and_the_best_are_the_references(case: Case, count: int, block: int, task: int, table_levels: int) -> None:
     with (
-        patch.object(scopes, "CACHED_ROWS", block),
-        patch.object(scopes, "TASK_ROWS", task),
-        patch.object(scan, "ROW_BLOCK", block),
+        patch.object(matrices, "CACHED_ROWS", block),
+        patch.object(matrices, "TASK_ROWS", task),
+        patch.object(scan, "ROTATED_ROWS", block),
         patch.object(scan, "TABLE_LEVELS", table_levels),
-        patch.object(scoring, "ROW_BLOCK", block),
-        patch.object(device_scan, "ROW_BLOCK", block),
+        patch.object(scoring, "BLOCK_ROWS", block),
+        patch.object(device_scan, "SCORED_ROWS", block),
     ):
         check_against_reference(case, count)
 
@@ -65,24 +67,19 @@ def test_ten_thousand_steps_choose_what_float64_chooses(kind: strategies.Kind, c
     generator = np.random.default_rng(len(counts))
     offsets = np.cumsum([0, *counts])
     matrix = strategies.random_vectors(int(offsets[-1]), 32, seed=1)
-    scope = Scope(offsets, strategies.split(matrix, [700, 1500], kinds=[kind]), 1.0001)
+    scope = MatrixScope(Matrices(offsets, strategies.split(matrix, [700, 1500], kinds=[kind]), 1.0001))
     positions = Positions(levels=128)
     function = QFunction(1.5, -0.25, positions)
     for _ in range(25):
         states = strategies.random_vectors(100, 32, seed=int(generator.integers(2**32)))
         chosen = [sorted(generator.choice(scope.size, 3, replace=False).tolist()) for _ in states]
-        found = estimate(states, scope, chosen, function)
+        found = scope.estimate(States(states), chosen, function)
         for state, selected, estimated in zip(states, chosen, found, strict=True):
-            index = np.arange(scope.size) - np.repeat(offsets[:-1], counts)
-            level = unvisited_level_indices(np.array(counts), positions)
-            for document in {scope.document_of(position) for position in selected}:
-                inside = slice(*offsets[document : document + 2].tolist())
-                own = [p - inside.start for p in selected if inside.start <= p < inside.stop]
-                level[inside] = level_indices(index[inside], counts[document], own, positions)
+            level = all_level_indices(offsets, selected, positions)
             turned = rotate(matrix.astype(np.float64), positions.rho(level), positions.rope_base)
             q = turned @ state.astype(np.float64)
             q[selected] = -np.inf
-            assert best(estimated, 1, state, scope, selected, function)[0].position == q.argmax()
+            assert best(estimated, 1, State(state), scope, selected, function)[0].position == q.argmax()
 
 
 @settings(deadline=None, max_examples=200)
@@ -103,9 +100,9 @@ def test_states_scored_together_are_those_scored_alone(
         patch.object(scan, "SHARED_ROWS", shared_rows),
         patch.object(scan, "TABLE_LEVELS", table_levels),
         patch.object(scan, "TABLE_ROWS", table_rows),
-        patch.object(scopes, "TASK_ROWS", 2),
+        patch.object(matrices, "TASK_ROWS", 2),
     ):
-        together = estimate(states, case.scope, selections, case.function)
+        together = case.scope.estimate(States(states), selections, case.function)
         for state, selected, found in zip(states, selections, together, strict=True):
             alone = estimate_one(state, case.scope, selected, case.function)
             assert found.error == alone.error
@@ -128,7 +125,7 @@ def test_exact_q_at_any_positions_in_any_order(case: Case, data: st.DataObject) 
     free = [p for p in range(scope.size) if p not in selected]
     asked = data.draw(st.lists(st.sampled_from(free), max_size=12)) if free else []
     expected = reference.q_of(state, scope, selected, function)[asked]
-    found = exact_q(state, scope, selected, function, np.array(asked, dtype=np.int64))
+    found = exact_q(State(state), scope, selected, function, np.array(asked, dtype=np.int64))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * max(scale, 1))
 
 
@@ -139,7 +136,7 @@ def test_what_single_precision_cannot_tell_apart_is_still_in_order(case: Case, o
     function = QFunction(1e-5, offset, case.function.positions)
     estimated = estimate_one(case.state, case.scope, case.selected, function)
     products = reference.q_of(case.state, case.scope, case.selected, QFunction(1.0, 0.0, function.positions))
-    found = best(estimated, count, case.state, case.scope, case.selected, function)
+    found = best(estimated, count, State(case.state), case.scope, case.selected, function)
     assert [candidate.position for candidate in found] == reference.ranking(1e-5 * products + offset)[:count]
 
 
@@ -156,11 +153,11 @@ def test_values_on_either_side_of_a_rounding_border_are_in_order(monkeypatch: py
             row[coordinate] = np.nextafter(row[coordinate], np.float32(99))
         direction = strategies.random_vectors(1, 16, seed + 1000)[0].astype(np.float64)
         state = (direction * middle / (vectors[0].astype(np.float64) @ direction)).astype(np.float32)
-        scope = Scope(np.array([0, 64]), (Part(0, vectors),), norm_bound=1.0001)
+        scope = MatrixScope(Matrices(np.array([0, 64]), (Part(0, vectors),), norm_bound=1.0001))
         estimated = estimate_one(state, scope, [], function)
         wanted = reference.ranking(reference.q_of(state, scope, [], function))[0]
         torn += bool(estimated.values[wanted] < estimated.values.max())
-        assert [candidate.position for candidate in best(estimated, 1, state, scope, [], function)] == [wanted]
+        assert [candidate.position for candidate in best(estimated, 1, State(state), scope, [], function)] == [wanted]
     assert torn > 0
 
 
@@ -170,38 +167,38 @@ def test_equal_chunks_are_taken_in_document_order(kind: strategies.Kind) -> None
     state = vectors[0].copy()
     vectors[[0, 1, 7]] *= -1
     parts = strategies.split(vectors, [3, 9], kinds=[kind])
-    scope = Scope(np.array([0, 5, 8, 20]), parts)
+    scope = MatrixScope(Matrices(np.array([0, 5, 8, 20]), parts))
     function = QFunction(1.0, 0.0, Positions(mode="none"))
-    found = best(estimate_one(state, scope, [2], function), 5, state, scope, [2], function)
+    found = best(estimate_one(state, scope, [2], function), 5, State(state), scope, [2], function)
     assert [candidate.position for candidate in found] == [3, 4, 5, 6, 8]
 
 
 def test_repeated_lines_beyond_one_block_are_taken_in_document_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "ROW_BLOCK", 7)
+    monkeypatch.setattr(scoring, "BLOCK_ROWS", 7)
     vectors = strategies.random_vectors(1, 10, seed=1).repeat(100, axis=0)
-    scope = Scope(np.array([0, 100]), (Part(0, vectors),))
+    scope = MatrixScope(Matrices(np.array([0, 100]), (Part(0, vectors),)))
     function = QFunction(1.0, 0.0, Positions(mode="none"))
-    found = best(estimate_one(vectors[0], scope, [], function), 50, vectors[0], scope, [], function)
+    found = best(estimate_one(vectors[0], scope, [], function), 50, State(vectors[0]), scope, [], function)
     assert [candidate.position for candidate in found] == list(range(50))
 
 
 def test_nothing_is_left_when_all_is_selected() -> None:
     vectors = strategies.random_vectors(3, 4, seed=0)
-    scope = Scope(np.array([0, 2, 3]), (Part(0, vectors),))
+    scope = MatrixScope(Matrices(np.array([0, 2, 3]), (Part(0, vectors),)))
     function = QFunction(1.0, 0.0, Positions())
     estimated = estimate_one(vectors[0], scope, [0, 1, 2], function)
     assert estimated.values.tolist() == [-math.inf] * 3
-    assert best(estimated, 4, vectors[0], scope, [0, 1, 2], function) == []
+    assert best(estimated, 4, State(vectors[0]), scope, [0, 1, 2], function) == []
 
 
 def test_an_empty_scope_has_no_candidates() -> None:
-    scope = Scope(np.array([0]), ())
+    scope = MatrixScope(Matrices(np.array([0]), ()))
     state = strategies.random_vectors(1, 4, seed=0)[0]
     for mode in ("relative", "absolute", "none"):
         function = QFunction(1.0, 0.0, Positions.model_validate({"mode": mode}))
         estimated = estimate_one(state, scope, [], function)
         assert estimated.values.shape == (0,)
-        assert best(estimated, 1, state, scope, [], function) == []
+        assert best(estimated, 1, State(state), scope, [], function) == []
 
 
 @settings(deadline=None)
@@ -211,26 +208,26 @@ def test_a_scope_finds_documents_and_rows(case: Case, data: st.DataObject) -> No
     document_of = [d for d, count in enumerate(np.diff(scope.offsets)) for _ in range(count)]
     assert [scope.document_of(p) for p in range(scope.size)] == document_of
     asked = data.draw(st.lists(st.integers(0, scope.size - 1), min_size=1))
-    everything = np.concatenate([np.asarray(part.matrix) for part in scope.parts])
+    everything = np.concatenate([np.asarray(part.matrix) for part in scope.matrices.parts])
     np.testing.assert_array_equal(scope.rows(np.array(asked)), everything[asked])
 
 
 @settings(deadline=None)
 @given(strategies.cases(), st.integers(1, 30))
 def test_nearest_is_plain_top_k(case: Case, count: int) -> None:
-    matrix = np.concatenate([np.asarray(part.matrix) for part in case.scope.parts]).astype(np.float64)
+    matrix = np.concatenate([np.asarray(part.matrix) for part in case.scope.matrices.parts]).astype(np.float64)
     products = matrix @ case.state.astype(np.float64)
-    found = nearest(case.state, case.scope, count)
+    found = case.scope.nearest(case.state, count)
     assert len(found) == min(count, case.scope.size)
     positions = [candidate.position for candidate in found]
     assert len(set(positions)) == len(positions)
-    tolerance = 1e-6 * max(float(np.linalg.norm(case.state)) * case.scope.norm_bound, 1)
+    tolerance = 1e-6 * max(float(np.linalg.norm(case.state)) * case.scope.matrices.norm_bound, 1)
     np.testing.assert_allclose(products[positions], np.sort(products)[::-1][:count], rtol=0, atol=tolerance)
     np.testing.assert_allclose([candidate.q for candidate in found], products[positions], rtol=0, atol=tolerance)
 
 
 def test_nearest_spans_parts() -> None:
     matrix: Float32 = np.eye(6, dtype=np.float32)
-    scope = Scope(np.array([0, 6]), (Part(0, matrix[:2]), Part(2, matrix[2:5]), Part(5, matrix[5:])))
+    scope = MatrixScope(Matrices(np.array([0, 6]), (Part(0, matrix[:2]), Part(2, matrix[2:5]), Part(5, matrix[5:]))))
     query = np.array([0.1, 0.5, 0.2, 0.6, 0.3, 0.4], dtype=np.float32)
-    assert [candidate.position for candidate in nearest(query, scope, 4)] == [3, 1, 5, 4]
+    assert [candidate.position for candidate in scope.nearest(query, 4)] == [3, 1, 5, 4]

@@ -12,22 +12,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.encoders.checkpoint import CheckpointConfig, read_stopping, write_stopping
-from index.episodes.stopping import (
-    INDIFFERENT,
-    SUMMARY,
-    UNTAUGHT,
-    Calibration,
-    CurvePoint,
-    Moment,
-    Stopping,
-    features,
-    for_cost,
-    for_recall,
-)
+from index.encoders.checkpoint import CheckpointConfig, read_stopping
+from index.encoders.writing import write_stopping
+from index.episodes.calibration import INDIFFERENT, Calibration, CurvePoint, for_cost, for_recall
+from index.episodes.head import SUMMARY, Moment, features
+from index.episodes.rules import STOP_RULES, StopBelow, score_of
+from index.episodes.stopping import UNTAUGHT, Stopping
 from index.errors import CheckpointError
+from index.search.function import QFunction
 from index.search.positions import Positions
-from index.search.scoring import QFunction
+from index.search.states import State
 from tests.index.checkpoints import CONFIG, flip_last_bit
 from tests.index.stopping import CALIBRATION, curve, random_stopping
 
@@ -37,15 +31,15 @@ seeds = st.integers(0, 2**32 - 1)
 
 def moment(seed: int, best: tuple[float, ...] = (0.9, 0.4), taken: tuple[float, ...] = ()) -> Moment:
     vector = np.random.default_rng(seed).standard_normal(8)
-    return Moment((vector / np.linalg.norm(vector)).astype(np.float32), best, taken)
+    return Moment(State((vector / np.linalg.norm(vector)).astype(np.float32)), best, taken)
 
 
 def test_features_are_the_state_and_what_the_selections_were_worth() -> None:
     state = np.array([0.6, 0.8], dtype=np.float32)
-    summary = features(Moment(state, (0.9, 0.4), (0.7, 0.2, 0.5)), stop_value=0.3)[2:]
+    summary = features(Moment(State(state), (0.9, 0.4), (0.7, 0.2, 0.5)), stop_value=0.3)[2:]
     assert summary == pytest.approx([0.9, 0.5, 0.3, 0.5, 0.2, 3 / 8])
-    assert features(Moment(state, (0.9,), ()), None)[2:] == pytest.approx([0.9, 0.0, 0.0, 1.0, 1.0, 0.0])
-    assert features(Moment(state, (), (0.7,)), None)[2:] == pytest.approx([0.0, 0.0, 0.0, 0.7, 0.7, 1 / 8])
+    assert features(Moment(State(state), (0.9,), ()), None)[2:] == pytest.approx([0.9, 0.0, 0.0, 1.0, 1.0, 0.0])
+    assert features(Moment(State(state), (), (0.7,)), None)[2:] == pytest.approx([0.0, 0.0, 0.0, 0.7, 0.7, 1 / 8])
     assert len(features(moment(0), 0.0)) == 8 + SUMMARY
 
 
@@ -63,15 +57,15 @@ def test_sufficiency_is_that_of_the_same_network_in_torch(seed: int, best: list[
     ):
         layer.load_state_dict({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)})
     assert stopping.action is not None
-    stop = FUNCTION.w * float(np.dot(asked.state.astype(np.float64), stopping.action)) + FUNCTION.b
+    stop = FUNCTION.w * float(np.dot(asked.state.embedding.astype(np.float64), stopping.action)) + FUNCTION.b
     row = torch.from_numpy(features(asked, stop))
     complete, still_open, hopeless = torch.softmax(last(torch.relu(first(row))), dim=0).tolist()
     found = stopping.sufficiency(asked, FUNCTION)
     assert found is not None
     assert (found.complete, found.open, found.hopeless) == pytest.approx((complete, still_open, hopeless), abs=1e-12)
-    assert stopping.score("sufficiency", asked, FUNCTION) == found.open
-    assert stopping.score("threshold", asked, FUNCTION) == asked.best[0]
-    assert stopping.score("action", asked, FUNCTION) == pytest.approx(asked.best[0] - stop)
+    assert score_of(STOP_RULES["sufficiency"], asked, stopping, FUNCTION) == found.open
+    assert score_of(STOP_RULES["threshold"], asked, stopping, FUNCTION) == asked.best[0]
+    assert score_of(STOP_RULES["action"], asked, stopping, FUNCTION) == pytest.approx(asked.best[0] - stop)
 
 
 def test_where_no_chunk_is_left_going_on_is_out_of_the_question() -> None:
@@ -80,7 +74,7 @@ def test_where_no_chunk_is_left_going_on_is_out_of_the_question() -> None:
     assert found is not None
     assert found.complete + found.hopeless == pytest.approx(1)
     assert 0 < found.complete < 1
-    assert stopping.score("threshold", moment(0, best=()), FUNCTION) == -math.inf
+    assert score_of(STOP_RULES["threshold"], moment(0, best=()), stopping, FUNCTION) == -math.inf
 
 
 @pytest.mark.parametrize(
@@ -103,8 +97,8 @@ def test_a_head_that_is_very_sure_still_gives_probabilities(logits: tuple[float,
 @pytest.mark.parametrize("rule", ["action", "sufficiency"])
 def test_a_rule_that_was_not_learned_is_refused(rule: str) -> None:
     with pytest.raises(ValueError, match=rule):
-        UNTAUGHT.score(rule, moment(0), FUNCTION)  # type: ignore[arg-type]
-    assert UNTAUGHT.score("threshold", moment(0), FUNCTION) == 0.9
+        score_of(STOP_RULES[rule], moment(0), UNTAUGHT, FUNCTION)
+    assert score_of(STOP_RULES["threshold"], moment(0), UNTAUGHT, FUNCTION) == 0.9
     assert UNTAUGHT.sufficiency(moment(0), FUNCTION) is None
 
 
@@ -134,11 +128,11 @@ def test_where_a_curve_is_flat_the_fewest_chunks_are_enough() -> None:
 
 
 def test_a_wish_becomes_a_threshold() -> None:
-    assert CALIBRATION.rule_for() == ("sufficiency", 0.0)
-    assert CALIBRATION.rule_for(step_cost=0.1) == ("sufficiency", 0.5)
-    assert CALIBRATION.rule_for(step_cost=0.9) == ("sufficiency", 1.0)
-    assert CALIBRATION.rule_for("threshold", target_recall=0.85) == ("threshold", 0.1)
-    assert CALIBRATION.rule_for("action", target_recall=0.95) == ("action", -9.0)
+    assert CALIBRATION.rule_for() == StopBelow(STOP_RULES["sufficiency"], 0.0)
+    assert CALIBRATION.rule_for(step_cost=0.1) == StopBelow(STOP_RULES["sufficiency"], 0.5)
+    assert CALIBRATION.rule_for(step_cost=0.9) == StopBelow(STOP_RULES["sufficiency"], 1.0)
+    assert CALIBRATION.rule_for("threshold", target_recall=0.85) == StopBelow(STOP_RULES["threshold"], 0.1)
+    assert CALIBRATION.rule_for("action", target_recall=0.95) == StopBelow(STOP_RULES["action"], -9.0)
     with pytest.raises(ValueError, match="action"):
         Calibration(curves={"threshold": curve((0.0, 1.0, 1.0))}, budget=6, default_rule="action", step_cost=0.1)
 

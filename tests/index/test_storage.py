@@ -24,8 +24,10 @@ from index.errors import QueueFull, UnknownCollection, UnknownDocument
 from index.indexing import indexer as indexing
 from index.indexing.indexer import Indexer
 from index.search.codes import Codes
+from index.search.function import QFunction
 from index.search.positions import Positions
-from index.search.scoring import QFunction, estimate, exact_q
+from index.search.scoring import exact_q
+from index.search.states import State, States
 from index.storage.local import segments as vectors
 from index.storage.local.compaction import compact
 from index.storage.local.database import Database
@@ -323,7 +325,7 @@ def test_codes_are_made_again_from_the_embeddings(damage: str, tmp_path: Path, m
     with closing(open_store(tmp_path)) as store:
         after = codes_of(store)
         np.testing.assert_array_equal(after.numbers, numbers)
-        (part,) = Catalog(store).scope("default").scope.parts
+        (part,) = Catalog(store).scope("default").scope.matrices.parts
         distance = np.linalg.norm(numbers * after.scale - part.matrix, axis=1).max()
         assert after.error == pytest.approx(distance, rel=1e-12)
         assert distance > 0
@@ -331,7 +333,7 @@ def test_codes_are_made_again_from_the_embeddings(damage: str, tmp_path: Path, m
 
 
 def codes_of(store: Store) -> Codes:
-    (part,) = Catalog(store).scope("default").scope.parts
+    (part,) = Catalog(store).scope("default").scope.matrices.parts
     assert part.codes is not None
     return part.codes
 
@@ -357,11 +359,11 @@ def test_a_search_of_the_codes_is_one_of_the_embeddings(store: Store, monkeypatc
         *(("other", ids) for ids in (None, ["some"], ["longer"])),
     ):
         scope = catalog.scope(collection, ids).scope
-        coded += sum(part.codes is not None for part in scope.parts)
+        coded += sum(part.codes is not None for part in scope.matrices.parts)
         selected = sorted({0, scope.size // 3, scope.size - 1})
-        (found,) = estimate(state[None], scope, [selected], function)
+        (found,) = scope.estimate(States(state[None]), [selected], function)
         left = np.setdiff1d(np.arange(scope.size), selected)
-        exact = exact_q(state, scope, selected, function, left)
+        exact = exact_q(State(state), scope, selected, function, left)
         assert np.abs(found.values[left] - exact).max(initial=0) <= found.error
     assert coded > 10
 

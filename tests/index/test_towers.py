@@ -10,8 +10,11 @@ import torch
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedModel
 
-from index.encoders.checkpoint import CheckpointConfig, Pooling, read_config, weights_sha256, write_config, write_tower
-from index.encoders.encoder import TextTokenizer, Tower, load_encoder
+from index.encoders.checkpoint import CheckpointConfig, Pooling, read_config, weights_sha256
+from index.encoders.loading import load_encoder
+from index.encoders.tokenizer import TextTokenizer
+from index.encoders.tower import Tower
+from index.encoders.writing import write_config, write_tower
 from index.errors import CheckpointError
 from tests.index.checkpoints import (
     DEFAULT,
@@ -122,7 +125,9 @@ def test_the_packaged_base_model_is_all_minilm_l6_v2(
     write_config(tmp_path, PACKAGED_CONFIG)
     encoder = load_encoder(tmp_path, device="cpu", dtype=dtype)
     actions = encoder.embed_actions(encoder.action_inputs(TEXTS))
-    states = encoder.embed_states([encoder.compose_state(encoder.question_tokens(text), []) for text in TEXTS])
+    states = encoder.embed_states(
+        [encoder.compose_state(encoder.question_tokens(text), []) for text in TEXTS]
+    ).embeddings
     np.testing.assert_allclose(actions, theirs(BASE_MODEL, TEXTS), atol=tolerance)
     np.testing.assert_array_equal(states, actions)
 
@@ -147,7 +152,9 @@ def test_the_default_checkpoint_loads_and_its_towers_elsewhere_too(tmp_path: Pat
     actions = encoder.embed_actions(encoder.action_inputs(TEXTS))
     prefixed = [config.action_prefix + text for text in TEXTS]
     np.testing.assert_allclose(actions, theirs(tmp_path / "action", prefixed), atol=1e-5)
-    states = encoder.embed_states([encoder.compose_state(encoder.question_tokens(text), []) for text in TEXTS])
+    states = encoder.embed_states(
+        [encoder.compose_state(encoder.question_tokens(text), []) for text in TEXTS]
+    ).embeddings
     prefixed = [config.state_prefix + text for text in TEXTS]
     questions = theirs(tmp_path / "action", prefixed)
     expected = theirs(tmp_path / "state", prefixed) + config.question_share * questions
@@ -164,7 +171,7 @@ def test_both_towers_of_a_random_checkpoint_load(tmp_path: Path) -> None:
     encoder = load_encoder(tmp_path, device="cpu", dtype=torch.float32)
     assert encoder.config == config
     (action,) = encoder.embed_actions(encoder.action_inputs(["a ball"]))
-    (state,) = encoder.embed_states([encoder.compose_state(encoder.question_tokens("a ball"), [])])
+    (state,) = encoder.embed_states([encoder.compose_state(encoder.question_tokens("a ball"), [])]).embeddings
     np.testing.assert_allclose(action, theirs(tmp_path / "action", ["a ball"])[0], atol=1e-5)
     np.testing.assert_allclose(state, theirs(tmp_path / "state", ["a ball"])[0], atol=1e-5)
     assert not np.allclose(action, state, atol=1e-3)

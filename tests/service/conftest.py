@@ -9,7 +9,8 @@ import httpx
 import pytest
 from selenium.webdriver import Chrome
 
-from index.encoders.encoder import Encoder, load_encoder
+from index.encoders.encoder import Encoder
+from index.encoders.loading import load_encoder
 from qrag import Client
 from qrag.wire.media_types import MediaType
 from service.errors import ServiceError

@@ -15,8 +15,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from index.encoders.checkpoint import read_config, write_config
-from index.encoders.encoder import load_encoder
+from index.encoders.checkpoint import read_config
+from index.encoders.loading import load_encoder
+from index.encoders.writing import write_config
 from index.indexing.indexer import Indexer
 from index.indexing.reembedding import Reembedding
 from index.storage.local.store import Store

@@ -15,9 +15,12 @@ import pytest
 
 import service.engine.engine
 from index.arrays import Float32Array, TokenIds
-from index.encoders.encoder import Encoder, StateInput, load_encoder
+from index.encoders.encoder import Encoder, StateInput
+from index.encoders.loading import load_encoder
 from index.episodes.episode import ChunkTokens, Episode, Limits
-from index.search.scope import Part, Scope
+from index.search.matrices import Matrices, Part
+from index.search.matrix_scope import MatrixScope
+from index.search.scope import Scope
 from service.engine.engine import INDEXING_SHARE, Engine
 from tests.support import write_random_checkpoint
 
@@ -50,7 +53,7 @@ async def retrieve(engine: Engine, encoder: Encoder, scope: Scope, steps: int = 
 def test_chunks_are_embedded_beside_retrievals(engine: Engine, encoder: Encoder) -> None:
     inputs = encoder.action_inputs(TEXTS)
     expected = encoder.embed_actions(inputs)
-    scope = Scope(np.array([0, len(TEXTS)]), (Part(0, expected),), norm_bound=2.0)
+    scope = MatrixScope(Matrices(np.array([0, len(TEXTS)]), (Part(0, expected),), norm_bound=2.0))
     alone = asyncio.run(retrieve(engine, encoder, scope))
 
     async def both() -> tuple[Float32Array, int]:
@@ -74,7 +77,7 @@ def test_episodes_of_two_checkpoints_run_side_by_side(engine: Engine, encoder: E
     scopes = {}
     for each in (encoder, other):
         vectors = each.embed_actions(each.action_inputs(TEXTS))
-        scopes[each] = Scope(np.array([0, len(TEXTS)]), (Part(0, vectors),), norm_bound=2.0)
+        scopes[each] = MatrixScope(Matrices(np.array([0, len(TEXTS)]), (Part(0, vectors),), norm_bound=2.0))
     alone = {each: asyncio.run(retrieve(engine, each, scope)) for each, scope in scopes.items()}
 
     async def together() -> list[list[int]]:
@@ -86,7 +89,7 @@ def test_episodes_of_two_checkpoints_run_side_by_side(engine: Engine, encoder: E
 def test_an_idle_engine_does_not_keep_a_former_checkpoint_in_memory(engine: Engine, tiny_checkpoint: Path) -> None:
     former = load_encoder(tiny_checkpoint, device="cpu")
     vectors = former.embed_actions(former.action_inputs(TEXTS[:20]))
-    scope = Scope(np.array([0, 20]), (Part(0, vectors),), norm_bound=2.0)
+    scope = MatrixScope(Matrices(np.array([0, 20]), (Part(0, vectors),), norm_bound=2.0))
     assert asyncio.run(retrieve(engine, former, scope))
     engine.embed_actions(former, former.action_inputs(TEXTS[:20]))  # the retrieval's turn is over by now
     gone = weakref.ref(former)
@@ -112,7 +115,7 @@ def test_indexing_has_its_share_while_an_episode_runs(
     clock, steps, piece_seconds = Clock(), 200, 0.05
     monkeypatch.setattr(service.engine.engine, "time", clock)
     vectors = encoder.embed_actions(encoder.action_inputs(TEXTS))
-    scope = Scope(np.array([0, len(TEXTS)]), (Part(0, vectors),), norm_bound=2.0)
+    scope = MatrixScope(Matrices(np.array([0, len(TEXTS)]), (Part(0, vectors),), norm_bound=2.0))
     began: list[float] = []
 
     def tick(states: Sequence[StateInput]) -> Float32Array:

@@ -20,7 +20,7 @@ import pytest
 
 from index.arrays import Float32Array, TokenIds
 from index.encoders.checkpoint import read_config
-from index.encoders.encoder import load_encoder
+from index.encoders.loading import load_encoder
 from index.indexing.indexer import Indexer
 from index.storage.local.store import Store
 from index.storage.local.uploads import Description, Upload, publish
@@ -214,7 +214,7 @@ def test_reindexed_vectors_are_those_of_the_new_checkpoint(
     client.post("/documents?wait=true", json={"id": "a", "text": TEXTS["a"], "collection": "c"})
     result = ask(client, "Who kept bees?", collection="c", document_ids=["a"], trace=True)
     encoder = load_encoder(other_weights)
-    state = encoder.embed_states([encoder.compose_state(encoder.question_tokens("Who kept bees?"), [])])[0]
+    state = encoder.embed_states([encoder.compose_state(encoder.question_tokens("Who kept bees?"), [])])[0].embedding
     product = float(encoder.embed_actions(encoder.action_inputs([TEXTS["a"]]))[0] @ state)
     assert result["one_step"][0]["q"] == pytest.approx(product, abs=0.005)
     assert result["model"] == encoder.config.name

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from index.encoders.checkpoint import CheckpointConfig, read_config
-from index.encoders.encoder import load_encoder
+from index.encoders.loading import load_encoder
 from index.indexing.indexer import Indexer
 from index.search.positions import Positions
 from index.storage.local.store import Store

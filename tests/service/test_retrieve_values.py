@@ -33,7 +33,7 @@ def expected_q(encoder: Encoder, texts: list[str], selected: list[int]) -> dict[
     state = encoder.compose_state(
         encoder.question_tokens(QUESTION), encoder.state_tokens([texts[i] for i in sorted(selected)])
     )
-    s = encoder.embed_states([state])[0].astype(np.float64)
+    s = encoder.embed_states([state])[0].embedding.astype(np.float64)
     actions = encoder.embed_actions(encoder.action_inputs(texts)).astype(np.float64)
     borders = [0, *sorted(selected), len(texts)]
     values = {}
@@ -119,7 +119,7 @@ def test_heat_maps_of_too_many_stretches_are_refused(client: httpx.Client) -> No
 def test_one_step_is_the_plain_inner_product(client: httpx.Client, collection: str, encoder: Encoder) -> None:
     add_lines(client, collection, SENTENCES)
     result = ask(client, QUESTION, collection=collection, max_steps=12, trace=True)
-    state = encoder.embed_states([encoder.compose_state(encoder.question_tokens(QUESTION), [])])[0]
+    state = encoder.embed_states([encoder.compose_state(encoder.question_tokens(QUESTION), [])])[0].embedding
     products = encoder.embed_actions(encoder.action_inputs(SENTENCES)) @ state
     found = {each["index"]: each["q"] for each in result["one_step"]}
     assert found == pytest.approx(dict(enumerate(products.tolist())), abs=TOLERANCE)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from index.encoders.encoder import Encoder, load_encoder
+from index.encoders.encoder import Encoder
+from index.encoders.loading import load_encoder
 from index.search.positions import Positions
 from trainer.datasets.question import Question
 from trainer.evaluation.baselines import BM25, OneStep, untrained_encoder
@@ -63,7 +64,7 @@ def test_one_step_is_the_order_of_the_inner_products(untrained: Encoder) -> None
     chunks = embed_in_order(untrained, CHUNKS).astype(np.float64)
     for question, found in zip(questions, OneStep(untrained).select(questions), strict=True):
         inputs = [untrained.compose_state(untrained.question_tokens(question.text), [])]
-        order = np.argsort(-(chunks @ untrained.embed_states(inputs)[0].astype(np.float64)), kind="stable")
+        order = np.argsort(-(chunks @ untrained.embed_states(inputs)[0].embedding.astype(np.float64)), kind="stable")
         assert found == order[: question.budget].tolist()
 
 

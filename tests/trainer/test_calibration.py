@@ -11,11 +11,14 @@ import pytest
 import torch
 
 from index.arrays import Float32Array, Float64Array
-from index.encoders.checkpoint import read_config, write_config, write_stopping
-from index.encoders.encoder import load_encoder
-from index.episodes.stopping import SUMMARY, UNTAUGHT, Head, Stopping, for_cost
+from index.encoders.checkpoint import read_config
+from index.encoders.loading import load_encoder
+from index.encoders.writing import write_config, write_stopping
+from index.episodes.calibration import for_cost
+from index.episodes.head import SUMMARY, Head
+from index.episodes.stopping import UNTAUGHT, Stopping
+from index.search.function import QFunction
 from index.search.positions import Positions
-from index.search.scoring import QFunction
 from qrag.wire.rules import RULES
 from tests.index.stopping import random_stopping
 from tests.support import write_random_checkpoint

@@ -15,15 +15,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
-from index.encoders.checkpoint import (
-    DirectoryTower,
-    PackageTower,
-    PatchedTower,
-    read_config,
-    tower_directory,
-    write_stopping,
-)
-from index.encoders.encoder import Encoder, load_encoder
+from index.encoders.checkpoint import DirectoryTower, PackageTower, PatchedTower, read_config, tower_directory
+from index.encoders.encoder import Encoder
+from index.encoders.loading import load_encoder
+from index.encoders.writing import write_stopping
 from index.episodes.stopping import UNTAUGHT
 from index.search.positions import Positions
 from tests.support import BASE_MODEL, write_random_checkpoint
@@ -195,7 +190,7 @@ def updated(learner: Learner) -> Learner:
 
 
 def in_memory(learner: Learner) -> tuple[Array, Array]:
-    """Float32Array of states and chunks by the learner's networks."""
+    """Embeddings of states and chunks by the learner's networks."""
     network, encoder = learner.network, learner.network.encoder
     with torch.no_grad():
         actions = network.chunks(torch.from_numpy(encoder.embed_actions(encoder.cut_action_inputs(TEXTS))))
@@ -209,7 +204,7 @@ def composed(encoder: Encoder) -> list[Any]:
 
 def served(encoder: Encoder) -> tuple[Array, Array]:
     """The same by a loaded checkpoint."""
-    return encoder.embed_states(composed(encoder)), encoder.embed_actions(encoder.cut_action_inputs(TEXTS))
+    return encoder.embed_states(composed(encoder)).embeddings, encoder.embed_actions(encoder.cut_action_inputs(TEXTS))
 
 
 @pytest.mark.parametrize("mode", ["frozen", "adapter", "refreshed"])
@@ -319,7 +314,9 @@ def test_an_exported_checkpoint_is_whole_and_the_same_elsewhere(tmp_path: Path) 
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
     np.testing.assert_allclose(by_others(destination / "action", TEXTS), served(patched)[1], atol=1e-5)
     questions = [patched.compose_state(patched.question_tokens(text), []) for text in TEXTS]
-    np.testing.assert_allclose(by_others(destination / "state", TEXTS), patched.embed_states(questions), atol=1e-5)
+    np.testing.assert_allclose(
+        by_others(destination / "state", TEXTS), patched.embed_states(questions).embeddings, atol=1e-5
+    )
 
 
 def test_an_export_overwrites_nothing(tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.episodes.episode import ChunkTokens, Episode, Limits, advance_together
+from index.episodes.episode import ChunkTokens, Episode, Limits
+from index.episodes.stepping import Running, step_once
+from index.search.matrices import Matrices, Part
+from index.search.matrix_scope import MatrixScope
 from index.search.positions import Positions
-from index.search.scope import Part, Scope
 from tests.index import reference, strategies
 from tests.trainer.learners import make_learner, random_question, random_questions
 from trainer.datasets.question import Question
@@ -158,7 +160,7 @@ def served(learner: Learner, asked: Question) -> list[int]:
     encoder, network = learner.network.encoder, learner.network
     with torch.no_grad():
         matrix = network.chunks(torch.from_numpy(encoder.embed_actions(encoder.cut_action_inputs(asked.chunks))))
-    scope = Scope(np.cumsum([0, *asked.counts]), (Part(0, matrix.numpy()),), norm_bound=1.001)
+    scope = MatrixScope(Matrices(np.cumsum([0, *asked.counts]), (Part(0, matrix.numpy()),), norm_bound=1.001))
 
     def read_chunk(position: int) -> ChunkTokens:
         return ChunkTokens(encoder.state_tokens([asked.chunks[position]])[0], 0)
@@ -166,8 +168,7 @@ def served(learner: Learner, asked: Question) -> list[int]:
     episode = Episode(scope, Limits(asked.budget), read_chunk)
     tokens = encoder.question_tokens(asked.text)[: encoder.question_limit]
     while episode.stopped_by is None:
-        states = [encoder.compose_state(tokens, chunks) for chunks in episode.states()]
-        advance_together([episode], encoder.embed_states(states), learner.function)
+        step_once(encoder, [Running(tokens, episode)], learner.function)
     return [step.position for step in episode.steps]
 
 

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index.encoders.encoder import Encoder, load_encoder
+from index.encoders.encoder import Encoder
+from index.encoders.loading import load_encoder
+from index.search.matrix_scope import MatrixScope
 from index.search.positions import level_indices, rotate
-from index.search.scope import Scope
 from trainer.datasets.question import Question
 from trainer.evaluation.playing import (
     ChunkVectors,
@@ -61,7 +62,9 @@ def slow_episode(encoder: Encoder, question: Question, vectors: dict[str, np.nda
     for _ in range(min(question.budget, len(question.chunks))):
         chosen = sorted(selected)
         tokens = encoder.state_tokens([question.chunks[position] for position in chosen])
-        state = encoder.embed_states([encoder.compose_state(encoder.question_tokens(question.text), tokens)])[0]
+        state = encoder.embed_states([encoder.compose_state(encoder.question_tokens(question.text), tokens)])[
+            0
+        ].embedding
         values = np.full(len(question.chunks), -np.inf)
         first = 0
         for count in question.counts:
@@ -69,7 +72,7 @@ def slow_episode(encoder: Encoder, question: Question, vectors: dict[str, np.nda
             for index in range(count):
                 if first + index in selected:
                     continue
-                level = level_indices(np.array([index]), count, inside, function.positions)
+                level = level_indices(np.array([index]), np.array([0, count]), inside, function.positions)
                 rho = function.positions.rho(level)
                 turned = rotate(vectors[question.chunks[first + index]].astype(np.float64), rho, 10000.0)[0]
                 values[first + index] = function.w * (state.astype(np.float64) @ turned) + function.b
@@ -116,11 +119,11 @@ def test_questions_are_taken_together_as_far_as_memory_allows(monkeypatch: pytes
 # -- chunk vectors ----------------------------------------------------------------------------------------------------
 
 
-def covered(scope: Scope) -> np.ndarray:
+def covered(scope: MatrixScope) -> np.ndarray:
     """Every row in order; the parts must join without gaps."""
     position = 0
     rows = []
-    for part in scope.parts:
+    for part in scope.matrices.parts:
         assert part.start == position
         position += len(part.matrix)
         rows.append(np.asarray(part.matrix))
@@ -143,7 +146,7 @@ def test_a_scope_covers_every_chunk_in_order(background: list[str], chunks: list
     assert vectors.missing(chunks) == []
     scope = vectors.scope(question_of(chunks))
     assert covered(scope)[:, 0].tolist() == [ord(chunk) for chunk in chunks]
-    assert scope.norm_bound >= max(ord(chunk) for chunk in chunks) * 2**0.5
+    assert scope.matrices.norm_bound >= max(ord(chunk) for chunk in chunks) * 2**0.5
 
 
 def test_a_stretch_of_the_background_is_one_slice_though_its_sentences_repeat() -> None:
@@ -152,8 +155,10 @@ def test_a_stretch_of_the_background_is_one_slice_though_its_sentences_repeat() 
     vectors.add(["fact one", "fact two"], np.full((2, 2), -1, dtype=np.float32))
     chunks = [*background[100:200], "fact one", "fact two", *background[200:400], "fact one", *background[400:500]]
     scope = vectors.scope(question_of(chunks))
-    assert [len(part.matrix) for part in scope.parts] == [100, 2, 200, 1, 100]
-    assert np.shares_memory(np.asarray(scope.parts[2].matrix), vectors.scope(question_of(background)).parts[0].matrix)
+    assert [len(part.matrix) for part in scope.matrices.parts] == [100, 2, 200, 1, 100]
+    assert np.shares_memory(
+        np.asarray(scope.matrices.parts[2].matrix), vectors.scope(question_of(background)).matrices.parts[0].matrix
+    )
 
 
 def test_an_unknown_text_is_an_error(encoder: Encoder) -> None:

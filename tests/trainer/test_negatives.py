@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from index.arrays import Float32Array
-from index.search.scope import Part, Scope
+from index.search.matrices import Matrices, Part
+from index.search.matrix_scope import MatrixScope
 from index.search.scoring import exact_q
+from index.search.states import State
 from tests.trainer.learners import make_learner, random_question, words
 from trainer.datasets.question import Question
 from trainer.hyperparameters import Hyperparameters
@@ -37,8 +39,8 @@ def served_q(learner: Learner, transition: Transition, text: str, level: int) ->
     vector = learner.network.chunks(learner.table[torch.tensor([row])]).detach().numpy()
     state = learner.network.embed_states([transition.observation.state], 1000)[0].numpy()
     chunks = np.repeat(vector, levels, axis=0)
-    scope = Scope(np.array([0, levels]), (Part(0, chunks),), norm_bound=1.1)
-    return float(exact_q(state, scope, [], learner.function, np.array([level]))[0])
+    scope = MatrixScope(Matrices(np.array([0, levels]), (Part(0, chunks),), norm_bound=1.1))
+    return float(exact_q(State(state), scope, [], learner.function, np.array([level]))[0])
 
 
 @pytest.mark.parametrize("mode", ["frozen", "adapter", "refreshed"])

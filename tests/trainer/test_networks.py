@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from index.encoders.encoder import StateInput, load_encoder
+from index.encoders.encoder import StateInput
+from index.encoders.loading import load_encoder
 from index.errors import CheckpointError
 from tests.architectures import ARCHITECTURES, write_base
 from tests.trainer.learners import CPU, make_learner, make_network, make_recipe, random_questions
@@ -74,8 +75,10 @@ def test_an_architecture_is_trained_and_served(
         for number, text in enumerate(TEXTS)
     ]
     assert composed == states(network)
-    np.testing.assert_allclose(served.embed_states(composed), trained[0], atol=1e-5)
-    np.testing.assert_allclose(network.serving(learner.function).embed_states(composed), trained[0], atol=1e-5)
+    np.testing.assert_allclose(served.embed_states(composed).embeddings, trained[0], atol=1e-5)
+    np.testing.assert_allclose(
+        network.serving(learner.function).embed_states(composed).embeddings, trained[0], atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("architecture", USED_AS)

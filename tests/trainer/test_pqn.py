@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from index.search.scope import Part, Scope
+from index.search.matrices import Matrices, Part
+from index.search.matrix_scope import MatrixScope
 from index.search.scoring import exact_q
+from index.search.states import State
 from tests.trainer.learners import make_learner, random_question, random_questions
 from trainer.hyperparameters import Hyperparameters
 from trainer.learning.environment import Observation
@@ -33,8 +35,8 @@ def slow_q(
         matrix = network.chunks(learner.table[torch.tensor(asked_rows)]).numpy()
     selected = np.flatnonzero(~observation.available).tolist()
     function = replace(learner.function, w=network.w.item(), b=network.b.item())
-    scope = Scope(np.array([0, len(matrix)]), (Part(0, matrix),), 1.001)
-    values = exact_q(state, scope, selected, function, np.arange(scope.size))
+    scope = MatrixScope(Matrices(np.array([0, len(matrix)]), (Part(0, matrix),), 1.001))
+    values = exact_q(State(state), scope, selected, function, np.arange(scope.size))
     values[selected] = -np.inf
     return values.tolist()  # type: ignore[no-any-return]
 

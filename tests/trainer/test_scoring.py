@@ -10,9 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.arrays import IntArray
+from index.search.function import QFunction
+from index.search.matrices import Matrices, Part
+from index.search.matrix_scope import MatrixScope
 from index.search.positions import Positions
-from index.search.scope import Part, Scope
-from index.search.scoring import QFunction, exact_q
+from index.search.scoring import exact_q
+from index.search.states import State
 from tests.index import reference, strategies
 from tests.index.strategies import Float32
 from trainer.learning.environment import document_levels
@@ -81,8 +84,8 @@ def test_q_values_are_those_of_the_formula_and_of_the_service(batch: Batch) -> N
     for values, asked in zip(trained, batch.states, strict=True):
         matrix = batch.chunks[asked.rows]
         formula = reference.q(asked.state, matrix, asked.counts, asked.selected, batch.function)
-        scope = Scope(np.cumsum([0, *asked.counts]), (Part(0, matrix),))
-        served = exact_q(asked.state, scope, asked.selected, batch.function, np.arange(scope.size))
+        scope = MatrixScope(Matrices(np.cumsum([0, *asked.counts]), (Part(0, matrix),)))
+        served = exact_q(State(asked.state), scope, asked.selected, batch.function, np.arange(scope.size))
         free = formula > -np.inf
         assert np.flatnonzero(~free).tolist() == asked.selected
         np.testing.assert_allclose(values[: len(asked.rows)][free], formula[free], rtol=0, atol=1e-5)

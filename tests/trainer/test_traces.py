@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.encoders.encoder import Encoder, load_encoder
+from index.encoders.encoder import Encoder
+from index.encoders.loading import load_encoder
 from index.episodes.episode import Limits
-from index.episodes.stopping import StopRule
+from index.episodes.rules import STOP_RULES, StopBelow
 from qrag.wire.rules import RULES, Rule
 from tests.support import calibrate_at_random, write_random_checkpoint
 from trainer.datasets.question import Question
@@ -49,7 +50,8 @@ def test_every_rule_stops_a_trace_where_it_stops_an_episode(
     seen = np.concatenate(values)
     threshold = float(np.quantile(seen[np.isfinite(seen)], quantile)) + 1e-4
     episodes = [
-        start(encoder, one, vectors, Limits(BUDGET, stop=StopRule(rule, threshold)), encoder.stopping) for one in asked
+        start(encoder, one, vectors, Limits(BUDGET, stop=StopBelow(STOP_RULES[rule], threshold)), encoder.stopping)
+        for one in asked
     ]
     run_together(encoder, asked, episodes)
     for one, traced, own, episode in zip(asked, traces, values, episodes, strict=True):

@@ -18,7 +18,8 @@ import yaml
 from safetensors.torch import load_file
 
 from index.encoders.checkpoint import read_config
-from index.encoders.encoder import Encoder, load_encoder
+from index.encoders.encoder import Encoder
+from index.encoders.loading import load_encoder
 from tests.trainer.learners import CPU, make_recipe, random_questions
 from trainer.datasets.jsonl import read_jsonl
 from trainer.datasets.question import Question

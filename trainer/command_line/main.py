@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from index.encoders.encoder import Encoder, load_encoder, resolve_device
+from index.encoders.encoder import Encoder
+from index.encoders.loading import load_encoder, resolve_device
 from index.errors import QRagError
 from trainer.errors import RecipeError, TrainerError
 from trainer.evaluation.baselines import BM25, OneStep, untrained_encoder

@@ -8,9 +8,13 @@ import bm25s
 import numpy as np
 import torch
 
-from index.encoders.encoder import Encoder, TextTokenizer, Tower, load_model, native_dtype
-from index.episodes.episode import ChunkTokens, Episode, Limits, advance_together
+from index.encoders.encoder import Encoder
+from index.encoders.loading import load_model, native_dtype
+from index.encoders.tokenizer import TextTokenizer
+from index.encoders.tower import Tower
 from index.search.positions import Positions
+from index.search.scoring import best
+from index.search.states import States
 from trainer.datasets.lexical import words
 from trainer.datasets.question import Question
 from trainer.evaluation.playing import Player
@@ -59,14 +63,11 @@ class OneStep(Player):
         ]
         selections: list[list[int]] = []
         for question, state in zip(questions, encoder.embed_states(inputs), strict=True):
-            episode = Episode(vectors.scope(question), Limits(1, candidates=question.budget), _nothing_to_read)
-            advance_together([episode], state[None], encoder.function)
-            selections.append([candidate.position for candidate in episode.steps[0].candidates])
+            scope = vectors.scope(question)
+            (estimate,) = scope.estimate(States(state.embedding[None]), [()], encoder.function)
+            candidates = best(estimate, question.budget, state, scope, (), encoder.function)
+            selections.append([candidate.position for candidate in candidates])
         return selections
-
-
-def _nothing_to_read(_position: int) -> ChunkTokens:
-    raise AssertionError("the first state holds no chunk")
 
 
 def untrained_encoder(recipe: Recipe | None, device: torch.device) -> Encoder:

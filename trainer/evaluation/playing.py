@@ -24,11 +24,14 @@ import torch
 from tqdm import tqdm
 
 from index.arrays import Float32Array, IntArray
-from index.encoders.encoder import Encoder, Tower, project
-from index.episodes.episode import ChunkTokens, Episode, Limits, advance_together
+from index.encoders.encoder import Encoder
+from index.encoders.tower import Tower, project
+from index.episodes.episode import ChunkTokens, Episode, Limits
+from index.episodes.stepping import Running, step_once
 from index.episodes.stopping import Stopping
 from index.search.codes import Codes, encode
-from index.search.scope import Part, Scope
+from index.search.matrices import Matrices, Part
+from index.search.matrix_scope import MatrixScope
 from trainer.datasets.question import Question
 
 log = logging.getLogger(__name__)
@@ -60,7 +63,7 @@ class Retriever(Protocol):
 
 
 class ChunkVectors:
-    """Float32Array by text, in matrices to which more can be added.
+    """Embeddings by text, in matrices to which more can be added.
 
     The rows of a matrix follow the order of its texts, and a text may be there more than once: chunks that stand in
     a question as they stand there are then one slice of the matrix, not a copy, however long the document is.
@@ -93,7 +96,7 @@ class ChunkVectors:
         """Those of the texts that have no embedding here, each once, in order."""
         return [text for text in dict.fromkeys(texts) if text not in self._row]
 
-    def scope(self, question: Question) -> Scope:
+    def scope(self, question: Question) -> MatrixScope:
         """The question's candidates, in as few slices as there are. Raises :class:`KeyError` for an unknown text."""
         wanted = np.fromiter((self._row[chunk] for chunk in question.chunks), np.int64, len(question.chunks))
         parts: list[Part] = []
@@ -110,7 +113,9 @@ class ChunkVectors:
             if row + count < len(self._first):
                 follow[int(self._first[row + count])] = row + count
         # The embeddings are float32: a bound on their norm must not be rounded down.
-        return Scope(np.cumsum([0, *question.counts]), tuple(parts), norm_bound=self._longest * (1 + 1e-6))
+        return MatrixScope(
+            Matrices(np.cumsum([0, *question.counts]), tuple(parts), norm_bound=self._longest * (1 + 1e-6))
+        )
 
 
 def _agreement(wanted: IntArray, found: IntArray) -> int:
@@ -126,7 +131,7 @@ def _agreement(wanted: IntArray, found: IntArray) -> int:
 
 
 def embed_texts(encoder: Encoder, texts: Sequence[str], cache: Path | None = None) -> ChunkVectors:
-    """Float32Array of texts in their order, repeated ones once for each time; what the tower cannot read is cut."""
+    """Embeddings of texts in their order, repeated ones once for each time; what the tower cannot read is cut."""
     return ChunkVectors(texts, embed_in_order(encoder, texts, cache))
 
 
@@ -219,7 +224,7 @@ class Player:
         self._vectors.add(texts, embed_in_order(self.encoder, texts, self._cache))
 
     def vectors(self, questions: Iterable[Question]) -> ChunkVectors:
-        """Float32Array of all chunks of the questions, among others."""
+        """Embeddings of all chunks of the questions, among others."""
         missing = self._vectors.missing(chunk for question in questions for chunk in question.chunks)
         if missing:
             self._vectors.add(missing, embed_in_order(self.encoder, missing, self._cache))
@@ -293,8 +298,7 @@ def run_together(
     """Step episodes to their ends, or as long as they are ``wanted``; each is over the question at its place."""
     tokens = [encoder.question_tokens(question.text)[: encoder.question_limit] for question in questions]
     while running := [at for at, episode in enumerate(episodes) if episode.stopped_by is None and wanted(at)]:
-        states = [encoder.compose_state(tokens[at], chunks) for at in running for chunks in episodes[at].states()]
-        advance_together([episodes[at] for at in running], encoder.embed_states(states), encoder.function)
+        step_once(encoder, [Running(tokens[at], episodes[at]) for at in running], encoder.function)
 
 
 # -- counting ---------------------------------------------------------------------------------------------------------

@@ -23,12 +23,9 @@ from index.encoders.checkpoint import (
     read_config,
     tower_directory,
     weights_sha256,
-    write_config,
-    write_patch,
-    write_stopping,
-    write_tower,
 )
-from index.encoders.encoder import load_encoder
+from index.encoders.loading import load_encoder
+from index.encoders.writing import write_config, write_patch, write_stopping, write_tower
 from index.episodes.stopping import Stopping
 from trainer.errors import RecipeError
 from trainer.learning.learner import Learner

@@ -11,7 +11,7 @@ import numpy as np
 
 from index.arrays import BoolArray, IntArray, TokenIds
 from index.encoders.encoder import Encoder, StateInput
-from index.search.positions import Positions, level_indices
+from index.search.positions import Positions, all_level_indices
 from trainer.datasets.question import Question
 
 Reward = Literal["completion", "shaped"]
@@ -102,16 +102,10 @@ def clairvoyant_q(environment: Environment, gamma: float, reward: Reward) -> tup
 
 def document_levels(counts: Sequence[int], selected: Sequence[int], positions: Positions) -> IntArray:
     """The level index of every chunk of documents laid end to end, shape ``[sum(counts)]``."""
-    levels = np.zeros(sum(counts), dtype=np.int64)
     if max(counts) == 1 and positions.mode != "absolute":
         # A document of one chunk has one interval until that chunk, the only one, is selected.
-        return levels
-    first = 0
-    for count in counts:
-        inside = [position - first for position in selected if first <= position < first + count]
-        levels[first : first + count] = level_indices(np.arange(count), count, inside, positions)
-        first += count
-    return levels
+        return np.zeros(sum(counts), dtype=np.int64)
+    return all_level_indices(np.cumsum([0, *counts], dtype=np.int64), selected, positions)
 
 
 class Observer:

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from index.arrays import BoolArray, Float32Array, IntArray
-from index.encoders.encoder import token_batches
-from index.search.scoring import QFunction
+from index.encoders.tower import token_batches
+from index.search.function import QFunction
 from trainer.datasets.question import Question
 from trainer.hyperparameters import Hyperparameters
 from trainer.learning.distributed import average_gradients, largest, total
@@ -423,7 +423,7 @@ class Learner:
         return base.index_copy(0, place, self.network.chunk_embeddings(inputs))
 
     def _states(self, network: QNetwork, observations: Sequence[Observation]) -> torch.Tensor:
-        """Float32Array of the states without gradients, shape ``[len(observations), d]``."""
+        """Embeddings of the states without gradients, shape ``[len(observations), d]``."""
         return network.embed_states([observation.state for observation in observations], self.batch_tokens)
 
     @torch.no_grad()

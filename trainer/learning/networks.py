@@ -18,8 +18,11 @@ from transformers import PreTrainedModel
 
 from index.arrays import Float32Array, IntArray, TokenIds
 from index.encoders.checkpoint import CheckpointConfig
-from index.encoders.encoder import Encoder, StateInput, TextTokenizer, Tower, load_model, project, token_batches
-from index.search.scoring import QFunction
+from index.encoders.encoder import Encoder, StateInput
+from index.encoders.loading import load_model
+from index.encoders.tokenizer import TextTokenizer
+from index.encoders.tower import Tower, project, token_batches
+from index.search.function import QFunction
 
 ActionMode = Literal["frozen", "adapter", "refreshed"]
 
@@ -157,7 +160,7 @@ class MasterWeights:
 
 
 class ChunkTable:
-    """Float32Array of the action tower itself by text: each distinct chunk is embedded once."""
+    """Embeddings of the action tower itself by text: each distinct chunk is embedded once."""
 
     def __init__(self, network: QNetwork) -> None:
         self._network = network

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from index.arrays import IntArray
-from index.search.positions import Positions
+from index.search.positions import Positions, cosine_and_sine, rotate_pairs
 
 
 class Rotation(NamedTuple):
@@ -22,9 +22,10 @@ def rotation(level_indices: IntArray, positions: Positions, dimension: int, devi
     """The rotation at each level index; ``level_indices`` has shape ``[states, candidates]``."""
     distinct, inverse = np.unique(level_indices, return_inverse=True)
     rho = positions.rho(distinct)
-    angle = rho[:, None] * positions.rope_base ** (-np.arange(0, dimension, 2) / dimension)
     at = torch.from_numpy(inverse.reshape(level_indices.shape)).to(device)
-    tables = (torch.from_numpy(table).float().to(device) for table in (np.cos(angle), np.sin(angle)))
+    tables = (
+        torch.from_numpy(table).float().to(device) for table in cosine_and_sine(rho, dimension, positions.rope_base)
+    )
     return Rotation(*(table[at] for table in tables))
 
 
@@ -34,8 +35,7 @@ def rotated_back(states: torch.Tensor, turn: Rotation) -> torch.Tensor:
     ``turn`` has one candidate for each state. The even coordinates come first, then the odd ones: see :func:`halves`.
     """
     cosine, sine = turn.cosine[:, 0], turn.sine[:, 0]
-    even, odd = states[:, 0::2], states[:, 1::2]
-    return torch.cat((even * cosine + odd * sine, odd * cosine - even * sine), dim=1)
+    return torch.cat(rotate_pairs(states[:, 0::2], states[:, 1::2], cosine, -sine), dim=1)
 
 
 def halves(chunks: torch.Tensor) -> torch.Tensor:
@@ -53,7 +53,6 @@ def q_values(
     """
     # The halves of the pairs apart: contiguous memory, several times the speed of strided pairs on a CPU.
     even, odd = (chunks[:, half::2].contiguous()[rows] for half in (0, 1))
-    turned_even = even * turn.cosine - odd * turn.sine
-    turned_odd = even * turn.sine + odd * turn.cosine
+    turned_even, turned_odd = rotate_pairs(even, odd, turn.cosine, turn.sine)
     products = turned_even @ states[:, 0::2, None] + turned_odd @ states[:, 1::2, None]
     return w * products.squeeze(-1) + b

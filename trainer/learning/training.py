@@ -22,7 +22,7 @@ import yaml
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from index.encoders.encoder import native_dtype
+from index.encoders.loading import native_dtype
 from trainer.errors import ResumeError
 from trainer.evaluation.playing import ChunkVectors, by_task, embed_in_order, play, recall
 from trainer.learning.checkpoints import base_directory, initial_config, start_directory, start_from, write_checkpoint
@@ -175,7 +175,7 @@ class Validation:
 
 
 def learner_vectors(learner: Learner, texts: Iterator[str]) -> ChunkVectors:
-    """Float32Array of texts with the networks as they are, through the table of what is embedded already."""
+    """Embeddings of texts with the networks as they are, through the table of what is embedded already."""
     distinct = list(dict.fromkeys(texts))
     rows = torch.from_numpy(learner.table.rows(distinct))
     with torch.no_grad():

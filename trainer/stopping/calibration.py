@@ -19,10 +19,13 @@ import numpy as np
 import torch
 
 from index.arrays import Float32Array, Float64Array
-from index.encoders.checkpoint import CheckpointConfig, read_config, write_config, write_stopping
-from index.encoders.encoder import load_encoder
-from index.episodes.stopping import SUMMARY, Calibration, Curve, CurvePoint, Head, Stopping, features, for_cost
-from index.search.scoring import QFunction
+from index.encoders.checkpoint import CheckpointConfig, read_config
+from index.encoders.loading import load_encoder
+from index.encoders.writing import write_config, write_stopping
+from index.episodes.calibration import Calibration, Curve, CurvePoint, for_cost
+from index.episodes.head import SUMMARY, Head, features
+from index.episodes.stopping import Stopping
+from index.search.function import QFunction
 from qrag.wire.rules import RULES, Rule
 from trainer.datasets.question import Question
 from trainer.errors import RecipeError

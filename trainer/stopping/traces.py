@@ -14,8 +14,10 @@ import numpy as np
 from index.arrays import Float32Array
 from index.encoders.encoder import Encoder
 from index.episodes.episode import Limits
-from index.episodes.stopping import Moment, Stopping, Sufficiency
-from index.search.scoring import QFunction
+from index.episodes.head import Moment, Sufficiency
+from index.episodes.rules import STOP_RULES, score_of
+from index.episodes.stopping import Stopping
+from index.search.function import QFunction
 from qrag.wire.rules import Rule
 from trainer.datasets.question import Question
 from trainer.evaluation.playing import ChunkVectors, found_after, run_together, start, together
@@ -120,6 +122,6 @@ def _trace_together(encoder: Encoder, questions: Sequence[Question], vectors: Ch
 def scores(traces: Sequence[Trace], stopping: Stopping, rule: Rule, function: QFunction) -> list[Float32Array]:
     """The rule's score in each moment of each trace."""
     return [
-        np.array([stopping.score(rule, moment, function) for moment in trace.moments], dtype=np.float32)
+        np.array([score_of(STOP_RULES[rule], moment, stopping, function) for moment in trace.moments], dtype=np.float32)
         for trace in traces
     ]

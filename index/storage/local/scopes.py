@@ -21,9 +21,10 @@ import numpy as np
 
 from index.arrays import Float32Array, IntArray
 from index.errors import UnknownCollection, UnknownDocument
+from index.search.matrices import Matrices, Part
+from index.search.matrix_scope import MatrixScope, Preselected
 from index.search.positions import Positions
 from index.search.preselection import LONG_DOCUMENT, STALE, Neighbours, build_neighbours
-from index.search.scope import Part, Preselected, Scope
 from index.storage.documents import Piece
 from index.storage.local.store import Store
 from qrag.wire.filters import Filter
@@ -44,7 +45,7 @@ class ChunkAddress(NamedTuple):
 class SearchScope:
     """A scope, and whose chunks its candidate axis holds: document ``d`` of it is ``uids[d]``."""
 
-    scope: Scope
+    scope: MatrixScope
     uids: IntArray
 
     def address(self, position: int) -> ChunkAddress:
@@ -150,7 +151,7 @@ class Catalog:
                     self._neighbours.pop(collection, None)
 
     def _vectors(self, uids: IntArray, counts: IntArray) -> Float32Array:
-        """Float32Array of documents, laid end to end; zeros for one that was deleted meanwhile."""
+        """Embeddings of documents, laid end to end; zeros for one that was deleted meanwhile."""
         start = dict(zip(uids.tolist(), (np.cumsum(counts) - counts).tolist(), strict=True))
         found = np.zeros((int(counts.sum()), self._space.dimension), dtype=np.float32)
         while True:
@@ -259,7 +260,9 @@ class Catalog:
             parts.append(self._part(start, stretch[0], rows))
             start += rows
         offsets = np.cumsum([0, *counts.values()], dtype=np.int64)
-        return SearchScope(Scope(offsets, tuple(parts), norm_bound), np.fromiter(counts, np.int64, len(counts)))
+        return SearchScope(
+            MatrixScope(Matrices(offsets, tuple(parts), norm_bound)), np.fromiter(counts, np.int64, len(counts))
+        )
 
     def _part(self, start: int, first: Piece, rows: int) -> Part:
         matrix, codes, half = self._store.segments[first.segment]

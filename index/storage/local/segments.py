@@ -26,8 +26,7 @@ from numpy.typing import NDArray
 from index.arrays import Float32Array
 from index.errors import DamagedStore
 from index.search.codes import Codes, encode
-from index.search.scope import Half, Scope
-from index.search.scoring import Candidate
+from index.search.matrices import Half
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +130,7 @@ def open_segment(path: Path, *, rows: int, dimension: int, size: int, device: to
 
 
 def to_half(matrix: Float32Array, device: torch.device) -> Half:
-    """Float32Array in half precision on a device."""
+    """Embeddings in half precision on a device."""
     rows = torch.from_numpy(matrix.astype(np.float16))
     difference = rows.numpy().astype(np.float64) - matrix
     return Half(rows.to(device), float(np.sqrt(np.einsum("nd,nd->n", difference, difference).max(initial=0.0))))
@@ -165,17 +164,3 @@ class _MappedMatrix:
             "typestr": "<f4",
             "data": (address, True),
         }
-
-
-def nearest(query: Float32Array, scope: Scope, count: int) -> list[Candidate]:
-    """The one-step dense answer: the ``count`` largest inner products with ``query``, largest first.
-
-    ``query`` has shape ``[d]``. This is what a vector database returns, for comparison with an episode.
-    """
-    found: list[Candidate] = []
-    for part in scope.parts:
-        wanted = min(count, len(part.matrix))
-        values, rows = faiss.knn(query[None], part.matrix, wanted, metric=faiss.METRIC_INNER_PRODUCT)
-        pairs = zip(values[0].tolist(), rows[0].tolist(), strict=True)
-        found.extend(Candidate(part.start + row, value) for value, row in pairs)
-    return sorted(found, key=lambda candidate: (-candidate.q, candidate.position))[:count]

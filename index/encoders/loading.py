@@ -1,0 +1,145 @@
+"""From a checkpoint directory to a loaded :class:`~index.encoders.encoder.Encoder`, on a device, in a precision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from transformers import AutoModel, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from index.encoders.checkpoint import (
+    PROJECTION,
+    CheckpointConfig,
+    patch_of,
+    read_config,
+    read_stopping,
+    tower_directory,
+)
+from index.encoders.encoder import Encoder
+from index.encoders.tokenizer import TextTokenizer
+from index.encoders.tower import Tower
+from index.errors import CheckpointError
+
+transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a bar for loading six layers would only blur the log
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto`` is the GPU where there is one; any other name is torch's."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise CheckpointError(f"QRAG_DEVICE={name} is no device of torch. Set auto, cpu, cuda or cuda:N.") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise CheckpointError("QRAG_DEVICE asks for a GPU and torch sees none. Set QRAG_DEVICE=auto.")
+    return device
+
+
+def native_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware multiplies it natively, float32 elsewhere."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def load_encoder(checkpoint: Path, *, device: str = "auto", dtype: torch.dtype | None = None) -> Encoder:
+    """Load a checkpoint directory; weights are verified and only safetensors are read.
+
+    Raises :class:`~index.errors.CheckpointError` if it cannot be loaded or contradicts itself.
+    """
+    config = read_config(checkpoint)
+    where = resolve_device(device)
+    directories = {source: tower_directory(checkpoint, source) for source in (config.state, config.action)}
+    if config.question_share and len({(each / "tokenizer.json").read_bytes() for each in directories.values()}) > 1:
+        raise CheckpointError(
+            f"{config.name} has a question_share, so both towers read the question, but their tokenizers differ. "
+            "Export the checkpoint again with towers of one base model."
+        )
+    models = {
+        source: load_model(directory, where, dtype or native_dtype(where)) for source, directory in directories.items()
+    }
+    towers = {
+        source: Tower(
+            model,
+            _load_tokenizer(directories[source]),
+            pooling=config.pooling,
+            normalize=config.normalize,
+            projection=_apply_patch(model, patch_of(checkpoint, source), config),
+        )
+        for source, model in models.items()
+    }
+    for source, model in models.items():
+        size: int = model.config.hidden_size
+        if size != config.dimension:
+            raise CheckpointError(
+                f"{config.name} claims dimension {config.dimension}, but {directories[source].name} has {size}. "
+                "Export the checkpoint again."
+            )
+    return Encoder(config, towers[config.state], towers[config.action], read_stopping(checkpoint, config))
+
+
+def _apply_patch(
+    model: PreTrainedModel, tensors: Mapping[str, torch.Tensor], config: CheckpointConfig
+) -> torch.nn.Linear | None:
+    """Replace the weights of a model that a checkpoint stores; returns the projection behind it, if there is one."""
+    start = f"{PROJECTION}."
+    behind = {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
+    replaced = {key: value for key, value in tensors.items() if not key.startswith(start)}
+    remedy = "Export the checkpoint again."
+    try:
+        if unknown := model.load_state_dict(replaced, strict=False).unexpected_keys:
+            raise CheckpointError(f"{config.name} replaces {unknown[0]}, which its base model does not have. {remedy}")
+        if not behind:
+            return None
+        projection = torch.nn.Linear(model.config.hidden_size, config.dimension)
+        projection.load_state_dict(behind)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"The weights that {config.name} stores do not fit its base model: {error} {remedy}"
+        ) from error
+    return projection.requires_grad_(False).to(model.device)
+
+
+def _load_tokenizer(directory: Path) -> TextTokenizer:
+    # Without this file transformers makes up a vocabulary in which every word is unknown.
+    if not (directory / "tokenizer.json").is_file():
+        raise CheckpointError(f"{directory} has no tokenizer.json. Export the checkpoint again.")
+    try:
+        return TextTokenizer(directory)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"transformers cannot load the tokenizer in {directory}: {error} Export the checkpoint again."
+        ) from error
+
+
+def load_model(directory: Path, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+    """A tower's model in evaluation mode.
+
+    Raises :class:`~index.errors.CheckpointError` if it cannot be loaded whole.
+    """
+    try:
+        model: PreTrainedModel
+        model, loading = AutoModel.from_pretrained(
+            directory,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"transformers cannot load {directory}: {error} Export the checkpoint again.") from error
+    # transformers fills what is missing with random numbers; only the pooler is not read here.
+    if missing := sorted(key for key in loading["missing_keys"] if not key.startswith("pooler.")):
+        raise CheckpointError(
+            f"The weights in {directory} lack {len(missing)} parameters of its config.json, {missing[0]} for one. "
+            "Export the checkpoint again."
+        )
+    model.config.use_cache = False
+    torch.nn.Module.eval(model)
+    torch.nn.Module.to(model, device)
+    return model

@@ -1,0 +1,122 @@
+"""One encoder of the two: token ids to embeddings, in batches that hold little padding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from index.arrays import Float32Array, TokenIds
+from index.encoders.packing import is_packed, pack_inputs, packed_hidden_states
+from index.encoders.tokenizer import TextTokenizer
+
+CPU_BATCH_TOKENS = 2048
+"""Tokens in one forward pass on a CPU: enough to fill the cores, short enough not to keep others waiting."""
+
+GPU_BATCH_TOKENS = 65_536
+"""The same on a GPU."""
+
+
+class Tower:
+    """One encoder: token ids to embeddings.
+
+    The model is set to packed inputs where it can read them. ``projection`` is an adapter behind a frozen model: a
+    linear map of its (normalised) embedding.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: TextTokenizer,
+        *,
+        pooling: str,
+        normalize: bool,
+        projection: torch.nn.Linear | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.model = model
+        pack_inputs(model)
+        self.projection = projection
+        self._pooling = pooling
+        self._normalize = normalize
+        self._device = next(model.parameters()).device
+        self.batch_tokens = GPU_BATCH_TOKENS if self._device.type == "cuda" else CPU_BATCH_TOKENS
+
+    def embed(self, inputs: Sequence[TokenIds]) -> Float32Array:
+        """Embeddings of complete inputs (special tokens included), shape ``[len(inputs), d]``.
+
+        Inputs of similar length share a batch, so little is computed for padding.
+        """
+        embeddings: list[Float32Array] = []
+        order: list[int] = []
+        for batch in token_batches([len(ids) for ids in inputs], self.batch_tokens, padded=not is_packed(self.model)):
+            embeddings.append(self._forward([inputs[i] for i in batch]))
+            order.extend(batch)
+        result = np.empty((len(inputs), embeddings[0].shape[1]), dtype=np.float32)
+        result[order] = np.concatenate(embeddings)
+        return result
+
+    @torch.inference_mode()
+    def _forward(self, inputs: Sequence[TokenIds]) -> Float32Array:
+        embeddings: Float32Array = self.forward(inputs).cpu().numpy()
+        return embeddings
+
+    def forward(self, inputs: Sequence[TokenIds]) -> torch.Tensor:
+        """The same in one batch, as a float32 tensor on the tower's device that gradients can flow through."""
+        pooled = self._pooled_packed(inputs) if is_packed(self.model) else self._pooled_padded(inputs)
+        if self._normalize:
+            pooled = torch.nn.functional.normalize(pooled, dim=1)
+        return pooled if self.projection is None else project(self.projection, pooled)
+
+    def _pooled_packed(self, inputs: Sequence[TokenIds]) -> torch.Tensor:
+        hidden = (each.float() for each in packed_hidden_states(self.model, inputs))
+        if self._pooling == "mean":
+            return torch.stack([each.mean(dim=0) for each in hidden])
+        return torch.stack([each[0 if self._pooling == "cls" else -1] for each in hidden])
+
+    def _pooled_padded(self, inputs: Sequence[TokenIds]) -> torch.Tensor:
+        lengths = torch.tensor([len(ids) for ids in inputs])
+        padded = np.full((len(inputs), int(lengths.max())), self.tokenizer.padding, dtype=np.int64)
+        for row, ids in zip(padded, inputs, strict=True):
+            row[: len(ids)] = ids
+        lengths = lengths.to(self._device)
+        mask = torch.arange(padded.shape[1], device=self._device)[None] < lengths[:, None]
+        hidden = self.model(
+            input_ids=torch.from_numpy(padded).to(self._device), attention_mask=mask.long()
+        ).last_hidden_state.float()
+        return _pool(hidden, mask, lengths, self._pooling)
+
+
+def project(projection: torch.nn.Linear, embeddings: torch.Tensor) -> torch.Tensor:
+    """The adapter's embeddings, shape ``[n, d]``, normalised."""
+    return torch.nn.functional.normalize(projection(embeddings), dim=1)
+
+
+def _pool(hidden: torch.Tensor, mask: torch.Tensor, lengths: torch.Tensor, pooling: str) -> torch.Tensor:
+    """One vector ``[n, d]`` for each sequence of ``hidden``, shape ``[n, tokens, d]``, padded on the right."""
+    if pooling == "mean":
+        return (hidden * mask[..., None]).sum(dim=1) / lengths[:, None]
+    if pooling == "cls":
+        return hidden[:, 0]
+    return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
+
+
+def token_batches(lengths: Sequence[int], budget: int, *, padded: bool = True) -> Iterator[list[int]]:
+    """Indices of inputs, longest first, in batches of at most ``budget`` tokens, padding included if they are padded.
+
+    An input longer than the budget gets a batch of its own.
+    """
+    batch: list[int] = []
+    longest = tokens = 0
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batch and ((len(batch) + 1) * longest if padded else tokens + lengths[i]) > budget:
+            yield batch
+            batch = []
+        if not batch:
+            longest, tokens = lengths[i], 0
+        batch.append(i)
+        tokens += lengths[i]
+    if batch:
+        yield batch

@@ -1,0 +1,85 @@
+"""The sufficiency head: a small network that says what a state is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from index.arrays import Float64Array
+from index.search.states import State
+
+SUMMARY = 6
+"""Entries of :func:`features` beside the state embedding."""
+
+
+class Sufficiency(NamedTuple):
+    """The probabilities of what a state is."""
+
+    complete: float
+    """All support is selected."""
+    hopeless: float
+    """Something is missing, and going on will not find it."""
+
+    @property
+    def open(self) -> float:
+        """Something is missing, and going on will find it."""
+        return max(0.0, 1.0 - self.complete - self.hopeless)
+
+
+NOTHING_THERE = Sufficiency(complete=0.0, hopeless=1.0)
+"""The sufficiency of an episode over no chunks at all."""
+
+
+class Moment(NamedTuple):
+    """What is known in a state before the next selection."""
+
+    state: State
+    best: tuple[float, ...]
+    """The largest Q-values of the candidates that are left, two if there are so many, largest first."""
+    selected: tuple[float, ...]
+    """The Q-values of the selections so far, in the order they were made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """One hidden layer over :func:`features`: complete, open or hopeless. ``h`` is its width, ``f`` theirs."""
+
+    hidden_weight: Float64Array
+    """Shape ``[h, f]``."""
+    hidden_bias: Float64Array
+    output_weight: Float64Array
+    """Shape ``[3, h]``."""
+    output_bias: Float64Array
+
+    def probabilities(self, rows: Float64Array, can_be_open: bool = True) -> Float64Array:
+        """The probabilities of complete, open and hopeless for each row of features, shape ``[rows, 3]``.
+
+        Where no chunk is left (not ``can_be_open``) they are conditioned on the state not being open.
+        """
+        hidden = np.maximum(rows @ self.hidden_weight.T + self.hidden_bias, 0.0)
+        logits = hidden @ self.output_weight.T + self.output_bias
+        if not can_be_open:
+            logits[:, 1] = -np.inf
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probabilities: Float64Array = odds / odds.sum(axis=1, keepdims=True)
+        return probabilities
+
+
+def features(moment: Moment, stop_value: float | None) -> Float64Array:
+    """What :class:`Head` reads, shape ``[d + SUMMARY]``.
+
+    Beside the state: the largest Q and its distance to the second, Q of STOP, the Q of the last and of the least
+    certain selection, and how many there were.
+    """
+    first, second = (*moment.best, *(moment.best[-1:] or (0.0,)), 0.0)[:2]
+    summary = (
+        first,
+        first - second,
+        stop_value or 0.0,
+        moment.selected[-1] if moment.selected else 1.0,
+        min(moment.selected, default=1.0),
+        len(moment.selected) / 8,
+    )
+    return np.concatenate((moment.state.embedding.astype(np.float64), summary))

@@ -1,0 +1,133 @@
+"""Embeddings as a scan reads them: mapped matrices, their codes or their halves, laid end to end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from index.arrays import Float32Array, IntArray
+from index.search.codes import ROW_BLOCK, Codes, encode
+
+CACHED_ROWS = 512
+"""Rows of codes that stay in a core's cache while all states are multiplied with them."""
+
+TASK_ROWS = 4096
+"""Rows of codes that one thread takes at once."""
+
+
+class Half(NamedTuple):
+    """Embeddings in half precision, on a GPU, and how far the farthest is from what it stands for."""
+
+    rows: torch.Tensor
+    """Shape ``[rows, d]`` float16."""
+    error: float
+    """Euclidean distance."""
+
+
+class Part(NamedTuple):
+    """Candidates ``start <= position < start + len(matrix)``, backed by rows of one matrix.
+
+    A search reads ``half`` or else ``codes`` instead of the matrix until few candidates are left.
+    """
+
+    start: int
+    matrix: Float32Array
+    """Chunk embeddings, shape ``[rows, d]``, memory-mapped."""
+    codes: Codes | None = None
+    """Codes of a whole segment, whose row ``first_row`` is the part's first; computed when they are missing."""
+    first_row: int = 0
+    half: Half | None = None
+    """The same rows in half precision."""
+
+
+class Runs(NamedTuple):
+    """Runs of rows of one segment, and where on the candidate axis each stands; three arrays of one shape."""
+
+    codes: Codes
+    starts: IntArray
+    """Increasing."""
+    first_rows: IntArray
+    counts: IntArray
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """The embeddings of the chunks of some documents, laid end to end on the candidate axis.
+
+    ``offsets`` has shape ``[documents + 1]``: document ``d`` has the positions ``offsets[d] <= position < offsets[d +
+    1]``. ``parts`` cover the axis in order. ``norm_bound`` bounds the Euclidean norm of every embedding.
+    """
+
+    offsets: IntArray
+    parts: tuple[Part, ...]
+    norm_bound: float = 1.0
+
+    @property
+    def size(self) -> int:
+        """Number of candidates."""
+        return int(self.offsets[-1])
+
+    @cached_property
+    def read_error(self) -> float:
+        """Largest Euclidean distance of an embedding from what a search reads instead of it."""
+        halves = [part.half.error for part in self.parts if part.half is not None]
+        return max(halves + [runs.codes.error for runs in self.runs], default=0.0)
+
+    @cached_property
+    def runs(self) -> list[Runs]:
+        """All candidates that no GPU holds, in runs short enough for a cache and tasks short enough to share out."""
+        of_segment: dict[int, tuple[Codes, list[tuple[int, int, int]]]] = {}
+        for part in self.parts:
+            for start, codes, first_row, count in _coded(part):
+                _, found = of_segment.setdefault(id(codes.numbers), (codes, []))
+                found.extend(
+                    (start + low, first_row + low, min(CACHED_ROWS, count - low))
+                    for low in range(0, count, CACHED_ROWS)
+                )
+        tasks: list[Runs] = []
+        for codes, found in of_segment.values():
+            columns = np.array(found, dtype=np.int64).T
+            task = (columns[2].cumsum() - 1) // TASK_ROWS
+            borders = np.flatnonzero(np.diff(task, prepend=-1, append=-1)).tolist()
+            tasks += [Runs(codes, *np.ascontiguousarray(columns[:, low:high])) for low, high in pairwise(borders)]
+        return tasks
+
+    @cached_property
+    def plans(self) -> dict[tuple[str, str, int], Any]:
+        """What a scan has computed once and keeps."""
+        return {}
+
+    def document_of(self, position: int) -> int:
+        """The document that the candidate at ``position`` belongs to."""
+        return int(np.searchsorted(self.offsets, position, side="right")) - 1
+
+    def rows(self, positions: IntArray) -> Float32Array:
+        """The embeddings at ``positions``, shape ``[len(positions), d]`` float32."""
+        part_of = np.searchsorted(self._part_starts, positions, side="right") - 1
+        rows = np.empty((len(positions), self.parts[0].matrix.shape[1]), dtype=np.float32)
+        for number in np.unique(part_of).tolist():
+            part, inside = self.parts[number], part_of == number
+            rows[inside] = part.matrix[positions[inside] - part.start]
+        return rows
+
+    @cached_property
+    def _part_starts(self) -> IntArray:
+        return np.array([part.start for part in self.parts], dtype=np.int64)
+
+
+def _coded(part: Part) -> Iterator[tuple[int, Codes, int, int]]:
+    """Where a part's runs of rows start, their codes, the first of them, and how many there are."""
+    if part.half is not None:
+        return
+    if part.codes is not None:
+        yield part.start, part.codes, part.first_row, len(part.matrix)
+        return
+    for low in range(0, len(part.matrix), ROW_BLOCK):
+        block = part.matrix[low : low + ROW_BLOCK]
+        yield part.start + low, encode(block), 0, len(block)
