@@ -1,7 +1,8 @@
-"""Follow the README in a fresh clone: its commands must work as they stand, and the answer must be the one shown.
+"""Follow the README in a fresh clone: its commands must work as they stand, and the answers must be the one shown.
 
 ``make serve`` runs from the clone in an environment of its own; only the port is another one, so that a
-service already running here is neither disturbed nor mistaken for it.
+service already running here is neither disturbed nor mistaken for it. The three ways to use it follow one after the
+other: HTTP, the shell, Python.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ def free_port() -> int:
 
 def main() -> None:
     readme = (ROOT / "README.md").read_text()
-    serve, talk, compose = blocks(readme, "sh")[:3]
+    serve, talk, shell = blocks(readme, "sh")
     assert serve.strip() == "make serve", serve
-    assert compose.strip() == "docker compose up", compose
+    (program,) = blocks(readme, "python")
     (shown,) = blocks(readme, "text")
     port = free_port()
     with tempfile.TemporaryDirectory() as directory:
@@ -64,10 +65,20 @@ def main() -> None:
             else:
                 sys.exit("make serve ended without serving")
             threading.Thread(target=server.stdout.read, daemon=True).start()
-            commands = talk.replace("127.0.0.1:8000", f"127.0.0.1:{port}").replace("curl ", "curl --silent --fail ")
-            answer = subprocess.run(
-                ["bash", "-ec", commands], cwd=clone, check=True, capture_output=True, text=True
-            ).stdout
+            url = f"http://127.0.0.1:{port}"
+            installed = clone / ".venv" / "bin"
+            environment |= {"QRAG_URL": url, "PATH": f"{installed}:{environment['PATH']}"}
+
+            def output(*command: str) -> str:
+                done = subprocess.run(
+                    command, cwd=clone, env=environment, check=True, stdout=subprocess.PIPE, text=True
+                )
+                return done.stdout
+
+            requests = talk.replace("http://127.0.0.1:8000", url).replace("curl ", "curl --silent --fail ")
+            answer = output("bash", "-ec", requests)
+            asked = output("bash", "-ec", shell)
+            printed = output("python", "-c", program.replace("http://127.0.0.1:8000", url))
         finally:
             watchdog.cancel()
             os.killpg(server.pid, signal.SIGTERM)
@@ -79,7 +90,9 @@ def main() -> None:
     assert result["context"].strip() == shown.strip(), (
         f"the README shows\n{shown}\nthe service said\n{result['context']}"
     )
-    print("README: the commands work and the answer is the one shown.")
+    assert "John travelled to the attic." in asked, asked
+    assert printed.strip() == shown.strip(), printed
+    print("README: the commands work and the answers are the one shown.")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.markdown import Block, code_blocks
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
 
 DATA = {"json", "yaml", "text", "http"}
 """Languages in which nothing is commanded."""
@@ -37,9 +37,9 @@ MOVING = tested_by("tests/service/test_moving.py::test_the_program_of_the_docume
 NOT_RUN_HERE = {
     ("client.md", "qrag index examples/stories/story-in-a-book.txt --chunking lines --title Story"): CLIENT,
     ("client.md", 'echo "Ana signed the lease in May." | qrag index - --id lease --collection office'): CLIENT,
-    ("client.md", "from qrag.client import Client, StepEvent, Stop"): CLIENT,
+    ("client.md", "from qrag import Client, StepEvent, Stop"): CLIENT,
     ("client.md", "import asyncio"): CLIENT,
-    ("client.md", "from qrag.client import Client, NotFound, Unreachable"): CLIENT,
+    ("client.md", "from qrag import Client, NotFound, Unreachable"): CLIENT,
     ("integrations.md", "from langchain_core.language_models import FakeListChatModel"): LANGCHAIN,
     ("integrations.md", "from langchain_core.load import dumpd, load"): LANGCHAIN,
     ("integrations.md", "from llama_index.core.llms import MockLLM"): LLAMA_INDEX,
@@ -49,7 +49,7 @@ NOT_RUN_HERE = {
     ("operating.md", "QRAG_LOG_FORMAT=json python -m service"): JSON_LOG,
     ("operating.md", "pip install ./client '.[otel]'"): TRACES,
     ("operating.md", "helm install qrag deploy/helm/qrag"): HELM,
-    ("operating.md", "from qrag.client import Client, DocumentIn"): MOVING,
+    ("operating.md", "from qrag import Client, DocumentIn"): MOVING,
     ("page.md", "apt-get install chromium chromium-driver"): "changes the machine",
     ("quick-start.md", "make serve"): README_CHECK,
     ("quick-start.md", "docker compose -f docker-compose.yml -f deploy/compose.cpu.yml up"): DOCKER,
@@ -58,7 +58,6 @@ NOT_RUN_HERE = {
     ("stopping.md", "curl ... -d"): NO_COMMAND,
     ("stopping.md", "python -m trainer calibrate"): HOURS,
     ("stopping.md", "python -m trainer stops runs/mine/calibrated"): HOURS,
-    ("stopping.md", "python -m trainer stops index/checkpoints/default"): HOURS,
     ("storage.md", "data/"): NO_COMMAND,
     ("training.md", "make train DATA=folder"): HOURS,
     ("training.md", "torchrun --nproc-per-node 4"): HOURS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -19,6 +20,31 @@ EVERY_PAGE = sorted(
     if not any(part.startswith(".") or part in HIDDEN_OR_BUILT for part in path.relative_to(ROOT).parts)
 )
 
+NOT_THERE_YET = {
+    "architecture.md": {
+        "index/episodes/rules.py",
+        "index/episodes/stepping.py",
+        "index/search/matrix_scope.py",
+        "index/search/signals.py",
+        "index/search/states.py",
+        "index/storage/opening.py",
+        "index/storage/protocols.py",
+        "service/http/rights.py",
+        "service/intake/parsing/formats.py",
+        "service/openapi.py",
+        "tests/client/test_endings.py",
+        "tests/test_rooms.py",
+        "trainer/datasets/registry.py",
+        "trainer/evaluation/suites/",
+        "trainer/learning/objectives.py",
+        "trainer/learning/rewards.py",
+        "trainer/learning/teachers.py",
+    },
+    "storage.md": {"index/storage/protocols.py"},
+    "CONTRIBUTING.md": {"tests/client", "tests/test_rooms.py"},
+}
+"""Files that a page names and the next merges bring."""
+
 PICTURES = sorted((ROOT / "docs" / "pictures").iterdir())
 
 
@@ -35,9 +61,20 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert parts.fragment in anchors(target), link
 
 
+FOLDERS = ("client", "index", "service", "trainer", "tests", "benchmarks", "docs", "deploy", "examples")
+
+
+@pytest.mark.parametrize("page", EVERY_PAGE, ids=[str(page.relative_to(ROOT)) for page in EVERY_PAGE])
+def test_files_that_a_page_names_are_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]+)`", text)
+    missing = {name for name in named if not (ROOT / name).exists()}
+    assert missing <= NOT_THERE_YET.get(page.name, set())
+
+
 def test_the_index_names_every_page() -> None:
     index = ROOT / "docs" / "README.md"
-    assert set(links(index)) >= {page.name for page in PAGES if page != index}
+    assert set(links(index)) >= {str(page.relative_to(index.parent)) for page in PAGES if page != index}
 
 
 @pytest.mark.parametrize("picture", PICTURES, ids=[picture.name for picture in PICTURES])

@@ -1,4 +1,4 @@
-"""docs/benchmarks.md names every result and every command that makes one."""
+"""docs/results.md names every file of results and every benchmark."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from tests.docs.pages import ROOT
 
-PAGE = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 RESULTS = ROOT / "benchmarks" / "results"
 
 
