@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import regex
 from sentencex import get_sentence_boundaries
@@ -20,13 +20,17 @@ from qrag.wire.chunking import Mode
 
 Span = tuple[int, int]
 
+SentenceSplitter = Callable[[str, str], list[dict[str, int]]]
+"""A function of a language and a text to the sentences' boundaries, of which ``end_index`` is read."""
+
 CHARACTERS_PER_TOKEN = 16
+"""Most characters of a chunk for each of its tokens."""
 
 WINDOW = 1 << 20
-"""Characters tokenised at once: bounds the memory a long document needs."""
+"""Characters tokenised at a time: bounds the memory that a long document needs."""
 
 SENTENCE_WINDOW = 1 << 14
-"""Characters cut into sentences at once: sentencex takes time quadratic in a paragraph, and holds the GIL."""
+"""Characters cut into sentences at a time: sentencex takes time quadratic in a paragraph, and holds the GIL."""
 
 _NOT_BLANK = re.compile(r"\S")
 _WIDE_BLANK = re.compile(r"[^\S\x00-\x7f]")
@@ -44,32 +48,46 @@ class Chunk(NamedTuple):
 
 
 class Tokenizer(Protocol):
-    """What chunking needs of the model's tokenizer; special tokens are not counted."""
+    """The part of the model's tokenizer that chunking needs; special tokens are not counted."""
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """The number of tokens of each text."""
 
     def token_ends(self, text: str) -> list[int]:
-        """Where each token of the text ends, as a character offset, in order."""
+        """The character offset at which each token of the text ends, in order."""
 
 
-def chunk_document(text: str, mode: Mode, max_tokens: int, tokenizer: Tokenizer) -> Iterator[Chunk]:
-    """The chunks of ``text`` in document order; none if it holds only blanks."""
-    spans = _trimmed(text, _PIECES[mode](text))
+def chunk_document(
+    text: str,
+    mode: Mode,
+    max_tokens: int,
+    tokenizer: Tokenizer,
+    *,
+    window_characters: int = WINDOW,
+    split_sentences: SentenceSplitter = get_sentence_boundaries,
+) -> Iterator[Chunk]:
+    """The chunks of ``text`` in document order; none if it holds only blanks.
+
+    ``window_characters`` is the number of characters that are tokenised at a time.
+    """
     if mode == "sentences":
-        spans = _packed(text, spans, max_tokens, tokenizer)
-    for (start, end), tokens in _counted(text, spans, max_tokens, tokenizer):
+        spans = _packed(
+            text, _trimmed(text, _sentences(text, split_sentences)), max_tokens, tokenizer, window_characters
+        )
+    else:
+        spans = _trimmed(text, _PIECES[mode](text))
+    for (start, end), tokens in _counted(text, spans, max_tokens, tokenizer, window_characters):
         if tokens <= max_tokens:
             yield Chunk(start, end, tokens)
         else:
             yield from _split(text, start, end, max_tokens, tokenizer)
 
 
-def _sentences(text: str) -> Iterator[Span]:
+def _sentences(text: str, split_sentences: SentenceSplitter) -> Iterator[Span]:
     start = 0
     while start < len(text):
         window = text[start : start + SENTENCE_WINDOW]
-        ends = _sentence_ends(window)
+        ends = _sentence_ends(window, split_sentences)
         if start + len(window) == len(text):
             ends.append(len(window))
         elif not ends:
@@ -82,11 +100,11 @@ def _sentences(text: str) -> Iterator[Span]:
         start += begin
 
 
-def _sentence_ends(window: str) -> list[int]:
-    """Where sentences end inside the window, its own end excluded; never inside a grapheme."""
+def _sentence_ends(window: str, split_sentences: SentenceSplitter) -> list[int]:
+    """The ends of sentences inside the window, its own end excluded; never inside a grapheme."""
     try:
         # sentencex 1.0 panics on some blanks of several bytes, as in "A\u3000."
-        boundaries = get_sentence_boundaries("en", _WIDE_BLANK.sub(" ", window))
+        boundaries = split_sentences("en", _WIDE_BLANK.sub(" ", window))
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # Rust's, not an Exception: it would end the thread
             raise
@@ -111,8 +129,7 @@ def _whole(text: str) -> Iterator[Span]:
     yield 0, len(text)
 
 
-_PIECES: dict[Mode, Callable[[str], Iterator[Span]]] = {
-    "sentences": _sentences,
+_PIECES: dict[Literal["lines", "paragraphs", "whole"], Callable[[str], Iterator[Span]]] = {
     "lines": _lines,
     "paragraphs": _paragraphs,
     "whole": _whole,
@@ -129,33 +146,37 @@ def _trimmed(text: str, spans: Iterable[Span]) -> Iterator[Span]:
             yield first.start(), end
 
 
-def _counted(text: str, spans: Iterable[Span], max_tokens: int, tokenizer: Tokenizer) -> Iterator[tuple[Span, int]]:
+def _counted(
+    text: str, spans: Iterable[Span], max_tokens: int, tokenizer: Tokenizer, window_characters: int
+) -> Iterator[tuple[Span, int]]:
     """Each span with its number of tokens, or ``max_tokens + 1`` where it has too many characters."""
     longest = CHARACTERS_PER_TOKEN * max_tokens
-    for batch in _batches(spans):
+    for batch in _batches(spans, window_characters):
         short = [span for span in batch if span[1] - span[0] <= longest]
         counts = dict(zip(short, tokenizer.count([text[start:end] for start, end in short]), strict=True))
         for span in batch:
             yield span, counts.get(span, max_tokens + 1)
 
 
-def _batches(spans: Iterable[Span]) -> Iterator[list[Span]]:
+def _batches(spans: Iterable[Span], window_characters: int) -> Iterator[list[Span]]:
     batch: list[Span] = []
     characters = 0
     for span in spans:
         batch.append(span)
         characters += span[1] - span[0]
-        if characters >= WINDOW:
+        if characters >= window_characters:
             yield batch
             batch, characters = [], 0
     yield batch
 
 
-def _packed(text: str, spans: Iterable[Span], max_tokens: int, tokenizer: Tokenizer) -> Iterator[Span]:
-    """Neighbouring spans joined while they fit together."""
+def _packed(
+    text: str, spans: Iterable[Span], max_tokens: int, tokenizer: Tokenizer, window_characters: int
+) -> Iterator[Span]:
+    """Neighbouring spans, joined as long as they fit into a chunk together."""
     longest = CHARACTERS_PER_TOKEN * max_tokens
     pack: tuple[int, int, int] | None = None
-    for (start, end), tokens in _counted(text, spans, max_tokens, tokenizer):
+    for (start, end), tokens in _counted(text, spans, max_tokens, tokenizer, window_characters):
         if pack is not None and pack[2] + tokens <= max_tokens and end - pack[0] <= longest:
             pack = (pack[0], end, pack[2] + tokens)
         else:
@@ -195,9 +216,9 @@ def _cut_before(window: str, next_character: str, limit: int) -> int:
     """The best place to cut ``window`` at or before ``limit``; ``next_character`` stands at ``limit``."""
     if next_character.isspace():
         return limit
-    for at in range(limit - 1, 0, -1):
-        if window[at].isspace():
-            return at
+    for position in range(limit - 1, 0, -1):
+        if window[position].isspace():
+            return position
     ends = [match.end() for match in _GRAPHEME.finditer(window)]
     # The window's last grapheme may go on behind it, so only inner borders count.
-    return max((at for at in ends if at <= limit and at < len(window)), default=limit)
+    return max((end for end in ends if end <= limit and end < len(window)), default=limit)

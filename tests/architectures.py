@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from index.encoders.checkpoint import Pooling
-from tests.support import BASE_MODEL
+from tests.random_checkpoints import BASE_MODEL
 
 
 def bert(vocabulary: int) -> PreTrainedModel:

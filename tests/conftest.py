@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import hypothesis
 import pytest
 
-from tests.support import running_server, write_random_checkpoint
+from tests.random_checkpoints import calibrate_at_random, write_random_checkpoint
 
 # How long an example takes says something about the machine, not about the code.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -22,8 +20,9 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Iterator[httpx.Client]:
-    """A client of a server with the small checkpoint and an empty data directory, shared by a module."""
-    with running_server(tmp_path_factory.mktemp("data"), tiny_checkpoint) as client:
-        yield client
+@pytest.fixture(scope="session")
+def calibrated_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Like ``tiny_checkpoint``, with stop rules that never stop unless a chunk costs more than by default."""
+    directory = tmp_path_factory.mktemp("calibrated-checkpoint")
+    calibrate_at_random(directory, write_random_checkpoint(directory, seed=1))
+    return directory

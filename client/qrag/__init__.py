@@ -3,12 +3,12 @@
 ::
 
     wire           every model that crosses HTTP, and the words that both sides use
-    client         calls as values, the flows around them, and the two clients that carry them out
+    client         calls as values, the flows around them, and the two clients that carry these out
     cli            the command ``qrag``
     integrations   retrievers for LangChain, LlamaIndex and Haystack
 
 Data flows one way: arguments -> call (a value) -> HTTP -> answer (a model of :mod:`qrag.wire`). The service imports
-:mod:`qrag.wire` too, so names are looked up when they are used: importing :mod:`qrag` imports no HTTP client.
+:mod:`qrag.wire` too, so a name is imported when it is first used: importing :mod:`qrag` imports no HTTP client.
 """
 
 from __future__ import annotations

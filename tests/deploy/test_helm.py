@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from service.http.gate import OPEN_PATHS
-from tests.deploy.test_containers import FINAL_STAGES, Stage, environment, last, read_dockerfile
+from tests.deploy.dockerfile import FINAL_STAGES, Stage, environment, last, read_dockerfile
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "deploy" / "helm" / "qrag"

@@ -24,10 +24,10 @@ def tested_by(test: str) -> str:
 
 
 README_CHECK = tested_by(".ci/check_readme.py")
-LANGCHAIN = tested_by("tests/service/test_langchain.py::test_the_examples_of_the_docs_run")
-LLAMA_INDEX = tested_by("tests/service/test_llama_index.py::test_the_example_of_the_docs_runs")
-HAYSTACK = tested_by("tests/service/test_haystack.py::test_the_example_of_the_docs_runs")
-CLIENT = tested_by("tests/service/test_command_line_endings.py::test_the_page_about_the_client_is_true")
+LANGCHAIN = tested_by("tests/client/test_langchain.py::test_the_examples_of_the_docs_run")
+LLAMA_INDEX = tested_by("tests/client/test_llama_index.py::test_the_example_of_the_docs_runs")
+HAYSTACK = tested_by("tests/client/test_haystack.py::test_the_example_of_the_docs_runs")
+CLIENT = tested_by("tests/client/test_command_line_endings.py::test_the_page_about_the_client_is_true")
 PROMTOOL = tested_by("tests/deploy/test_monitoring.py::test_promtool_accepts_the_rules")
 JSON_LOG = tested_by("tests/service/test_observing.py::test_json_logs_have_one_object_a_line_and_cannot_be_forged")
 TRACES = tested_by("tests/service/test_tracing.py::test_a_retrieval_shows_its_phases_inside_the_callers_trace")

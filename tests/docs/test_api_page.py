@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,6 +13,7 @@ import pytest
 from service.http.problems import codes
 from tests.docs.pages import ROOT
 from tests.markdown import code_blocks
+from tests.servers import running_server
 
 API = ROOT / "docs" / "api.md"
 PAGE = API.read_text(encoding="utf-8")
@@ -20,6 +23,12 @@ BY_KEYS = {"401", "403"}
 """Said once for all calls."""
 
 Json = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Iterator[httpx.Client]:
+    with running_server(tmp_path_factory.mktemp("data"), tiny_checkpoint) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")

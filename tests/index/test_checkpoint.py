@@ -31,7 +31,7 @@ from index.errors import CheckpointError
 from index.search.positions import Positions
 from tests.index import strategies
 from tests.index.checkpoints import CONFIG, DEFAULT, PACKAGED, flip_last_bit
-from tests.support import BASE_MODEL
+from tests.random_checkpoints import BASE_MODEL
 
 
 def write_json(directory: Path, **changes: object) -> None:

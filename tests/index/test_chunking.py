@@ -18,10 +18,10 @@ from pydantic import ValidationError
 from sentencex import get_sentence_boundaries
 
 from index import chunking
-from index.chunking import CHARACTERS_PER_TOKEN, Chunk, Tokenizer, chunk_document
+from index.chunking import CHARACTERS_PER_TOKEN, Chunk, SentenceSplitter, Tokenizer, chunk_document
 from index.encoders.tokenizer import TextTokenizer
 from qrag.wire.chunking import Chunking, Mode
-from tests.support import BASE_MODEL
+from tests.random_checkpoints import BASE_MODEL
 
 MODES: list[Mode] = ["sentences", "lines", "paragraphs", "whole"]
 LIMITS = [8, 16, 64]
@@ -118,9 +118,15 @@ def borders_of_graphemes(text: str) -> set[int]:
     return {0, *(match.end() for match in regex.finditer(r"\X", text))}
 
 
-def check_chunks(text: str, mode: Mode, limit: int, tokenizer: Tokenizer) -> list[Chunk]:
+def check_chunks(
+    text: str,
+    mode: Mode,
+    limit: int,
+    tokenizer: Tokenizer,
+    split_sentences: SentenceSplitter = get_sentence_boundaries,
+) -> list[Chunk]:
     """What holds of the chunks of any text with any tokenizer."""
-    chunks = list(chunk_document(text, mode, limit, tokenizer))
+    chunks = list(chunk_document(text, mode, limit, tokenizer, split_sentences=split_sentences))
     held = [i for chunk in chunks for i in range(chunk.start, chunk.end)]
     assert held == sorted(set(held))
     missed = set(range(len(text))) - set(held)
@@ -230,7 +236,7 @@ def test_a_text_longer_than_the_windows(mode: Mode) -> None:
         assert [(chunk.start, chunk.end) for chunk in chunks] == pieces
 
 
-def test_a_long_paragraph_reaches_the_sentence_splitter_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_paragraph_reaches_the_sentence_splitter_in_parts() -> None:
     # Its time is quadratic in a paragraph: a megabyte of Chinese at once would hold the GIL for half a minute.
     lengths: list[int] = []
 
@@ -239,9 +245,8 @@ def test_a_long_paragraph_reaches_the_sentence_splitter_in_parts(monkeypatch: py
         found: list[dict[str, int]] = get_sentence_boundaries(language, text)
         return found
 
-    monkeypatch.setattr(chunking, "get_sentence_boundaries", watched)
     sentence = "天地玄黄宇宙洪荒。"
-    chunks = list(chunk_document(sentence * 10_000, "sentences", 64, base_tokenizer()))
+    chunks = list(chunk_document(sentence * 10_000, "sentences", 64, base_tokenizer(), split_sentences=watched))
     assert max(lengths) <= 1 << 14
     assert sum(lengths) < 1.1 * 10_000 * len(sentence)
     assert {chunk.tokens for chunk in chunks[:-1]} == {63}
@@ -263,10 +268,9 @@ class WatchedTokenizer:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_long_document_is_tokenised_in_parts(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunking, "WINDOW", 1000)
+def test_a_long_document_is_tokenised_in_parts(mode: Mode) -> None:
     tokenizer = WatchedTokenizer()
-    list(chunk_document("Ann took the ball.\n\n" * 1000, mode, 64, tokenizer))
+    list(chunk_document("Ann took the ball.\n\n" * 1000, mode, 64, tokenizer, window_characters=1000))
     assert 0 < tokenizer.most <= 1000 + 64 * CHARACTERS_PER_TOKEN
 
 
@@ -279,29 +283,27 @@ def test_wide_blanks_do_not_hide_the_sentences(blank: str) -> None:
     assert [text[chunk.start : chunk.end] for chunk in chunks] == sentences
 
 
-def test_a_panic_of_the_sentence_splitter_costs_sentences_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_panic_of_the_sentence_splitter_costs_sentences_only() -> None:
     class PanicException(BaseException):
         pass
 
-    def panic(language: str, text: str) -> None:
+    def panic(language: str, text: str) -> list[dict[str, int]]:
         raise PanicException(language, text)
 
-    monkeypatch.setattr(chunking, "get_sentence_boundaries", panic)
     text = "One two three. Four five six. Seven eight nine."
-    chunks = check_chunks(text, "sentences", 8, base_tokenizer())
+    chunks = check_chunks(text, "sentences", 8, base_tokenizer(), split_sentences=panic)
     assert [text[chunk.start : chunk.end] for chunk in chunks] == [
         "One two three. Four five six.",
         "Seven eight nine.",
     ]
 
 
-def test_an_interrupt_in_the_sentence_splitter_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(language: str, text: str) -> None:
+def test_an_interrupt_in_the_sentence_splitter_is_passed_on() -> None:
+    def interrupt(language: str, text: str) -> list[dict[str, int]]:
         raise KeyboardInterrupt(language, text)
 
-    monkeypatch.setattr(chunking, "get_sentence_boundaries", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        list(chunk_document("One.", "sentences", 8, base_tokenizer()))
+        list(chunk_document("One.", "sentences", 8, base_tokenizer(), split_sentences=interrupt))
 
 
 # -- what the modes mean ----------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -17,23 +16,13 @@ import pytest
 from index.errors import FormatError
 from index.storage.local.database import FORMAT_VERSION, READABLE_VERSIONS, Database
 from index.storage.local.segments import codes_path
-from tests.index.test_storage import expected, index_all, open_store, searchable
+from tests.index.stores import expected, index_all, laid_out, open_store, searchable
 
-FOLDER = Path(__file__).parent
 TEXTS = {
     "lease": "Ana signed the lease.\nBruno kept bees.\nÄrger im Büro 👩\u200d👧.",
     "letter": "One letter only.",
     "late": "It was still queued.",
 }
-
-
-def laid_out(directory: Path, version: int) -> Path:
-    """A data directory as a service that wrote this format has left it."""
-    source = FOLDER / f"data-format-{version}"
-    shutil.copytree(source / "segments", directory / "segments")
-    with closing(sqlite3.connect(directory / "qrag.sqlite3")) as database:
-        database.executescript((source / "qrag.sql").read_text())
-    return directory
 
 
 def schema(path: Path) -> set[str]:

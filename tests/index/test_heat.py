@@ -15,8 +15,8 @@ from index.search.scope import Candidate, Estimate
 from index.search.scoring import best
 from index.search.states import State, States
 from tests.index import reference, strategies
+from tests.index.episodes import PLAIN, chunk_named_by_its_position, documents, random_states, run, toward
 from tests.index.strategies import Case
-from tests.index.test_episode import PLAIN, chunk_named_by_its_position, documents, random_states, run, toward
 
 
 def slowly(values: dict[int, float], chunks: int, stretches: int) -> list[float]:

@@ -19,8 +19,7 @@ from index.search.function import QFunction
 from index.search.matrices import Matrices
 from index.search.matrix_scope import MatrixScope
 from tests.index import reference, strategies
-from tests.index.strategies import Case, Float32
-from tests.index.test_episode import (
+from tests.index.episodes import (
     PLAIN,
     StateOf,
     chunk_named_by_its_position,
@@ -32,6 +31,7 @@ from tests.index.test_episode import (
     table,
     toward,
 )
+from tests.index.strategies import Case, Float32
 
 
 @dataclass(frozen=True)

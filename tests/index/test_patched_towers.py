@@ -23,7 +23,7 @@ from tests.index.checkpoints import (
     random_projection,
     theirs,
 )
-from tests.support import BASE_MODEL
+from tests.random_checkpoints import BASE_MODEL
 
 REPLACED = "encoder.layer.5.output.dense.weight"
 

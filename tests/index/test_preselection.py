@@ -28,8 +28,8 @@ from index.storage.local import scopes as catalogs
 from index.storage.local.compaction import compact
 from index.storage.local.scopes import Catalog, SearchScope
 from index.storage.local.store import Store
+from tests.index.stores import DIMENSION, WordEncoder, lines, open_store, post
 from tests.index.strategies import Float32, random_vectors
-from tests.index.test_storage import DIMENSION, WordEncoder, lines, open_store, post
 
 LIMIT = 60
 POSITIONS = Positions(levels=18)

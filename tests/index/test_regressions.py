@@ -17,7 +17,7 @@ from index.storage.local.store import Store
 from index.storage.local.uploads import Description, Upload, publish
 from qrag.wire.chunking import Chunking
 from qrag.wire.filters import Filter
-from tests.index.test_storage import index_all, open_store
+from tests.index.stores import index_all, open_store
 
 
 def post(store: Store, id: str, metadata: dict[str, int], text: str = "one two") -> None:

@@ -24,8 +24,7 @@ from index.indexing.reembedding import Reembedding
 from index.storage.local.compaction import compact
 from index.storage.local.scopes import Catalog
 from index.storage.local.store import Store
-from tests.index.test_formats import laid_out
-from tests.index.test_storage import DIMENSION, WordEncoder, index_all, lines, open_store, post, searchable
+from tests.index.stores import DIMENSION, WordEncoder, index_all, laid_out, lines, open_store, post, searchable
 
 DIMENSIONS = {"words": DIMENSION, "other": 6, "third": DIMENSION}
 """Of the action tower with this fingerprint."""

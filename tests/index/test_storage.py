@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import errno
-import re
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -15,7 +14,6 @@ from unittest.mock import Mock, patch
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,77 +31,15 @@ from index.storage.local.compaction import compact
 from index.storage.local.database import Database
 from index.storage.local.scopes import Catalog
 from index.storage.local.store import Store
-from index.storage.local.uploads import Description, Upload, publish
-from qrag.wire.chunking import Chunking
+from index.storage.local.uploads import Upload
+from tests.index.stores import DIMENSION, WordEncoder, embed, expected, index_all, lines, open_store, post, searchable
 from tests.index.strategies import random_vectors
-
-DIMENSION = 8
-
-
-class WordEncoder:
-    """A word is a token; a chunk's input is its words' lengths."""
-
-    chunk_limit = input_limit = 100
-
-    @property
-    def chunk_tokenizer(self) -> WordEncoder:
-        return self
-
-    def count(self, texts: Sequence[str]) -> list[int]:
-        return [len(text.split()) for text in texts]
-
-    def token_ends(self, text: str) -> list[int]:
-        return [match.end() for match in re.finditer(r"\S+", text)]
-
-    def action_inputs(self, texts: Sequence[str]) -> list[list[int]]:
-        return [[len(word) for word in text.split()] for text in texts]
-
-
-def embed(inputs: Sequence[Sequence[int]]) -> Float32Array:
-    """An embedding that depends on the input alone."""
-    return np.stack([np.random.default_rng(list(ids)).standard_normal(DIMENSION, dtype=np.float32) for ids in inputs])
-
-
-def open_store(directory: Path) -> Store:
-    return Store(directory, dimension=DIMENSION, fingerprint="words", device=torch.device("cpu"))
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     with closing(open_store(tmp_path)) as store:
         yield store
-
-
-def post(store: Store, id: str, text: str, collection: str = "default", queue_limit: int = 1000) -> None:
-    upload = Upload(store.database)
-    upload.write(text)
-    about = Description(id, collection, None, {}, Chunking(mode="lines"))
-    publish(store, [(upload, about)], replace=False, queue_limit=queue_limit)
-
-
-def index_all(store: Store, embedding: Callable[..., Float32Array] = embed) -> None:
-    indexer = Indexer(store, WordEncoder(), embedding, threading.Event())
-    while indexer.work():
-        pass
-
-
-def lines(name: str, count: int) -> str:
-    return "\n".join(f"{name} {'x' * (1 + number % 50)} {'y' * (1 + number // 50)}" for number in range(count))
-
-
-def searchable(store: Store, collection: str = "default") -> dict[str, Float32Array]:
-    """The vectors that a search of the collection sees, by document."""
-    found = Catalog(store).scope(collection)
-    documents = store.documents_at(found.uids.tolist())
-    rows = np.empty((0, DIMENSION), dtype=np.float32)
-    if found.scope.size:
-        rows = found.scope.rows(np.arange(found.scope.size))
-    borders = found.scope.offsets
-    return {documents[uid].id: rows[borders[n] : borders[n + 1]] for n, uid in enumerate(found.uids.tolist())}
-
-
-def expected(text: str) -> Float32Array:
-    return embed(WordEncoder().action_inputs(text.splitlines()))
 
 
 def test_documents_span_segments_and_share_them(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

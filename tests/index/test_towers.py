@@ -25,7 +25,7 @@ from tests.index.checkpoints import (
     random_projection,
     theirs,
 )
-from tests.support import BASE_MODEL, write_random_checkpoint
+from tests.random_checkpoints import BASE_MODEL, write_random_checkpoint
 
 
 @pytest.mark.parametrize("normalize", [True, False])

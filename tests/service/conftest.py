@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,42 +9,16 @@ from selenium.webdriver import Chrome
 
 from index.encoders.encoder import Encoder
 from index.encoders.loading import load_encoder
-from qrag import Client
 from qrag.wire.media_types import MediaType
 from service.errors import ServiceError
 from service.intake.parsing.process import ParseLimits, extract_text
 from service.intake.parsing.worker import convert
 from tests.service.browser import Page, chromium
-from tests.service.chat import completion
-from tests.service.clients import Connect
 from tests.service.files import MEBIBYTE, Extract
-from tests.service.frameworks import Letters, write_letters
-from tests.service.helpers import add, ask
-from tests.service.scripted import scripted
-from tests.support import blameless_server, calibrate_at_random, running_server, write_random_checkpoint
+from tests.service.helpers import ask
+from tests.shared_server import collection, limited_client, shared_client
 
-# Haystack reports its use unless it finds this when it is imported, and LangChain where somebody has switched it on.
-os.environ |= {"HAYSTACK_TELEMETRY_ENABLED": "false", "LANGSMITH_TRACING": "false", "LANGCHAIN_TRACING_V2": "false"}
-
-MAX_BODY = 300_000
-MAX_DOCUMENTS = 20
-
-
-@pytest.fixture(scope="session")
-def calibrated_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Like ``tiny_checkpoint``, with stop rules that never stop unless a chunk costs more than by default."""
-    directory = tmp_path_factory.mktemp("calibrated-checkpoint")
-    calibrate_at_random(directory, write_random_checkpoint(directory, seed=1))
-    return directory
-
-
-@pytest.fixture(scope="session")
-def shared_client(tmp_path_factory: pytest.TempPathFactory, calibrated_checkpoint: Path) -> Iterator[httpx.Client]:
-    """A client of one server for all modules whose tests keep to collections of their own."""
-    with scripted(otherwise=completion("Nobody knows [1].")) as endpoint:
-        model = {"llm_base_url": f"{endpoint.url}/v1", "llm_model": "small"}
-        with running_server(tmp_path_factory.mktemp("shared"), calibrated_checkpoint, **model) as client:
-            yield client
+__all__ = ["collection", "limited_client", "shared_client"]
 
 
 @pytest.fixture(scope="session")
@@ -62,30 +34,8 @@ def encoder(calibrated_checkpoint: Path) -> Encoder:
 
 
 @pytest.fixture
-def collection() -> str:
-    """The name of a collection that nobody else uses."""
-    return f"c-{uuid.uuid4().hex}"
-
-
-@pytest.fixture
-def letters(shared_client: httpx.Client, collection: str) -> Letters:
-    """What the retrievers for frameworks are asked about."""
-    return write_letters(shared_client, collection)
-
-
-@pytest.fixture(scope="session")
-def limited_client(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Iterator[httpx.Client]:
-    """A client of a server with low limits; at its end nothing unexpected may stand in the server's log."""
-    data = tmp_path_factory.mktemp("limited")
-    limits = {"max_body_bytes": MAX_BODY, "max_documents_per_request": MAX_DOCUMENTS}
-    with blameless_server(data, tiny_checkpoint, **limits) as client:
-        add(client, "Ana signed the lease.", id="kept", collection="kept", metadata={"year": 2024})
-        yield client
-
-
-@pytest.fixture
 def unchanged_client(limited_client: httpx.Client) -> Iterator[httpx.Client]:
-    """The same, for tests that the server must survive with the same documents as before, and working."""
+    """The limited client, for tests that the server must survive with the same documents as before, and working."""
     before = limited_client.get("/documents").json()
     yield limited_client
     assert limited_client.get("/documents").json() == before
@@ -157,25 +107,3 @@ def page(driver: Chrome, shared_client: httpx.Client, collection: str) -> Iterat
     page.open(collection)
     yield page
     page.assert_clean()
-
-
-@pytest.fixture(params=["blocking", "awaiting"])
-def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
-    connect = Connect(request.param)
-    yield connect
-    connect.close()
-
-
-@pytest.fixture
-def qrag(connect: Connect, shared_client: httpx.Client) -> Client:
-    """A client of the server that modules share."""
-    return connect(str(shared_client.base_url))
-
-
-@pytest.fixture
-def surroundings(monkeypatch: pytest.MonkeyPatch, shared_client: httpx.Client) -> None:
-    """For ``qrag``: the shared server is the one by default, and nothing else is set."""
-    for name in [*os.environ]:
-        if name.startswith("QRAG_") or name == "NO_COLOR":
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("QRAG_URL", str(shared_client.base_url))

@@ -17,6 +17,10 @@ PLAIN = {"Content-Type": "text/plain"}
 JSON = {"Content-Type": "application/json"}
 STREAM = {"Accept": "text/event-stream"}
 
+MAX_BODY = 300_000
+MAX_DOCUMENTS = 20
+"""Limits of the server behind ``limited_client``."""
+
 UNICODE = (
     "Ärger im Büro. 👩\u200d👩\u200d👧 came home at 5 o'clock! e\u0301 is é?\r\n\r\n"
     "日本語の文章です。次の文。 \U0001f1e9\U0001f1ea\x00 end"

@@ -23,10 +23,10 @@ from service.answering.answers import cited, prompt
 from service.errors import ConfigurationError, LanguageModelFailed, LanguageModelTooSlow
 from service.language_model import MOST_BYTES, LanguageModel, Piece, Prompt
 from service.settings import Settings
+from tests.servers import blameless_server
 from tests.service.chat import completion, cut_off, delta, refusal, written
 from tests.service.helpers import STREAM, Json, add, ask, events, problem, text_of
 from tests.service.scripted import Action, Scripted, answer, drop, scripted, stream
-from tests.support import blameless_server
 
 KEY = "sk-a-secret-that-nobody-may-see"
 QUESTION = "Where did the office of the person who signed the lease move?"

@@ -18,8 +18,8 @@ from index.errors import BackupError
 from index.storage.local.backup import MANIFEST, back_up, restore
 from service.__main__ import main
 from service.keys import add_key
+from tests.servers import running_server
 from tests.service.helpers import add, ask
-from tests.support import running_server
 
 KEPT = {f"kept-{number}": f"Keeper {number} lit the lamp. Then it rained on tower {number}." for number in range(30)}
 

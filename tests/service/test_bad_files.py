@@ -12,9 +12,8 @@ import httpx
 import pytest
 
 from qrag.wire.media_types import MediaType
-from tests.service.conftest import MAX_BODY
 from tests.service.files import PdfEncryption, docx, paragraph, pdf, shown
-from tests.service.helpers import JSON, metric, post, problem, text_of, until
+from tests.service.helpers import JSON, MAX_BODY, metric, post, problem, text_of, until
 
 
 @pytest.fixture

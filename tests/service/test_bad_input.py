@@ -7,8 +7,7 @@ import json
 import httpx
 import pytest
 
-from tests.service.conftest import MAX_DOCUMENTS
-from tests.service.helpers import JSON, Json, ask, post, problem
+from tests.service.helpers import JSON, MAX_DOCUMENTS, Json, ask, post, problem
 
 
 @pytest.fixture

@@ -27,8 +27,9 @@ from service.engine.checkpoints import Checkpoints, chosen_checkpoint
 from service.errors import CheckpointInUse, CheckpointUnusable
 from service.keys import add_key
 from service.settings import Settings
+from tests.random_checkpoints import write_random_checkpoint
+from tests.servers import Server, running_server
 from tests.service.helpers import add, ask, problem
-from tests.support import Server, running_server, write_random_checkpoint
 
 TEXTS = {
     f"d{number}": " ".join(f"Person {number} took thing {at} to place {at * number % 17}." for at in range(40))

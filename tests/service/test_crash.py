@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.support import Server
+from tests.servers import Server
 
 ROUNDS = 40
 WRITERS = 3

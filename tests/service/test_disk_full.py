@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support import Server
+from tests.servers import Server
 
 UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
 

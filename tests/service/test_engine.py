@@ -22,7 +22,7 @@ from index.search.matrices import Matrices, Part
 from index.search.matrix_scope import MatrixScope
 from index.search.scope import Scope
 from service.engine.engine import INDEXING_SHARE, Engine
-from tests.support import write_random_checkpoint
+from tests.random_checkpoints import write_random_checkpoint
 
 TEXTS = [f"{'Ann took the lamp to the kitchen. ' * (1 + number % 7)}{number}" for number in range(300)]
 

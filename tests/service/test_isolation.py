@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from tests.servers import running_server
 from tests.service.helpers import Json, add, ask, problem, stream
-from tests.support import running_server
 
 SECRET = "The vault opens with the number four four seven one."
 QUESTION = "With which number does the vault open?"

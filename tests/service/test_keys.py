@@ -16,8 +16,8 @@ import pytest
 
 from service.errors import KeysError
 from service.keys import Access, Keys, Right, add_key, read_keys, remove_key
+from tests.servers import Server, running_server
 from tests.service.helpers import PLAIN, Json, add, ask, problem
-from tests.support import Server, running_server
 
 EVERYTHING: tuple[Right, ...] = ("read", "write")
 

@@ -26,8 +26,9 @@ from index.storage.local.store import Store
 from index.storage.local.uploads import Description, Upload, publish
 from qrag.wire.chunking import Chunking
 from tests.forked import ForkedService
+from tests.random_checkpoints import write_random_checkpoint
+from tests.servers import Server
 from tests.service.helpers import ask, ids_in, problem
-from tests.support import Server, write_random_checkpoint
 
 ROOT = Path(__file__).parents[2]
 TEXTS = {

@@ -23,6 +23,8 @@ from index.search.positions import Positions
 from index.storage.local.store import Store
 from index.storage.local.uploads import Description, Upload, publish
 from qrag.wire.chunking import Chunking
+from tests.random_checkpoints import write_random_checkpoint
+from tests.servers import Server, running_server
 from tests.service.helpers import (
     JSON,
     PLAIN,
@@ -37,7 +39,6 @@ from tests.service.helpers import (
     stream,
     until,
 )
-from tests.support import Server, running_server, write_random_checkpoint
 
 SLOW_LINES = 16_000
 SLOW: Json = {"question": "Which line says most?", "collection": "slow", "max_steps": 32, "beam_width": 16}

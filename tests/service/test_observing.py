@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.servers import Server
 from tests.service.helpers import JSON, STREAM, add, ask, metric, problem
-from tests.support import Server
 
 
 def test_every_answer_has_an_id_the_time_it_took_and_says_not_to_be_embedded(client: httpx.Client) -> None:

@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 import service
+from tests.servers import running_server
 from tests.service.helpers import problem
-from tests.support import running_server
 
 FOLDER = Path(service.__file__).parent / "page"
 FILES = sorted(path.name for path in FOLDER.iterdir())

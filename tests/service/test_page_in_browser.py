@@ -12,10 +12,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from service.keys import add_key
+from tests.servers import running_server
 from tests.service.browser import Page, answer, asked, needs_chromium, texts
 from tests.service.helpers import add, ids_in, lines_of_text
 from tests.service.library import QUESTION, SENTENCES
-from tests.support import running_server
 
 pytestmark = needs_chromium
 

@@ -21,8 +21,8 @@ from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from qrag import Client
+from tests.servers import Server
 from tests.service.helpers import STREAM, add, problem
-from tests.support import Server
 
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 """The example of the W3C's recommendation."""

@@ -21,7 +21,7 @@ from index.search.function import QFunction
 from index.search.positions import Positions
 from qrag.wire.rules import RULES
 from tests.index.stopping import random_stopping
-from tests.support import write_random_checkpoint
+from tests.random_checkpoints import write_random_checkpoint
 from tests.trainer.mixtures import BOOK, make_recipe, write_stories
 from trainer.command_line.main import main
 from trainer.hyperparameters import Hyperparameters

@@ -21,7 +21,7 @@ from index.encoders.loading import load_encoder
 from index.encoders.writing import write_stopping
 from index.episodes.stopping import UNTAUGHT
 from index.search.positions import Positions
-from tests.support import BASE_MODEL, write_random_checkpoint
+from tests.random_checkpoints import BASE_MODEL, write_random_checkpoint
 from tests.trainer.learners import CPU, make_learner, make_recipe, random_questions
 from trainer.errors import RecipeError
 from trainer.hyperparameters import Hyperparameters

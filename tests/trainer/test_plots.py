@@ -7,7 +7,7 @@ import matplotlib.image
 import pytest
 from matplotlib.axes import Axes
 
-from tests.trainer.test_reports import result, row
+from tests.trainer.results import result, row
 from trainer.errors import DataError
 from trainer.evaluation.plots import learning_curves, recall_by_budget, recall_by_length
 

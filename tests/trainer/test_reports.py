@@ -5,30 +5,11 @@ from pathlib import Path
 import pytest
 
 from index.encoders.checkpoint import read_config
+from tests.trainer.results import result, row
 from trainer.datasets.question import Question
 from trainer.errors import DataError
-from trainer.evaluation.reports import Result, Row, fingerprint, joined, markdown, measure, read_report, write_report
+from trainer.evaluation.reports import fingerprint, joined, markdown, measure, read_report, write_report
 from trainer.evaluation.suites import TestSet
-
-
-def row(task: str, recall: float, length: str = "", tokens: int | None = None, budget: int = 4) -> Row:
-    return Row(
-        task=task,
-        length=length,
-        tokens=tokens,
-        questions=100,
-        budget=budget,
-        least_budget=2,
-        recall_by_step=(0.0, recall),
-        at_budget=recall,
-        standard_error=0.01,
-        support_f1=0.5,
-        seconds=1.0,
-    )
-
-
-def result(name: str, suite: str, *rows: Row) -> Result:
-    return Result(name=name, fingerprint=None, suite=suite, seed=0, machine={}, rows=rows)
 
 
 def test_results_of_one_name_are_merged_into_mean_and_spread() -> None:

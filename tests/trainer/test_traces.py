@@ -12,7 +12,7 @@ from index.encoders.loading import load_encoder
 from index.episodes.episode import Limits
 from index.episodes.rules import STOP_RULES, StopBelow
 from qrag.wire.rules import RULES, Rule
-from tests.support import calibrate_at_random, write_random_checkpoint
+from tests.random_checkpoints import calibrate_at_random, write_random_checkpoint
 from trainer.datasets.question import Question
 from trainer.evaluation.playing import Player, run_together, start
 from trainer.stopping.traces import PAST, Trace, scores, trace

@@ -31,19 +31,20 @@ from qrag.wire.chunking import Mode
 from qrag.wire.media_types import MEDIA_TYPE_OF_EXTENSION
 
 STDIN = "-"
+"""The file name that means standard input."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Something to send."""
+    """A file to send."""
 
     path: str
     title: str | None
-    """None: its name."""
+    """None: the file's name."""
 
     @property
     def bytes(self) -> int:
-        """Its length, 0 where that is not known or it is not there."""
+        """The file's length, 0 where it is unknown or the file does not exist."""
         try:
             return 0 if self.path == STDIN else os.stat(self.path).st_size
         except OSError:
@@ -51,28 +52,28 @@ class _Source:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Add the arguments of ``qrag index``."""
     parser.add_argument("file", nargs="+", help="txt, md, html, pdf or docx; a folder with --recursive; - is text")
     parser.add_argument("--collection", metavar="C", help="default: default")
-    parser.add_argument("--chunking", choices=get_args(Mode), help="how to cut it (default: sentences)")
-    parser.add_argument("--id", help="of one file; by default derived from the content")
-    parser.add_argument("--title", metavar="T", help="of one file; by default its name")
+    parser.add_argument("--chunking", choices=get_args(Mode), help="how to cut the text (default: sentences)")
+    parser.add_argument("--id", help="id of the document, for one file; by default derived from the content")
+    parser.add_argument("--title", metavar="T", help="title of the document, for one file; by default its name")
     parser.add_argument("--metadata", type=_metadata, metavar="JSON", help="an object, e.g. '{\"year\": 1916}'")
-    parser.add_argument("--replace", action="store_true", help="put it in the place of another one with its id")
-    parser.add_argument("--no-wait", action="store_true", help="do not wait until it is indexed")
-    parser.add_argument("--recursive", action="store_true", help="take the files of folders, and of those in them")
-    parser.add_argument("--glob", metavar="PATTERN", help="of folders, only files with such a name, e.g. '*.md'")
+    parser.add_argument("--replace", action="store_true", help="replace the document that has the same id")
+    parser.add_argument("--no-wait", action="store_true", help="do not wait until the documents are indexed")
+    parser.add_argument("--recursive", action="store_true", help="send the files of folders and their subfolders")
+    parser.add_argument("--glob", metavar="PATTERN", help="in folders, send only files whose name matches, e.g. '*.md'")
 
 
 def _metadata(text: str) -> dict[str, JsonValue]:
     value = json.loads(text)
     if not isinstance(value, dict):
-        raise ValueError("no object")
+        raise ValueError("not a JSON object")
     return value
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Raise :class:`ValueError` for what cannot be meant, before anything is sent."""
+    """Raises :class:`ValueError` for arguments that contradict each other, before anything is sent."""
     folders = [name for name in arguments.file if name != STDIN and Path(name).is_dir()]
     if folders and not arguments.recursive:
         raise ValueError(f"{folders[0]} is a folder: --recursive takes the files in it")
@@ -82,17 +83,18 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def run(client: Client, arguments: argparse.Namespace) -> int:
-    """Send each file, wait for all, and print them as a table; 1 if something failed."""
+    """Send each file, wait for all, and print the documents as a table; 1 if something failed."""
     sources = list(_sources(arguments))
     if not sources:
-        complain(f"no file of {', '.join(arguments.file)} is of a known kind: {', '.join(MEDIA_TYPE_OF_EXTENSION)}")
+        known = ", ".join(MEDIA_TYPE_OF_EXTENSION)
+        complain(f"there is nothing to send in {', '.join(arguments.file)}: known kinds of files are {known}")
         return 1
     sent, failed = _send(client, sources, arguments)
     if not arguments.no_wait:
         sent, not_ready = _wait(client, sent)
         failed = failed or not_ready
     if sent:
-        rows = [(each.id, each.title, each.status, each.chunks, each.tokens) for each in sent]
+        rows = [(document.id, document.title, document.status, document.chunks, document.tokens) for document in sent]
         print(table(("DOCUMENT", "TITLE", "STATUS", "CHUNKS", "TOKENS"), rows))
     return int(failed)
 
@@ -103,20 +105,20 @@ def _sources(arguments: argparse.Namespace) -> Iterator[_Source]:
             yield _Source(STDIN, arguments.title or "standard input")
         elif Path(name).is_dir():
             root = Path(name).resolve()
-            for path in sorted(each for each in root.rglob("*") if each.is_file() and _wanted(each, root, arguments)):
+            for path in sorted(path for path in root.rglob("*") if path.is_file() and _matches(path, root, arguments)):
                 yield _Source(str(path), readable(str(path.relative_to(root))))
         else:
             yield _Source(name, arguments.title)
 
 
-def _wanted(path: Path, root: Path, arguments: argparse.Namespace) -> bool:
+def _matches(path: Path, root: Path, arguments: argparse.Namespace) -> bool:
     hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
     known = path.suffix.lower() in MEDIA_TYPE_OF_EXTENSION
     return known and not hidden and (arguments.glob is None or fnmatch(path.name, arguments.glob))
 
 
 def _send(client: Client, sources: list[_Source], arguments: argparse.Namespace) -> tuple[list[DocumentOut], bool]:
-    """The documents that were stored, and whether something failed."""
+    """Send the files; returns the documents that were stored, and whether a file failed."""
     sent: dict[str, DocumentOut] = {}
     failed = False
     total = sum(source.bytes for source in sources)
@@ -141,7 +143,7 @@ def _send(client: Client, sources: list[_Source], arguments: argparse.Namespace)
                     file, media_type=media_type, progress=progress, replace=arguments.replace, **options
                 )
             except (Unreachable, Unauthorized):
-                raise  # as with every other file
+                raise  # every other file would fail alike
             except (QRagClientError, OSError) as error:
                 failed = True
                 with bar.external_write_mode(file=sys.stderr):
@@ -159,13 +161,13 @@ def _reason(error: QRagClientError | OSError) -> str:
 
 
 def _wait(client: Client, sent: list[DocumentOut]) -> tuple[list[DocumentOut], bool]:
-    """The documents as they are in the end, and whether some cannot be searched."""
+    """Wait for documents; returns their last state, and whether some cannot be searched."""
     seen = {document.id: document for document in sent}
     counted = dict.fromkeys(seen, 0.0)
     total = sum(document.characters for document in sent)
-    shape = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-    # News is rare and each is shown: the last would be dropped if it came soon after the one before.
-    with tqdm(total=total, desc="indexing", bar_format=shape, leave=False, disable=None, mininterval=0) as bar:
+    bar_format = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+    # mininterval=0: updates are rare, and tqdm would drop the last if it came soon after the one before.
+    with tqdm(total=total, desc="indexing", bar_format=bar_format, leave=False, disable=None, mininterval=0) as bar:
 
         def progress(document: DocumentOut) -> None:
             seen[document.id] = document

@@ -1,4 +1,4 @@
-"""``qrag status``, ``collections`` and ``delete``: what is there, and removing it."""
+"""``qrag status``, ``qrag collections`` and ``qrag delete``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from qrag.cli.terminal import bold, complain, shown, size, table
 
 
 def add_status_arguments(parser: argparse.ArgumentParser) -> None:
-    """What ``qrag status`` takes."""
-    parser.add_argument("--json", action="store_true", help="print all of it as JSON and nothing else")
+    """Add the arguments of ``qrag status``."""
+    parser.add_argument("--json", action="store_true", help="print the status as JSON and nothing else")
 
 
 def status(client: Client, arguments: argparse.Namespace) -> int:
-    """Print how the service is and what it holds; 1 if it is not ready."""
+    """Print whether the service is ready, its model and its documents; 1 if it is not ready."""
     if not client.ready():
         complain(f"{arguments.url} answers, but is not ready. Try again in a moment; its log has the reason.")
         return 1
@@ -27,7 +27,7 @@ def status(client: Client, arguments: argparse.Namespace) -> int:
     failed = [document for document in documents if document.status == "failed"]
     collections = client.collections()
     if arguments.json:
-        found = {
+        report = {
             "url": arguments.url,
             "ready": True,
             "model": model.model_dump(mode="json"),
@@ -36,12 +36,12 @@ def status(client: Client, arguments: argparse.Namespace) -> int:
             "failed": [document.model_dump(mode="json") for document in failed],
             "collections": [collection.model_dump(mode="json") for collection in collections],
         }
-        print(json.dumps(found, indent=2))
+        print(json.dumps(report, indent=2))
         return 0
     print(f"{bold('service')}    {arguments.url}, ready")
     print(f"{bold('model')}      {model.name} ({model.base_model}), {model.dimension} dimensions, on {model.device}")
-    of_each = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-    print(f"{bold('documents')}  {of_each or 'none: qrag index FILE... adds some'}")
+    totals = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    print(f"{bold('documents')}  {totals or 'none: qrag index FILE... adds some'}")
     for document in busy:
         print(f"  {document.id}: {document.progress:.0%} indexed" + (f"; {document.error}" if document.error else ""))
     for document in failed:
@@ -58,13 +58,13 @@ def collections(client: Client, _arguments: argparse.Namespace) -> int:
 
 
 def _table(collections: list[CollectionOut]) -> str:
-    rows = [(each.name, each.documents, each.chunks, size(each.bytes)) for each in collections]
+    rows = [(entry.name, entry.documents, entry.chunks, size(entry.bytes)) for entry in collections]
     return table(("COLLECTION", "DOCUMENTS", "CHUNKS", "TEXT"), rows)
 
 
 def add_delete_arguments(parser: argparse.ArgumentParser) -> None:
-    """What ``qrag delete`` takes."""
-    parser.add_argument("id", nargs="+", help="of a document")
+    """Add the arguments of ``qrag delete``."""
+    parser.add_argument("id", nargs="+", help="id of a document")
 
 
 def delete(client: Client, arguments: argparse.Namespace) -> int:
@@ -74,7 +74,7 @@ def delete(client: Client, arguments: argparse.Namespace) -> int:
         try:
             client.delete(id)
         except Unauthorized:
-            raise  # as with every other one
+            raise  # every other document would fail alike
         except ApiError as error:
             failed = True
             complain(error.detail)

@@ -1,4 +1,4 @@
-"""The parser of ``qrag``, and how every command ends."""
+"""The entry point of ``qrag``: arguments, errors and exit statuses."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from qrag.client.transport import DEFAULT_URL
 REFUSED: Final = 1
 NOT_REACHABLE: Final = 3
 INTERRUPTED: Final = 130
+"""Exit statuses; argparse exits with 2."""
 
 _HINTS = {
     "unauthorized": "Put the key into QRAG_API_KEY, or into a file for --key-file.",
-    "unknown_collection": "`qrag collections` shows those that there are, `qrag index FILE...` makes one.",
+    "unknown_collection": "`qrag collections` lists the collections, `qrag index FILE...` makes one.",
 }
-"""By the code of a problem, what can be done about it from here."""
+"""What a user of the command can do about a problem, by its code."""
 
 _EPILOG = """\
 environment: QRAG_URL, QRAG_API_KEY, NO_COLOR
-exit status: 0 all is well, 1 the service said no or something failed, 2 wrong usage, 3 not reachable, 130 interrupted
+exit status: 0 success, 1 the service refused or something failed, 2 wrong usage, 3 not reachable, 130 interrupted
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns its exit status, and exits with 2 where it is wrongly used."""
+    """Run a command and return its exit status; wrong usage exits with 2."""
     parser = _parser()
     given = parser.parse_args(arguments)
     try:
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         complain("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:  # whoever reads the output has had enough: `qrag ask ... | head -1`
+    except BrokenPipeError:  # the reader of the output has stopped: `qrag ask ... | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return status
@@ -58,15 +59,15 @@ def _parser() -> argparse.ArgumentParser:
         description="Index documents and find evidence in them, with a Q-RAG service.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,  # `--key SECRET` must not pass as --key-file: everybody sees the arguments of a process
+        allow_abbrev=False,  # `--key SECRET` must not pass as --key-file: every user can see a process's arguments
     )
     _add_address(parser, os.environ.get("QRAG_URL") or DEFAULT_URL, None)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, help: str) -> argparse.ArgumentParser:
-        one = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
-        _add_address(one, argparse.SUPPRESS, argparse.SUPPRESS)
-        return one
+        subparser = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
+        _add_address(subparser, argparse.SUPPRESS, argparse.SUPPRESS)
+        return subparser
 
     index = command("index", "send files, and wait until they can be searched")
     indexing.add_arguments(index)
@@ -74,10 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     ask = command("ask", "find the evidence for a question")
     asking.add_arguments(ask)
     ask.set_defaults(run=asking.run, check=asking.stop_of)
-    status = command("status", "how the service is, and what it holds")
+    status = command("status", "show whether the service is ready, its model and its documents")
     looking.add_status_arguments(status)
     status.set_defaults(run=looking.status)
-    command("collections", "the collections and their sizes").set_defaults(run=looking.collections)
+    command("collections", "list the collections and their sizes").set_defaults(run=looking.collections)
     delete = command("delete", "delete documents")
     looking.add_delete_arguments(delete)
     delete.set_defaults(run=looking.delete)
@@ -85,9 +86,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_address(parser: argparse.ArgumentParser, url: str, key_file: str | None) -> None:
-    """Before and after the command alike; after it, what is not given leaves alone what was given before."""
-    parser.add_argument("--url", default=url, help=f"where the service is (default: QRAG_URL, or {DEFAULT_URL})")
-    parser.add_argument("--key-file", default=key_file, metavar="FILE", help="has the API key (default: QRAG_API_KEY)")
+    """Add the options that stand before or after the command; SUPPRESS as default keeps the value given before it."""
+    parser.add_argument("--url", default=url, help=f"address of the service (default: QRAG_URL, or {DEFAULT_URL})")
+    parser.add_argument(
+        "--key-file", default=key_file, metavar="FILE", help="holds the API key (default: QRAG_API_KEY)"
+    )
 
 
 def _run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
@@ -113,8 +116,8 @@ def _explained(error: QRagClientError) -> str:
     if isinstance(error, ApiError):
         if error.code in _HINTS:
             lines[0] += f" {_HINTS[error.code]}"
-        if len(error.errors) > 1:  # the detail has the first
-            lines += [f"  {each['at']}: {each['message']}" for each in error.errors]
+        if len(error.errors) > 1:  # the detail names the first
+            lines += [f"  {entry['at']}: {entry['message']}" for entry in error.errors]
         if error.status >= 500 and error.request_id is not None:
-            lines.append(f"  The service's log has it as request {error.request_id}.")
+            lines.append(f"  The service's log has this as request {error.request_id}.")
     return "\n".join(lines)

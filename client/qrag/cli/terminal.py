@@ -1,4 +1,4 @@
-"""What a shell is shown: emphasis on terminals alone, tables, and nothing that a document could do to a terminal."""
+"""Output for a shell: emphasis on terminals alone, tables, and no control characters from documents."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def shown(text: str) -> str:
-    """The text without what would move the cursor, colour or rename the terminal, or cannot be encoded."""
+    """The text with replacement characters for control characters and for what cannot be encoded."""
     clean = text.replace("\r\n", "\n").encode("utf-8", "replace").decode()
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", clean)
 
 
 def bold(text: str) -> str:
-    """Emphasised."""
+    """The text in bold, on a terminal."""
     return _styled(text, "1")
 
 
 def dim(text: str) -> str:
-    """Less important."""
+    """The text dimmed, on a terminal."""
     return _styled(text, "2")
 
 
@@ -33,10 +33,10 @@ def _styled(text: str, code: str) -> str:
 
 
 def table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Columns of equal width; numbers to the right, and a dash for what is not known."""
+    """A table with aligned columns: numbers to the right, and a dash for None."""
     cells = [["-" if value is None else shown(str(value)) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
-    numeric = [all(isinstance(row[place], int | None) for row in rows) for place in range(len(names))]
+    numeric = [all(isinstance(row[index], int | None) for row in rows) for index in range(len(names))]
 
     def line(values: Sequence[str]) -> str:
         padded = (
@@ -49,7 +49,7 @@ def table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def size(count: float) -> str:
-    """A number of bytes in the largest unit of which it is at least one."""
+    """A number of bytes in the largest unit that keeps it at least 1."""
     unit = 0
     while count >= 1000 and unit < len(_UNITS) - 1:
         count, unit = count / 1000, unit + 1
@@ -57,5 +57,5 @@ def size(count: float) -> str:
 
 
 def complain(message: str) -> None:
-    """Say on standard error what went wrong."""
+    """Print a message on standard error."""
     print(f"qrag: {shown(message)}", file=sys.stderr)

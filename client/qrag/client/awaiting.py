@@ -26,9 +26,9 @@ T = TypeVar("T")
 
 
 class AsyncClient:
-    """The same as :class:`~qrag.client.Client`, for ``async with``; its methods are to be awaited, lists iterated.
+    """The awaiting counterpart of :class:`~qrag.Client`: its methods are coroutines or asynchronous iterators.
 
-    Files are read in a thread, so that the event loop goes on.
+    Files are read in a thread, so that they do not block the event loop.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class AsyncClient:
     async def index(
         self, text: str, *, replace: bool = False, wait: bool = False, **options: Unpack[DocumentOptions]
     ) -> DocumentOut:
-        """As :meth:`qrag.client.Client.index`."""
+        """As :meth:`qrag.client.blocking.Client.index`."""
         return await self._run(self._flows.index(calls.index(text, options, replace=replace), wait))
 
     async def index_file(
@@ -61,58 +61,58 @@ class AsyncClient:
         wait: bool = False,
         **options: Unpack[DocumentOptions],
     ) -> DocumentOut:
-        """As :meth:`qrag.client.Client.index_file`."""
+        """As :meth:`qrag.client.blocking.Client.index_file`."""
         body = file_body(file, media_type, progress)
         return await self._run(self._flows.index(calls.index_file(body, options, replace=replace), wait))
 
     async def index_many(
         self, documents: Iterable[DocumentIn], *, replace: bool = False, wait: bool = False
     ) -> list[DocumentOut]:
-        """As :meth:`qrag.client.Client.index_many`."""
+        """As :meth:`qrag.client.blocking.Client.index_many`."""
         return await self._run(self._flows.index_many(documents, replace, wait))
 
     async def wait_until_ready(self, ids: Iterable[str], progress: DocumentProgress | None = None) -> list[DocumentOut]:
-        """As :meth:`qrag.client.Client.wait_until_ready`."""
+        """As :meth:`qrag.client.blocking.Client.wait_until_ready`."""
         return await self._run(self._flows.until_ready(ids, progress))
 
     def documents(self, *, collection: str | None = None) -> AsyncIterator[DocumentOut]:
-        """As :meth:`qrag.client.Client.documents`."""
+        """As :meth:`qrag.client.blocking.Client.documents`."""
         return self._all(calls.documents(collection))
 
     async def document(self, id: str) -> DocumentOut:
-        """As :meth:`qrag.client.Client.document`."""
-        return await self._run(self._flows.one(calls.document(id)))
+        """As :meth:`qrag.client.blocking.Client.document`."""
+        return await self._run(self._flows.send(calls.document(id)))
 
     async def text(self, id: str, start: int = 0, end: int | None = None) -> str:
-        """As :meth:`qrag.client.Client.text`."""
-        return await self._run(self._flows.one(calls.text(id, start, end)))
+        """As :meth:`qrag.client.blocking.Client.text`."""
+        return await self._run(self._flows.send(calls.text(id, start, end)))
 
     def chunks(self, id: str) -> AsyncIterator[ChunkOut]:
-        """As :meth:`qrag.client.Client.chunks`."""
+        """As :meth:`qrag.client.blocking.Client.chunks`."""
         return self._all(calls.chunks(id))
 
     async def retry(self, id: str) -> DocumentOut:
-        """As :meth:`qrag.client.Client.retry`."""
-        return await self._run(self._flows.one(calls.retry(id)))
+        """As :meth:`qrag.client.blocking.Client.retry`."""
+        return await self._run(self._flows.send(calls.retry(id)))
 
     async def delete(self, id: str) -> None:
-        """As :meth:`qrag.client.Client.delete`."""
-        await self._run(self._flows.one(calls.delete(id)))
+        """As :meth:`qrag.client.blocking.Client.delete`."""
+        await self._run(self._flows.send(calls.delete(id)))
 
     async def collections(self) -> list[CollectionOut]:
-        """As :meth:`qrag.client.Client.collections`."""
-        return await self._run(self._flows.one(calls.collections()))
+        """As :meth:`qrag.client.blocking.Client.collections`."""
+        return await self._run(self._flows.send(calls.collections()))
 
     async def delete_collection(self, name: str) -> None:
-        """As :meth:`qrag.client.Client.delete_collection`."""
-        await self._run(self._flows.one(calls.delete_collection(name)))
+        """As :meth:`qrag.client.blocking.Client.delete_collection`."""
+        await self._run(self._flows.send(calls.delete_collection(name)))
 
     async def retrieve(self, question: str, **options: Unpack[RetrieveOptions]) -> RetrieveOut:
-        """As :meth:`qrag.client.Client.retrieve`."""
-        return await self._run(self._flows.one(calls.retrieve(question, options)))
+        """As :meth:`qrag.client.blocking.Client.retrieve`."""
+        return await self._run(self._flows.send(calls.retrieve(question, options)))
 
     async def stream(self, question: str, **options: Unpack[RetrieveOptions]) -> AsyncIterator[Event]:
-        """As :meth:`qrag.client.Client.stream`."""
+        """As :meth:`qrag.client.blocking.Client.stream`."""
         response = await self._run(self._flows.answer(calls.retrieve(question, options, streams=True)))
         reader = EventReader(response.headers.get("X-Request-ID"))
         try:
@@ -128,11 +128,11 @@ class AsyncClient:
             await response.aclose()
 
     async def model(self) -> ModelOut:
-        """As :meth:`qrag.client.Client.model`."""
-        return await self._run(self._flows.one(calls.model()))
+        """As :meth:`qrag.client.blocking.Client.model`."""
+        return await self._run(self._flows.send(calls.model()))
 
     async def ready(self) -> bool:
-        """As :meth:`qrag.client.Client.ready`."""
+        """As :meth:`qrag.client.blocking.Client.ready`."""
         return await self._run(self._flows.ready())
 
     async def close(self) -> None:
@@ -148,11 +148,11 @@ class AsyncClient:
         await self.close()
 
     async def _all(self, listing: Listing[T]) -> AsyncIterator[T]:
-        page = await self._run(self._flows.one(listing(None)))
+        page = await self._run(self._flows.send(listing(None)))
         for entry in page.entries:
             yield entry
         while page.next_cursor is not None:
-            page = await self._run(self._flows.one(listing(page.next_cursor)))
+            page = await self._run(self._flows.send(listing(page.next_cursor)))
             for entry in page.entries:
                 yield entry
 

@@ -27,12 +27,13 @@ T = TypeVar("T")
 class Client:
     """A client of the service; close it, or use it as a context manager.
 
-    ``timeout`` is how many seconds an answer may take. ``sleep`` is called for the pauses of ``retries`` and between
-    looks at documents that are being indexed. Raises :class:`ValueError` for a bad address or key.
+    ``timeout`` is the number of seconds that an answer may take. ``sleep`` is called with seconds: for the pauses of
+    ``retries``, and between polls of documents that are being indexed. Raises :class:`ValueError` for an invalid
+    address or key.
 
-    Every method raises :class:`~qrag.client.errors.ApiError` where the service says no,
+    Every method raises :class:`~qrag.client.errors.ApiError` where the service refuses,
     :class:`~qrag.client.errors.Unreachable` where nothing answers, and
-    :class:`~qrag.client.errors.UnexpectedAnswer` where something else does.
+    :class:`~qrag.client.errors.UnexpectedAnswer` where something other than the service does.
     """
 
     def __init__(
@@ -52,10 +53,10 @@ class Client:
     def index(
         self, text: str, *, replace: bool = False, wait: bool = False, **options: Unpack[DocumentOptions]
     ) -> DocumentOut:
-        """Store a text and have it indexed; with ``wait``, returns when it can be searched.
+        """Store a text and index it; with ``wait``, return when it can be searched.
 
-        The same content under the same id, or without an id, is stored once. Other content under an id is a
-        :class:`~qrag.client.errors.Conflict`, or with ``replace`` takes its place. With ``wait``, raises
+        The same content under the same id, or without an id, is stored once. Other content under an existing id
+        raises :class:`~qrag.client.errors.Conflict`, or with ``replace`` replaces the document. With ``wait``, raises
         :class:`~qrag.client.errors.IndexingFailed` as well.
         """
         return self._run(self._flows.index(calls.index(text, options, replace=replace), wait))
@@ -70,12 +71,12 @@ class Client:
         wait: bool = False,
         **options: Unpack[DocumentOptions],
     ) -> DocumentOut:
-        """The same with a file, given by its path or opened in binary mode, which is read while it is sent.
+        """Store a file and index it, like :meth:`index`; it is read while it is sent.
 
-        Its name says whether it is text, Markdown, HTML, PDF or DOCX, unless ``media_type`` does
-        (``text/plain; charset=latin-1``), and is its title unless there is another. What cannot be read twice, like a
-        pipe, is sent once and not again. Raises also what :func:`qrag.client.uploads.file_body` and
-        :meth:`qrag.client.uploads.FileBody.blocks` do.
+        ``file`` is a path or a file opened in binary mode. Its name says whether it is text, Markdown, HTML, PDF or
+        DOCX, unless ``media_type`` does (``text/plain; charset=latin-1``), and is the title unless the options have
+        one. A file that cannot be read twice, like a pipe, is sent only once. Raises also what
+        :func:`qrag.client.uploads.file_body` and :meth:`qrag.client.uploads.FileBody.blocks` raise.
         """
         body = file_body(file, media_type, progress)
         return self._run(self._flows.index(calls.index_file(body, options, replace=replace), wait))
@@ -83,54 +84,54 @@ class Client:
     def index_many(
         self, documents: Iterable[DocumentIn], *, replace: bool = False, wait: bool = False
     ) -> list[DocumentOut]:
-        """The same with many texts, in requests of up to a hundred; those before one that is refused are stored."""
+        """Store many texts and index them, in requests of up to 100; those before a refused one stay stored."""
         return self._run(self._flows.index_many(documents, replace, wait))
 
     def wait_until_ready(self, ids: Iterable[str], progress: DocumentProgress | None = None) -> list[DocumentOut]:
-        """Return the documents once all can be searched; ``progress`` is given each time what one looks like.
+        """Poll documents and return them once all can be searched; ``progress`` is called with each polled document.
 
-        Raises :class:`~qrag.client.errors.IndexingFailed` once all that can be are, if some cannot.
+        Raises :class:`~qrag.client.errors.IndexingFailed` at the end if some cannot be searched.
         """
         return self._run(self._flows.until_ready(ids, progress))
 
     def documents(self, *, collection: str | None = None) -> Iterator[DocumentOut]:
-        """All documents, or those of a collection, in order of arrival; fetched page by page."""
+        """Yield all documents, or those of a collection, in order of arrival; they are fetched page by page."""
         return self._all(calls.documents(collection))
 
     def document(self, id: str) -> DocumentOut:
-        """A document, and how far its indexing is."""
-        return self._run(self._flows.one(calls.document(id)))
+        """Get a document, with the progress of its indexing."""
+        return self._run(self._flows.send(calls.document(id)))
 
     def text(self, id: str, start: int = 0, end: int | None = None) -> str:
-        """Its text from one character to before another: of a file, what was read from it."""
-        return self._run(self._flows.one(calls.text(id, start, end)))
+        """Get the characters ``start`` to ``end`` (exclusive) of a document's text; of a file, the extracted text."""
+        return self._run(self._flows.send(calls.text(id, start, end)))
 
     def chunks(self, id: str) -> Iterator[ChunkOut]:
-        """How it was cut; fetched page by page."""
+        """Yield the chunks of a document; they are fetched page by page."""
         return self._all(calls.chunks(id))
 
     def retry(self, id: str) -> DocumentOut:
-        """Have a failed document indexed again."""
-        return self._run(self._flows.one(calls.retry(id)))
+        """Index a failed document again."""
+        return self._run(self._flows.send(calls.retry(id)))
 
     def delete(self, id: str) -> None:
-        """Remove a document in any state."""
-        self._run(self._flows.one(calls.delete(id)))
+        """Delete a document in any state."""
+        self._run(self._flows.send(calls.delete(id)))
 
     def collections(self) -> list[CollectionOut]:
-        """Every collection that holds a document."""
-        return self._run(self._flows.one(calls.collections()))
+        """List the collections that hold a document."""
+        return self._run(self._flows.send(calls.collections()))
 
     def delete_collection(self, name: str) -> None:
-        """Remove a collection with all its documents."""
-        self._run(self._flows.one(calls.delete_collection(name)))
+        """Delete a collection with all its documents."""
+        self._run(self._flows.send(calls.delete_collection(name)))
 
     def retrieve(self, question: str, **options: Unpack[RetrieveOptions]) -> RetrieveOut:
         """Find the evidence for a question."""
-        return self._run(self._flows.one(calls.retrieve(question, options)))
+        return self._run(self._flows.send(calls.retrieve(question, options)))
 
     def stream(self, question: str, **options: Unpack[RetrieveOptions]) -> Iterator[Event]:
-        """The same step by step: each as a ``StepEvent`` when it is taken, and at the end the ``RetrieveOut``."""
+        """Yield each step of a retrieval as a ``StepEvent`` when it is taken, and at the end the ``RetrieveOut``."""
         response = self._run(self._flows.answer(calls.retrieve(question, options, streams=True)))
         reader = EventReader(response.headers.get("X-Request-ID"))
         try:
@@ -145,11 +146,11 @@ class Client:
             response.close()
 
     def model(self) -> ModelOut:
-        """Which checkpoint is loaded, and what it can take."""
-        return self._run(self._flows.one(calls.model()))
+        """Get the loaded checkpoint and its limits."""
+        return self._run(self._flows.send(calls.model()))
 
     def ready(self) -> bool:
-        """Whether the service is ready, as of now: nothing is repeated here."""
+        """Ask whether the service is ready; this request is not repeated."""
         return self._run(self._flows.ready())
 
     def close(self) -> None:
@@ -165,10 +166,10 @@ class Client:
         self.close()
 
     def _all(self, listing: Listing[T]) -> Iterator[T]:
-        page = self._run(self._flows.one(listing(None)))
+        page = self._run(self._flows.send(listing(None)))
         yield from page.entries
         while page.next_cursor is not None:
-            page = self._run(self._flows.one(listing(page.next_cursor)))
+            page = self._run(self._flows.send(listing(page.next_cursor)))
             yield from page.entries
 
     def _run(self, flow: Flow[T]) -> T:

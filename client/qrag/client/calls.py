@@ -1,4 +1,4 @@
-"""Every call of the service as a value: what is sent, and how the answer is read. Nothing here talks to a network."""
+"""Every call of the service as a value: the request, and the reader of its answer. Nothing here touches the network."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from qrag.wire.retrieval import RetrieveOut
 T = TypeVar("T")
 
 PAGE = 1000
-"""Entries on a page: as many as the service gives."""
+"""Entries asked for in one page: the most that the service allows."""
 
 _NAME: TypeAdapter[str] = TypeAdapter(DocumentId)
 _JSON = {"Content-Type": "application/json"}
@@ -38,7 +38,10 @@ _JSON = {"Content-Type": "application/json"}
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One request, and the reader of its answer, which raises :class:`ValueError` for what it does not understand."""
+    """One request, and the reader of its answer.
+
+    ``read`` raises :class:`ValueError` for an answer that it does not understand.
+    """
 
     method: str
     path: str
@@ -47,28 +50,28 @@ class Call(Generic[T]):
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | FileBody | None = None
     streams: bool = False
-    """Whether the answer is to be read while it arrives."""
+    """Whether the answer is read while it arrives."""
 
     def __post_init__(self) -> None:
         for value in self.query.values():
-            _json(value)  # the same characters cannot be sent there
+            _json(value)  # raises: characters that JSON cannot hold cannot stand in a query either
 
     @property
     def repeatable(self) -> bool:
-        """Whether it can be sent again. All calls leave the service as it is when they are sent twice."""
+        """Whether the request can be sent again: every call is idempotent, but some files can be read only once."""
         return not isinstance(self.body, FileBody) or self.body.repeatable
 
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """One page of a list; ``next_cursor`` asks for the next, and is none on the last."""
+    """One page of a list; ``next_cursor`` asks for the next page, and is None on the last."""
 
     entries: Sequence[T]
     next_cursor: str | None
 
 
 Listing = Callable[[str | None], Call[Page[T]]]
-"""From a cursor, none for the first page, to the call for that page."""
+"""A function from a cursor, None for the first page, to the call for that page."""
 
 
 def index(text: str, options: DocumentOptions, *, replace: bool) -> Call[DocumentOut]:
@@ -78,7 +81,7 @@ def index(text: str, options: DocumentOptions, *, replace: bool) -> Call[Documen
 
 
 def index_file(file: FileBody, options: DocumentOptions, *, replace: bool) -> Call[DocumentOut]:
-    """Index a file; its name is the title, as for files in a form, unless there is another."""
+    """Index a file; its name is the title unless the options have one, as for files in a form."""
     fields = {"title": file.name, **_description(options)}
     query = {name: value if isinstance(value, str) else _json(value).decode() for name, value in fields.items()}
     headers = {"Content-Type": file.media_type}
@@ -88,42 +91,42 @@ def index_file(file: FileBody, options: DocumentOptions, *, replace: bool) -> Ca
 
 
 def index_many(documents: Sequence[DocumentIn], *, replace: bool) -> Call[DocumentsOut]:
-    """Index documents of one request: all of them, or, on an error, none."""
+    """Index documents in one request: all of them, or, on an error, none."""
     fields = {"documents": [plain(document) for document in documents]}
     return _post_documents(fields, DocumentsOut.model_validate_json, replace)
 
 
 def documents(collection: str | None) -> Listing[DocumentOut]:
     """List documents."""
-    wanted = {} if collection is None else {"collection": collection}
+    query = {} if collection is None else {"collection": collection}
 
     def read(content: bytes) -> Page[DocumentOut]:
         page = DocumentPage.model_validate_json(content)
         return Page(page.documents, page.next_cursor)
 
-    return lambda cursor: Call("GET", "documents", read, wanted | _at(cursor))
+    return lambda cursor: Call("GET", "documents", read, query | _paging(cursor))
 
 
 def document(id: str) -> Call[DocumentOut]:
-    """One document."""
+    """Get a document."""
     return Call("GET", f"documents/{_segment(id)}", DocumentOut.model_validate_json)
 
 
 def text(id: str, start: int, end: int | None) -> Call[str]:
-    """Its text, or a range of it."""
+    """Get the text of a document, or a range of it."""
     query = {"start": str(start)} | ({} if end is None else {"end": str(end)})
     return Call("GET", f"documents/{_segment(id)}/text", bytes.decode, query)
 
 
 def chunks(id: str) -> Listing[ChunkOut]:
-    """List its chunks."""
+    """List the chunks of a document."""
     path = f"documents/{_segment(id)}/chunks"
 
     def read(content: bytes) -> Page[ChunkOut]:
         page = ChunkPage.model_validate_json(content)
         return Page(page.chunks, page.next_cursor)
 
-    return lambda cursor: Call("GET", path, read, _at(cursor))
+    return lambda cursor: Call("GET", path, read, _paging(cursor))
 
 
 def retry(id: str) -> Call[DocumentOut]:
@@ -154,12 +157,12 @@ def retrieve(question: str, options: RetrieveOptions, *, streams: bool = False) 
 
 
 def model() -> Call[ModelOut]:
-    """Which checkpoint is loaded."""
+    """Get the loaded checkpoint."""
     return Call("GET", "model", ModelOut.model_validate_json)
 
 
 def ready() -> Call[bool]:
-    """Whether the service is ready."""
+    """Ask whether the service is ready."""
     return Call("GET", "readyz", lambda content: Readiness.model_validate_json(content).status == "ready")
 
 
@@ -171,7 +174,7 @@ def _replacing(replace: bool) -> dict[str, str]:
     return {"replace": "true"} if replace else {}
 
 
-def _at(cursor: str | None) -> dict[str, str]:
+def _paging(cursor: str | None) -> dict[str, str]:
     return {"limit": str(PAGE)} | ({} if cursor is None else {"cursor": cursor})
 
 
@@ -187,7 +190,7 @@ def _given(options: Mapping[str, object]) -> dict[str, Any]:
 
 
 def plain(value: object) -> object:
-    """As it goes over the wire: of a model, what was said."""
+    """A value as JSON has it: of a model, only the fields that were set."""
     return value.model_dump(mode="json", by_alias=True, exclude_unset=True) if isinstance(value, BaseModel) else value
 
 
@@ -199,9 +202,10 @@ def _json(value: object) -> bytes:
 
 
 def _segment(name: str) -> str:
-    """The name as a part of a path, where some others would lead elsewhere.
+    """A name as a segment of a path.
 
-    Raises :class:`~qrag.client.errors.InvalidRequest` for one that the service cannot have given.
+    Raises :class:`~qrag.client.errors.InvalidRequest` for a name that the service cannot have given: a slash in it,
+    for instance, would lead to another path.
     """
     try:
         return _NAME.validate_python(name)
@@ -210,7 +214,7 @@ def _segment(name: str) -> str:
 
 
 def _invalid(detail: str) -> InvalidRequest:
-    """What the service would say, were it asked."""
+    """The error that the service would answer with."""
     return InvalidRequest(
         Problem(type="about:blank", title="Invalid request", status=422, code="validation_error", detail=detail)
     )

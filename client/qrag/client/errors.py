@@ -1,14 +1,14 @@
-"""What can go wrong for a client: one tree.
+"""The exceptions of the client: one tree.
 
 ::
 
     QRagClientError
-    ├── Unreachable          nothing answers, or the connection broke; says what to do
-    ├── UnexpectedAnswer     what answers is not this service
+    ├── Unreachable          nothing answers, or the connection broke
+    ├── UnexpectedAnswer     the answer is not one of this service
     ├── UnknownFileType      the name of a file does not say how to read it
     ├── FileChanged          a file got shorter while it was sent
     ├── IndexingFailed       documents are stored, but cannot be searched
-    └── ApiError             the service said no: status, code, title, detail, errors, request_id
+    └── ApiError             the service refused: status, code, title, detail, errors, request_id
         ├── InvalidRequest   400, 413, 415, 422
         ├── Unauthorized     401
         ├── Forbidden        403
@@ -31,7 +31,7 @@ from qrag.wire.problems import Problem
 
 
 class QRagClientError(Exception):
-    """Base of everything that the client raises on purpose; its text says what to do."""
+    """Base of the exceptions that the client raises on purpose; the message says what to do."""
 
 
 class Unreachable(QRagClientError):
@@ -39,7 +39,7 @@ class Unreachable(QRagClientError):
 
 
 class UnexpectedAnswer(QRagClientError):
-    """What answered is not this service, or a version of it that speaks otherwise."""
+    """The answer is not one of this service, or of another version of it."""
 
 
 class UnknownFileType(QRagClientError):
@@ -51,13 +51,12 @@ class FileChanged(QRagClientError):
 
 
 class IndexingFailed(QRagClientError):
-    """Documents are stored, but cannot be searched (yet); ``documents`` are those, with the reason of each."""
+    """Documents are stored, but cannot be searched (yet); ``documents`` has them, each with its ``error``."""
 
     def __init__(self, documents: Sequence[DocumentOut]) -> None:
         self.documents = list(documents)
-        super().__init__(
-            " ".join(f"Document {each.id!r} is stored but not searchable. {each.error}" for each in documents)
-        )
+        reasons = [f"Document {entry.id!r} is stored but not searchable. {entry.error}" for entry in documents]
+        super().__init__(" ".join(reasons))
 
 
 class ApiError(QRagClientError):
@@ -70,23 +69,23 @@ class ApiError(QRagClientError):
         self.title: str = problem.title
         self.detail: str = problem.detail
         self.errors: list[dict[str, JsonValue]] = problem.errors or []
-        """Of an invalid request: where, and why."""
+        """Where a request is invalid, and why."""
         self.request_id: str | None = request_id
-        """Under which the service's log has this request."""
+        """The id of this request in the service's log."""
         self.retry_after: float | None = retry_after
-        """Seconds after which the service wants to be asked again, where it said so."""
+        """Seconds to wait before the next attempt, where the service named them."""
 
 
 class InvalidRequest(ApiError):
-    """The service does not take such a request, or cannot read the document."""
+    """The service does not accept such a request, or cannot read the document."""
 
 
 class Unauthorized(ApiError):
-    """No API key, or one that the service does not know."""
+    """The API key is missing or unknown to the service."""
 
 
 class Forbidden(ApiError):
-    """The API key is not for this."""
+    """The API key does not grant this right."""
 
 
 class NotFound(ApiError):
@@ -94,7 +93,7 @@ class NotFound(ApiError):
 
 
 class Conflict(ApiError):
-    """The id is taken by other content, or documents went while they were needed."""
+    """The id belongs to other content, or documents were deleted while the request needed them."""
 
 
 class Overloaded(ApiError):
@@ -127,7 +126,7 @@ def refusal(problem: Problem, *, request_id: str | None = None, retry_after: flo
 
 
 def refused(response: httpx.Response) -> ApiError:
-    """The exception for an answer that is no success; of a proxy's answer it says that it is one."""
+    """The exception for a response that is no success; a response without a problem is taken for a proxy's."""
     try:
         problem = Problem.model_validate_json(response.content)
     except ValidationError:
@@ -139,16 +138,16 @@ def refused(response: httpx.Response) -> ApiError:
             detail=f"{response.url} answered {response.status_code} {response.reason_phrase}, not in the words of this "
             "service. Is it the service's address, or is a proxy in between?",
         )
-    after = response.headers.get("Retry-After", "")
+    retry_after = response.headers.get("Retry-After", "")
     return refusal(
         problem,
         request_id=response.headers.get("X-Request-ID"),
-        retry_after=float(after) if after.isdecimal() else None,
+        retry_after=float(retry_after) if retry_after.isdecimal() else None,
     )
 
 
 def unreachable(error: httpx.RequestError, base_url: str) -> Unreachable:
-    """What to do about a request that got no answer."""
+    """The exception for a request that got no response; its message says what to do."""
     reason = str(error) or type(error).__name__
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         return Unreachable(

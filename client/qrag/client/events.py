@@ -1,4 +1,4 @@
-"""The answer of a streamed retrieval, put together from the pieces in which it arrives."""
+"""The events of a streamed retrieval, assembled from the pieces in which they arrive."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ Event = StepEvent | RetrieveOut
 
 
 class EventReader:
-    """Server-sent events from bytes. Lines end with a line feed alone: texts hold every other line end unescaped."""
+    """A parser of server-sent events.
+
+    Only a line feed ends a line: JSON strings may hold the other line ends unescaped.
+    """
 
     def __init__(self, request_id: str | None) -> None:
         self._request_id = request_id
@@ -20,10 +23,10 @@ class EventReader:
         self._ended = False
 
     def feed(self, piece: bytes) -> Iterator[Event]:
-        """The events that are complete with this piece.
+        """Yield the events that this piece completes.
 
-        Raises :class:`~qrag.client.errors.ApiError` for the event of an error, and :class:`ValueError` for what is
-        no event of the service.
+        Raises :class:`~qrag.client.errors.ApiError` for an error event, and :class:`ValueError` for an event that the
+        service does not send.
         """
         *blocks, self._rest = (self._rest + piece).split(b"\n\n")
         for block in blocks:
@@ -35,6 +38,6 @@ class EventReader:
             yield RetrieveOut.model_validate_json(data) if self._ended else StepEvent.model_validate_json(data)
 
     def end(self) -> None:
-        """Nothing more will arrive. Raises :class:`~qrag.client.errors.Unreachable` if the result is missing."""
+        """Note the end of the stream. Raises :class:`~qrag.client.errors.Unreachable` if the result is missing."""
         if not self._ended:
             raise Unreachable("The connection broke before the result. Is the service still running? Ask again.")

@@ -1,6 +1,6 @@
-"""What both clients do, without doing it: generators that say what to send and when to pause, and are told the outcome.
+"""The logic of both clients without input and output: generators that yield steps and receive the outcome of each.
 
-The clients only carry it out, one by blocking and one by awaiting, so retries, waiting and batches are written once.
+A client carries the steps out, one by blocking and one by awaiting, so retries, waiting and batches are written once.
 """
 
 from __future__ import annotations
@@ -22,65 +22,76 @@ from qrag.wire.documents import DocumentIn, DocumentOut
 T = TypeVar("T")
 
 BATCH_DOCUMENTS = 100
-BATCH_CHARACTERS = 1 << 22
-"""Most of :meth:`Flows.index_many` in one request, unless one document alone is longer."""
+"""Most documents in one request of :meth:`Flows.index_many`."""
 
-TOGETHER = 8
-"""Documents asked after in one go. They are indexed in order, so that those behind have to wait anyway."""
+BATCH_CHARACTERS = 1 << 22
+"""Most characters in one request of :meth:`Flows.index_many`, unless a single document is longer."""
+
+POLLED_DOCUMENTS = 8
+"""Documents polled in one round. They are indexed in order, so the ones behind have to wait anyway."""
 
 SHORTEST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
-"""Seconds between two looks at documents that are being indexed; the longer, the longer nothing happens."""
+"""Seconds between two rounds of polling; the pause doubles while nothing changes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send this, and say what came of it."""
+    """The step of sending a request; its outcome is the response, or the error of the connection."""
 
     call: Call[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Do nothing for so many seconds."""
+    """The step of waiting; its outcome is None."""
 
     seconds: float
 
 
 Outcome = httpx.Response | httpx.RequestError | None
-"""Of :class:`Send` the first or the second, of :class:`Pause` none."""
+"""The outcome of a step."""
 
 Flow = Generator[Send | Pause, Outcome, T]
 
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """How often and how patiently a request is repeated.
+    """How often a request is repeated, and after which pauses.
 
-    It is where the connection failed, and after ``429``, ``502``, ``503`` and ``504``; never where the service said
-    that the request itself is wrong, nor when an answer takes too long. The pause is what the service asks for with
-    ``Retry-After``, or else random, up to ``first`` seconds doubled with each failure, and up to ``longest``.
+    A request is repeated where the connection failed, and after ``429``, ``502``, ``503`` and ``504``; never where the
+    service said that the request itself is wrong, nor when an answer takes too long. A pause has the length that the
+    service asks for with ``Retry-After``; otherwise it is random, at most ``first`` seconds doubled with each failure,
+    and at most ``longest``.
     """
 
     attempts: int = 5
-    """At most, the first one included."""
+    """Most attempts, the first one included."""
     seconds: float = 60.0
-    """Of pauses, at most, all together."""
+    """Most seconds in all pauses of a request."""
     first: float = 0.5
+    """Most seconds of the first pause."""
     longest: float = 10.0
+    """Most seconds of a pause that the service does not ask for."""
 
-    def pause(self, attempt: int, asked: float | None) -> float:
-        """Seconds after the ``attempt``-th failure in a row, which is 1 or more."""
-        return random.uniform(0, min(self.longest, self.first * 2 ** (attempt - 1))) if asked is None else asked
+    def pause(self, attempt: int, retry_after: float | None) -> float:
+        """Seconds to wait after the ``attempt``-th failure in a row; ``attempt`` counts from 1."""
+        if retry_after is not None:
+            return retry_after
+        return random.uniform(0, min(self.longest, self.first * 2 ** (attempt - 1)))
 
 
 PATIENT = Retries()
+"""The default of both clients."""
+
 ONCE = Retries(attempts=1)
+"""No retries."""
 
-_LOST = (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError)
-"""The connection broke: whether the request was carried out is not known."""
+_BROKEN = (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError)
+"""Errors of a connection that broke: whether the request was carried out is unknown."""
 
-_WORTH_REPEATING = (httpx.ConnectError, httpx.ConnectTimeout, *_LOST)
+_RETRYABLE = (httpx.ConnectError, httpx.ConnectTimeout, *_BROKEN)
+"""Errors after which a request is repeated."""
 
 
 class Flows:
@@ -91,7 +102,7 @@ class Flows:
         self._retries = retries
 
     def answer(self, call: Call[Any], retries: Retries | None = None) -> Flow[httpx.Response]:
-        """Send until there is a success.
+        """Send until the service answers with success.
 
         Raises :class:`~qrag.client.errors.ApiError` or :class:`~qrag.client.errors.Unreachable`.
         """
@@ -102,46 +113,46 @@ class Flows:
             outcome = yield Send(call)
             error: Exception
             if isinstance(outcome, httpx.Response):
-                gone = lost and call.method == "DELETE" and outcome.status_code == 404  # by a lost attempt
-                if outcome.is_success or gone:
+                deleted = lost and call.method == "DELETE" and outcome.status_code == 404  # by a lost attempt
+                if outcome.is_success or deleted:
                     return outcome
                 error = refused(outcome)
                 pause = retries.pause(attempt, error.retry_after)
                 again = outcome.status_code in (429, 502, 503, 504)
                 lost = lost or outcome.status_code in (502, 504)
             else:
-                assert outcome is not None  # of Send
+                assert outcome is not None  # only a pause has none
                 error = unreachable(outcome, self._base_url)
                 pause = retries.pause(attempt, None)
-                again = isinstance(outcome, _WORTH_REPEATING)
-                lost = lost or isinstance(outcome, _LOST)
+                again = isinstance(outcome, _RETRYABLE)
+                lost = lost or isinstance(outcome, _BROKEN)
             if not (again and call.repeatable and attempt < retries.attempts and paused + pause <= retries.seconds):
                 raise error
             paused += pause
             yield Pause(pause)
         raise AssertionError("counting never ends")
 
-    def one(self, call: Call[T]) -> Flow[T]:
-        """Send, and read the answer. Raises also :class:`~qrag.client.errors.UnexpectedAnswer`."""
+    def send(self, call: Call[T]) -> Flow[T]:
+        """Send a call and read the answer. Raises also :class:`~qrag.client.errors.UnexpectedAnswer`."""
         response = yield from self.answer(call)
         return self.read(call, response)
 
     def read(self, call: Call[T], response: httpx.Response) -> T:
-        """The answer. Raises :class:`~qrag.client.errors.UnexpectedAnswer` for one that is not understood."""
+        """Read the answer. Raises :class:`~qrag.client.errors.UnexpectedAnswer` for one that the call cannot read."""
         try:
             return call.read(response.content)
         except ValueError as error:
             raise self.not_understood() from error
 
     def not_understood(self) -> UnexpectedAnswer:
-        """What to say where an answer is not one of the service."""
+        """The exception for an answer that is not one of the service."""
         return UnexpectedAnswer(
-            f"What answers at {self._base_url} does not speak like this service. Check the address, and that client "
-            "and service are of the same version."
+            f"The answer from {self._base_url} is not one of this service. Check the address, and that client and "
+            "service have the same version."
         )
 
     def ready(self) -> Flow[bool]:
-        """Whether the service is ready now: asked once."""
+        """Ask once whether the service is ready."""
         call = calls.ready()
         try:
             response = yield from self.answer(call, ONCE)
@@ -150,39 +161,39 @@ class Flows:
         return self.read(call, response)
 
     def index(self, call: Call[DocumentOut], wait: bool) -> Flow[DocumentOut]:
-        """Post a document, and wait for it if that is wanted."""
-        document = yield from self.one(call)
+        """Post a document, and with ``wait`` wait for it."""
+        document = yield from self.send(call)
         if wait:
             (document,) = yield from self.until_ready([document.id])
         return document
 
     def index_many(self, documents: Iterable[DocumentIn], replace: bool, wait: bool) -> Flow[list[DocumentOut]]:
-        """Post documents in as many requests as they need, and wait for them if that is wanted."""
+        """Post documents in as many requests as they need, and with ``wait`` wait for them."""
         posted: list[DocumentOut] = []
         for batch in _batches(documents):
-            posted += (yield from self.one(calls.index_many(batch, replace=replace))).documents
-        return (yield from self.until_ready([each.id for each in posted])) if wait else posted
+            posted += (yield from self.send(calls.index_many(batch, replace=replace))).documents
+        return (yield from self.until_ready([document.id for document in posted])) if wait else posted
 
     def until_ready(self, ids: Iterable[str], progress: DocumentProgress | None = None) -> Flow[list[DocumentOut]]:
-        """Look at documents again and again until each is ready or has failed.
+        """Poll documents until each is ready or has failed.
 
-        Raises :class:`~qrag.client.errors.IndexingFailed` at the end for those that are not ready: also for one that
-        waits for free space, which the service goes on with by itself.
+        Raises :class:`~qrag.client.errors.IndexingFailed` at the end for the documents that are not ready: also for
+        one that waits for free space, whose indexing the service resumes by itself.
         """
         ids = list(ids)
         seen: dict[str, DocumentOut] = {}
-        left = list(dict.fromkeys(ids))
+        pending = list(dict.fromkeys(ids))
         pause = SHORTEST_PAUSE
-        while left:
-            changed, before = False, len(left)
-            for id in left[:TOGETHER]:
-                document = yield from self.one(calls.document(id))
+        while pending:
+            changed, before = False, len(pending)
+            for id in pending[:POLLED_DOCUMENTS]:
+                document = yield from self.send(calls.document(id))
                 changed |= document != seen.get(id)
                 seen[id] = document
                 if progress is not None:
                     progress(document)
-            left = [id for id in left if id not in seen or not _ended(seen[id])]
-            if len(left) == before:
+            pending = [id for id in pending if id not in seen or not _ended(seen[id])]
+            if len(pending) == before:
                 pause = SHORTEST_PAUSE if changed else min(2 * pause, LONGEST_PAUSE)
                 yield Pause(pause)
         failed = [document for document in seen.values() if document.status != "ready"]

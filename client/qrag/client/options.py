@@ -1,4 +1,4 @@
-"""What can be said beside a text or a question: keyword arguments of both clients."""
+"""The keyword arguments of both clients beside a text or a question."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ from qrag.wire.filters import Filter
 from qrag.wire.retrieval import Stop
 
 DocumentProgress = Callable[[DocumentOut], None]
-"""Is given a document each time it has been looked at."""
+"""A function that is called with a document each time it has been polled."""
 
 UploadProgress = Callable[[int, int | None], None]
-"""Is given the bytes sent so far, from 0 again where an upload is repeated; and how many there are, if it is known."""
+"""A function that is called with the bytes sent so far and the length of the file, None where it is unknown.
+
+Where an upload is repeated, the bytes sent count from 0 again.
+"""
 
 
 class DocumentOptions(TypedDict, total=False):
-    """About a document; what is left out, or none, is as the service has it by default."""
+    """The description of a document; options that are left out or None have the service's defaults."""
 
     id: str | None
-    """By default derived from the content."""
+    """Default: derived from the content."""
     title: str | None
     collection: str | None
     metadata: Mapping[str, JsonValue] | None
@@ -31,7 +34,7 @@ class DocumentOptions(TypedDict, total=False):
 
 
 class RetrieveOptions(TypedDict, total=False):
-    """Where and how to look; what is left out, or none, is as the service has it by default."""
+    """Where and how to search; options that are left out or None have the service's defaults."""
 
     collection: str | None
     document_ids: Sequence[str] | None

@@ -1,8 +1,9 @@
-"""What both clients tell httpx."""
+"""The settings and the requests that both clients give to httpx."""
 
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -10,20 +11,21 @@ import httpx
 
 from qrag.client.calls import Call
 
-try:
-    from opentelemetry import propagate
-except ImportError:  # where nothing traces, there is no trace to join
-    propagate = None  # type: ignore[assignment]
-
 DEFAULT_URL = "http://127.0.0.1:8000"
+"""The address at which the service listens unless it is told otherwise."""
+
 DEFAULT_TIMEOUT = 150.0
-"""Seconds: the service may read a PDF for 120."""
+"""Seconds for an answer: the service may read a PDF for 120."""
 
 CONNECT_TIMEOUT = 5.0
+"""Seconds for a connection."""
 
 
 def settings(base_url: str, api_key: str | None, timeout: float) -> dict[str, Any]:
-    """Arguments of ``httpx.Client`` and ``httpx.AsyncClient``. Raises :class:`ValueError` for what cannot be sent."""
+    """Arguments of ``httpx.Client`` and ``httpx.AsyncClient``.
+
+    Raises :class:`ValueError` for an address or a key that cannot be sent.
+    """
     try:
         url = httpx.URL(base_url)
     except httpx.InvalidURL as error:
@@ -34,7 +36,9 @@ def settings(base_url: str, api_key: str | None, timeout: float) -> dict[str, An
     if api_key is not None:
         key = api_key.strip()
         if not (key and key.isascii() and key.isprintable()):
-            raise ValueError("an API key has printable ASCII characters only")  # and is not repeated here
+            raise ValueError(
+                "an API key has printable ASCII characters only"
+            )  # the key itself stays out of the message
         headers["Authorization"] = f"Bearer {key}"
     return {
         "base_url": url,
@@ -46,13 +50,27 @@ def settings(base_url: str, api_key: str | None, timeout: float) -> dict[str, An
 
 @cache
 def _authorities() -> ssl.SSLContext:
-    """Whose certificates are trusted; read once, because that takes longer than all else about a new client."""
+    """The trusted certificate authorities, read once: reading them is the slowest part of making a client."""
     return httpx.create_ssl_context()
 
 
 def arguments(call: Call[Any]) -> dict[str, Any]:
-    """Arguments of ``build_request``, all but the body; the service's spans join the trace that the program is in."""
+    """Arguments of ``build_request`` without the body.
+
+    Headers carry the program's current trace, where it has one, so that the service's spans join it.
+    """
     headers = dict(call.headers)
-    if propagate is not None:
-        propagate.inject(headers)
+    inject = _inject_trace()
+    if inject is not None:
+        inject(headers)
     return {"method": call.method, "url": call.path, "params": call.query or None, "headers": headers}
+
+
+@cache
+def _inject_trace() -> Callable[[dict[str, str]], None] | None:
+    """The function that writes the current trace into headers, or None where OpenTelemetry is not installed."""
+    try:
+        from opentelemetry.propagate import inject
+    except ImportError:
+        return None
+    return inject

@@ -1,4 +1,4 @@
-"""Files as bodies of requests: read block by block, and again from the beginning where a request is repeated."""
+"""Files as bodies of requests: read block by block, and from the beginning again where a request is repeated."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ from qrag.client.options import UploadProgress
 from qrag.wire.media_types import MEDIA_TYPE_OF_EXTENSION
 
 BLOCK = 1 << 16
-"""Bytes read and sent at once."""
+"""Bytes that are read and sent at a time."""
 
 File = str | os.PathLike[str] | BinaryIO
 
 
 @dataclass(frozen=True, slots=True)
 class FileBody:
-    """A file on its way to the service."""
+    """A file as the body of a request."""
 
     name: str
     media_type: str
     length: int | None
-    """Bytes; none where it cannot be known."""
+    """Bytes; None where the length cannot be known."""
     repeatable: bool
-    """Whether it can be read again."""
+    """Whether the file can be read again."""
     open: Callable[[], AbstractContextManager[BinaryIO]]
     progress: UploadProgress
 
     def blocks(self) -> Iterator[bytes]:
-        """Its content from the beginning, as long as it was when it was opened.
+        """Yield the content from the beginning, ``length`` bytes of it where the length is known.
 
-        Raises :class:`OSError`, and :class:`~qrag.client.errors.FileChanged` if it got shorter.
+        Raises :class:`OSError`, and :class:`~qrag.client.errors.FileChanged` if the file got shorter.
         """
-        left = self.length
+        remaining = self.length
         with self.open() as file:
-            while block := file.read(BLOCK if left is None else min(BLOCK, left)):
-                left = None if left is None else left - len(block)
+            while block := file.read(BLOCK if remaining is None else min(BLOCK, remaining)):
+                remaining = None if remaining is None else remaining - len(block)
                 yield block
-        if left:
+        if remaining:
             raise FileChanged(f"{self.name} got shorter while it was sent. Send it again.")
 
 
 def file_body(file: File, media_type: str | None, progress: UploadProgress | None) -> FileBody:
-    """The body that a path or an open file makes.
+    """The body for a path or an open file.
 
-    An open file is sent from where it stands. Raises :class:`OSError` for a path that cannot be read,
+    An open file is sent from its current position. Raises :class:`OSError` for a path that cannot be read,
     :class:`TypeError` for a file that was opened as text, and :class:`~qrag.client.errors.UnknownFileType`.
     """
     progress = progress or (lambda _sent, _length: None)
@@ -79,13 +79,15 @@ def file_body(file: File, media_type: str | None, progress: UploadProgress | Non
 
 
 def readable(name: str) -> str:
-    """With question marks in the place of bytes that are no text, which a name may have."""
+    """A file name with question marks in place of bytes that cannot be decoded."""
     return name.encode("utf-8", "replace").decode()
 
 
 def _type_of(name: str) -> str:
-    found = MEDIA_TYPE_OF_EXTENSION.get(PurePath(name).suffix.lower())
-    if found is None:
+    media_type = MEDIA_TYPE_OF_EXTENSION.get(PurePath(name).suffix.lower())
+    if media_type is None:
         known = ", ".join(MEDIA_TYPE_OF_EXTENSION)
-        raise UnknownFileType(f"The name {name!r} does not say what it is. Known are {known}; or give its media type.")
-    return found.value
+        raise UnknownFileType(
+            f"The name {name!r} does not say what the file is. Known extensions are {known}; or give its media type."
+        )
+    return media_type.value

@@ -1,4 +1,4 @@
-"""What the document of a framework says about a selected chunk, beside its text."""
+"""The id and the metadata of a selected chunk, for the documents of the frameworks."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from qrag.wire.retrieval import RetrieveOut, SelectedChunk
 
 
 def chunk_id(chunk: SelectedChunk) -> str:
-    """The same for the same chunk in every answer; no document id has a slash."""
+    """The id of a chunk, the same in every answer; document ids contain no slash, so it is unique."""
     return f"{chunk.document_id}/{chunk.index}"
 
 
 def description(chunk: SelectedChunk, answer: RetrieveOut) -> dict[str, JsonValue]:
-    """``document_id``, ``title``, ``index``, ``start``, ``end``, ``step`` and ``q``; of the answer, ``stopped_by`` and
-    ``sufficiency``.
+    """The fields ``document_id``, ``title``, ``index``, ``start``, ``end``, ``step`` and ``q`` of the chunk, and
+    ``stopped_by`` and ``sufficiency`` of the answer.
     """
     episode = answer.model_dump(mode="json", include={"stopped_by", "sufficiency"})
     return chunk.model_dump(mode="json", exclude={"text", "metadata"}) | episode
 
 
 def metadata(chunk: SelectedChunk, answer: RetrieveOut) -> dict[str, JsonValue]:
-    """The same over the metadata of the document, which it hides where the names are the same."""
+    """The metadata of the document and the :func:`description`, which wins where both have a name."""
     return chunk.metadata | description(chunk, answer)

@@ -1,4 +1,4 @@
-"""A component for Haystack: ``pip install 'qrag-client[haystack]'``."""
+"""A component for Haystack: ``pip install './client[haystack]'``."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ try:
     from haystack.utils import Secret
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        f"{error}. Install Haystack: pip install 'qrag-client[haystack]'", name=error.name
+        f"{error}. Install Haystack, from the checkout of Q-RAG: pip install './client[haystack]'", name=error.name
     ) from error
 
 KEY = Secret.from_env_var("QRAG_API_KEY", strict=False)
-"""Where the API key is, if there is one."""
+"""The environment variable of the API key; it may be unset."""
 
 
 @component
@@ -30,9 +30,9 @@ class QRagRetriever:
     """Retrieves the evidence for a question as documents whose scores are Q-values, in the order of the service's
     answer; and says why the episode ended and whether the evidence is complete.
 
-    The options are those of :class:`~qrag.client.RetrieveOptions`; ``run`` takes those that say where to look, in
-    the place of what stands here. Metadata is that of :func:`~qrag.integrations.evidence.metadata`. ``timeout`` is
-    in seconds.
+    The options are those of :class:`~qrag.RetrieveOptions`; ``run`` takes ``collection``, ``document_ids`` and
+    ``filter`` for one question, in place of those given here. Metadata is that of
+    :func:`~qrag.integrations.evidence.metadata`. ``timeout`` is in seconds.
     """
 
     def __init__(
@@ -65,13 +65,19 @@ class QRagRetriever:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """For the YAML of a pipeline. Raises :class:`ValueError` for a key that is given as a token."""
+        """The component as a dictionary, for the YAML of a pipeline.
+
+        Raises :class:`ValueError` for a key that is given as a token.
+        """
         options = {name: plain(value) for name, value in self.options.items()}
         return default_to_dict(self, base_url=self.base_url, api_key=self.api_key, timeout=self.timeout, **options)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        """Back from it. Raises what :class:`~qrag.client.Stop` and Haystack raise for what does not fit."""
+        """The component from the dictionary that :meth:`to_dict` returned.
+
+        Raises what :class:`~qrag.Stop` and Haystack raise for parameters that do not fit.
+        """
         parameters = data.get("init_parameters", {})
         stop = parameters.get("stop")
         if stop is not None:
@@ -86,11 +92,11 @@ class QRagRetriever:
         document_ids: list[str] | None = None,
         filter: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Retrieve: ``documents``, ``stopped_by`` and ``sufficiency``, none where the checkpoint was not calibrated.
+        """Retrieve ``documents``, ``stopped_by`` and ``sufficiency``, None where the checkpoint was not calibrated.
 
-        Raises what :class:`~qrag.client.Client` raises.
+        Raises what :class:`~qrag.Client` raises.
         """
-        options = self._where(collection, document_ids, filter)
+        options = self._merged(collection, document_ids, filter)
         with Client(self.base_url, self._key(), timeout=self.timeout) as client:
             return _outputs(client.retrieve(query, **options))
 
@@ -102,15 +108,15 @@ class QRagRetriever:
         document_ids: list[str] | None = None,
         filter: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """The same, to be awaited."""
-        options = self._where(collection, document_ids, filter)
+        """The coroutine of :meth:`run`."""
+        options = self._merged(collection, document_ids, filter)
         async with AsyncClient(self.base_url, self._key(), timeout=self.timeout) as client:
             return _outputs(await client.retrieve(query, **options))
 
     def _key(self) -> str | None:
         return None if self.api_key is None else self.api_key.resolve_value()
 
-    def _where(
+    def _merged(
         self, collection: str | None, document_ids: list[str] | None, filter: dict[str, Any] | None
     ) -> RetrieveOptions:
         options = self.options.copy()

@@ -1,4 +1,4 @@
-"""A retriever for LangChain: ``pip install 'qrag-client[langchain]'``."""
+"""A retriever for LangChain: ``pip install './client[langchain]'``."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ try:
     from langchain_core.retrievers import BaseRetriever
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        f"{error}. Install LangChain: pip install 'qrag-client[langchain]'", name=error.name
+        f"{error}. Install LangChain, from the checkout of Q-RAG: pip install './client[langchain]'", name=error.name
     ) from error
 
 
 class QRagRetriever(BaseRetriever):
     """Retrieves the evidence for a question, in the order in which the service answers.
 
-    The options are those of :class:`~qrag.client.RetrieveOptions`; ``invoke`` and its like take them as well, for
+    The options are those of :class:`~qrag.RetrieveOptions`; ``invoke`` and its variants take them as well, for
     one question. Metadata is that of :func:`~qrag.integrations.evidence.metadata`.
 
-    Raises what :class:`~qrag.client.Client` raises.
+    Raises what :class:`~qrag.Client` raises.
     """
 
     model_config = ConfigDict(extra="forbid")  # LangChain ignores what is misspelt
@@ -48,17 +48,17 @@ class QRagRetriever(BaseRetriever):
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
-        """Yes; the key is left out, and loaded as the secret ``QRAG_API_KEY``."""
+        """True: the key is left out, and loaded as the secret ``QRAG_API_KEY``."""
         return True
 
     @property
     def lc_secrets(self) -> dict[str, str]:
-        """What is a secret, and its name."""
+        """The fields that are secrets, and the names of the secrets."""
         return {"api_key": "QRAG_API_KEY"}
 
     @property
     def lc_attributes(self) -> dict[str, Any]:
-        """Options that are models, as the plain JSON that LangChain can load."""
+        """The options that are models, as the plain JSON that LangChain can load."""
         models = {"filter": self.filter, "stop": self.stop}
         return {name: plain(value) for name, value in models.items() if isinstance(value, BaseModel)}
 

@@ -1,4 +1,4 @@
-"""A retriever for LlamaIndex: ``pip install 'qrag-client[llama-index]'``."""
+"""A retriever for LlamaIndex: ``pip install './client[llama-index]'``."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ try:
     from llama_index.core.schema import NodeRelationship, NodeWithScore, QueryBundle, RelatedNodeInfo, TextNode
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        f"{error}. Install LlamaIndex: pip install 'qrag-client[llama-index]'", name=error.name
+        f"{error}. Install LlamaIndex, from the checkout of Q-RAG: pip install './client[llama-index]'", name=error.name
     ) from error
 
 
 class QRagRetriever(BaseRetriever):
     """Retrieves the evidence for a question as nodes whose scores are Q-values, in the order of the service's answer.
 
-    Metadata is that of :func:`~qrag.integrations.evidence.metadata`; a language model is shown what the document
-    itself has of it, and the title. ``timeout`` is in seconds.
+    Metadata is that of :func:`~qrag.integrations.evidence.metadata`; a language model is shown the document's own
+    metadata and the title. ``timeout`` is in seconds.
 
-    Raises what :class:`~qrag.client.Client` raises.
+    Raises what :class:`~qrag.Client` raises.
     """
 
     def __init__(

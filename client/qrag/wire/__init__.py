@@ -1,4 +1,5 @@
-"""What crosses HTTP, and the words that both sides use: requests and answers, filters, chunking, stop rules, problems.
+"""Requests, answers and the words that both sides use: filters, chunking, stop rules, endings, media types, problems.
 
-Light to import: pydantic alone. The service validates by these models, and the client reads answers by them.
+Light to import: it needs pydantic alone. The service validates requests with these models, the client reads answers
+with them, and :mod:`index` and :mod:`trainer` use the words.
 """

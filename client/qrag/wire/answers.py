@@ -1,4 +1,4 @@
-"""What goes over the wire for ``POST /answer``: what ``POST /retrieve`` takes and gives, and the text over it."""
+"""Request and answer of ``POST /answer``: those of ``POST /retrieve``, and the text that the language model wrote."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qrag.wire.retrieval import Citation, RetrieveIn, RetrieveOut, SufficiencyOu
 
 
 class AnswerIn(RetrieveIn):
-    """A question, where and how to look for its evidence, and how the answer should be written."""
+    """A question, where and how to search for its evidence, and how to write the answer."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -38,7 +38,7 @@ class CitedPassage(Citation):
 
 
 class AnswerOut(ResponseModel):
-    """The answer, what it rests on, and everything that was retrieved for it."""
+    """The answer, the passages it cites, and everything that was retrieved for it."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.ANSWER]})
 

@@ -1,4 +1,4 @@
-"""How a document is to be cut, as a request says it."""
+"""How a request asks for a document to be cut."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from qrag.wire.models import FrozenModel
 Mode = Literal["sentences", "lines", "paragraphs", "whole"]
 
 DEFAULT_SENTENCE_TOKENS = 64
+"""Most tokens of a chunk in the mode ``sentences``, unless a request says otherwise."""
 
 
 class Chunking(FrozenModel):
-    """How a document is cut."""
+    """How to cut a document into chunks."""
 
     mode: Mode = Field(
         default="sentences",
@@ -30,7 +31,7 @@ class Chunking(FrozenModel):
     )
 
     def token_limit(self, model_limit: int) -> int:
-        """Tokens a chunk may have for a model that reads ``model_limit`` of them."""
+        """Most tokens of a chunk, for a model that reads at most ``model_limit`` tokens."""
         if self.max_tokens is not None:
             return min(self.max_tokens, model_limit)
         return min(DEFAULT_SENTENCE_TOKENS, model_limit) if self.mode == "sentences" else model_limit

@@ -14,9 +14,10 @@ from qrag.wire.models import RequestModel, ResponseModel
 from qrag.wire.names import CollectionName, DocumentId
 
 Status = Literal["queued", "indexing", "ready", "failed"]
-"""How far a document is."""
+"""The state of a document's indexing."""
 
 METADATA_BYTES = 16_384
+"""Most bytes of a document's metadata as JSON."""
 
 Title = Annotated[str, StringConstraints(max_length=1000)]
 
@@ -35,7 +36,7 @@ Metadata = Annotated[dict[str, JsonValue], AfterValidator(_check_metadata)]
 
 
 class DocumentFields(RequestModel):
-    """What can be said about a document beside its text."""
+    """The description of a document: all but its text."""
 
     id: DocumentId | None = None
     title: Title | None = None

@@ -2,8 +2,8 @@
 
 A condition compares one field; ``and``, ``or`` and ``not`` combine conditions. Values are compared
 strictly by type: numbers with numbers, strings with strings, and ``true`` is not ``1``. A
-document without the field meets no condition on it. Where a document's value is a list, one
-member that meets the condition is enough.
+document without the field meets no condition on it. Where a document's value is a list, it meets a condition
+if one of its members does.
 """
 
 from __future__ import annotations
@@ -79,13 +79,13 @@ class Condition(_Node):
         return any(self._holds(member) for member in value) if isinstance(value, list) else self._holds(value)
 
     @cached_property
-    def _wanted(self) -> frozenset[tuple[bool, object]]:
+    def _members(self) -> frozenset[tuple[bool, object]]:
         return frozenset(map(_typed, self.is_in or ()))
 
     def _holds(self, value: object) -> bool:
         if "equals" in self.model_fields_set and not _same(value, self.equals):
             return False
-        if self.is_in is not None and (isinstance(value, dict | list) or _typed(value) not in self._wanted):
+        if self.is_in is not None and (isinstance(value, dict | list) or _typed(value) not in self._members):
             return False
         return all(
             _comparable(value, bound) and compare(value, bound)
@@ -101,7 +101,7 @@ class All(_Node):
 
     def matches(self, metadata: Metadata) -> bool:
         """Whether all match."""
-        return all(each.matches(metadata) for each in self.filters)
+        return all(filter.matches(metadata) for filter in self.filters)
 
 
 class AnyOf(_Node):
@@ -111,7 +111,7 @@ class AnyOf(_Node):
 
     def matches(self, metadata: Metadata) -> bool:
         """Whether one matches."""
-        return any(each.matches(metadata) for each in self.filters)
+        return any(filter.matches(metadata) for filter in self.filters)
 
 
 class Not(_Node):
@@ -120,7 +120,7 @@ class Not(_Node):
     negated: Filter = Field(alias="not")
 
     def matches(self, metadata: Metadata) -> bool:
-        """Whether it does not match."""
+        """Whether the filter does not match."""
         return not self.negated.matches(metadata)
 
 
@@ -142,14 +142,14 @@ Filter = Annotated[
 
 
 def _typed(value: object) -> tuple[bool, object]:
-    """Tells true from 1, which Python takes for the same."""
+    """The value with its kind, which tells true from 1: for Python they are equal."""
     return isinstance(value, bool), value
 
 
-def _same(value: object, wanted: object) -> bool:
-    if isinstance(value, bool) or isinstance(wanted, bool):
-        return value is wanted
-    return value == wanted
+def _same(value: object, other: object) -> bool:
+    if isinstance(value, bool) or isinstance(other, bool):
+        return value is other
+    return value == other
 
 
 def _comparable(value: object, bound: object) -> bool:

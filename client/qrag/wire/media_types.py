@@ -1,4 +1,4 @@
-"""The media types of uploads, and the endings of file names that stand for them."""
+"""The media types of uploads, and the file extensions that stand for them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 
 class MediaType(StrEnum):
-    """The media types the service turns into text."""
+    """A media type that the service turns into text."""
 
     PLAIN_TEXT = "text/plain"
     MARKDOWN = "text/markdown"

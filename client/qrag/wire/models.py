@@ -1,4 +1,4 @@
-"""The bases of all models."""
+"""The base classes of all models."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from pydantic import BaseModel, ConfigDict
 
 
 class FrozenModel(BaseModel):
-    """A value: nothing unknown in it, and nothing about it changes."""
+    """An immutable value without unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class RequestModel(FrozenModel):
-    """A request's body: in addition, nothing is converted."""
+    """The body of a request: immutable, without unknown fields, and validated without conversion."""
 
     model_config = ConfigDict(strict=True)
 
 
 class ResponseModel(BaseModel):
-    """An answer's body. Unknown fields are ignored, so that an older client reads a newer service."""
+    """The body of an answer. Unknown fields are ignored, so that an older client can read a newer service."""
 
     model_config = ConfigDict(frozen=True)

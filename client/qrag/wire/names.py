@@ -1,4 +1,4 @@
-"""How documents, collections and keys may be called."""
+"""The names that documents, passages, collections and keys may have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operators' answers: the loaded checkpoint and its limits, changes of checkpoint, health."""
+"""Models for operators: the loaded checkpoint and its limits, changes of checkpoint, health."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qrag.wire.rules import Rule
 
 
 class StoppingOut(ResponseModel):
-    """What the checkpoint was calibrated for."""
+    """The stop rules that the checkpoint was calibrated for."""
 
     rules: list[Rule] = Field(description="those a request may name without a threshold")
     default_rule: Rule
@@ -42,7 +42,7 @@ class ModelOut(ResponseModel):
 
 
 class CheckpointIn(RequestModel):
-    """Which checkpoint should be served."""
+    """The checkpoint to serve from now on."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"checkpoint": "tuned-on-minutes"}]})
 
@@ -59,7 +59,7 @@ class CheckpointChangeOut(ResponseModel):
 
 
 class CheckpointsOut(ResponseModel):
-    """What is served, what could be, and the change between them."""
+    """The checkpoint that is served, those that could be, and the change between them."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.CHECKPOINTS]})
 

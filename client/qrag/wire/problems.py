@@ -8,7 +8,7 @@ from qrag.wire.models import ResponseModel
 
 
 class Problem(ResponseModel):
-    """An error as RFC 9457 has it; `code` is stable, `detail` says what to do."""
+    """An error in the format of RFC 9457; `code` is stable, `detail` says what to do."""
 
     type: str = Field(examples=["about:blank"])
     title: str

@@ -1,4 +1,4 @@
-"""What goes over the wire for ``POST /retrieve``: the question with its limits, and the evidence."""
+"""Request and answer of ``POST /retrieve``: the question with its limits, and the evidence."""
 
 from __future__ import annotations
 
@@ -17,23 +17,26 @@ MAX_BEAM_WIDTH = 16
 MAX_FILTER_LEVELS = 64
 MAX_FILTER_VALUES = 3000
 TRACE_CANDIDATES = 10
+"""Candidates of each step that a trace shows."""
+
 MAX_STRETCHES = 512
+"""Most stretches of a document in a heat map."""
 
 
 def whole_number(value: object) -> object:
-    """``4.0`` as the integer that JSON Schema says it is; anything else as it came."""
+    """Convert ``4.0`` to the integer that JSON Schema takes it for, and return any other value unchanged."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 PositiveInteger = Annotated[int, Field(ge=1), BeforeValidator(whole_number)]
-"""Positive, and what JSON calls an integer: `4.0` is one, `"4"` is not."""
+"""A positive integer as JSON Schema defines integers: `4.0` is one, `"4"` is not."""
 
 
 _NUMBER: dict[str, JsonValue] = {"type": "number"}
 
 
 def _never(**fields: JsonValue) -> JsonValue:
-    """JSON Schema for: not all of these fields, with such values."""
+    """JSON Schema of an object that does not have all of these fields with such values."""
     return {"not": {"properties": {**fields}, "required": [*fields]}}
 
 
@@ -46,15 +49,15 @@ _STOP_SAYS_ONE_THING: list[JsonValue] = [
     _never(rule={"const": "budget"}, threshold=_NUMBER),
     {"not": {"properties": {"rule": {"type": "null"}, "threshold": _NUMBER}, "required": ["threshold"]}},
 ]
-"""What `Stop._says_one_thing` checks, for those who read the schema."""
+"""The checks of `Stop._says_one_thing` as JSON Schema."""
 
 
 class Stop(RequestModel):
-    """When to stop: what a chunk costs, or how much of the evidence is wanted, or a rule's own threshold.
+    """When to stop: by the cost of a chunk, by the recall to reach, or by the threshold of a rule.
 
-    A rule ends the episode where its score falls below the threshold: `threshold` looks at the largest Q-value,
-    `action` at how far that is above the Q-value of the learned STOP action, `sufficiency` at the probability that
-    going on will complete the evidence. `budget` selects `max_steps` chunks.
+    A rule ends the episode where its score falls below the threshold. The score of `threshold` is the largest Q-value,
+    that of `action` the distance of the largest Q-value from the Q-value of the learned STOP action, that of
+    `sufficiency` the probability that going on will complete the evidence. `budget` selects `max_steps` chunks.
     """
 
     model_config = ConfigDict(
@@ -82,16 +85,16 @@ class Stop(RequestModel):
         "of all calibrated thresholds the one with the fewest chunks",
     )
     threshold: float | None = Field(
-        default=None, allow_inf_nan=False, description="the rule's own; names the rule as well"
+        default=None, allow_inf_nan=False, description="a threshold of your own; needs a `rule`"
     )
 
     @model_validator(mode="after")
     def _says_one_thing(self) -> Stop:
-        wishes = [name for name in ("step_cost", "target_recall", "threshold") if getattr(self, name) is not None]
-        if len(wishes) > 1:
-            raise ValueError(f"give {wishes[0]} or {wishes[1]}, not both")
-        if self.rule == "budget" and wishes:
-            raise ValueError(f"the rule budget has no {wishes[0]}: max_steps is the budget")
+        given = [name for name in ("step_cost", "target_recall", "threshold") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give {given[0]} or {given[1]}, not both")
+        if self.rule == "budget" and given:
+            raise ValueError(f"the rule budget has no {given[0]}: max_steps is the budget")
         if self.threshold is not None and self.rule is None:
             raise ValueError("a threshold is one of a rule: name the rule")
         return self
@@ -131,7 +134,7 @@ Question = Annotated[
 
 
 class EpisodeIn(RequestModel):
-    """A question, and where and how to look for its evidence."""
+    """A question, and where and how to search for its evidence."""
 
     question: Question
     collection: CollectionName = "default"
@@ -159,7 +162,7 @@ class EpisodeIn(RequestModel):
 
 
 class RetrieveIn(EpisodeIn):
-    """A question, where and how to look for its evidence, and what to report of the way there."""
+    """A question, where and how to search for its evidence, and what to report of each step."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -178,15 +181,15 @@ class RetrieveIn(EpisodeIn):
     trace: bool = Field(default=False, description="report the best candidates of each step, and the one-step answer")
     heatmap: Annotated[int, Field(ge=1, le=MAX_STRETCHES), BeforeValidator(whole_number)] | None = Field(
         default=None,
-        description="report of each step the largest Q-value in each of so many equal stretches of the documents that "
-        "hold a selected chunk or one of the best candidates",
+        description="for each step, report the largest Q-value in each of this many equal stretches of the documents "
+        "that hold a selected chunk or one of the best candidates",
     )
 
 
 class SufficiencyOut(ResponseModel):
-    """What the selected chunks are, in calibrated probabilities; the rest to 1 is that going on completes them."""
+    """Calibrated probabilities about the selected chunks; the rest to 1 is that going on completes the evidence."""
 
-    complete: float = Field(ge=0, le=1, description="they hold all of the evidence")
+    complete: float = Field(ge=0, le=1, description="the selected chunks hold all of the evidence")
     hopeless: float = Field(ge=0, le=1, description="they do not, and going on would not find the rest")
 
 
@@ -213,7 +216,7 @@ class CandidateOut(ResponseModel):
 
 
 class HeatMapOut(ResponseModel):
-    """A whole document at one step."""
+    """The Q-values of a whole document at one step."""
 
     document_id: str
     chunks: int = Field(description="of the document")
@@ -252,7 +255,7 @@ class StepEvent(StepOut):
 
 
 class Citation(ResponseModel):
-    """What a marker in `context` stands for."""
+    """The passage that a marker in `context` stands for."""
 
     marker: str = Field(examples=["[1]"])
     document_id: str
@@ -263,7 +266,7 @@ class Citation(ResponseModel):
 
 
 class Usage(ResponseModel):
-    """What the request took, in tokens of the checkpoint's tokenizer."""
+    """The size of the request's work, in tokens of the checkpoint's tokenizer."""
 
     question_tokens: int
     context_tokens: int
@@ -279,7 +282,7 @@ class Usage(ResponseModel):
 
 
 class Timings(ResponseModel):
-    """Where the time went, in milliseconds."""
+    """The durations of the request's phases, in milliseconds."""
 
     queue_ms: float = Field(description="waiting for a place in the engine")
     encode_ms: float = Field(description="state tower; shared with the requests stepped together")

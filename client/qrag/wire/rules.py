@@ -1,11 +1,11 @@
-"""The names of stop rules, and of the ways an episode ends: for those who only talk about them.
+"""The names of stop rules, and the ways an episode ends: the words that service, clients and command line share.
 
-Light to import, unlike what acts on them (:mod:`index.episodes.stopping`, :mod:`index.episodes.episode`): a client of the service needs
-no torch.
+Light to import, unlike what applies the rules (:mod:`index.episodes`): a client of the service needs no torch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 Rule = Literal["threshold", "action", "sufficiency"]
@@ -13,5 +13,17 @@ RULES: tuple[Rule, ...] = get_args(Rule)
 
 StoppedBy = Literal["budget", "threshold", "action", "sufficiency", "sufficient", "hopeless", "context", "exhausted"]
 """Why an episode ended: the budget is spent; a rule's score fell below its threshold; the best chunk does not fit the
-context; no chunk is left. Of the rule ``sufficiency`` it says ``sufficient`` or ``hopeless`` where that is what the
-state most likely is."""
+context; no chunk is left. The rule ``sufficiency`` ends with ``sufficient`` or ``hopeless`` where the state most likely
+is one of the two."""
+
+ENDINGS: Mapping[StoppedBy, str] = {
+    "budget": "as many chunks as asked for are selected",
+    "threshold": "another chunk would not be worth its cost",
+    "action": "another chunk would not be worth its cost",
+    "sufficiency": "another chunk would not be worth its cost",
+    "sufficient": "the evidence is most likely complete",
+    "hopeless": "the rest of the evidence is most likely not there",
+    "context": "the next chunk does not fit into the context",
+    "exhausted": "no chunk is left",
+}
+"""Each ending in words that follow "because"; whoever prints one without words prints its name."""

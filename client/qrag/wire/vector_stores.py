@@ -1,4 +1,4 @@
-"""What goes over the wire for ``POST /v1/vector_stores/{id}/search``: OpenAI's schema, as far as it means something."""
+"""Request and answer of ``POST /v1/vector_stores/{id}/search``: the part of OpenAI's schema that has a meaning here."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from qrag import (
 )
 from qrag.wire import examples
 from qrag.wire.media_types import MediaType
-from tests.service.clients import Connect
+from tests.client.clients import Connect
 from tests.service.files import docx
 from tests.service.helpers import UNICODE, ids_in, lines_of_text, text_of
 from tests.service.scripted import Action, answer, drop, refusal, scripted

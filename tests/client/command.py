@@ -24,7 +24,7 @@ sys.exit(EntryPoint("qrag", {value!r}, "console_scripts").load()())
 
 def command(*arguments: str) -> list[str]:
     """The command as it is installed, in a process of its own."""
-    script = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["qrag"]
+    script = tomllib.loads((ROOT / "client" / "pyproject.toml").read_text())["project"]["scripts"]["qrag"]
     return [sys.executable, "-c", COMMAND.format(value=script), *arguments]
 
 

@@ -20,7 +20,7 @@ from qrag import NotFound, RetrieveOptions, Stop, Unauthorized
 from qrag.integrations.langchain import QRagRetriever
 from qrag.wire import examples
 from qrag.wire.filters import Condition
-from tests.service.frameworks import BODY, OPTIONS, QUESTION, Expected, Letters, asked, import_alone, run_examples
+from tests.client.frameworks import BODY, OPTIONS, QUESTION, Expected, Letters, asked, import_alone, run_examples
 from tests.service.scripted import answer, refusal, scripted
 
 LOADING_IS_BETA = pytest.mark.filterwarnings("ignore:The function `load` is in beta")
@@ -107,16 +107,16 @@ def test_it_is_saved_without_its_key_and_loaded_with_it() -> None:
     loaded = load(
         json.loads(saved[1]),
         allowed_objects=[QRagRetriever],
-        valid_namespaces=["service"],
+        valid_namespaces=["qrag"],
         secrets_map={"QRAG_API_KEY": "qrag_key"},
     )
     assert loaded == retrievers[0]
     plain = QRagRetriever()
-    assert load(json.loads(dumps(plain)), allowed_objects=[QRagRetriever], valid_namespaces=["service"]) == plain
+    assert load(json.loads(dumps(plain)), allowed_objects=[QRagRetriever], valid_namespaces=["qrag"]) == plain
 
 
 def test_it_needs_langchain_and_no_other_framework() -> None:
-    assert "pip install 'qrag-client[langchain]'" in import_alone("langchain")
+    assert "pip install './client[langchain]'" in import_alone("langchain")
 
 
 @LOADING_IS_BETA

@@ -13,7 +13,7 @@ from llama_index.core.schema import MetadataMode, TextNode
 from qrag import NotFound, Unauthorized
 from qrag.integrations.llama_index import QRagRetriever
 from qrag.wire import examples
-from tests.service.frameworks import BODY, OPTIONS, QUESTION, Expected, Letters, asked, import_alone, run_examples
+from tests.client.frameworks import BODY, OPTIONS, QUESTION, Expected, Letters, asked, import_alone, run_examples
 from tests.service.scripted import answer, refusal, scripted
 
 
@@ -76,7 +76,7 @@ def test_it_serves_a_query_engine(retriever: QRagRetriever) -> None:
 
 
 def test_it_needs_llama_index_and_no_other_framework() -> None:
-    assert "pip install 'qrag-client[llama-index]'" in import_alone("llama_index")
+    assert "pip install './client[llama-index]'" in import_alone("llama_index")
 
 
 def test_the_example_of_the_docs_runs(shared_client: httpx.Client, capsys: pytest.CaptureFixture[str]) -> None:

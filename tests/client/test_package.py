@@ -10,10 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+import qrag
 from qrag import AsyncClient, Client, RetrieveOptions, Stop
 from qrag.wire import examples
 from qrag.wire.retrieval import RetrieveIn
-from tests.service.clients import Connect
+from tests.client.clients import Connect
 from tests.service.scripted import answer, scripted
 
 ROOT = Path(__file__).parent.parent.parent
@@ -34,13 +37,42 @@ def wrong(qrag: Client) -> None:
     qrag.index("Ana signed.", chunking="words")
 """
 """What somebody writes who has mypy's strict mode, and no plugin for pydantic."""
-LIGHT = "import sys, qrag.client, qrag.cli.main; print(*sys.modules)"
+HEAVY = {
+    *("torch", "transformers", "numba", "numpy", "fastapi", "starlette", "uvicorn"),
+    *("index", "service", "trainer"),
+}
 
 
-def test_it_is_light_to_import() -> None:
-    loaded = subprocess.run([sys.executable, "-c", LIGHT], check=True, capture_output=True, text=True).stdout.split()
-    assert "qrag.client" in loaded
-    assert not {"torch", "transformers", "numba", "numpy", "fastapi", "starlette", "uvicorn"} & set(loaded)
+def loaded_by(program: str) -> set[str]:
+    """The modules that a program of its own has loaded in the end."""
+    command = [sys.executable, "-c", f"{program}; import sys; print(*sys.modules)"]
+    return set(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("program", "loaded"),
+    [
+        ("import qrag", "qrag"),
+        ("from qrag import Client", "qrag.client.blocking"),
+        ("import qrag.cli.main", "qrag.cli.main"),
+    ],
+)
+def test_it_is_light_to_import(program: str, loaded: str) -> None:
+    modules = loaded_by(program)
+    assert loaded in modules
+    assert not HEAVY & modules
+
+
+def test_the_package_alone_imports_no_http_client() -> None:
+    assert not {"httpx", "pydantic"} & loaded_by("import qrag")
+
+
+def test_every_public_name_can_be_imported() -> None:
+    for name in qrag.__all__:
+        assert getattr(qrag, name).__name__ == name
+    assert set(qrag.__all__) <= set(dir(qrag))
+    with pytest.raises(AttributeError, match="has no attribute 'Cleint'"):
+        _ = qrag.Cleint
 
 
 def test_its_types_are_those_of_its_users(tmp_path: Path) -> None:
@@ -49,14 +81,14 @@ def test_its_types_are_those_of_its_users(tmp_path: Path) -> None:
     checked = subprocess.run(
         [sys.executable, "-m", "mypy", *options, "--cache-dir", str(tmp_path / "cache"), "typed.py"],
         cwd=tmp_path,
-        env=os.environ | {"MYPYPATH": str(ROOT)},
+        env=os.environ | {"MYPYPATH": str(ROOT / "client")},
         capture_output=True,
         text=True,
     )
     lines = TYPED.splitlines()
     found = re.findall(r"typed\.py:(\d+): error: (.*)", checked.stdout)
     assert [lines[int(number) - 1].strip() for number, _ in found] == [line.strip() for line in lines[-2:]], checked
-    for package in ("index", "service"):
+    for package in ("client/qrag", "index", "service"):
         assert (ROOT / package / "py.typed").exists()
 
 

@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 
 from qrag.cli.main import main
+from tests.client.command import ROOT, command, started
 from tests.markdown import blocks
-from tests.service.command import ROOT, command, started
+from tests.servers import running_server
 from tests.service.scripted import answer, drop, refusal, scripted, stream
-from tests.support import running_server
 
 pytestmark = pytest.mark.usefixtures("surroundings")
 
@@ -152,7 +152,7 @@ def test_the_page_about_the_client_is_true(tmp_path: Path, calibrated_checkpoint
     work = tmp_path / "work"
     work.mkdir()
     (work / "examples").symlink_to(ROOT / "examples")
-    settings = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    settings = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT / "client")}
     with running_server(tmp_path / "data", calibrated_checkpoint) as server:
         url = str(server.base_url).rstrip("/")
         settings["QRAG_URL"] = url
@@ -172,7 +172,7 @@ def test_the_page_about_the_client_is_true(tmp_path: Path, calibrated_checkpoint
     assert {int(row) for row in re.findall(r"^\| (\d+) \|", page.read_text(), re.M)} == {0, 1, 2, 3, 130}
 
 
-def test_the_command_is_installed_beside_the_others() -> None:
-    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    assert set(scripts) == {"qrag", "qrag-serve", "qrag-train"}
+def test_the_command_is_installed_with_the_client() -> None:
+    scripts = tomllib.loads((ROOT / "client" / "pyproject.toml").read_text())["project"]["scripts"]
+    assert set(scripts) == {"qrag"}
     assert EntryPoint("qrag", scripts["qrag"], "console_scripts").load() is main

@@ -30,9 +30,9 @@ from qrag import (
 )
 from qrag.wire import examples
 from service.keys import add_key
-from tests.service.clients import Connect
+from tests.client.clients import Connect
+from tests.servers import running_server
 from tests.service.scripted import Action, answer, drop, event, refusal, scripted, stream
-from tests.support import running_server
 
 DOCUMENT: dict[str, Any] = examples.DOCUMENT
 STEP = {**examples.RESULT["steps"][0], "chunk": examples.RESULT["chunks"][0]}

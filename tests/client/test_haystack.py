@@ -17,7 +17,7 @@ from qrag import NotFound, RetrieveOptions, Stop, Unauthorized
 from qrag.integrations.haystack import QRagRetriever
 from qrag.wire import examples
 from qrag.wire.filters import Condition
-from tests.service.frameworks import BODY, OPTIONS, QUESTION, Expected, Letters, asked, import_alone, run_examples
+from tests.client.frameworks import BODY, OPTIONS, QUESTION, Expected, Letters, asked, import_alone, run_examples
 from tests.service.scripted import answer, refusal, scripted
 
 TRUSTED = ["qrag.integrations.haystack"]
@@ -118,14 +118,14 @@ def test_what_cannot_be_saved_or_loaded() -> None:
     with pytest.raises(ValueError, match="token"):
         QRagRetriever(api_key=Secret.from_token("qrag_key")).to_dict()
     saved = pipeline_of(QRagRetriever(stop=Stop(step_cost=0.1))).dumps()
-    with pytest.raises(DeserializationError, match=r"service\.integrations\.haystack"):
+    with pytest.raises(DeserializationError, match=r"qrag\.integrations\.haystack"):
         Pipeline.loads(saved)
     with pytest.raises((DeserializationError, ValidationError), match="step_costs"):
         Pipeline.loads(saved.replace("step_cost", "step_costs"), allowed_modules=TRUSTED)
 
 
 def test_it_needs_haystack_and_no_other_framework() -> None:
-    assert "pip install 'qrag-client[haystack]'" in import_alone("haystack")
+    assert "pip install './client[haystack]'" in import_alone("haystack")
 
 
 def test_the_example_of_the_docs_runs(shared_client: httpx.Client, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from qrag.cli.main import main
 from qrag.wire import examples
-from tests.service.command import ROOT, command, on_a_terminal, rows, run, started
+from tests.client.command import ROOT, command, on_a_terminal, rows, run, started
 from tests.service.helpers import UNICODE, add, ids_in, lines_of_text, pages, text_of
 from tests.service.scripted import answer, event, refusal, scripted, stream
 

@@ -1,0 +1,92 @@
+"""Stores with a cheap stand-in for the model, and what a search of them sees."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from index.arrays import Float32Array
+from index.indexing.indexer import Indexer
+from index.storage.local.scopes import Catalog
+from index.storage.local.store import Store
+from index.storage.local.uploads import Description, Upload, publish
+from qrag.wire.chunking import Chunking
+
+DIMENSION = 8
+
+
+class WordEncoder:
+    """A word is a token; a chunk's input is its words' lengths."""
+
+    chunk_limit = input_limit = 100
+
+    @property
+    def chunk_tokenizer(self) -> WordEncoder:
+        return self
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        return [len(text.split()) for text in texts]
+
+    def token_ends(self, text: str) -> list[int]:
+        return [match.end() for match in re.finditer(r"\S+", text)]
+
+    def action_inputs(self, texts: Sequence[str]) -> list[list[int]]:
+        return [[len(word) for word in text.split()] for text in texts]
+
+
+def embed(inputs: Sequence[Sequence[int]]) -> Float32Array:
+    """An embedding that depends on the input alone."""
+    return np.stack([np.random.default_rng(list(ids)).standard_normal(DIMENSION, dtype=np.float32) for ids in inputs])
+
+
+def open_store(directory: Path) -> Store:
+    return Store(directory, dimension=DIMENSION, fingerprint="words", device=torch.device("cpu"))
+
+
+def post(store: Store, id: str, text: str, collection: str = "default", queue_limit: int = 1000) -> None:
+    upload = Upload(store.database)
+    upload.write(text)
+    about = Description(id, collection, None, {}, Chunking(mode="lines"))
+    publish(store, [(upload, about)], replace=False, queue_limit=queue_limit)
+
+
+def index_all(store: Store, embedding: Callable[..., Float32Array] = embed) -> None:
+    indexer = Indexer(store, WordEncoder(), embedding, threading.Event())
+    while indexer.work():
+        pass
+
+
+def lines(name: str, count: int) -> str:
+    return "\n".join(f"{name} {'x' * (1 + number % 50)} {'y' * (1 + number // 50)}" for number in range(count))
+
+
+def searchable(store: Store, collection: str = "default") -> dict[str, Float32Array]:
+    """The vectors that a search of the collection sees, by document."""
+    found = Catalog(store).scope(collection)
+    documents = store.documents_at(found.uids.tolist())
+    rows = np.empty((0, DIMENSION), dtype=np.float32)
+    if found.scope.size:
+        rows = found.scope.rows(np.arange(found.scope.size))
+    borders = found.scope.offsets
+    return {documents[uid].id: rows[borders[n] : borders[n + 1]] for n, uid in enumerate(found.uids.tolist())}
+
+
+def expected(text: str) -> Float32Array:
+    return embed(WordEncoder().action_inputs(text.splitlines()))
+
+
+def laid_out(directory: Path, version: int) -> Path:
+    """A data directory as a service that wrote this format has left it."""
+    source = Path(__file__).parent / f"data-format-{version}"
+    shutil.copytree(source / "segments", directory / "segments")
+    with closing(sqlite3.connect(directory / "qrag.sqlite3")) as database:
+        database.executescript((source / "qrag.sql").read_text())
+    return directory
