@@ -29,8 +29,8 @@ from index.encoders.checkpoint import tower_directory
 from index.encoders.encoder import Encoder
 from index.encoders.loading import load_encoder, native_dtype
 from index.indexing.indexer import Indexer
-from index.storage.local.store import Store
-from index.storage.local.uploads import Description, Upload, publish
+from index.storage.documents import Description
+from index.storage.opening import open_storage
 from qrag.wire.chunking import Chunking
 from service.engine.engine import Engine
 from service.settings import DEFAULT_CHECKPOINT
@@ -44,21 +44,22 @@ def index(encoder: Encoder, engine: Engine, lines: Sequence[str], chunking: Chun
     """Index the lines as one document; returns its chunks."""
     with tempfile.TemporaryDirectory() as folder:
         config = encoder.config
-        store = Store(
+        storage = open_storage(
             Path(folder), dimension=config.dimension, fingerprint=config.action_fingerprint, device=encoder.device
         )
-        with closing(store):
-            upload = Upload(store.database)
+        with closing(storage):
+            catalogue = storage.catalogue
+            upload = catalogue.begin_upload()
             for line in lines:
                 upload.write(line)
-            publish(store, [(upload, Description("book", "default", None, {}, chunking))], replace=False, queue_limit=1)
-            indexer = Indexer(store, encoder, partial(engine.embed_actions, encoder), threading.Event())
+            about = Description("book", "default", None, {}, chunking)
+            catalogue.publish([(upload, about)], replace=False, queue_limit=1)
+            indexer = Indexer(storage, encoder, partial(engine.embed_actions, encoder), threading.Event())
             while indexer.work():
                 pass
-            document = store.document("book")
+            document = catalogue.document("book")
             assert document.status == "ready", document
-            (row,) = store.documents()
-            return [text for _, _, text in store.chunks(row.uid, limit=document.chunks or 0)]
+            return [chunk.text for chunk in catalogue.chunks(document.uid, limit=document.chunks or 0)]
 
 
 def seconds(way: Callable[[], object]) -> float:

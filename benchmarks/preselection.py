@@ -30,7 +30,7 @@ from index.search.matrix_scope import MatrixScope, Preselected
 from index.search.preselection import CONSIDERED, GRAPH, build_neighbours
 from index.search.scoring import best
 from index.search.states import State, States
-from index.storage.local.segments import SEGMENT_ROWS
+from index.storage.protocols import APPEND_ROWS
 from service.settings import DEFAULT_CHECKPOINT
 from trainer.datasets.multihop import read_2wiki, read_hotpotqa
 from trainer.evaluation.machine import describe_machine
@@ -112,8 +112,8 @@ def main() -> None:
     chunks, counts, first, second, selected = embedded(arguments.data, encoder)
     matrix = copied(chunks, arguments.copies, np.random.default_rng(0))
     offsets: IntArray = np.cumsum([0, *counts * arguments.copies])
-    cuts = range(0, len(matrix), SEGMENT_ROWS)
-    parts = tuple(Part(low, rows := matrix[low : low + SEGMENT_ROWS], encode(rows)) for low in cuts)
+    cuts = range(0, len(matrix), APPEND_ROWS)
+    parts = tuple(Part(low, rows := matrix[low : low + APPEND_ROWS], encode(rows)) for low in cuts)
     exact = MatrixScope(Matrices(offsets, parts, 1.001))
     began = time.perf_counter()
     sizes, uids = np.array(counts * arguments.copies), np.arange(len(offsets) - 1)

@@ -28,7 +28,7 @@ from index.search.positions import Positions, all_level_indices
 from index.search.scope import Scope
 from index.search.scoring import best
 from index.search.states import State, States
-from index.storage.local.segments import SEGMENT_ROWS
+from index.storage.protocols import APPEND_ROWS
 from trainer.evaluation.machine import describe_machine
 
 RESULT = Path(__file__).parent / "results" / "scan.json"
@@ -75,8 +75,8 @@ def ways(offsets: IntArray, generator: np.random.Generator) -> dict[str, Callabl
     state = states[0]
     selected = sorted(generator.choice(chunks, SELECTED, replace=False).tolist())
     # As stored: segments, each with its codes.
-    cuts = range(0, chunks, SEGMENT_ROWS)
-    parts = [Part(start, rows := matrix[start : start + SEGMENT_ROWS], encode(rows)) for start in cuts]
+    cuts = range(0, chunks, APPEND_ROWS)
+    parts = [Part(start, rows := matrix[start : start + APPEND_ROWS], encode(rows)) for start in cuts]
     scope = MatrixScope(Matrices(offsets, tuple(parts)))
     codes = [part.codes.numbers.view(np.int64) for part in parts if part.codes]
     tensor = torch.from_numpy(matrix)

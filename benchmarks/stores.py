@@ -17,8 +17,8 @@ import torch
 from index.arrays import Float32Array, TokenIds
 from index.encoders.encoder import Encoder
 from index.indexing.indexer import Indexer
-from index.storage.local.store import Store
-from index.storage.local.uploads import Description, Upload, publish
+from index.storage.documents import Description
+from index.storage.opening import open_storage
 from qrag.wire.chunking import Chunking
 from trainer.datasets.books import book_sentences
 
@@ -36,7 +36,7 @@ def write_store(directory: Path, encoder: Encoder, chunks: int, name: str = "lon
     """One ready document of so many chunks, each a line."""
     directory.mkdir(parents=True, exist_ok=True)
     config = encoder.config
-    store = Store(
+    storage = open_storage(
         directory, dimension=config.dimension, fingerprint=config.action_fingerprint, device=torch.device("cpu")
     )
     seeds = count()
@@ -46,16 +46,15 @@ def write_store(directory: Path, encoder: Encoder, chunks: int, name: str = "lon
         unit: Float32Array = rows / np.linalg.norm(rows, axis=1, keepdims=True)
         return unit
 
-    with closing(store):
-        upload = Upload(store.database)
+    with closing(storage):
+        upload = storage.catalogue.begin_upload()
         for line in numbered_sentences(chunks):
             upload.write(line)
-        publish(
-            store,
+        storage.catalogue.publish(
             [(upload, Description(name, "default", None, {}, Chunking(mode="lines")))],
             replace=False,
             queue_limit=1,
         )
-        indexer = Indexer(store, encoder, embed, threading.Event())
+        indexer = Indexer(storage, encoder, embed, threading.Event())
         while indexer.work():
             pass

@@ -42,7 +42,7 @@ def create_app(services: Services) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.openapi()  # built once, before the first request needs it
-        app.state.changes = Changes(services.store)
+        app.state.changes = Changes(services.storage.news)
         await to_thread.run_sync(services.start)
         async with mcp.run():
             yield

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +12,9 @@ from anyio import CapacityLimiter
 
 from index.encoders.loading import load_encoder
 from index.errors import DiskFull
-from index.storage.local.store import Store
+from index.storage.news import News
+from index.storage.opening import open_storage
+from index.storage.protocols import Storage
 from service.engine.checkpoints import Checkpoints, chosen_checkpoint
 from service.engine.engine import Engine
 from service.engine.workers import IndexingWorker, PreselectionWorker
@@ -29,15 +30,15 @@ READERS = 2
 
 
 class Changes:
-    """Lets coroutines wait for news from the store."""
+    """Lets coroutines wait for news from the storage."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, news: News) -> None:
         self._event = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        store.listeners.append(self._notify)
+        news.listeners.append(self._notify)
 
     def next(self) -> asyncio.Event:
-        """An event that is set at the next change; take it *before* looking at the store."""
+        """An event that is set at the next change; take it *before* looking at the storage."""
         return self._event
 
     def _notify(self) -> None:
@@ -54,7 +55,7 @@ class Services:
     """The parts of a running service."""
 
     settings: Settings
-    store: Store
+    storage: Storage
     checkpoints: Checkpoints
     engine: Engine
     worker: IndexingWorker
@@ -79,7 +80,7 @@ class Services:
         self.engine.stop()
         self.preselection.stop()
         self.worker.join()
-        self.store.close()
+        self.storage.close()
         log.info("stopped")
 
     def require_free_space(self) -> None:
@@ -87,39 +88,39 @@ class Services:
 
         The reserve lets deletions and the indexing of what was accepted go on.
         """
-        if shutil.disk_usage(self.store.directory).free < self.settings.min_free_bytes:
+        if self.storage.capacity().free < self.settings.min_free_bytes:
             raise DiskFull(
                 "The disk of the service is nearly full. Delete documents or free some space, then try again."
             )
 
 
 def open_services(settings: Settings) -> Services:
-    """Load the checkpoint and open the data directory.
+    """Load the checkpoint and open the storage.
 
     Raises :class:`~index.errors.QRagError` with a message for the operator if either is not usable.
     """
     keys = Keys(settings.keys_path, [key.get_secret_value() for key in settings.api_keys])
     name, checkpoint = chosen_checkpoint(settings)
     encoder = load_encoder(checkpoint, device=settings.device)
-    store = Store(
+    storage = open_storage(
         settings.data_dir,
         dimension=encoder.config.dimension,
         fingerprint=encoder.config.action_fingerprint,
         device=encoder.device,
     )
     # Spooled uploads count against the data disk, which is watched, not against /tmp, which may be memory.
-    tempfile.tempdir = str(store.incoming_directory)
+    tempfile.tempdir = str(storage.incoming_directory)
     engine = Engine(
         encoder.device, max_running=settings.max_running_retrievals, max_waiting=settings.max_waiting_retrievals
     )
-    checkpoints = Checkpoints(settings, store, name, encoder)
-    worker = IndexingWorker(store, checkpoints, engine)
+    checkpoints = Checkpoints(settings, storage, name, encoder)
+    worker = IndexingWorker(storage, checkpoints, engine)
     log.info("opened checkpoint=%s device=%s data=%s", encoder.config.name, encoder.device, settings.data_dir)
     preselection = PreselectionWorker(checkpoints)
     readers = CapacityLimiter(READERS)
-    metrics = Metrics(Watched(store, engine, worker, preselection, readers))
+    metrics = Metrics(Watched(storage, engine, worker, preselection, readers))
     model = _language_model(settings)
-    return Services(settings, store, checkpoints, engine, worker, preselection, metrics, keys, model, readers)
+    return Services(settings, storage, checkpoints, engine, worker, preselection, metrics, keys, model, readers)
 
 
 def _language_model(settings: Settings) -> LanguageModel | None:

@@ -1,8 +1,8 @@
 """From a queued document to a searchable one: cut, embed, store.
 
-Work goes in rounds. A round embeds up to one segment of chunks and stores them; short documents
-come first, then the next part of a long one, so that nobody waits for a whole library to be embedded. It
-can be interrupted at any point: what a round had not stored is computed again after a restart.
+Work goes in rounds. A round embeds a few thousand chunks and stores them; short documents come first, then the next
+part of a long one, so that nobody waits for a whole library to be embedded. It can be interrupted at any point: what a
+round had not stored is computed again after a restart.
 """
 
 from __future__ import annotations
@@ -14,29 +14,25 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
 from itertools import groupby
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from index.arrays import Float32Array, IntArray, TokenIds
 from index.chunking import Chunk, Tokenizer, chunk_document
 from index.errors import DiskFull
+from index.indexing.batches import BATCH_CHUNKS, ChunkText, batches, one_ahead, read_chunks
 from index.storage.documents import Document
-from index.storage.local.segments import SEGMENT_ROWS
-from index.storage.local.store import Store
+from index.storage.protocols import APPEND_ROWS, Storage
+from index.storage.vectors import ChunkAddress
 
 log = logging.getLogger(__name__)
-
-EMBED_CHUNKS = 1024
-"""Chunks tokenised and embedded together: enough to fill batches of equal length."""
 
 LONG_DOCUMENT_CHARACTERS = 1_000_000
 """Documents longer than this wait until no shorter one does."""
 
 AHEAD = 2
 """Batches in work at once: one is embedded, the next one tokenised."""
-
-Item = TypeVar("Item")
 
 Embed = Callable[[Sequence[TokenIds]], Float32Array]
 
@@ -60,21 +56,13 @@ class ActionEncoder(Protocol):
         """Complete inputs of the action tower."""
 
 
-class ChunkText(NamedTuple):
-    """Chunk ``number`` of the document ``uid``, to be embedded."""
-
-    uid: int
-    number: int
-    text: str
-
-
 class Round(NamedTuple):
     """What a round has done."""
 
     documents: int
-    """That can be searched now."""
+    """Documents that can be searched now."""
     chunks: int
-    """That were embedded and stored."""
+    """Chunks that were embedded and stored."""
     failed: int
     """Documents that cannot be indexed."""
 
@@ -83,7 +71,7 @@ class _Round:
     """What one round has embedded so far."""
 
     def __init__(self) -> None:
-        self.rows: list[tuple[int, int]] = []  # uid and chunk number of each vector
+        self.rows: list[ChunkAddress] = []  # whose each vector is
         self.vectors: list[Float32Array] = []
         self.totals: dict[int, int] = {}  # chunks of each document worked on
         self.unembedded: Counter[int] = Counter()  # of each document, chunks that were read and have no vector yet
@@ -92,17 +80,32 @@ class _Round:
 
 
 class Indexer:
-    """Works off the queue of a store.
+    """Works off the queue of a storage.
 
     ``embed`` runs the action tower (the service lends its engine's). Once ``stopping`` is set, a round
-    ends after the batch in hand and stores what it has.
+    ends after the batch in hand and stores what it has. A round has at most ``round_chunks`` chunks, which are read
+    and embedded ``batch_chunks`` at a time.
     """
 
-    def __init__(self, store: Store, encoder: ActionEncoder, embed: Embed, stopping: threading.Event) -> None:
-        self._store = store
+    def __init__(
+        self,
+        storage: Storage,
+        encoder: ActionEncoder,
+        embed: Embed,
+        stopping: threading.Event,
+        *,
+        round_chunks: int = APPEND_ROWS,
+        batch_chunks: int = BATCH_CHUNKS,
+        long_characters: int = LONG_DOCUMENT_CHARACTERS,
+    ) -> None:
+        self._catalogue = storage.catalogue
+        self._vectors = storage.vectors
         self._encoder = encoder
         self._embed = embed
         self._stopping = stopping
+        self._round_chunks = round_chunks
+        self._batch_chunks = batch_chunks
+        self._long_characters = long_characters
 
     def work(self) -> Round | None:
         """One round; none if there was nothing to do.
@@ -113,7 +116,7 @@ class Indexer:
         current = _Round()
         # What is cancelled ends the round, for the service is shutting down; what is done is kept.
         with ThreadPoolExecutor(AHEAD, thread_name_prefix="embedding") as ahead, suppress(CancelledError):
-            for texts, embeddings in _one_ahead(self._begun(current, ahead)):
+            for texts, embeddings in one_ahead(self._begun(current, ahead)):
                 self._add_or_fail(current, texts, embeddings)
         return self._save(current) if current.totals else None
 
@@ -121,7 +124,7 @@ class Indexer:
         self, current: _Round, ahead: ThreadPoolExecutor
     ) -> Iterator[tuple[list[ChunkText], Future[Float32Array]]]:
         """Batches being embedded; the next one is read and tokenised meanwhile."""
-        for batch in batches(self._texts(current)):
+        for batch in batches(self._texts(current), self._batch_chunks):
             texts = [text for text in batch if text.uid not in current.failed]
             if texts:
                 current.unembedded.update(text.uid for text in texts)
@@ -139,81 +142,66 @@ class Indexer:
         except Exception:
             log.warning("embedding failed, trying each document by itself", exc_info=True)
             for uid, group in groupby(texts, key=lambda text: text.uid):
-                own = list(group)
+                texts_of_document = list(group)
                 try:
-                    self._add(current, own, self._embedded(own))
+                    self._add(current, texts_of_document, self._embedded(texts_of_document))
                 except CancelledError:
                     raise
                 except Exception as error:
                     self._fail(current, {uid}, error)
 
     def _add(self, current: _Round, texts: Sequence[ChunkText], embeddings: Float32Array) -> None:
-        kept = [at for at, text in enumerate(texts) if text.uid not in current.failed]  # an earlier batch may have
+        # An earlier batch may have failed a document.
+        kept = [row for row, text in enumerate(texts) if text.uid not in current.failed]
         current.vectors.append(embeddings[kept])
-        current.rows.extend((texts[at].uid, texts[at].number) for at in kept)
+        current.rows.extend(ChunkAddress(texts[row].uid, texts[row].number) for row in kept)
         current.unembedded.subtract(text.uid for text in texts)
         for uid, number in {text.uid: text.number for text in texts}.items():
-            self._store.set_progress(uid, (number + 1) / current.totals[uid])
+            self._catalogue.set_progress(uid, (number + 1) / current.totals[uid])
 
     def _texts(self, current: _Round) -> Iterator[ChunkText]:
         """The chunks of this round, and in ``current`` the documents that end with them."""
-        left = SEGMENT_ROWS
-        for document in self._waiting():
-            is_long = document.characters > LONG_DOCUMENT_CHARACTERS
+        left = self._round_chunks
+        for document in self._catalogue.waiting(self._long_characters):
+            is_long = document.characters > self._long_characters
             if left <= 0 or self._stopping.is_set() or (is_long and current.totals):
                 return  # short documents become searchable before the next part of a long one is begun
+            uid = document.uid
             try:
-                total, number = self._prepare(document)
+                total, first = self._prepare(document)
             except CancelledError:
                 return  # shutting down
             except DiskFull:
                 raise
             except Exception as error:
-                current.totals[document.uid] = 0
-                self._fail(current, {document.uid}, error)
+                current.totals[uid] = 0
+                self._fail(current, {uid}, error)
                 continue
-            current.totals[document.uid] = total
-            while number < total and left > 0 and not self._stopping.is_set() and document.uid not in current.failed:
-                rows = self._store.chunks(document.uid, first=number, limit=min(EMBED_CHUNKS, left))
-                if not rows:
-                    break  # deleted meanwhile
-                yield from (ChunkText(document.uid, at, text) for at, _, text in rows)
-                number += len(rows)
-                left -= len(rows)
-            if number == total:
-                current.finished.add(document.uid)
+            current.totals[uid] = total
 
-    def _waiting(self) -> Iterator[Document]:
-        with self._store.database.read() as connection:
-            ids = [
-                row["id"]
-                for row in connection.execute(
-                    "SELECT id FROM documents WHERE status IN ('queued', 'indexing') "
-                    "ORDER BY characters > ?, uid LIMIT ?",
-                    (LONG_DOCUMENT_CHARACTERS, SEGMENT_ROWS),
-                )
-            ]
-        for id in ids:
-            document = self._store.find_document(id)
-            if document is not None and document.status in ("queued", "indexing"):
-                yield document
+            def given_up(uid: int = uid) -> bool:
+                return self._stopping.is_set() or uid in current.failed
+
+            number, end = first, min(total, first + left)
+            for text in read_chunks(self._catalogue, uid, first, end, block=self._batch_chunks, stopped=given_up):
+                number = text.number + 1
+                yield text
+            left -= number - first
+            if number == total:
+                current.finished.add(uid)
 
     def _prepare(self, document: Document) -> tuple[int, int]:
         """Cut the document unless that is done; returns its chunks in all, and how many are stored."""
         if document.chunks is not None:
-            with self._store.database.read() as connection:
-                stored: int = connection.execute(
-                    "SELECT COALESCE(MAX(first_chunk + rows), 0) FROM pieces WHERE uid = ? AND space = ?",
-                    (document.uid, self._store.space.space),
-                ).fetchone()[0]
+            stored = self._vectors.stored(document.uid, self._vectors.space)
             if document.chunks:
-                self._store.set_progress(document.uid, stored / document.chunks)
+                self._catalogue.set_progress(document.uid, stored / document.chunks)
             return document.chunks, stored
-        text = "".join(self._store.text_blocks(document.uid))
+        text = "".join(self._catalogue.text_blocks(document.uid))
         limit = document.chunking.token_limit(self._encoder.chunk_limit)
         chunks = chunk_document(text, document.chunking.mode, limit, self._encoder.chunk_tokenizer)
         table: IntArray = np.fromiter(self._until_stopped(chunks), dtype=np.dtype((np.int64, 3)))
-        self._store.save_chunks(document.uid, table)
+        self._catalogue.save_chunks(document.uid, table)
         return len(table), 0
 
     def _until_stopped(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
@@ -223,50 +211,15 @@ class Indexer:
             yield chunk
 
     def _save(self, current: _Round) -> Round:
-        rows = current.rows
         done = {uid for uid in current.finished - current.failed if not current.unembedded[uid]}
-        if rows:
-            matrix = np.concatenate(current.vectors)
-            segment = self._store.add_segment(matrix, pieces_of(rows), done)
-        else:
-            segment = None
-            self._store.finish_documents(done)
-        log.info("indexed documents=%d chunks=%d segment=%s", len(done), len(rows), segment)
-        return Round(len(done), len(rows), len(current.failed))
+        if current.rows:
+            self._vectors.append(current.rows, np.concatenate(current.vectors), self._vectors.space)
+        self._catalogue.finish(done)
+        log.info("indexed documents=%d chunks=%d", len(done), len(current.rows))
+        return Round(len(done), len(current.rows), len(current.failed))
 
     def _fail(self, current: _Round, uids: set[int], error: Exception) -> None:
         current.failed |= uids
         reason = f"Indexing failed ({type(error).__name__}). Retry the document; the server's log has the details."
         log.error("indexing failed uids=%s", sorted(uids), exc_info=error)
-        self._store.fail_documents(uids, reason)
-
-
-def batches(texts: Iterable[ChunkText]) -> Iterator[list[ChunkText]]:
-    """The texts in groups of :data:`EMBED_CHUNKS`."""
-    batch: list[ChunkText] = []
-    for text in texts:
-        batch.append(text)
-        if len(batch) == EMBED_CHUNKS:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _one_ahead(items: Iterable[Item]) -> Iterator[Item]:
-    """The items; the next one is begun before each is given out."""
-    last: list[Item] = []
-    for item in items:
-        yield from last
-        last = [item]
-    yield from last
-
-
-def pieces_of(rows: Sequence[tuple[int, int]]) -> list[tuple[int, int, int, int]]:
-    """Runs of rows of one document, as ``(uid, first_chunk, first_row, rows)``."""
-    pieces = []
-    for uid, group in groupby(enumerate(rows), key=lambda item: item[1][0]):
-        members = list(group)
-        first_row, (_, first_chunk) = members[0]
-        pieces.append((uid, first_chunk, first_row, len(members)))
-    return pieces
+        self._catalogue.fail(uids, reason)

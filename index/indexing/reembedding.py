@@ -1,7 +1,7 @@
 """Embedding once more, for another checkpoint's action tower, what can be searched already.
 
-The chunks stay as they were cut. Like indexing it goes in rounds of up to one segment: what a round had not stored is
-computed again after a restart, and searching goes on in the active space meanwhile.
+The chunks stay as they were cut. Like indexing it goes in rounds: what a round had not stored is computed again after a
+restart, and searching goes on in the active space meanwhile.
 """
 
 from __future__ import annotations
@@ -15,25 +15,36 @@ import numpy as np
 
 from index.arrays import Float32Array
 from index.errors import ChunkTooLong
-from index.indexing.indexer import EMBED_CHUNKS, ActionEncoder, ChunkText, Embed, batches, pieces_of
-from index.storage.local.segments import SEGMENT_ROWS
-from index.storage.local.spaces import Space, unembedded
-from index.storage.local.store import Store
+from index.indexing.batches import BATCH_CHUNKS, ChunkText, batches, read_chunks
+from index.indexing.indexer import ActionEncoder, Embed
+from index.storage.protocols import APPEND_ROWS, Storage
+from index.storage.vectors import ChunkAddress, Space
 
 log = logging.getLogger(__name__)
 
 
 class Reembedding:
-    """Fills a space with the vectors of all searchable documents."""
+    """Fills a space with the vectors of all searchable documents, at most ``round_chunks`` of them in a round."""
 
     def __init__(
-        self, store: Store, encoder: ActionEncoder, embed: Embed, stopping: threading.Event, space: Space
+        self,
+        storage: Storage,
+        encoder: ActionEncoder,
+        embed: Embed,
+        stopping: threading.Event,
+        space: Space,
+        *,
+        round_chunks: int = APPEND_ROWS,
+        batch_chunks: int = BATCH_CHUNKS,
     ) -> None:
-        self._store = store
+        self._catalogue = storage.catalogue
+        self._vectors = storage.vectors
         self._encoder = encoder
         self._embed = embed
         self._stopping = stopping
         self._space = space
+        self._round_chunks = round_chunks
+        self._batch_chunks = batch_chunks
 
     def work(self) -> bool:
         """One round; whether there was anything to do.
@@ -41,39 +52,35 @@ class Reembedding:
         Raises :class:`~index.errors.ChunkTooLong` where the tower cannot read a chunk whole, and
         :class:`~index.errors.DiskFull`, after which the round can be repeated.
         """
-        rows: list[tuple[int, int]] = []
+        rows: list[ChunkAddress] = []
         vectors: list[Float32Array] = []
         try:
-            for texts in batches(self._texts()):
+            for texts in batches(self._texts(), self._batch_chunks):
                 vectors.append(self._embedded(texts))
-                rows.extend((text.uid, text.number) for text in texts)
+                rows.extend(ChunkAddress(text.uid, text.number) for text in texts)
         except CancelledError:  # the service is shutting down; what is done is kept
             pass
         if not rows:
             return False
-        segment = self._store.add_segment(np.concatenate(vectors), pieces_of(rows), space=self._space.space)
-        log.info("embedded again chunks=%d segment=%d space=%d", len(rows), segment, self._space.space)
+        self._vectors.append(rows, np.concatenate(vectors), self._space)
+        log.info("embedded again chunks=%d space=%d", len(rows), self._space.number)
         return True
 
     def _texts(self) -> Iterator[ChunkText]:
-        with self._store.database.read() as connection:
-            documents = unembedded(connection, self._space.space, SEGMENT_ROWS)
-        left = SEGMENT_ROWS
-        for document in documents:
-            number = document.embedded
-            while number < document.chunks and left > 0 and not self._stopping.is_set():
-                rows = self._store.chunks(document.uid, first=number, limit=min(EMBED_CHUNKS, left))
-                if not rows:
-                    break  # deleted meanwhile
-                yield from (ChunkText(document.uid, at, text) for at, _, text in rows)
-                number += len(rows)
-                left -= len(rows)
+        left = self._round_chunks
+        for document in self._vectors.unembedded(self._space, self._round_chunks):
+            first, end = document.embedded, min(document.chunks, document.embedded + left)
+            for text in read_chunks(
+                self._catalogue, document.uid, first, end, block=self._batch_chunks, stopped=self._stopping.is_set
+            ):
+                left -= 1
+                yield text
 
     def _embedded(self, texts: Sequence[ChunkText]) -> Float32Array:
         inputs = self._encoder.action_inputs([text.text for text in texts])
-        longest = max(range(len(inputs)), key=lambda at: len(inputs[at]))
+        longest = max(range(len(inputs)), key=lambda number: len(inputs[number]))
         if len(inputs[longest]) > self._encoder.input_limit:
-            (document,) = self._store.documents_at([texts[longest].uid]).values()
+            (document,) = self._catalogue.documents_at([texts[longest].uid]).values()
             raise ChunkTooLong(
                 f"Chunk {texts[longest].number} of document {document.id!r} has {len(inputs[longest])} tokens for this "
                 f"checkpoint, which reads {self._encoder.input_limit}. Index that document again with smaller "

@@ -1,1 +1,14 @@
-"""TODO."""
+"""Documents and their vectors, behind protocols that several engines can implement.
+
+* :mod:`~index.storage.protocols` says what a *catalogue* (what exists) and a *vector store* (what is searched) do, and
+  what they promise. Everybody outside of this room sees these alone.
+* :mod:`~index.storage.documents` and :mod:`~index.storage.vectors` are the values that cross the protocols,
+  :mod:`~index.storage.news` wakes threads that wait for a change.
+* :mod:`~index.storage.local` is the engine that needs nothing but a directory: SQLite and FAISS files.
+* :mod:`~index.storage.opening` opens a storage. One line of it chooses the engine, so another one is a folder beside
+  ``local`` and a change there.
+
+Data flow: an upload is written and published (``queued``), :mod:`index.indexing` cuts it, appends the vectors of its
+chunks and finishes it (``ready``). A request then gets a scope over the documents that the catalogue lets it choose
+from, and :mod:`index.search` reads the scope.
+"""

@@ -1,22 +1,32 @@
-"""What the store says about documents and collections."""
+"""What a catalogue says about documents: values that every storage engine shares."""
 
 from __future__ import annotations
 
-import json
-import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
+from index.arrays import IntArray
+from index.chunking import Chunk
 from qrag.wire.chunking import Chunking
+from qrag.wire.documents import Status
 
-Status = Literal["queued", "indexing", "ready", "failed"]
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What an upload says about its text; without an ``id`` the content decides it."""
+
+    id: str | None
+    collection: str
+    title: str | None
+    metadata: Mapping[str, Any]
+    chunking: Chunking
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document as the store knows it. ``progress`` is the share of its chunks that are embedded."""
+    """One version of a document. ``progress`` is the share of its chunks that are embedded."""
 
     uid: int
     id: str
@@ -36,6 +46,13 @@ class Document:
     updated_at: datetime
 
 
+class Published(NamedTuple):
+    """A document after publication; ``created`` is false where it existed already."""
+
+    document: Document
+    created: bool
+
+
 @dataclass(frozen=True, slots=True)
 class CollectionSize:
     """What a collection holds; ``bytes`` counts the texts in UTF-8."""
@@ -46,34 +63,19 @@ class CollectionSize:
     bytes: int
 
 
-class Piece(NamedTuple):
-    """Chunks ``first_chunk..`` of a document, kept as rows ``first_row..`` of a segment."""
+class StoredChunk(NamedTuple):
+    """Chunk ``number`` of a document: its range and its text."""
 
-    uid: int
-    first_chunk: int
-    segment: int
-    first_row: int
-    rows: int
+    number: int
+    chunk: Chunk
+    text: str
 
 
-def document_of(row: sqlite3.Row, progress: float, stalled: str | None) -> Document:
-    """The document of a row of the table; ``stalled`` says why those that wait do so, if there is a reason."""
-    status: Status = row["status"]
-    return Document(
-        uid=row["uid"],
-        id=row["id"],
-        collection=row["collection"],
-        title=row["title"],
-        metadata=json.loads(row["metadata"]),
-        chunking=Chunking(mode=row["mode"], max_tokens=row["max_tokens"]),
-        sha256=row["sha256"],
-        characters=row["characters"],
-        bytes=row["bytes"],
-        status=status,
-        progress=1.0 if status == "ready" else progress,
-        error=stalled if status in ("queued", "indexing") else row["error"],
-        chunks=row["chunks"],
-        tokens=row["tokens"],
-        created_at=datetime.fromisoformat(row["created_at"]),
-        updated_at=datetime.fromisoformat(row["updated_at"]),
-    )
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The documents that a request may search, in order of arrival; two arrays of one shape ``[documents]``."""
+
+    uids: IntArray
+    """Increasing."""
+    counts: IntArray
+    """Chunks of each document, at least one."""

@@ -2,9 +2,9 @@
 
 A change begins with loading and warming the new checkpoint beside the old one. If its action tower is the same, it is
 served from then on. If not, the indexing thread first embeds all searchable chunks once more, in a space of its own
-(:mod:`index.storage.local.spaces`), while the old checkpoint answers; when nothing is missing, the new one is served. A request keeps
-the checkpoint that it began with. The choice is kept in the data directory, so it outlasts a restart, and so does a
-change that was not finished.
+(:class:`index.storage.vectors.Space`), while the old checkpoint answers; when nothing is missing, the new one is
+served. A request keeps the checkpoint that it began with. The choice is kept in the storage, so it outlasts a restart,
+and so does a change that was not finished.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ from index.encoders.checkpoint import CONFIG_FILE
 from index.encoders.encoder import Encoder
 from index.encoders.loading import load_encoder
 from index.errors import ChunkTooLong, QRagError
-from index.storage.local.directory import read_properties
-from index.storage.local.scopes import Catalog
-from index.storage.local.spaces import Space
-from index.storage.local.store import Store
+from index.storage.opening import read_properties
+from index.storage.protocols import Scopes, Storage
+from index.storage.vectors import Space
 from service.errors import CheckpointInUse, CheckpointUnusable, UnknownCheckpoint
 from service.settings import DEFAULT_CHECKPOINT, Settings
 
@@ -35,7 +34,7 @@ CONFIGURED = "configured"
 """Name of the checkpoint that ``QRAG_CHECKPOINT`` says; the others have the names of their folders."""
 
 CHOSEN, WANTED = "checkpoint", "wanted_checkpoint"
-"""Properties of the data directory: what is served instead of the configured one, and what should be."""
+"""Properties of the storage: what is served instead of the configured one, and what should be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ class Loaded:
     name: str
     encoder: Encoder
     space: Space
-    catalog: Catalog
+    scopes: Scopes
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +61,14 @@ class Change:
 class Checkpoints:
     """The served checkpoint, and the change to another. Safe to use from many threads."""
 
-    def __init__(self, settings: Settings, store: Store, name: str, encoder: Encoder) -> None:
+    def __init__(self, settings: Settings, storage: Storage, name: str, encoder: Encoder) -> None:
         self._settings = settings
-        self._store = store
+        self._catalogue = storage.catalogue
+        self._vectors = storage.vectors
+        self._news = storage.news
         self._changing = threading.Lock()
         self.change: Change | None = None
-        self.current = Loaded(name, encoder, store.space, self._catalog())
+        self.current = Loaded(name, encoder, storage.vectors.space, self._scopes())
 
     def names(self) -> list[str]:
         """The checkpoints that can be served, but for folders with names that cannot be written in JSON or a log."""
@@ -95,23 +96,23 @@ class Checkpoints:
                     self._fail(name, error.detail)
                 raise
             finally:
-                self._store.announce()  # wakes the indexing thread
+                self._news.announce()  # wakes the indexing thread
 
     def _begin(self, name: str) -> None:
         encoder = self._load(name)
         config, choice = encoder.config, _choice(self._settings, name)
         if config.action_fingerprint == self.current.space.fingerprint:
-            self._store.write_properties({CHOSEN: choice, WANTED: None})
+            self._catalogue.write_properties({CHOSEN: choice, WANTED: None})
             self._serve(name, encoder)
             return
-        space = self._store.open_space(
+        space = self._vectors.open_space(
             fingerprint=config.action_fingerprint, dimension=config.dimension, properties={WANTED: choice}
         )
         self.change = Change(name, "embedding", encoder, space)
 
     def resume(self) -> None:
         """Go on with a change that an earlier process left unfinished; one that cannot be loaded any longer fails."""
-        name = _chosen(self._settings, self._store.read_property(WANTED))
+        name = _chosen(self._settings, self._catalogue.read_property(WANTED))
         if name is None:
             return
         try:
@@ -126,7 +127,7 @@ class Checkpoints:
             if self.change is not change or change.encoder is None or change.space is None:
                 return False  # given up meanwhile
             properties = {CHOSEN: _choice(self._settings, change.name), WANTED: None}
-            if not self._store.activate(change.space, properties):
+            if not self._vectors.activate(change.space, properties):
                 return False
             self._serve(change.name, change.encoder)
         return True
@@ -135,7 +136,7 @@ class Checkpoints:
         """Give a change up for a reason that is shown."""
         with self._changing:
             if self.change is change:
-                self._store.write_properties({WANTED: None})
+                self._catalogue.write_properties({WANTED: None})
                 self._fail(change.name, str(error))
 
     def forget(self, name: str) -> None:
@@ -150,12 +151,12 @@ class Checkpoints:
                 raise UnknownCheckpoint(f"There is no checkpoint {name!r}. Known here: {', '.join(self.names())}.")
             if name == changing_to:
                 self.change = None
-                self._store.write_properties({WANTED: None})
+                self._catalogue.write_properties({WANTED: None})
             elif name == self.current.name:
                 raise CheckpointInUse(f"{name!r} is being served. Change to another checkpoint first.")
             elif self._under_way:
                 return  # there are no vectors but those of the served one and of the change
-            self._store.forget_other_spaces()
+            self._vectors.forget_other_spaces()
 
     @property
     def _under_way(self) -> bool:
@@ -164,12 +165,12 @@ class Checkpoints:
     @property
     def vector_sets(self) -> int:
         """How many action towers' vectors there are."""
-        return len(self._store.spaces)
+        return len(self._vectors.spaces)
 
     def progress(self) -> float | None:
         """The share of all chunks that are embedded for the change under way."""
         change = self.change
-        return None if change is None or change.space is None else self._store.share_embedded(change.space)
+        return None if change is None or change.space is None else self._vectors.share_embedded(change.space)
 
     def _load(self, name: str) -> Encoder:
         try:
@@ -186,19 +187,18 @@ class Checkpoints:
 
     def _serve(self, name: str, encoder: Encoder) -> None:
         former = self.current
-        self.current = Loaded(name, encoder, self._store.space, self._catalog())
+        self.current = Loaded(name, encoder, self._vectors.space, self._scopes())
         self.change = None
-        former.catalog.close()
-        former.catalog.too_large.put(None)  # whoever waits for it looks at the new one
-        self._store.announce()
-        log.info("serving checkpoint=%s model=%s space=%d", name, encoder.config.name, self._store.space.space)
+        former.scopes.close()
+        self._news.announce()
+        log.info("serving checkpoint=%s model=%s space=%d", name, encoder.config.name, self._vectors.space.number)
 
     def _fail(self, name: str, reason: str) -> None:
         self.change = Change(name, "failed", error=reason)
         log.error("cannot change to checkpoint=%s: %s", name, reason)
 
-    def _catalog(self) -> Catalog:
-        return Catalog(self._store, preselect_above=self._settings.preselect_above)
+    def _scopes(self) -> Scopes:
+        return self._vectors.scopes(preselect_above=self._settings.preselect_above)
 
 
 def chosen_checkpoint(settings: Settings) -> tuple[str, Path]:

@@ -1,24 +1,19 @@
-"""The background threads: one works off the indexing queue and merges segments when it is idle, one preselects."""
+"""The background threads: one works off the indexing queue and keeps house when it is idle, one preselects."""
 
 from __future__ import annotations
 
 import logging
-import shutil
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import CancelledError
 from functools import partial
-from queue import Empty
 
 from opentelemetry.context import Context
 
-from index.errors import ChunkTooLong, DiskFull, UnknownCollection
+from index.errors import ChunkTooLong, DiskFull
 from index.indexing.indexer import Indexer, Round
 from index.indexing.reembedding import Reembedding
-from index.storage.local.compaction import compact
-from index.storage.local.segments import SEGMENT_ROWS
-from index.storage.local.store import Store
+from index.storage.protocols import Storage
 from service.engine.checkpoints import Checkpoints, Loaded
 from service.engine.engine import Engine
 from service.engine.memory import trim_heap
@@ -39,13 +34,13 @@ STALLED = "The disk is full: indexing goes on by itself once there is space."
 
 
 class IndexingWorker:
-    """Runs :class:`~index.indexing.indexer.Indexer` rounds until stopped, in turn with the rounds of a change of checkpoint.
+    """Runs rounds of :class:`~index.indexing.indexer.Indexer`, in turn with those of a change of checkpoint.
 
     One thread does both and ends the change, so that no round begins with one checkpoint and ends with another.
     """
 
-    def __init__(self, store: Store, checkpoints: Checkpoints, engine: Engine) -> None:
-        self._store = store
+    def __init__(self, storage: Storage, checkpoints: Checkpoints, engine: Engine) -> None:
+        self._storage = storage
         self._checkpoints = checkpoints
         self._engine = engine
         self._stopping = threading.Event()
@@ -60,7 +55,7 @@ class IndexingWorker:
     def ask_to_stop(self) -> None:
         """Take no more work; what is embedded already will be stored."""
         self._stopping.set()
-        self._store.announce()
+        self._storage.news.announce()
 
     def join(self) -> None:
         """Wait until the thread has ended."""
@@ -76,7 +71,7 @@ class IndexingWorker:
         encoder = self._checkpoints.current.encoder
         embed = partial(self._engine.embed_actions, encoder)
         began = time.perf_counter()
-        done = Indexer(self._store, encoder, embed, self._stopping).work()
+        done = Indexer(self._storage, encoder, embed, self._stopping).work()
         if done is None:
             return False
         record_span("index", began, Context(), **done._asdict())
@@ -90,9 +85,8 @@ class IndexingWorker:
             return False
         embed = partial(self._engine.embed_actions, change.encoder)
         try:
-            return Reembedding(
-                self._store, change.encoder, embed, self._stopping, change.space
-            ).work() or self._checkpoints.finish(change)
+            work = Reembedding(self._storage, change.encoder, embed, self._stopping, change.space)
+            return work.work() or self._checkpoints.finish(change)
         except ChunkTooLong as error:
             self._checkpoints.fail(change, error)
             return True
@@ -103,36 +97,30 @@ class IndexingWorker:
         except Exception:
             log.exception("a change of checkpoint that was not finished cannot go on")
         trimmed = time.monotonic()
+        storage, catalogue, news = self._storage, self._storage.catalogue, self._storage.news
         while not self._stopping.is_set():
-            store = self._store
-            news = store.news
+            number = news.number
             if time.monotonic() - trimmed > TRIM_SECONDS:
                 trim_heap()
                 trimmed = time.monotonic()
             try:
-                freed = store.remove_deleted() or store.database.release_space()
-                if store.stalled and not freed and self._no_space():
-                    store.wait_for_news(news, PAUSE_SECONDS)
-                    store.stall(STALLED)
+                freed = storage.reclaim_space()
+                if catalogue.stalled and not freed and not storage.vectors.has_room():
+                    news.wait(number, PAUSE_SECONDS)
+                    catalogue.stall(STALLED)
                     continue
                 indexed, reembedded = self._index(), self._reembed()
-                worked = indexed or reembedded or compact(store) or freed
-                store.stalled = None
+                worked = indexed or reembedded or storage.maintain() or freed
+                catalogue.resume()
                 if not worked:
-                    store.reserve.keep()
-                    store.wait_for_news(news, IDLE_SECONDS)
+                    news.wait(number, IDLE_SECONDS)
             except DiskFull as error:
                 log.error("indexing waits: %s", error)
-                store.stall(STALLED)
-                store.wait_for_news(store.news, PAUSE_SECONDS)
+                catalogue.stall(STALLED)
+                news.wait(news.number, PAUSE_SECONDS)
             except Exception:
                 log.exception("indexing round failed")
                 self._stopping.wait(PAUSE_SECONDS)
-
-    def _no_space(self) -> bool:
-        dimension = max(space.dimension for space in self._store.spaces.values())
-        segment_bytes = SEGMENT_ROWS * 5 * dimension  # embeddings and their codes
-        return shutil.disk_usage(self._store.directory).free < segment_bytes
 
 
 class PreselectionWorker:
@@ -150,7 +138,7 @@ class PreselectionWorker:
     def stop(self) -> None:
         """Give up what is being built."""
         self._stopping.set()
-        self._checkpoints.current.catalog.too_large.put(None)
+        self._checkpoints.current.scopes.close()  # wakes the thread
         self._thread.join()
 
     @property
@@ -166,11 +154,6 @@ class PreselectionWorker:
                 return self._stopping.is_set() or self._checkpoints.current is not current
 
             try:
-                if collection := current.catalog.too_large.get(timeout=IDLE_SECONDS):
-                    current.catalog.preselect(collection, current.encoder.function.positions, given_up)
-            except Empty:
-                current.catalog.drop_unused()
-            except (CancelledError, UnknownCollection):
-                continue  # stopping, or the collection was deleted meanwhile
+                current.scopes.preselect(current.encoder.function.positions, given_up, IDLE_SECONDS)
             except Exception:
-                log.exception("building an index failed, searches stay exact collection=%s", collection)
+                log.exception("building an index failed, searches stay exact")

@@ -41,7 +41,7 @@ def visible_document(services: Services, access: Access, id: str) -> Document:
 
     Raises :class:`~index.errors.UnknownDocument`.
     """
-    document = services.store.document(id)
+    document = services.storage.catalogue.document(id)
     if not access.sees(document.collection):
         raise UnknownDocument(f"There is no document {id!r}.")
     return document

@@ -1,7 +1,7 @@
 """From a request's body to uploads: JSON, raw text, files, multipart.
 
-Plain text is decoded and stored block by block while it arrives. Every other file type is spooled to disk
-and read by a worker process (:mod:`service.intake.parsing.process`), whose output is streamed into the store the same way.
+Plain text is decoded and stored block by block while it arrives. Every other file type is spooled to disk and read by a
+worker process (:mod:`service.intake.parsing.process`), whose output is streamed into the storage the same way.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from pydantic_core import from_json
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from index.storage.local.uploads import Description, Upload
+from index.storage.documents import Description
+from index.storage.protocols import Upload
 from qrag.wire.documents import DocumentFields, DocumentIn, DocumentsIn, Title
 from qrag.wire.media_types import MediaType
 from qrag.wire.names import CollectionName, DocumentId
@@ -88,7 +89,7 @@ async def receive(
         charset = _charset(content_type)
         description = _description(parameters.fields())
         access.require(description.collection)  # before the text is read
-        upload = Upload(services.store.database)
+        upload = services.storage.catalogue.begin_upload()
         uploads.append((upload, description))
         if media_type is MediaType.PLAIN_TEXT:
             await _store_text(request.stream(), charset, upload)
@@ -119,7 +120,7 @@ async def _receive_json(
     for document in documents:
         access.require(document.collection)
     for document in documents:
-        upload = Upload(services.store.database)
+        upload = services.storage.catalogue.begin_upload()
         uploads.append((upload, _describe(document)))
         await to_thread.run_sync(upload.write, document.text)
     return many
@@ -169,7 +170,7 @@ async def _store_form(
             raise InvalidRequest("One id cannot name several files. Leave it out, or send one file a request.")
         for file in files:
             title = {"title": file.filename} if file.filename and not fields.get("title") else {}
-            upload = Upload(services.store.database)
+            upload = services.storage.catalogue.begin_upload()
             description = _description({**fields, **title})
             access.require(description.collection)
             uploads.append((upload, description))

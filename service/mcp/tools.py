@@ -145,7 +145,7 @@ def _read(id: str, caller: Caller) -> Fetched:
     margin = max(0, PASSAGE_CHARACTERS - (last - first)) // 2
     start = max(0, first - margin)
     end = min(document.characters, last + margin, start + FETCHED_CHARACTERS)
-    text = caller.services.store.text(document.uid, start, end)
+    text = caller.services.storage.catalogue.text(document.uid, start, end)
     if len(text) < end - start:
         raise UnknownDocument("The document was deleted meanwhile.")
     rest = f"{document_id}#{end}-{min(document.characters, end + FETCHED_CHARACTERS)}"

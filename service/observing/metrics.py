@@ -5,7 +5,6 @@ What stands here is what ``deploy/grafana/qrag.json`` draws and ``deploy/prometh
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from index.indexing.indexer import Round
-from index.storage.local.store import Store
+from index.storage.protocols import Storage
 from service.engine.engine import Engine
 from service.engine.runs import Run
 from service.engine.workers import IndexingWorker, PreselectionWorker
@@ -30,7 +29,7 @@ ROUND_SECONDS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
 class Watched(Collector):
     """Figures that are read when somebody asks, rather than counted along the way, and where they are."""
 
-    store: Store
+    storage: Storage
     engine: Engine
     worker: IndexingWorker
     preselection: PreselectionWorker
@@ -39,7 +38,7 @@ class Watched(Collector):
     def collect(self) -> Iterator[Metric]:
         """The figures as they are now."""
         documents = GaugeMetricFamily("qrag_documents", "Documents by status", labels=["status"])
-        for status, count in self.store.count_by_status().items():
+        for status, count in self.storage.catalogue.count_by_status().items():
             documents.add_metric([status], count)
         yield documents
         running, waiting = self.engine.load
@@ -60,9 +59,9 @@ class Watched(Collector):
         ):
             threads.add_metric([name], thread.alive)
         yield threads
-        stalled = self.store.stalled is not None
+        stalled = self.storage.catalogue.stalled is not None
         yield GaugeMetricFamily("qrag_indexing_stalled", "Whether indexing waits for disk space", value=stalled)
-        disk = shutil.disk_usage(self.store.directory)
+        disk = self.storage.capacity()
         yield GaugeMetricFamily("qrag_disk_free_bytes", "Free space where the documents are", value=disk.free)
         yield GaugeMetricFamily("qrag_disk_size_bytes", "Size of the disk where the documents are", value=disk.total)
         yield self._gpu_memory()

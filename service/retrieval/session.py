@@ -18,8 +18,8 @@ from index.episodes.heat import HeatMap
 from index.episodes.rules import STOP_RULES, StopBelow, has_learned
 from index.errors import UnknownDocument
 from index.search.scope import Candidate
-from index.storage.documents import Document
-from index.storage.local.scopes import SearchScope
+from index.storage.documents import Document, StoredChunk
+from index.storage.vectors import ChunkAddress, SearchScope
 from qrag.wire.retrieval import (
     MAX_STEPS,
     TRACE_CANDIDATES,
@@ -65,7 +65,7 @@ async def prepare(body: RetrieveIn, services: Services) -> Session:
     """Check what a schema cannot, and look up what is searched.
 
     Raises :class:`~service.errors.QuestionTooLong`, :class:`~service.errors.NotCalibrated`, and what
-    :meth:`index.storage.local.scopes.Catalog.scope` raises.
+    :meth:`index.storage.protocols.Scopes.scope` raises.
     """
     began = time.perf_counter()
     loaded = services.checkpoints.current
@@ -79,7 +79,7 @@ async def prepare(body: RetrieveIn, services: Services) -> Session:
             "long material belongs into a document."
         )
     stop = _stop_rule(body.stop, encoder)
-    scope = await to_thread.run_sync(loaded.catalog.scope, body.collection, body.document_ids, body.filter)
+    scope = await to_thread.run_sync(loaded.scopes.scope, body.collection, body.document_ids, body.filter)
     return Session(services, loaded, body, question, stop, scope, began, tokenize_seconds)
 
 
@@ -141,7 +141,7 @@ async def follow(session: Session, events: RunEvents) -> AsyncGenerator[StepEven
 
 def start(session: Session) -> RunEvents:
     """Start the episode; raises :class:`~service.errors.Overloaded` if there is no room for it."""
-    body, store, encoder = session.body, session.services.store, session.loaded.encoder
+    body, catalogue, encoder = session.body, session.services.storage.catalogue, session.loaded.encoder
     limits = Limits(
         max_steps=body.max_steps,
         beam_width=body.beam_width,
@@ -153,13 +153,10 @@ def start(session: Session) -> RunEvents:
 
     def read_chunk(position: int) -> ChunkTokens:
         address = session.scope.address(position)
-        rows = store.chunks(address.uid, first=address.number, limit=1)
-        if not rows:
-            raise UnknownDocument("The document was deleted meanwhile.")
-        text = rows[0][2]
+        text = _stored_chunk(session, address).text
         cost = 0
         if body.max_context_tokens is not None:
-            document = store.documents_at([address.uid])[address.uid]
+            document = catalogue.documents_at([address.uid])[address.uid]
             cost = encoder.chunk_tokenizer.count([block(MAX_STEPS, document.title, document.id, text)])[0]
         return ChunkTokens(encoder.state_tokens([text])[0], cost)
 
@@ -226,7 +223,8 @@ def _shown_positions(session: Session, step: Step) -> Iterator[int]:
 
 
 def _documents(session: Session, positions: set[int]) -> dict[int, Document]:
-    return session.services.store.documents_at({session.scope.address(position).uid for position in positions})
+    uids = {session.scope.address(position).uid for position in positions}
+    return session.services.storage.catalogue.documents_at(uids)
 
 
 def _step(session: Session, step: Step, number: int, documents: dict[int, Document]) -> StepOut:
@@ -262,12 +260,17 @@ def _candidates(
     return [CandidateOut(document_id=documents[at.uid].id, index=at.number, q=q) for at, q in found]
 
 
+def _stored_chunk(session: Session, address: ChunkAddress) -> StoredChunk:
+    """A selected chunk; raises :class:`~index.errors.UnknownDocument`."""
+    chunks = session.services.storage.catalogue.chunks(address.uid, first=address.number, limit=1)
+    if not chunks:
+        raise UnknownDocument("The document was deleted meanwhile.")
+    return chunks[0]
+
+
 def _selected(session: Session, step: Step, number: int, documents: dict[int, Document]) -> SelectedChunk:
     address = session.scope.address(step.position)
-    rows = session.services.store.chunks(address.uid, first=address.number, limit=1)
-    if not rows:
-        raise UnknownDocument("The document was deleted meanwhile.")
-    _, chunk, text = rows[0]
+    _, chunk, text = _stored_chunk(session, address)
     document = documents[address.uid]
     return SelectedChunk(
         document_id=document.id,

@@ -12,8 +12,6 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from index.errors import DiskFull, UnknownDocument
 from index.storage.documents import Document
-from index.storage.local.rows import TEXT_BLOCK
-from index.storage.local.uploads import publish
 from qrag.wire.documents import (
     ChunkOut,
     ChunkPage,
@@ -41,6 +39,9 @@ Cursor = Annotated[
 ]
 Limit = Annotated[int, Query(ge=1, le=1000, description="most entries on the page")]
 DocumentPath = Annotated[DocumentId, Path()]
+
+BLOCK_CHARACTERS = 1 << 16
+"""Characters of a text that are read and sent at once."""
 
 _REQUEST_BODY: dict[str, Any] = {
     "required": True,
@@ -115,8 +116,7 @@ async def post_documents(
     await to_thread.run_sync(services.require_free_space)
     uploads, many = await receive(request, services, parameters, access)
     published = await to_thread.run_sync(
-        lambda: publish(
-            services.store,
+        lambda: services.storage.catalogue.publish(
             uploads,
             replace=parameters.replace,
             queue_limit=services.settings.max_queued_documents,
@@ -146,12 +146,13 @@ async def _until_ready(request: Request, services: AppServices, documents: list[
     gone = asyncio.create_task(client_gone(request))
     changes: Changes = request.app.state.changes
     uids = [document.uid for document in documents]
-    stalls = services.store.stalls
+    catalogue = services.storage.catalogue
+    stalls = catalogue.stalls
     try:
         while not gone.done():
             change = changes.next()
             try:
-                current = await to_thread.run_sync(services.store.documents_at, uids)
+                current = await to_thread.run_sync(catalogue.documents_at, uids)
             except UnknownDocument:
                 raise DocumentsChanged("A document was deleted or replaced before it was searchable.") from None
             documents = [current[uid] for uid in uids]
@@ -159,8 +160,8 @@ async def _until_ready(request: Request, services: AppServices, documents: list[
                 if document.status == "failed":
                     raise IndexingFailed(f"Document {document.id!r} is stored but not indexed. {document.error}")
                 # The first failure after the upload may be of a round that began before it.
-                if document.status != "ready" and services.store.stalled and services.store.stalls > stalls + 1:
-                    raise DiskFull(f"Document {document.id!r} is stored but not indexed. {services.store.stalled}")
+                if document.status != "ready" and catalogue.stalled and catalogue.stalls > stalls + 1:
+                    raise DiskFull(f"Document {document.id!r} is stored but not indexed. {catalogue.stalled}")
             if all(document.status == "ready" for document in documents):
                 break
             await asyncio.wait([gone, asyncio.ensure_future(change.wait())], return_when=asyncio.FIRST_COMPLETED)
@@ -182,7 +183,7 @@ def list_documents(
     if collection is not None:
         access.require(collection)
         collections = frozenset({collection})
-    found = services.store.documents(collections, after=int(cursor or 0), limit=limit + 1)
+    found = services.storage.catalogue.documents(collections, after=int(cursor or 0), limit=limit + 1)
     page = found[:limit]
     return DocumentPage(
         documents=[_document_out(document) for document in page],
@@ -202,7 +203,7 @@ def get_chunks(
 ) -> ChunkPage:
     """How the document was cut; empty until it is."""
     document = visible_document(services, access, id)
-    found = services.store.chunks(document.uid, first=int(cursor or 0), limit=limit + 1)
+    found = services.storage.catalogue.chunks(document.uid, first=int(cursor or 0), limit=limit + 1)
     return ChunkPage(
         document_id=id,
         chunks=[
@@ -232,9 +233,10 @@ def get_text(
     stop = document.characters if end is None else min(end, document.characters)
 
     def blocks() -> Iterator[bytes]:
-        for at in range(start, stop, TEXT_BLOCK):
-            text = services.store.text(document.uid, at, min(at + TEXT_BLOCK, stop))
-            if len(text) < min(TEXT_BLOCK, stop - at):
+        for begin in range(start, stop, BLOCK_CHARACTERS):
+            end = min(begin + BLOCK_CHARACTERS, stop)
+            text = services.storage.catalogue.text(document.uid, begin, end)
+            if len(text) < end - begin:
                 raise UnknownDocument("The document was deleted meanwhile.")  # breaks off: no half text looks whole
             yield text.encode("utf-8")
 
@@ -248,7 +250,7 @@ def retry_document(services: AppServices, access: RequestAccess, id: DocumentPat
     """Queue a failed document again; any other is left as it is."""
     # The id may be another collection's by now.
     collection = visible_document(services, access, id).collection
-    return _document_out(services.store.retry_document(id, collection=collection))
+    return _document_out(services.storage.catalogue.retry_document(id, collection=collection))
 
 
 @router.delete(
@@ -256,13 +258,13 @@ def retry_document(services: AppServices, access: RequestAccess, id: DocumentPat
 )
 def delete_document(services: AppServices, access: RequestAccess, id: DocumentPath) -> None:
     """Remove a document in any state, also while it is being indexed."""
-    services.store.delete_document(id, collection=visible_document(services, access, id).collection)
+    services.storage.catalogue.delete_document(id, collection=visible_document(services, access, id).collection)
 
 
 @router.get("/collections", responses=responses(422), summary="List collections", tags=["collections"])
 def list_collections(services: AppServices, access: RequestAccess) -> CollectionsOut:
     """Every collection that holds a document, of those that the key is for."""
-    sizes = [size for size in services.store.collections() if access.sees(size.name)]
+    sizes = [size for size in services.storage.catalogue.collections() if access.sees(size.name)]
     return CollectionsOut(collections=[CollectionOut.model_validate(size, from_attributes=True) for size in sizes])
 
 
@@ -276,4 +278,4 @@ def list_collections(services: AppServices, access: RequestAccess) -> Collection
 def delete_collection(services: AppServices, access: RequestAccess, name: Annotated[CollectionName, Path()]) -> None:
     """Remove a collection with all its documents."""
     access.require(name)
-    services.store.delete_collection(name)
+    services.storage.catalogue.delete_collection(name)

@@ -16,7 +16,7 @@ import pytest
 from index.errors import FormatError
 from index.storage.local.database import FORMAT_VERSION, READABLE_VERSIONS, Database
 from index.storage.local.segments import codes_path
-from tests.index.stores import expected, index_all, laid_out, open_store, searchable
+from tests.index.storages import expected, index_all, laid_out, open_local, searchable
 
 TEXTS = {
     "lease": "Ana signed the lease.\nBruno kept bees.\nÄrger im Büro 👩\u200d👧.",
@@ -32,8 +32,8 @@ def schema(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("version", READABLE_VERSIONS)
 def test_a_directory_of_any_format_so_far_is_opened_searched_and_added_to(tmp_path: Path, version: int) -> None:
-    with closing(open_store(laid_out(tmp_path, version))) as store:
-        documents = {document.id: document for document in store.documents()}
+    with closing(open_local(laid_out(tmp_path, version))) as storage:
+        documents = {document.id: document for document in storage.catalogue.documents()}
         assert {id: document.status for id, document in documents.items()} == {
             "lease": "ready",
             "letter": "ready",
@@ -42,14 +42,14 @@ def test_a_directory_of_any_format_so_far_is_opened_searched_and_added_to(tmp_pa
         lease = documents["lease"]
         assert (lease.title, lease.collection, lease.metadata) == ("Lease", "office", {"year": 2024, "tags": ["a"]})
         for id, text in TEXTS.items():
-            assert "".join(store.text_blocks(documents[id].uid)) == text
-        assert [text for _, _, text in store.chunks(lease.uid)] == TEXTS["lease"].splitlines()
+            assert "".join(storage.catalogue.text_blocks(documents[id].uid)) == text
+        assert [text for _, _, text in storage.catalogue.chunks(lease.uid)] == TEXTS["lease"].splitlines()
         written = np.arange(32, dtype=np.float32).reshape(4, 8) / 8
-        np.testing.assert_array_equal(searchable(store, "office")["lease"], written[:3])
-        np.testing.assert_array_equal(searchable(store)["letter"], written[3:])
-        assert codes_path(store.segment_path(1)).exists(), "made again"
-        index_all(store)
-        np.testing.assert_array_equal(searchable(store)["late"], expected(TEXTS["late"]))
+        np.testing.assert_array_equal(searchable(storage, "office")["lease"], written[:3])
+        np.testing.assert_array_equal(searchable(storage)["letter"], written[3:])
+        assert codes_path(storage.vectors.segment_path(1)).exists(), "made again"
+        index_all(storage)
+        np.testing.assert_array_equal(searchable(storage)["late"], expected(TEXTS["late"]))
 
 
 def test_what_is_on_disk_changes_only_with_the_format_version(tmp_path: Path) -> None:

@@ -24,11 +24,11 @@ from index.search.positions import Positions
 from index.search.scope import Candidate
 from index.search.scoring import best
 from index.search.states import State, States
-from index.storage.local import scopes as catalogs
-from index.storage.local.compaction import compact
-from index.storage.local.scopes import Catalog, SearchScope
-from index.storage.local.store import Store
-from tests.index.stores import DIMENSION, WordEncoder, lines, open_store, post
+from index.storage.local import scopes as local_scopes
+from index.storage.local.opening import LocalStorage
+from index.storage.local.scopes import LocalScopes
+from index.storage.vectors import SearchScope
+from tests.index.storages import DIMENSION, WordEncoder, lines, matrix_scope, open_local, post
 from tests.index.strategies import Float32, random_vectors
 
 LIMIT = 60
@@ -37,40 +37,40 @@ COUNTS = {"a": 7, "b": 30, "long": 50, "c": 1, "d": 45, "e": 12}
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    for module in (catalogs, preselection):
+def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalStorage]:
+    for module in (local_scopes, preselection):
         monkeypatch.setattr(module, "LONG_DOCUMENT", 50)
-    with closing(open_store(tmp_path)) as store:
+    with closing(open_local(tmp_path)) as storage:
         for id, count in COUNTS.items():
-            add(store, id, count)
-        yield store
+            add(storage, id, count)
+        yield storage
 
 
 @pytest.fixture
-def catalog(store: Store) -> Catalog:
-    found = Catalog(store, preselect_above=LIMIT)
-    found.scope("default")
-    assert found.too_large.get_nowait() == "default"
-    found.preselect("default", POSITIONS, lambda: False)
-    return found
+def scopes(storage: LocalStorage) -> LocalScopes:
+    scopes = storage.vectors.scopes(preselect_above=LIMIT)
+    assert matrix_scope(scopes.scope("default")).preselected is None  # and it asks for an index
+    scopes.preselect(POSITIONS, lambda: False, seconds=60)
+    assert matrix_scope(scopes.scope("default")).preselected is not None
+    return scopes
 
 
-def add(store: Store, id: str, count: int, *, spread: float = 1.0) -> None:
-    post(store, id, lines(id, count))
+def add(storage: LocalStorage, id: str, count: int, *, spread: float = 1.0) -> None:
+    post(storage, id, lines(id, count))
     generator = np.random.default_rng(list(id.encode()))
 
     def embed(inputs: Sequence[Sequence[int]]) -> Float32:
         vectors = random_vectors(len(inputs), DIMENSION, int(generator.integers(2**32)))
         return vectors if spread == 1 else vectors[:1] + np.float32(spread) * vectors
 
-    indexer = Indexer(store, WordEncoder(), embed, threading.Event())
+    indexer = Indexer(storage, WordEncoder(), embed, threading.Event())
     while indexer.work():
         pass
 
 
-def asked_again(catalog: Catalog) -> bool:
+def asked_again(scopes: LocalScopes) -> bool:
     try:
-        return catalog.too_large.get_nowait() == "default"
+        return scopes.too_large.get_nowait() == "default"
     except Empty:
         return False
 
@@ -83,8 +83,8 @@ def ranking(
 
 
 def check(
-    store: Store,
-    catalog: Catalog,
+    storage: LocalStorage,
+    scopes: LocalScopes,
     *,
     w: float = 1.5,
     mode: Literal["relative", "absolute", "none"] = "relative",
@@ -92,9 +92,9 @@ def check(
 ) -> None:
     """Every step of some episodes is that of an exact search, whatever is selected."""
     function = QFunction(w, -0.25, POSITIONS.model_copy(update={"mode": mode}))
-    found, exact = catalog.scope("default"), Catalog(store).scope("default")
-    assert found.scope.preselected is not None
-    assert exact.scope.preselected is None
+    found, exact = scopes.scope("default"), storage.vectors.scopes().scope("default")
+    assert matrix_scope(found).preselected is not None
+    assert matrix_scope(exact).preselected is None
     np.testing.assert_array_equal(found.uids, exact.uids)
     generator = np.random.default_rng(5)
     for state in random_vectors(40, DIMENSION, seed=3):
@@ -105,126 +105,160 @@ def check(
 
 
 @pytest.mark.parametrize("w", [1.5, -1.5])
-def test_the_best_are_those_of_an_exact_search(w: float, store: Store, catalog: Catalog) -> None:
-    check(store, catalog, w=w)
+def test_the_best_are_those_of_an_exact_search(w: float, storage: LocalStorage, scopes: LocalScopes) -> None:
+    check(storage, scopes, w=w)
 
 
 @pytest.mark.parametrize("mode", ["none", "absolute"])
-def test_positions_of_any_kind(mode: Literal["none", "absolute"], store: Store) -> None:
-    catalog = Catalog(store, preselect_above=LIMIT)
-    catalog.preselect("default", POSITIONS.model_copy(update={"mode": mode}), lambda: False)
-    check(store, catalog, mode=mode)
+def test_positions_of_any_kind(mode: Literal["none", "absolute"], storage: LocalStorage) -> None:
+    scopes = storage.vectors.scopes(preselect_above=LIMIT)
+    scopes.build_index("default", POSITIONS.model_copy(update={"mode": mode}), lambda: False)
+    check(storage, scopes, mode=mode)
 
 
-def test_few_candidates_are_found_among_many(store: Store, catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_candidates_are_found_among_many(
+    storage: LocalStorage, scopes: LocalScopes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(preselection, "FOUND", 5)
-    check(store, catalog, count=1)
-    scope = catalog.scope("default").scope
+    check(storage, scopes, count=1)
+    scope = scopes.scope("default").scope
     (found,) = scope.estimate(States(random_vectors(1, DIMENSION, seed=1)), [[]], QFunction(1.0, 0.0, POSITIONS))
     assert len(found.values) == 5 + COUNTS["long"] < scope.size
 
 
-def test_what_came_and_went_since_is_seen(store: Store, catalog: Catalog) -> None:
-    add(store, "new", 9)
-    store.delete_document("c")
-    store.delete_document("e")
-    check(store, catalog)
-    while store.remove_deleted() or compact(store):
+def test_what_came_and_went_since_is_seen(storage: LocalStorage, scopes: LocalScopes) -> None:
+    add(storage, "new", 9)
+    storage.catalogue.delete_document("c")
+    storage.catalogue.delete_document("e")
+    check(storage, scopes)
+    while storage.reclaim_space() or storage.maintain():
         pass
-    check(store, catalog)
-    assert not asked_again(catalog)
+    check(storage, scopes)
+    assert not asked_again(scopes)
 
 
-def test_a_stale_index_is_built_again(store: Store, catalog: Catalog) -> None:
+def test_a_stale_index_is_built_again(storage: LocalStorage, scopes: LocalScopes) -> None:
     for number in range(3):
-        add(store, f"new-{number}", 9)
-    check(store, catalog)
-    assert asked_again(catalog)
-    catalog.scope("default")
-    assert not asked_again(catalog)  # once is enough
-    catalog.preselect("default", POSITIONS, lambda: False)
-    check(store, catalog)
-    assert not asked_again(catalog)
+        add(storage, f"new-{number}", 9)
+    check(storage, scopes)
+    assert asked_again(scopes)
+    scopes.scope("default")
+    assert not asked_again(scopes)  # once is enough
+    scopes.build_index("default", POSITIONS, lambda: False)
+    check(storage, scopes)
+    assert not asked_again(scopes)
 
 
-def test_whatever_is_narrowed_down_and_whatever_is_small_is_exact(store: Store, catalog: Catalog) -> None:
-    assert catalog.scope("default", list(COUNTS)).scope.preselected is None
-    store.delete_document("d")
-    store.delete_document("b")
-    store.delete_document("long")
-    assert catalog.scope("default").scope.preselected is None
+def test_whatever_is_narrowed_down_and_whatever_is_small_is_exact(storage: LocalStorage, scopes: LocalScopes) -> None:
+    assert matrix_scope(scopes.scope("default", list(COUNTS))).preselected is None
+    storage.catalogue.delete_document("d")
+    storage.catalogue.delete_document("b")
+    storage.catalogue.delete_document("long")
+    assert matrix_scope(scopes.scope("default")).preselected is None
 
 
-def test_an_index_goes_with_its_collection(store: Store, catalog: Catalog) -> None:
-    index = weakref.ref(catalog._neighbours["default"].index)
-    store.delete_collection("default")
-    catalog.drop_unused()
+def test_an_index_goes_with_its_collection(storage: LocalStorage, scopes: LocalScopes) -> None:
+    index = weakref.ref(scopes._neighbours["default"].index)
+    storage.catalogue.delete_collection("default")
+    scopes.drop_unused()
     gc.collect()
     assert index() is None
 
 
 @pytest.mark.parametrize("way", ["visited", "deleted"])
 def test_deleted_and_visited_documents_take_nobodys_place(
-    way: str, store: Store, monkeypatch: pytest.MonkeyPatch
+    way: str, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preselection, "FOUND", 3)
-    store.delete_document("long")  # it would be read, and so hide what is missing
-    add(store, "topic", 20, spread=0.01)  # all that is nearest to one of its chunks is its own
-    catalog, function = Catalog(store, preselect_above=LIMIT), QFunction(1.0, 0.0, Positions(mode="none"))
-    catalog.preselect("default", function.positions, lambda: False)
-    found = catalog.scope("default")
-    document = found.uids.tolist().index(store.document("topic").uid)
+    storage.catalogue.delete_document("long")  # it would be read, and so hide what is missing
+    add(storage, "topic", 20, spread=0.01)  # all that is nearest to one of its chunks is its own
+    scopes, function = storage.vectors.scopes(preselect_above=LIMIT), QFunction(1.0, 0.0, Positions(mode="none"))
+    scopes.build_index("default", function.positions, lambda: False)
+    found = scopes.scope("default")
+    document = found.uids.tolist().index(storage.catalogue.document("topic").uid)
     selected = list(range(*found.scope.offsets[document : document + 2].tolist()))
     state = found.scope.rows(np.array(selected[:1]))[0]
     if way == "deleted":
-        store.delete_document("topic")
-        found, selected = catalog.scope("default"), []
-    assert found.scope.preselected is not None
-    (expected,) = ranking(state, Catalog(store).scope("default"), selected, function, 1)
+        storage.catalogue.delete_document("topic")
+        found, selected = scopes.scope("default"), []
+    assert matrix_scope(found).preselected is not None
+    (expected,) = ranking(state, storage.vectors.scopes().scope("default"), selected, function, 1)
     assert ranking(state, found, selected, function, 1) == [expected]
 
 
 def test_long_documents_alone_need_no_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (catalogs, preselection):
+    for module in (local_scopes, preselection):
         monkeypatch.setattr(module, "LONG_DOCUMENT", 50)
-    with closing(open_store(tmp_path)) as store:
-        add(store, "one", 70)
-        add(store, "two", 50)
-        catalog = Catalog(store, preselect_above=LIMIT)
-        assert catalog.scope("default").scope.preselected is None
-        assert not asked_again(catalog)
+    with closing(open_local(tmp_path)) as storage:
+        add(storage, "one", 70)
+        add(storage, "two", 50)
+        scopes = storage.vectors.scopes(preselect_above=LIMIT)
+        assert matrix_scope(scopes.scope("default")).preselected is None
+        assert not asked_again(scopes)
 
 
-def test_a_build_ends_when_its_collection_goes(store: Store) -> None:
-    catalog = Catalog(store, preselect_above=LIMIT)
+def test_a_build_ends_when_its_collection_goes(storage: LocalStorage) -> None:
+    scopes = storage.vectors.scopes(preselect_above=LIMIT)
 
     def delete_then_go_on() -> bool:
-        if store.collections():
-            store.delete_collection("default")
+        if storage.catalogue.collections():
+            storage.catalogue.delete_collection("default")
         return False
 
     with pytest.raises(CancelledError):
-        catalog.preselect("default", POSITIONS, delete_then_go_on)
+        scopes.build_index("default", POSITIONS, delete_then_go_on)
 
 
-def test_a_build_that_failed_is_not_asked_for_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    catalog = Catalog(store, preselect_above=LIMIT)
-    catalog.scope("default")
-    assert asked_again(catalog)
-    monkeypatch.setattr(catalogs, "build_neighbours", Mock(side_effect=MemoryError))
+def test_a_build_that_failed_is_not_asked_for_again(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    scopes = storage.vectors.scopes(preselect_above=LIMIT)
+    scopes.scope("default")
+    assert asked_again(scopes)
+    monkeypatch.setattr(local_scopes, "build_neighbours", Mock(side_effect=MemoryError))
     with pytest.raises(MemoryError):
-        catalog.preselect("default", POSITIONS, lambda: False)
-    add(store, "new", 3)
-    assert catalog.scope("default").scope.preselected is None
-    assert not asked_again(catalog)
+        scopes.build_index("default", POSITIONS, lambda: False)
+    add(storage, "new", 3)
+    assert matrix_scope(scopes.scope("default")).preselected is None
+    assert not asked_again(scopes)
 
 
-def test_nothing_is_built_for_a_collection_that_is_gone_or_after_a_stop(store: Store) -> None:
-    catalog = Catalog(store, preselect_above=LIMIT)
+def test_who_waits_for_large_collections_is_woken_by_closing_and_drops_what_is_gone(
+    storage: LocalStorage, scopes: LocalScopes
+) -> None:
+    index = weakref.ref(scopes._neighbours["default"].index)
+    storage.catalogue.delete_collection("default")
+    scopes.preselect(POSITIONS, lambda: False, seconds=0)
+    gc.collect()
+    assert index() is None
+    waiting = threading.Thread(target=scopes.preselect, args=(POSITIONS, lambda: False, 600))
+    waiting.start()
+    scopes.close()
+    waiting.join(60)
+    assert not waiting.is_alive()
+    scopes.close()
+    scopes.preselect(POSITIONS, lambda: False, seconds=600)
+
+
+def test_a_build_that_is_given_up_or_fails_is_no_error_or_one_that_names_the_collection(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scopes = storage.vectors.scopes(preselect_above=LIMIT)
+    scopes.scope("default")
+    scopes.preselect(POSITIONS, lambda: True, seconds=60)
+    assert matrix_scope(scopes.scope("default")).preselected is None
+    monkeypatch.setattr(local_scopes, "build_neighbours", Mock(side_effect=MemoryError))
+    add(storage, "new", 3)
+    scopes.scope("default")
+    with pytest.raises(MemoryError) as raised:
+        scopes.preselect(POSITIONS, lambda: False, seconds=60)
+    assert raised.value.__notes__ == ["collection=default"]
+
+
+def test_nothing_is_built_for_a_collection_that_is_gone_or_after_a_stop(storage: LocalStorage) -> None:
+    scopes = storage.vectors.scopes(preselect_above=LIMIT)
     with pytest.raises(CancelledError):
-        catalog.preselect("default", POSITIONS, lambda: True)
-    assert catalog.scope("default").scope.preselected is None
-    assert asked_again(catalog)
-    store.delete_collection("default")
+        scopes.build_index("default", POSITIONS, lambda: True)
+    assert matrix_scope(scopes.scope("default")).preselected is None
+    assert asked_again(scopes)
+    storage.catalogue.delete_collection("default")
     with pytest.raises(UnknownCollection):
-        catalog.preselect("default", POSITIONS, lambda: False)
+        scopes.build_index("default", POSITIONS, lambda: False)

@@ -9,11 +9,9 @@ from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,10 +19,8 @@ from index.arrays import Float32Array
 from index.errors import CheckpointMismatch, ChunkTooLong
 from index.indexing.indexer import Indexer
 from index.indexing.reembedding import Reembedding
-from index.storage.local.compaction import compact
-from index.storage.local.scopes import Catalog
-from index.storage.local.store import Store
-from tests.index.stores import DIMENSION, WordEncoder, index_all, laid_out, lines, open_store, post, searchable
+from index.storage.local.opening import LocalStorage
+from tests.index.storages import DIMENSION, WordEncoder, index_all, laid_out, lines, open_local, post, searchable
 
 DIMENSIONS = {"words": DIMENSION, "other": 6, "third": DIMENSION}
 """Of the action tower with this fingerprint."""
@@ -37,25 +33,25 @@ def embed(tower: str, inputs: Sequence[Sequence[int]]) -> Float32Array:
     return np.stack(rows)
 
 
-def reembedding(store: Store, tower: str) -> Reembedding:
-    space = store.open_space(fingerprint=tower, dimension=DIMENSIONS[tower])
-    return Reembedding(store, WordEncoder(), partial(embed, tower), threading.Event(), space)
+def reembedding(storage: LocalStorage, tower: str, **sizes: int) -> Reembedding:
+    space = storage.vectors.open_space(fingerprint=tower, dimension=DIMENSIONS[tower])
+    return Reembedding(storage, WordEncoder(), partial(embed, tower), threading.Event(), space, **sizes)
 
 
-def change(store: Store, tower: str) -> None:
+def change(storage: LocalStorage, tower: str) -> None:
     """From the beginning to the end."""
-    work = reembedding(store, tower)
+    work = reembedding(storage, tower)
     while work.work():
         pass
-    space = store.open_space(fingerprint=tower, dimension=DIMENSIONS[tower])
-    assert store.activate(space, {"checkpoint": tower})
+    space = storage.vectors.open_space(fingerprint=tower, dimension=DIMENSIONS[tower])
+    assert storage.vectors.activate(space, {"checkpoint": tower})
 
 
-def seen_by(store: Store) -> dict[str, Float32Array]:
-    found = Catalog(store).scope("default") if store.collections() else None
+def seen_by(storage: LocalStorage) -> dict[str, Float32Array]:
+    found = storage.vectors.scopes().scope("default") if storage.catalogue.collections() else None
     if found is None:
         return {}
-    documents = store.documents_at(found.uids.tolist())
+    documents = storage.catalogue.documents_at(found.uids.tolist())
     borders = found.scope.offsets
     return {
         documents[uid].id: found.scope.rows(np.arange(borders[n], borders[n + 1]))
@@ -81,106 +77,98 @@ OPERATIONS = st.lists(
 def test_a_search_sees_every_document_as_the_active_tower_does(operations: list[tuple[str, str | None]]) -> None:
     posted: dict[str, str] = {}
     tower = "words"
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        patch("index.indexing.indexer.SEGMENT_ROWS", 8),
-        patch("index.indexing.reembedding.SEGMENT_ROWS", 8),
-        patch("index.storage.local.compaction.SEGMENT_ROWS", 64),
-    ):
-        store = open_store(Path(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        storage = open_local(Path(folder))
         try:
             for name, value in operations:
                 if name == "post" and value is not None:
-                    post(store, value, TEXTS[value])
+                    post(storage, value, TEXTS[value])
                     posted[value] = TEXTS[value]
                 elif name == "delete" and value in posted:
-                    store.delete_document(value)
+                    storage.catalogue.delete_document(value)
                     del posted[value]
                 elif name == "index":
-                    Indexer(store, WordEncoder(), partial(embed, tower), threading.Event()).work()
+                    Indexer(storage, WordEncoder(), partial(embed, tower), threading.Event(), round_chunks=8).work()
                 elif name == "compact":
-                    compact(store)
+                    storage.maintain(segment_rows=64)
                 elif name == "remove":
-                    store.remove_deleted()
+                    storage.reclaim_space()
                 elif name == "reopen":
-                    store.close()
-                    store = Store(
-                        Path(folder), dimension=DIMENSIONS[tower], fingerprint=tower, device=torch.device("cpu")
-                    )
+                    storage.close()
+                    storage = open_local(Path(folder), dimension=DIMENSIONS[tower], fingerprint=tower)
                 elif name == "reembed" and value is not None and value != tower:
-                    reembedding(store, value).work()
+                    reembedding(storage, value, round_chunks=8).work()
                 elif name == "activate" and value is not None and value != tower:
-                    space = store.open_space(fingerprint=value, dimension=DIMENSIONS[value])
-                    ready = store.count_by_status()["ready"]
-                    complete = store.share_embedded(space) == 1.0
-                    assert store.activate(space, {}) == complete
+                    space = storage.vectors.open_space(fingerprint=value, dimension=DIMENSIONS[value])
+                    ready = storage.catalogue.count_by_status()["ready"]
+                    complete = storage.vectors.share_embedded(space) == 1.0
+                    assert storage.vectors.activate(space, {}) == complete
                     tower = value if complete else tower
-                    assert store.count_by_status()["ready"] == ready
-                found = seen_by(store)
+                    assert storage.catalogue.count_by_status()["ready"] == ready
+                found = seen_by(storage)
                 assert set(found) <= set(posted)
-                assert len(found) == store.count_by_status()["ready"]
+                assert len(found) == storage.catalogue.count_by_status()["ready"]
                 for id, vectors in found.items():
                     expected = embed(tower, WordEncoder().action_inputs(posted[id].splitlines()))
                     np.testing.assert_array_equal(vectors, expected)
-            index_all(store, partial(embed, tower))
-            assert set(seen_by(store)) == set(posted)
+            index_all(storage, partial(embed, tower), round_chunks=8)
+            assert set(seen_by(storage)) == set(posted)
         finally:
-            store.close()
+            storage.close()
 
 
 def test_who_still_uses_the_former_space_finds_it_whole(tmp_path: Path) -> None:
-    with closing(open_store(tmp_path)) as store:
-        post(store, "a", lines("a", 30))
-        index_all(store, partial(embed, "words"))
-        post(store, "half", lines("half", 20))
-        with patch("index.indexing.indexer.SEGMENT_ROWS", 8):
-            Indexer(store, WordEncoder(), partial(embed, "words"), threading.Event()).work()
-        former = Catalog(store)
-        change(store, "other")
-        index_all(store, partial(embed, "other"))
-        assert {id: len(rows) for id, rows in seen_by(store).items()} == {"a": 30, "half": 20}
+    with closing(open_local(tmp_path)) as storage:
+        post(storage, "a", lines("a", 30))
+        index_all(storage, partial(embed, "words"))
+        post(storage, "half", lines("half", 20))
+        Indexer(storage, WordEncoder(), partial(embed, "words"), threading.Event(), round_chunks=8).work()
+        former = storage.vectors.scopes()
+        change(storage, "other")
+        index_all(storage, partial(embed, "other"))
+        assert {id: len(rows) for id, rows in seen_by(storage).items()} == {"a": 30, "half": 20}
         found = former.scope("default")
-        assert [store.documents_at([uid])[uid].id for uid in found.uids.tolist()] == ["a"]
+        assert [storage.catalogue.documents_at([uid])[uid].id for uid in found.uids.tolist()] == ["a"]
         assert found.scope.rows(np.arange(found.scope.size)).shape == (30, DIMENSIONS["words"])
 
 
 def test_going_back_embeds_what_came_meanwhile_alone(tmp_path: Path) -> None:
-    with closing(open_store(tmp_path)) as store:
-        post(store, "a", lines("a", 30))
-        index_all(store, partial(embed, "words"))
-        change(store, "other")
-        post(store, "b", lines("b", 4))
-        index_all(store, partial(embed, "other"))
+    with closing(open_local(tmp_path)) as storage:
+        post(storage, "a", lines("a", 30))
+        index_all(storage, partial(embed, "words"))
+        change(storage, "other")
+        post(storage, "b", lines("b", 4))
+        index_all(storage, partial(embed, "other"))
         embedded: list[int] = []
 
         def noted(inputs: Sequence[Sequence[int]]) -> Float32Array:
             embedded.append(len(inputs))
             return embed("words", inputs)
 
-        space = store.open_space(fingerprint="words", dimension=DIMENSION)
-        assert store.share_embedded(space) == pytest.approx(30 / 34)
-        work = Reembedding(store, WordEncoder(), noted, threading.Event(), space)
+        space = storage.vectors.open_space(fingerprint="words", dimension=DIMENSION)
+        assert storage.vectors.share_embedded(space) == pytest.approx(30 / 34)
+        work = Reembedding(storage, WordEncoder(), noted, threading.Event(), space)
         while work.work():
             pass
-        assert store.activate(space, {})
+        assert storage.vectors.activate(space, {})
         assert embedded == [4]
         for id, text in (("a", lines("a", 30)), ("b", lines("b", 4))):
             expected = embed("words", WordEncoder().action_inputs(text.splitlines()))
-            np.testing.assert_array_equal(searchable(store)[id], expected)
+            np.testing.assert_array_equal(searchable(storage)[id], expected)
 
 
 def test_a_third_tower_takes_the_place_of_the_second(tmp_path: Path) -> None:
-    with closing(open_store(tmp_path)) as store:
-        post(store, "a", lines("a", 30))
-        index_all(store, partial(embed, "words"))
-        reembedding(store, "other").work()
+    with closing(open_local(tmp_path)) as storage:
+        post(storage, "a", lines("a", 30))
+        index_all(storage, partial(embed, "words"))
+        reembedding(storage, "other").work()
         files = len(list((tmp_path / "segments").glob("*.faiss")))
-        change(store, "third")
-        assert {space.fingerprint for space in store.spaces.values()} == {"words", "third"}
-        store.remove_deleted()
+        change(storage, "third")
+        assert {space.fingerprint for space in storage.vectors.spaces} == {"words", "third"}
+        storage.reclaim_space()
         assert len(list((tmp_path / "segments").glob("*.faiss"))) == files
-        store.forget_other_spaces()
-        store.remove_deleted()
+        storage.vectors.forget_other_spaces()
+        storage.reclaim_space()
         assert len(list((tmp_path / "segments").glob("*.faiss"))) == files - 1
 
 
@@ -188,95 +176,108 @@ def test_a_tower_that_cannot_read_a_chunk_whole_is_refused(tmp_path: Path) -> No
     class Short(WordEncoder):
         input_limit = 2
 
-    with closing(open_store(tmp_path)) as store:
-        post(store, "a", lines("a", 3))
-        index_all(store, partial(embed, "words"))
-        space = store.open_space(fingerprint="other", dimension=6)
-        work = Reembedding(store, Short(), partial(embed, "other"), threading.Event(), space)
+    with closing(open_local(tmp_path)) as storage:
+        post(storage, "a", lines("a", 3))
+        index_all(storage, partial(embed, "words"))
+        space = storage.vectors.open_space(fingerprint="other", dimension=6)
+        work = Reembedding(storage, Short(), partial(embed, "other"), threading.Event(), space)
         with pytest.raises(ChunkTooLong, match="Chunk 0 of document 'a' has 3 tokens"):
             work.work()
-        assert not store.activate(space, {})
+        assert not storage.vectors.activate(space, {})
+
+
+def test_a_space_that_cannot_be_opened_takes_no_other_ones_place(tmp_path: Path) -> None:
+    with closing(open_local(tmp_path)) as storage:
+        post(storage, "a", lines("a", 30))
+        index_all(storage, partial(embed, "words"))
+        reembedding(storage, "other").work()
+        with storage.directory.database.write() as connection:
+            connection.execute("CREATE TRIGGER broken BEFORE INSERT ON spaces BEGIN SELECT RAISE(ABORT, 'broken'); END")
+        with pytest.raises(sqlite3.IntegrityError):
+            storage.vectors.open_space(fingerprint="third", dimension=DIMENSION, properties={"wanted": "third"})
+        with storage.directory.database.write() as connection:
+            connection.execute("DROP TRIGGER broken")
+        assert storage.catalogue.read_property("wanted") is None
+        assert {space.fingerprint for space in storage.vectors.spaces} == {"words", "other"}
+        (other,) = (space for space in storage.vectors.spaces if space.fingerprint == "other")
+        assert storage.vectors.activate(other, {})
 
 
 @pytest.mark.parametrize("next_tower", ["other", "third"])
 def test_what_is_embedded_while_its_space_is_dropped_is_in_no_later_space(tmp_path: Path, next_tower: str) -> None:
-    with closing(open_store(tmp_path)) as store, patch("index.indexing.reembedding.SEGMENT_ROWS", 8):
-        post(store, "a", lines("a", 20))
-        index_all(store, partial(embed, "words"))
-        reembedding(store, "other").work()
+    with closing(open_local(tmp_path)) as storage:
+        post(storage, "a", lines("a", 20))
+        index_all(storage, partial(embed, "words"))
+        reembedding(storage, "other", round_chunks=8).work()
 
         def given_up_meanwhile(inputs: Sequence[Sequence[int]]) -> Float32Array:
-            store.forget_other_spaces()
-            store.open_space(fingerprint=next_tower, dimension=DIMENSIONS[next_tower])
+            storage.vectors.forget_other_spaces()
+            storage.vectors.open_space(fingerprint=next_tower, dimension=DIMENSIONS[next_tower])
             return embed("other", inputs)
 
-        space = store.open_space(fingerprint="other", dimension=DIMENSIONS["other"])
-        Reembedding(store, WordEncoder(), given_up_meanwhile, threading.Event(), space).work()
-        assert store.share_embedded(store.open_space(fingerprint=next_tower, dimension=DIMENSIONS[next_tower])) == 0
-        change(store, next_tower)
+        space = storage.vectors.open_space(fingerprint="other", dimension=DIMENSIONS["other"])
+        work = Reembedding(storage, WordEncoder(), given_up_meanwhile, threading.Event(), space, round_chunks=8)
+        work.work()
+        later = storage.vectors.open_space(fingerprint=next_tower, dimension=DIMENSIONS[next_tower])
+        assert storage.vectors.share_embedded(later) == 0
+        change(storage, next_tower)
         expected = embed(next_tower, WordEncoder().action_inputs(lines("a", 20).splitlines()))
-        np.testing.assert_array_equal(seen_by(store)["a"], expected)
-        store.remove_deleted()
+        np.testing.assert_array_equal(seen_by(storage)["a"], expected)
+        storage.reclaim_space()
     with closing(
-        Store(
-            tmp_path,
-            dimension=6 if next_tower == "other" else DIMENSION,
-            fingerprint=next_tower,
-            device=torch.device("cpu"),
-        )
-    ) as store:
-        np.testing.assert_array_equal(seen_by(store)["a"], expected)
+        open_local(tmp_path, dimension=6 if next_tower == "other" else DIMENSION, fingerprint=next_tower)
+    ) as storage:
+        np.testing.assert_array_equal(seen_by(storage)["a"], expected)
 
 
 def test_what_was_half_indexed_is_cut_as_the_new_tower_reads(tmp_path: Path) -> None:
     class Short(WordEncoder):
         chunk_limit = input_limit = 2
 
-    with closing(open_store(tmp_path)) as store:
-        post(store, "half", lines("half", 20))
-        with patch("index.indexing.indexer.SEGMENT_ROWS", 8):
-            Indexer(store, WordEncoder(), partial(embed, "words"), threading.Event()).work()
-        assert store.document("half").status == "indexing"
-        change(store, "other")
-        Indexer(store, Short(), partial(embed, "other"), threading.Event()).work()
-        half = store.document("half")
+    with closing(open_local(tmp_path)) as storage:
+        post(storage, "half", lines("half", 20))
+        Indexer(storage, WordEncoder(), partial(embed, "words"), threading.Event(), round_chunks=8).work()
+        assert storage.catalogue.document("half").status == "indexing"
+        change(storage, "other")
+        Indexer(storage, Short(), partial(embed, "other"), threading.Event()).work()
+        half = storage.catalogue.document("half")
         assert half.status == "ready"
-        assert max(chunk.tokens for _, chunk, _ in store.chunks(half.uid)) == 2
+        assert max(chunk.tokens for _, chunk, _ in storage.catalogue.chunks(half.uid)) == 2
 
 
 def test_a_directory_of_format_1_can_change_its_tower(tmp_path: Path) -> None:
-    with closing(open_store(laid_out(tmp_path, 1))) as store:
-        index_all(store, partial(embed, "words"))
-        store.delete_document("letter")
-        change(store, "other")
-        store.remove_deleted()
-        assert set(seen_by(store)) == {"late"}
+    with closing(open_local(laid_out(tmp_path, 1))) as storage:
+        index_all(storage, partial(embed, "words"))
+        storage.catalogue.delete_document("letter")
+        change(storage, "other")
+        storage.reclaim_space()
+        assert set(seen_by(storage)) == {"late"}
 
 
 def test_a_directory_of_format_1_that_is_refused_stays_what_it_is(tmp_path: Path) -> None:
     laid_out(tmp_path, 1)
     with pytest.raises(CheckpointMismatch):
-        Store(tmp_path, dimension=DIMENSION, fingerprint="other", device=torch.device("cpu"))
+        open_local(tmp_path, dimension=DIMENSION, fingerprint="other")
     with closing(sqlite3.connect(tmp_path / "qrag.sqlite3")) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (1,)
         assert connection.execute("SELECT COUNT(*) FROM pieces").fetchone() == (2,)
 
 
 def test_segments_of_different_spaces_are_never_merged(tmp_path: Path) -> None:
-    with closing(open_store(tmp_path)) as store:
-        work = reembedding(store, "third")
+    with closing(open_local(tmp_path)) as storage:
+        work = reembedding(storage, "third")
         for number in range(8):
-            post(store, f"d{number}", lines(f"d{number}", 2))
-            index_all(store, partial(embed, "words"))
+            post(storage, f"d{number}", lines(f"d{number}", 2))
+            index_all(storage, partial(embed, "words"))
             assert work.work()
             if number == 5:  # twelve small segments, six of each space
-                assert not compact(store)
-        while compact(store):
+                assert not storage.maintain()
+        while storage.maintain():
             pass
-        assert len(store.segments) == 2
+        assert len(storage.vectors.segments) == 2
         for tower in ("words", "third"):
-            for id, vectors in seen_by(store).items():
+            for id, vectors in seen_by(storage).items():
                 expected = embed(tower, WordEncoder().action_inputs(lines(id, 2).splitlines()))
                 np.testing.assert_array_equal(vectors, expected)
             if tower == "words":
-                change(store, "third")
+                change(storage, "third")

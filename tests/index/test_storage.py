@@ -1,8 +1,10 @@
-"""Store, indexing and compaction together, with a cheap stand-in for the model."""
+"""Storage, indexing and compaction together, with a cheap stand-in for the model."""
 
 from __future__ import annotations
 
 import errno
+import os
+import sqlite3
 import tempfile
 import threading
 from collections import Counter
@@ -18,48 +20,63 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.arrays import Float32Array
-from index.errors import QueueFull, UnknownCollection, UnknownDocument
-from index.indexing import indexer as indexing
+from index.errors import (
+    CheckpointMismatch,
+    DamagedStore,
+    FormatError,
+    QueueFull,
+    StoreInUse,
+    UnknownCollection,
+    UnknownDocument,
+)
 from index.indexing.indexer import Indexer
 from index.search.codes import Codes
 from index.search.function import QFunction
 from index.search.positions import Positions
 from index.search.scoring import exact_q
 from index.search.states import State, States
-from index.storage.local import segments as vectors
-from index.storage.local.compaction import compact
+from index.storage.local import segments as local_segments
 from index.storage.local.database import Database
-from index.storage.local.scopes import Catalog
-from index.storage.local.store import Store
-from index.storage.local.uploads import Upload
-from tests.index.stores import DIMENSION, WordEncoder, embed, expected, index_all, lines, open_store, post, searchable
+from index.storage.local.directory import DataDirectory
+from index.storage.local.opening import LocalStorage, read_properties
+from index.storage.local.segments import codes_path, write_segment
+from index.storage.local.uploads import LocalUpload
+from tests.index.storages import (
+    DIMENSION,
+    WordEncoder,
+    embed,
+    expected,
+    index_all,
+    lines,
+    matrix_scope,
+    open_local,
+    post,
+    searchable,
+)
 from tests.index.strategies import random_vectors
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with closing(open_store(tmp_path)) as store:
-        yield store
+def storage(tmp_path: Path) -> Iterator[LocalStorage]:
+    with closing(open_local(tmp_path)) as storage:
+        yield storage
 
 
-def test_documents_span_segments_and_share_them(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(indexing, "SEGMENT_ROWS", 64)
+def test_documents_span_segments_and_share_them(storage: LocalStorage) -> None:
     texts = {"long": lines("a", 300), "short": lines("b", 3), "other": lines("c", 30)}
     for id, text in texts.items():
-        post(store, id, text)
-    index_all(store)
-    found = searchable(store)
+        post(storage, id, text)
+    index_all(storage, round_chunks=64)
+    found = searchable(storage)
     assert found.keys() == texts.keys()
     for id, text in texts.items():
         np.testing.assert_array_equal(found[id], expected(text))
 
 
-def test_interrupted_indexing_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(indexing, "SEGMENT_ROWS", 50)
-    monkeypatch.setattr(indexing, "EMBED_CHUNKS", 10)
+def test_interrupted_indexing_goes_on_where_it_was(tmp_path: Path) -> None:
     text = lines("a", 220)
-    store = open_store(tmp_path)
-    post(store, "long", text)
+    storage = open_local(tmp_path)
+    post(storage, "long", text)
     stopping = threading.Event()
     embedded = 0
 
@@ -70,14 +87,14 @@ def test_interrupted_indexing_goes_on_where_it_was(tmp_path: Path, monkeypatch: 
             stopping.set()
         return embed(inputs)
 
-    indexer = Indexer(store, WordEncoder(), embed_until_stopped, stopping)
+    indexer = Indexer(storage, WordEncoder(), embed_until_stopped, stopping, round_chunks=50, batch_chunks=10)
     while not stopping.is_set():
         indexer.work()
-    assert store.document("long").status == "indexing"
+    assert storage.catalogue.document("long").status == "indexing"
     assert embedded in (120, 130)  # a batch that was begun is finished
-    assert store.document("long").progress == pytest.approx(embedded / 220)
-    assert searchable(store) == {}
-    store.close()
+    assert storage.catalogue.document("long").progress == pytest.approx(embedded / 220)
+    assert searchable(storage) == {}
+    storage.close()
 
     rest = 0
 
@@ -86,56 +103,54 @@ def test_interrupted_indexing_goes_on_where_it_was(tmp_path: Path, monkeypatch: 
         rest += len(inputs)
         return embed(inputs)
 
-    with closing(open_store(tmp_path)) as store:
-        index_all(store, counting_embed)
+    with closing(open_local(tmp_path)) as storage:
+        index_all(storage, counting_embed, round_chunks=50, batch_chunks=10)
         assert rest == 220 - embedded
-        np.testing.assert_array_equal(searchable(store)["long"], expected(text))
+        np.testing.assert_array_equal(searchable(storage)["long"], expected(text))
 
 
-def test_who_looks_while_a_document_becomes_ready_sees_it_as_far_as_it_was(store: Store) -> None:
+def test_who_looks_while_a_document_becomes_ready_sees_it_as_far_as_it_was(storage: LocalStorage) -> None:
     for id in ("first", "second", "third"):
-        post(store, id, lines(id, 40))
-        with store.database.read() as connection:
+        post(storage, id, lines(id, 40))
+        with storage.directory.database.read() as connection:
             (uid,) = connection.execute("SELECT uid FROM documents WHERE id = ?", (id,)).fetchone()
-            index_all(store)
-            before = store.document_at(connection, uid)
+            index_all(storage)
+            before = storage.catalogue.document_at(connection, uid)
         assert (before.status, before.progress) == ("queued", 1.0)
-        assert (store.document(id).status, store.document(id).progress) == ("ready", 1.0)
+        assert (storage.catalogue.document(id).status, storage.catalogue.document(id).progress) == ("ready", 1.0)
 
 
-def test_short_documents_do_not_wait_for_a_long_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(indexing, "SEGMENT_ROWS", 50)
-    monkeypatch.setattr(indexing, "LONG_DOCUMENT_CHARACTERS", 1000)
-    post(store, "long", lines("a", 500))
-    indexer = Indexer(store, WordEncoder(), embed, threading.Event())
+def test_short_documents_do_not_wait_for_a_long_one(storage: LocalStorage) -> None:
+    post(storage, "long", lines("a", 500))
+    indexer = Indexer(storage, WordEncoder(), embed, threading.Event(), round_chunks=50, long_characters=1000)
     indexer.work()
-    post(store, "short", lines("b", 3))
+    post(storage, "short", lines("b", 3))
     indexer.work()
-    assert store.document("short").status == "ready"
-    assert store.document("long").status == "indexing"
+    assert storage.catalogue.document("short").status == "ready"
+    assert storage.catalogue.document("long").status == "indexing"
 
 
-def test_a_document_that_fails_says_so_and_can_be_retried(store: Store) -> None:
-    post(store, "good", "one two")
-    post(store, "bad", "poison " * 20)
-    post(store, "late", "three four")
+def test_a_document_that_fails_says_so_and_can_be_retried(storage: LocalStorage) -> None:
+    post(storage, "good", "one two")
+    post(storage, "bad", "poison " * 20)
+    post(storage, "late", "three four")
 
     def poisoned(inputs: Sequence[Sequence[int]]) -> Float32Array:
         if any(len(ids) == 20 for ids in inputs):
             raise RuntimeError("out of memory")
         return embed(inputs)
 
-    indexer = Indexer(store, WordEncoder(), poisoned, threading.Event())
+    indexer = Indexer(storage, WordEncoder(), poisoned, threading.Event())
     while indexer.work():
         pass
-    assert store.document("bad").status == "failed"
-    assert "RuntimeError" in (store.document("bad").error or "")
-    assert "bad" not in searchable(store)
+    assert storage.catalogue.document("bad").status == "failed"
+    assert "RuntimeError" in (storage.catalogue.document("bad").error or "")
+    assert "bad" not in searchable(storage)
     for id in ("good", "bad", "late"):
-        store.retry_document(id)
-    index_all(store)
-    assert {document.status for document in store.documents()} == {"ready"}
-    np.testing.assert_array_equal(searchable(store)["bad"], expected("poison " * 20))
+        storage.catalogue.retry_document(id)
+    index_all(storage)
+    assert {document.status for document in storage.catalogue.documents()} == {"ready"}
+    np.testing.assert_array_equal(searchable(storage)["bad"], expected("poison " * 20))
 
 
 FAILURE, SHUTDOWN = RuntimeError("out of memory"), CancelledError()
@@ -155,138 +170,138 @@ def test_nothing_is_lost_or_made_up_when_embedding_ends(outages: list[Exception 
 
     with (
         tempfile.TemporaryDirectory() as folder,
-        closing(open_store(Path(folder))) as store,
-        patch.object(indexing, "EMBED_CHUNKS", 10),
+        closing(open_local(Path(folder))) as storage,
     ):
         for id, text in texts.items():
-            post(store, id, text)
+            post(storage, id, text)
         while left:
-            Indexer(store, WordEncoder(), unsteady, threading.Event()).work()
-            found = searchable(store)
-            assert len(found) == sum(document.status == "ready" for document in store.documents())
+            Indexer(storage, WordEncoder(), unsteady, threading.Event(), batch_chunks=10).work()
+            found = searchable(storage)
+            assert len(found) == sum(document.status == "ready" for document in storage.catalogue.documents())
             for id in texts:
                 if id in found:
                     np.testing.assert_array_equal(found[id], expected(texts[id]))
-                store.retry_document(id)
+                storage.catalogue.retry_document(id)
             if len(found) == len(texts):
                 break
-        index_all(store)
-        found = searchable(store)
+        index_all(storage, batch_chunks=10)
+        found = searchable(storage)
         assert found.keys() == texts.keys()
         for id, text in texts.items():
             np.testing.assert_array_equal(found[id], expected(text))
 
 
-def test_a_document_that_cannot_be_tokenised_fails_alone(store: Store) -> None:
+def test_a_document_that_cannot_be_tokenised_fails_alone(storage: LocalStorage) -> None:
     class Choosy(WordEncoder):
         def action_inputs(self, texts: Sequence[str]) -> list[list[int]]:
             if any("poison" in text for text in texts):
                 raise ValueError("no such token")
             return super().action_inputs(texts)
 
-    post(store, "good", "one two")
-    post(store, "bad", "poison")
-    post(store, "late", "three four")
-    indexer = Indexer(store, Choosy(), embed, threading.Event())
+    post(storage, "good", "one two")
+    post(storage, "bad", "poison")
+    post(storage, "late", "three four")
+    indexer = Indexer(storage, Choosy(), embed, threading.Event())
     while indexer.work():
         pass
-    assert [document.status for document in store.documents()] == ["ready", "failed", "ready"]
+    assert [document.status for document in storage.catalogue.documents()] == ["ready", "failed", "ready"]
 
 
-def test_a_document_deleted_while_it_is_embedded_stays_deleted(store: Store) -> None:
-    post(store, "kept", lines("a", 20))
-    post(store, "gone", lines("b", 20))
+def test_a_document_deleted_while_it_is_embedded_stays_deleted(storage: LocalStorage) -> None:
+    post(storage, "kept", lines("a", 20))
+    post(storage, "gone", lines("b", 20))
 
     def deleting_embed(inputs: Sequence[Sequence[int]]) -> Float32Array:
-        if store.find_document("gone"):
-            store.delete_document("gone")
+        if storage.catalogue.versions("gone"):
+            storage.catalogue.delete_document("gone")
         return embed(inputs)
 
-    index_all(store, deleting_embed)
-    assert searchable(store).keys() == {"kept"}
-    assert store.find_document("gone") is None
+    index_all(storage, deleting_embed)
+    assert searchable(storage).keys() == {"kept"}
+    assert storage.catalogue.versions("gone") == []
 
 
-def test_only_a_document_of_the_collection_that_was_looked_at_is_touched(store: Store) -> None:
-    post(store, "a", "one", collection="theirs")
-    for touch in (store.delete_document, store.retry_document):
+def test_only_a_document_of_the_collection_that_was_looked_at_is_touched(storage: LocalStorage) -> None:
+    post(storage, "a", "one", collection="theirs")
+    for touch in (storage.catalogue.delete_document, storage.catalogue.retry_document):
         with pytest.raises(UnknownDocument):
             touch("a", collection="mine")
-    assert store.document("a").status == "queued"
-    store.delete_document("a", collection="theirs")
-    assert store.find_document("a") is None
+    assert storage.catalogue.document("a").status == "queued"
+    storage.catalogue.delete_document("a", collection="theirs")
+    assert storage.catalogue.versions("a") == []
 
 
-def test_the_queue_is_bounded(store: Store) -> None:
-    post(store, "a", "x", queue_limit=1)
+def test_the_queue_is_bounded(storage: LocalStorage) -> None:
+    post(storage, "a", "x", queue_limit=1)
     with pytest.raises(QueueFull):
-        post(store, "b", "x", queue_limit=1)
-    assert store.find_document("b") is None
-    index_all(store)
-    post(store, "b", "x", queue_limit=1)
-    assert store.document("b").status == "queued"
+        post(storage, "b", "x", queue_limit=1)
+    assert storage.catalogue.versions("b") == []
+    index_all(storage)
+    post(storage, "b", "x", queue_limit=1)
+    assert storage.catalogue.document("b").status == "queued"
 
 
 def test_leftovers_of_a_crash_are_swept_away(tmp_path: Path) -> None:
-    store = open_store(tmp_path)
-    post(store, "kept", lines("a", 5))
-    index_all(store)
-    half = Upload(store.database)
+    storage = open_local(tmp_path)
+    post(storage, "kept", lines("a", 5))
+    index_all(storage)
+    half = storage.catalogue.begin_upload()
     half.write("never published " * 100_000)
-    store.close()
+    storage.close()
     for leftover in ("segments/00000099.faiss", "segments/00000098.faiss.tmp", "segments/97.codes", "incoming/upload"):
         (tmp_path / leftover).write_bytes(b"half")
-    with closing(open_store(tmp_path)) as store:
-        assert searchable(store).keys() == {"kept"}
-        assert {path.name for path in store.segments_directory.iterdir()} == {"00000001.faiss", "00000001.codes"}
-        assert not list(store.incoming_directory.iterdir())
-        with store.database.read() as connection:
+    with closing(open_local(tmp_path)) as storage:
+        assert searchable(storage).keys() == {"kept"}
+        assert {path.name for path in storage.directory.segments.iterdir()} == {"00000001.faiss", "00000001.codes"}
+        assert not list(storage.incoming_directory.iterdir())
+        with storage.directory.database.read() as connection:
             assert connection.execute("SELECT COUNT(*) FROM texts").fetchone()[0] == 1
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut short", "no room"])
 def test_codes_are_made_again_from_the_embeddings(damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with closing(open_store(tmp_path)) as store:
-        post(store, "a", lines("a", 50))
-        post(store, "b", lines("b", 7))
-        index_all(store)
-        (file,) = store.segments_directory.glob("*.codes")
+    with closing(open_local(tmp_path)) as storage:
+        post(storage, "a", lines("a", 50))
+        post(storage, "b", lines("b", 7))
+        index_all(storage)
+        (file,) = storage.directory.segments.glob("*.codes")
         content = file.read_bytes()
-        numbers = np.array(codes_of(store).numbers)
+        numbers = np.array(codes_of(storage).numbers)
     file.unlink()
     if damage == "cut short":
         file.write_bytes(content[:-1])
     if damage == "no room":
-        monkeypatch.setattr(vectors, "_write_codes", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
-    with closing(open_store(tmp_path)) as store:
-        after = codes_of(store)
+        monkeypatch.setattr(
+            local_segments, "_write_codes", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
+        )
+    with closing(open_local(tmp_path)) as storage:
+        after = codes_of(storage)
         np.testing.assert_array_equal(after.numbers, numbers)
-        (part,) = Catalog(store).scope("default").scope.matrices.parts
+        (part,) = matrix_scope(storage.vectors.scopes().scope("default")).matrices.parts
         distance = np.linalg.norm(numbers * after.scale - part.matrix, axis=1).max()
         assert after.error == pytest.approx(distance, rel=1e-12)
         assert distance > 0
     assert damage == "no room" or file.read_bytes() == content
 
 
-def codes_of(store: Store) -> Codes:
-    (part,) = Catalog(store).scope("default").scope.matrices.parts
+def codes_of(storage: LocalStorage) -> Codes:
+    (part,) = matrix_scope(storage.vectors.scopes().scope("default")).matrices.parts
     assert part.codes is not None
     return part.codes
 
 
-def test_a_search_of_the_codes_is_one_of_the_embeddings(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(indexing, "SEGMENT_ROWS", 500)
+def test_a_search_of_the_codes_is_one_of_the_embeddings(storage: LocalStorage) -> None:
     counts = {"one": 1, "few": 7, "some": 60, "more": 700, "long": 2048, "longer": 2147}
     for number, (id, count) in enumerate(counts.items()):
-        post(store, id, lines(id, count), collection="other" if number % 3 == 2 else "default")
-        index_all(store)
+        post(storage, id, lines(id, count), collection="other" if number % 3 == 2 else "default")
+        index_all(storage, round_chunks=500)
     for _ in range(12):
-        post(store, "short", lines("short", 40))
-        index_all(store)
-        store.delete_document("short")
-    while compact(store):
+        post(storage, "short", lines("short", 40))
+        index_all(storage, round_chunks=500)
+        storage.catalogue.delete_document("short")
+    while storage.maintain():
         pass
-    catalog = Catalog(store)
+    scopes = storage.vectors.scopes()
     state = random_vectors(1, DIMENSION, seed=3)[0]
     function = QFunction(1.5, -0.25, Positions(levels=18))
     coded = 0
@@ -294,7 +309,7 @@ def test_a_search_of_the_codes_is_one_of_the_embeddings(store: Store, monkeypatc
         *(("default", ids) for ids in (None, ["few", "more"], ["one", "long"])),
         *(("other", ids) for ids in (None, ["some"], ["longer"])),
     ):
-        scope = catalog.scope(collection, ids).scope
+        scope = matrix_scope(scopes.scope(collection, ids))
         coded += sum(part.codes is not None for part in scope.matrices.parts)
         selected = sorted({0, scope.size // 3, scope.size - 1})
         (found,) = scope.estimate(States(state[None]), [selected], function)
@@ -304,16 +319,112 @@ def test_a_search_of_the_codes_is_one_of_the_embeddings(store: Store, monkeypatc
     assert coded > 10
 
 
+def held(directory: Path) -> set[str]:
+    """Files of a directory that this process has open or mapped."""
+    descriptors = Path("/proc/self/fd")
+    links = [os.readlink(descriptors / name) for name in os.listdir(descriptors) if (descriptors / name).is_symlink()]
+    mapped = [line.split(maxsplit=5)[-1].strip() for line in Path("/proc/self/maps").read_text().splitlines()]
+    return {path for path in [*links, *mapped] if path.startswith(f"{directory}/")}
+
+
+@pytest.mark.parametrize(
+    ("damage", "error"),
+    [
+        ("format", FormatError),
+        ("no database", DamagedStore),
+        ("no schema", sqlite3.OperationalError),
+        ("missing", DamagedStore),
+        ("cut short", DamagedStore),
+        ("other rows", DamagedStore),
+        ("other tower", CheckpointMismatch),
+        ("not to be swept", PermissionError),
+    ],
+)
+def test_a_directory_that_cannot_be_opened_leaves_nothing_open(
+    damage: str, error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(open_local(tmp_path)) as storage:
+        for id in "ab":
+            post(storage, id, lines(id, 3))
+            index_all(storage)
+        assert held(tmp_path)
+    assert not held(tmp_path)
+    first, last = sorted((tmp_path / "segments").glob("*.faiss"))
+    database, tower = tmp_path / "qrag.sqlite3", "words"
+    whole = {path: path.read_bytes() for path in (last, codes_path(last), database)}
+    if damage == "format":
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute("PRAGMA user_version = 999")
+    elif damage == "no database":
+        database.write_text("Dear diary, " * 1000)
+    elif damage == "no schema":
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute("DROP TABLE properties")
+    elif damage == "missing":
+        last.unlink()
+    elif damage == "cut short":
+        last.write_bytes(last.read_bytes()[:-7])
+    elif damage == "other rows":
+        other = np.zeros((6, DIMENSION // 2), dtype=np.float32)
+        assert write_segment(last, other) == len(whole[last])
+    elif damage == "other tower":
+        tower = "other"
+    else:
+        monkeypatch.setattr(DataDirectory, "sweep", Mock(side_effect=PermissionError))
+    with pytest.raises(error):
+        open_local(tmp_path, fingerprint=tower)
+    assert not held(tmp_path)
+    monkeypatch.undo()
+    for path, content in whole.items():
+        path.write_bytes(content)
+    with closing(open_local(tmp_path)) as storage:
+        assert searchable(storage).keys() == {"a", "b"}
+    assert first.exists()
+
+
+def test_properties_of_a_directory_that_cannot_be_read_leave_nothing_open(tmp_path: Path) -> None:
+    assert read_properties(tmp_path) == {}
+    open_local(tmp_path).close()
+    assert read_properties(tmp_path) == {"space": "1", "last_space": "1"}
+    with closing(sqlite3.connect(tmp_path / "qrag.sqlite3")) as connection:
+        connection.execute("PRAGMA user_version = 999")
+    with pytest.raises(FormatError):
+        read_properties(tmp_path)
+    assert not held(tmp_path)
+
+
+def test_a_second_process_is_refused_and_disturbs_nobody(storage: LocalStorage, tmp_path: Path) -> None:
+    before = held(tmp_path)
+    with pytest.raises(StoreInUse):
+        open_local(tmp_path)
+    assert held(tmp_path) == before
+    post(storage, "a", "x")
+
+
+def test_what_a_crash_leaves_stored_but_not_finished_is_finished_by_the_next_start(tmp_path: Path) -> None:
+    with closing(open_local(tmp_path)) as storage:
+        post(storage, "a", lines("a", 30))
+        post(storage, "b", "")
+        with patch.object(storage.catalogue, "finish", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+            index_all(storage)
+        assert storage.vectors.stored(storage.catalogue.document("a").uid, storage.vectors.space) == 30
+        assert searchable(storage) == {}
+    with closing(open_local(tmp_path)) as storage:
+        index_all(storage, lambda inputs: pytest.fail(f"embedded again: {inputs}"))
+        assert {document.status for document in storage.catalogue.documents()} == {"ready"}
+        np.testing.assert_array_equal(searchable(storage)["a"], expected(lines("a", 30)))
+
+
 def test_a_database_created_by_halves_is_finished(tmp_path: Path) -> None:
     (tmp_path / "qrag.sqlite3").touch()
-    with closing(open_store(tmp_path)) as store:
-        post(store, "a", "x")
-        assert store.document("a").status == "queued"
+    with closing(open_local(tmp_path)) as storage:
+        post(storage, "a", "x")
+        assert storage.catalogue.document("a").status == "queued"
 
 
 def test_deleted_space_is_given_back(tmp_path: Path) -> None:
     with closing(Database(tmp_path / "d.sqlite3")) as database:
-        upload = Upload(database)
+        upload = LocalUpload(database)
         upload.write("x" * 20_000_000)
         upload.discard()
         database.merge_log()
@@ -330,59 +441,59 @@ def test_any_history_leaves_what_was_put_in(data: st.DataObject, tmp_path_factor
     directory = tmp_path_factory.mktemp("store")
     with ExitStack() as stack:
 
-        def reopen() -> Store:
+        def reopen() -> LocalStorage:
             stack.close()
-            return stack.enter_context(closing(open_store(directory)))
+            return stack.enter_context(closing(open_local(directory)))
 
-        store = reopen()
+        storage = reopen()
         truth: dict[tuple[str, str], str] = {}
         for _ in range(data.draw(st.integers(5, 30))):
             action = data.draw(st.sampled_from(["post", "post", "post", "index", "delete", "compact", "restart"]))
             if action == "post":
                 id, collection = data.draw(st.sampled_from("abcdefghijkl")), data.draw(st.sampled_from(["one", "two"]))
-                if store.find_document(id) is None:
+                if not storage.catalogue.versions(id):
                     truth[collection, id] = lines(id, data.draw(st.sampled_from([0, 1, 5, 200])))
-                    post(store, id, truth[collection, id], collection)
+                    post(storage, id, truth[collection, id], collection)
             elif action == "delete" and truth:
                 key = data.draw(st.sampled_from(sorted(truth)))
                 del truth[key]
-                store.delete_document(key[1])
+                storage.catalogue.delete_document(key[1])
             elif action == "index":
-                index_all(store)
+                index_all(storage)
             elif action == "compact":
-                compact(store)
+                storage.maintain()
             elif action == "restart":
-                store = reopen()
-        index_all(store)
-        while compact(store):
+                storage = reopen()
+        index_all(storage)
+        while storage.maintain():
             pass
         for collection in ("one", "two"):
             wanted = {id: text for (where, id), text in truth.items() if where == collection}
             if not wanted:
                 with pytest.raises(UnknownCollection):
-                    searchable(store, collection)
+                    searchable(storage, collection)
                 continue
-            found = searchable(store, collection)
+            found = searchable(storage, collection)
             assert found.keys() == {id for id, text in wanted.items() if text}
             for id, vectors in found.items():
                 np.testing.assert_array_equal(vectors, expected(wanted[id]))
-        with store.database.read() as connection:
+        with storage.directory.database.read() as connection:
             segments = connection.execute("SELECT COUNT(*) FROM segments").fetchone()[0]
-        kinds = Counter(path.suffix for path in store.segments_directory.iterdir())
+        kinds = Counter(path.suffix for path in storage.directory.segments.iterdir())
         assert kinds == ({".faiss": segments, ".codes": segments} if segments else {})
 
 
-def test_many_small_segments_are_merged(store: Store) -> None:
+def test_many_small_segments_are_merged(storage: LocalStorage) -> None:
     for number in range(20):
-        post(store, f"d{number}", lines(f"d{number}", 3))
-        index_all(store)
-    assert len(store.segments) == 20
-    scope = Catalog(store).scope("default").scope
+        post(storage, f"d{number}", lines(f"d{number}", 3))
+        index_all(storage)
+    assert len(storage.vectors.segments) == 20
+    scope = storage.vectors.scopes().scope("default").scope
     before = scope.rows(np.arange(scope.size))
-    while compact(store):
+    while storage.maintain():
         pass
-    assert len(store.segments) < 8
-    scope_after = Catalog(store).scope("default").scope
+    assert len(storage.vectors.segments) < 8
+    scope_after = storage.vectors.scopes().scope("default").scope
     after = scope_after.rows(np.arange(scope_after.size))
     np.testing.assert_array_equal(np.sort(before, axis=0), np.sort(after, axis=0))
     np.testing.assert_array_equal(before, scope.rows(np.arange(scope.size)))  # the old scope is still mapped

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -18,10 +18,12 @@ import pytest
 from index.encoders.checkpoint import read_config
 from index.encoders.loading import load_encoder
 from index.encoders.writing import write_config
+from index.errors import DiskFull
 from index.indexing.indexer import Indexer
 from index.indexing.reembedding import Reembedding
-from index.storage.local.store import Store
-from index.storage.local.uploads import Description, Upload, publish
+from index.storage.documents import Description
+from index.storage.opening import open_storage
+from index.storage.protocols import Storage
 from qrag.wire.chunking import Chunking
 from service.engine.checkpoints import Checkpoints, chosen_checkpoint
 from service.errors import CheckpointInUse, CheckpointUnusable
@@ -239,7 +241,7 @@ class Idle:
     """A directory with a document, where nobody embeds unless told to."""
 
     checkpoints: Checkpoints
-    store: Store
+    storage: Storage
 
     def work_off(self) -> None:
         """Do what the indexing thread does about a change."""
@@ -248,7 +250,7 @@ class Idle:
         assert change.encoder is not None
         assert change.space is not None
         embed = change.encoder.embed_actions
-        while Reembedding(self.store, change.encoder, embed, threading.Event(), change.space).work():
+        while Reembedding(self.storage, change.encoder, embed, threading.Event(), change.space).work():
             pass
         assert self.checkpoints.finish(change)
 
@@ -259,15 +261,15 @@ def opened(settings: Settings) -> Iterator[Idle]:
     encoder = load_encoder(path, device="cpu")
     dimension, fingerprint = encoder.config.dimension, encoder.config.action_fingerprint
     with closing(
-        Store(settings.data_dir, dimension=dimension, fingerprint=fingerprint, device=encoder.device)
-    ) as store:
-        upload = Upload(store.database)
+        open_storage(settings.data_dir, dimension=dimension, fingerprint=fingerprint, device=encoder.device)
+    ) as storage:
+        upload = storage.catalogue.begin_upload()
         upload.write(TEXTS["d0"])
         about = Description("d0", "default", None, {}, Chunking())
-        publish(store, [(upload, about)], replace=False, queue_limit=10)
-        while Indexer(store, encoder, encoder.embed_actions, threading.Event()).work():
+        storage.catalogue.publish([(upload, about)], replace=False, queue_limit=10)
+        while Indexer(storage, encoder, encoder.embed_actions, threading.Event()).work():
             pass
-        yield Idle(Checkpoints(settings, store, name, encoder), store)
+        yield Idle(Checkpoints(settings, storage, name, encoder), storage)
 
 
 @pytest.fixture
@@ -288,8 +290,8 @@ def test_forgetting_a_third_checkpoint_leaves_a_change_alone(idle: Idle) -> None
     assert (idle.checkpoints.current.name, idle.checkpoints.change) == ("wide", None)
 
 
-def test_what_cannot_begin_leaves_the_change_that_is_under_way(idle: Idle) -> None:
-    checkpoints, database = idle.checkpoints, idle.store.database
+def test_what_cannot_begin_leaves_the_change_that_is_under_way(idle: Idle, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = idle.checkpoints
     with pytest.raises(CheckpointUnusable):
         checkpoints.begin("damaged")
     assert checkpoints.change is not None
@@ -297,12 +299,10 @@ def test_what_cannot_begin_leaves_the_change_that_is_under_way(idle: Idle) -> No
     checkpoints.begin("wide")
     with pytest.raises(CheckpointUnusable):
         checkpoints.begin("damaged")
-    with database.write() as connection:
-        connection.execute("CREATE TRIGGER broken BEFORE INSERT ON spaces BEGIN SELECT RAISE(ABORT, 'broken'); END")
-    with pytest.raises(sqlite3.IntegrityError):
-        checkpoints.begin("short")
-    with database.write() as connection:
-        connection.execute("DROP TRIGGER broken")
+    with monkeypatch.context() as patch:
+        patch.setattr(idle.storage.vectors, "open_space", Mock(side_effect=DiskFull("no space")))
+        with pytest.raises(DiskFull):
+            checkpoints.begin("short")
     assert checkpoints.change.state == "embedding"
     idle.work_off()
     assert checkpoints.current.name == "wide"

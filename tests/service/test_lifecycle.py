@@ -22,8 +22,8 @@ from index.arrays import Float32Array, TokenIds
 from index.encoders.checkpoint import read_config
 from index.encoders.loading import load_encoder
 from index.indexing.indexer import Indexer
-from index.storage.local.store import Store
-from index.storage.local.uploads import Description, Upload, publish
+from index.storage.documents import Description
+from index.storage.opening import open_storage
 from qrag.wire.chunking import Chunking
 from tests.forked import ForkedService
 from tests.random_checkpoints import write_random_checkpoint
@@ -106,14 +106,17 @@ def healthy(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> 
         return encoder.embed_actions(inputs)
 
     failing = encoder.action_inputs([TEXTS[id] for id in FAILING])
-    store = Store(directory, dimension=config.dimension, fingerprint=config.action_fingerprint, device=encoder.device)
+    storage = open_storage(
+        directory, dimension=config.dimension, fingerprint=config.action_fingerprint, device=encoder.device
+    )
     for id, text in TEXTS.items():
-        upload = Upload(store.database)
+        upload = storage.catalogue.begin_upload()
         upload.write(text)
-        publish(store, [(upload, Description(id, "c", None, {}, Chunking()))], replace=False, queue_limit=9)
-        assert Indexer(store, encoder, embed, threading.Event()).work()
-    assert store.count_by_status() == {"queued": 0, "indexing": 0, "ready": 2, "failed": 3}
-    store.close()
+        about = Description(id, "c", None, {}, Chunking())
+        storage.catalogue.publish([(upload, about)], replace=False, queue_limit=9)
+        assert Indexer(storage, encoder, embed, threading.Event()).work()
+    assert storage.catalogue.count_by_status() == {"queued": 0, "indexing": 0, "ready": 2, "failed": 3}
+    storage.close()
     return directory
 
 

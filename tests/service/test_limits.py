@@ -20,8 +20,8 @@ from index.encoders.checkpoint import CheckpointConfig, read_config
 from index.encoders.loading import load_encoder
 from index.indexing.indexer import Indexer
 from index.search.positions import Positions
-from index.storage.local.store import Store
-from index.storage.local.uploads import Description, Upload, publish
+from index.storage.documents import Description
+from index.storage.opening import open_storage
 from qrag.wire.chunking import Chunking
 from tests.random_checkpoints import write_random_checkpoint
 from tests.servers import Server, running_server
@@ -58,15 +58,17 @@ def slow_data(tmp_path_factory: pytest.TempPathFactory, slow_checkpoint: Path) -
     directory = tmp_path_factory.mktemp("slow-data")
     encoder = load_encoder(slow_checkpoint)
     config: CheckpointConfig = read_config(slow_checkpoint)
-    store = Store(directory, dimension=config.dimension, fingerprint=config.action_fingerprint, device=encoder.device)
-    upload = Upload(store.database)
+    storage = open_storage(
+        directory, dimension=config.dimension, fingerprint=config.action_fingerprint, device=encoder.device
+    )
+    upload = storage.catalogue.begin_upload()
     upload.write(lines_of_text(SLOW_LINES))
     about = Description("slow", "slow", None, {}, Chunking(mode="lines"))
-    publish(store, [(upload, about)], replace=False, queue_limit=1)
-    indexer = Indexer(store, encoder, encoder.embed_actions, threading.Event())
+    storage.catalogue.publish([(upload, about)], replace=False, queue_limit=1)
+    indexer = Indexer(storage, encoder, encoder.embed_actions, threading.Event())
     while indexer.work():
         pass
-    store.close()
+    storage.close()
     return directory
 
 

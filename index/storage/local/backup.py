@@ -1,8 +1,8 @@
-"""A copy of a data directory, taken while a service writes to it, and put back into an empty one.
+"""Backup of a data directory while a service writes to it, and its restoration into an empty one.
 
 SQLite copies its file as of one moment, by its online backup. Segments never change once written, so those that the
 copy mentions are copied after it; where one was merged away in between, the copy is taken again. ``MANIFEST`` is
-written last: a backup without one was interrupted. The service is not needed for either, nor stopped.
+written last: a backup without one was interrupted. A running service need not be stopped.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from contextlib import closing
 from pathlib import Path, PurePosixPath
 
 from index.errors import BackupError
-from index.storage.local.directory import lock_directory
+from index.storage.local.directory import DATABASE, INCOMING, SEGMENTS, lock_directory
 from index.storage.local.segments import codes_path, sync
 
-DATABASE = "qrag.sqlite3"
 MANIFEST = "manifest.json"
 OTHERS = ("keys.json", "checkpoints")
-"""Of a data directory, copied where they are there."""
+"""Other entries of a data directory that are copied if they exist."""
 
-OF_NO_ACCOUNT = {"lock", "lost+found"}
-"""What an empty directory may hold: a volume's, or what a refused start has left."""
+IGNORED = {"lock", "lost+found"}
+"""Entries that an empty directory may have: those of a volume, or of a start that was refused."""
 
 ATTEMPTS = 20
-"""How often the copy is taken: each time, what was copied already stays."""
+"""Most copies of the database that are taken; segments that were copied already stay."""
 
 BLOCK = 1 << 20
+"""Bytes read at once for a checksum."""
 
 Progress = Callable[[int, int], None]
-"""Called with the bytes copied so far and in all."""
+"""A callback with the bytes copied so far and in all."""
 
 
 def back_up(directory: Path, target: Path, progress: Progress = lambda _done, _all: None) -> int:
@@ -47,7 +47,7 @@ def back_up(directory: Path, target: Path, progress: Progress = lambda _done, _a
     if any(target.resolve().is_relative_to(folder.resolve()) for folder in _folders(directory)):
         raise BackupError(f"{target} is among what is copied, or swept away at the next start. Give another folder.")
     _require_empty(target)
-    (target / "segments").mkdir(parents=True, exist_ok=True)
+    (target / SEGMENTS).mkdir(parents=True, exist_ok=True)
     missing: str | None = None
     for _ in range(ATTEMPTS):
         _copy_database(directory / DATABASE, target / DATABASE)
@@ -89,7 +89,7 @@ def restore(source: Path, directory: Path) -> int:
             for name in sorted(manifest, key=lambda name: name == DATABASE):
                 _restore_file(source, directory, name, manifest[name])
         except BaseException:
-            for path in set(directory.iterdir()) - {directory / name for name in OF_NO_ACCOUNT}:
+            for path in set(directory.iterdir()) - {directory / name for name in IGNORED}:
                 if path.is_dir():
                     shutil.rmtree(path)
                 else:
@@ -111,7 +111,7 @@ def _read_manifest(source: Path) -> dict[str, str]:
     for name in manifest:
         # A backup may come from elsewhere: it writes nowhere but where a data directory has something.
         parts = PurePosixPath(name).parts
-        if not {*parts[:1]} & {DATABASE, "segments", *OTHERS} or ".." in parts or "\0" in name:
+        if not {*parts[:1]} & {DATABASE, SEGMENTS, *OTHERS} or ".." in parts or "\0" in name:
             raise BackupError(f"The backup {source} names the file {name!r}, which no backup has. Do not trust it.")
     return manifest
 
@@ -146,32 +146,32 @@ def _copy_database(source: Path, target: Path) -> None:
 
 def _copy_segments(directory: Path, target: Path, progress: Progress) -> None:
     with closing(sqlite3.connect(target / DATABASE)) as connection:
-        found = dict(connection.execute("SELECT segment, bytes FROM segments ORDER BY segment"))
-    wanted = {f"{segment:08d}.faiss": size for segment, size in found.items()}
-    for path in (target / "segments").iterdir():
-        if path.with_suffix(".faiss").name not in wanted:
+        segments = dict(connection.execute("SELECT segment, bytes FROM segments ORDER BY segment"))
+    sizes = {f"{segment:08d}.faiss": size for segment, size in segments.items()}
+    for path in (target / SEGMENTS).iterdir():
+        if path.with_suffix(".faiss").name not in sizes:
             path.unlink()
-    done, total = 0, sum(wanted.values())
-    for name, size in wanted.items():
-        source, copy = directory / "segments" / name, target / "segments" / name
+    done, total = 0, sum(sizes.values())
+    for name, size in sizes.items():
+        source, copy = directory / SEGMENTS / name, target / SEGMENTS / name
         if not copy.exists():
             shutil.copy2(source, copy)
-            if codes_path(source).exists():  # they are made again where they are missing
+            if codes_path(source).exists():  # otherwise they are made again at the start
                 shutil.copy2(codes_path(source), codes_path(copy))
             sync(copy)
         done += size
         progress(done, total)
-    sync(target / "segments")
+    sync(target / SEGMENTS)
 
 
 def _require_empty(directory: Path) -> None:
-    if directory.exists() and (not directory.is_dir() or {path.name for path in directory.iterdir()} - OF_NO_ACCOUNT):
+    if directory.exists() and (not directory.is_dir() or {path.name for path in directory.iterdir()} - IGNORED):
         raise BackupError(f"There is something in {directory} already. Give an empty folder, or one that is not there.")
 
 
 def _folders(directory: Path) -> list[Path]:
-    """Of a data directory."""
-    return [directory / name for name in ("segments", "incoming", "checkpoints")]
+    """The folders of a data directory."""
+    return [directory / name for name in (SEGMENTS, INCOMING, "checkpoints")]
 
 
 def _files(directory: Path) -> Iterator[Path]:

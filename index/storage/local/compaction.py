@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sqlite3
 from collections import defaultdict
 from itertools import accumulate
 from typing import NamedTuple
@@ -15,13 +16,16 @@ from typing import NamedTuple
 import numpy as np
 
 from index.arrays import Float32Array
-from index.storage.documents import Piece
-from index.storage.local.segments import SEGMENT_ROWS
-from index.storage.local.store import Store
+from index.storage.local.database import Database
+from index.storage.local.rows import Piece
+from index.storage.local.vectors import LocalVectors
+from index.storage.news import News
+from index.storage.protocols import APPEND_ROWS
 
 log = logging.getLogger(__name__)
 
 MERGE = 8
+"""Segments of similar size that are merged at once."""
 
 
 class _Segment(NamedTuple):
@@ -31,17 +35,17 @@ class _Segment(NamedTuple):
     live: int
 
 
-def compact(store: Store) -> bool:
+def compact(database: Database, vectors: LocalVectors, news: News, *, segment_rows: int = APPEND_ROWS) -> bool:
     """Do one merge if one is due; whether there was.
 
-    Must not run beside indexing (one thread does both). Searching goes on: a scope built before keeps
-    the old segments mapped.
+    Segments of ``segment_rows`` rows are full. Must not run beside indexing (one thread does both). Searching goes on:
+    a scope built before keeps the old segments mapped.
     """
-    space, chosen = _choose(_segments(store))
-    if not chosen:
-        return False
-    marks = ",".join("?" * len(chosen))
-    with store.database.read() as connection:
+    with database.read() as connection:
+        space, chosen = _choose(_segments(connection), segment_rows)
+        if not chosen:
+            return False
+        marks = ",".join("?" * len(chosen))
         pieces = [
             Piece(*row)
             for row in connection.execute(
@@ -50,50 +54,47 @@ def compact(store: Store) -> bool:
                 chosen,
             )
         ]
-    if not pieces:
-        return True  # all deleted meanwhile
-    vectors = np.concatenate([_rows(store, piece) for piece in pieces])
+    matrix = np.concatenate([_rows(vectors, piece) for piece in pieces])
     ends = accumulate(piece.rows for piece in pieces)
     moved = [
         (piece.uid, piece.first_chunk, end - piece.rows, piece.rows) for piece, end in zip(pieces, ends, strict=True)
     ]
-    with store.new_segment(vectors, space) as (connection, merged):
+    with vectors.new_segment(matrix, space) as (connection, merged):
         # Of a document deleted meanwhile there is no piece to update, and its rows stay dead.
         connection.executemany(
             "UPDATE pieces SET segment = ?, first_row = ? WHERE uid = ? AND space = ? AND first_chunk = ?",
             [(merged, first_row, uid, space, first_chunk) for uid, first_chunk, first_row, _ in moved],
         )
-    store.announce(searchable=True)
-    store.remove_deleted()
-    log.info("merged segments=%s rows=%d into=%d", chosen, len(vectors), merged)
+    news.announce(searchable=True)
+    vectors.remove_unused()
+    log.info("merged segments=%s rows=%d into=%d", chosen, len(matrix), merged)
     return True
 
 
-def _segments(store: Store) -> list[_Segment]:
-    with store.database.read() as connection:
-        return [
-            _Segment(*row)
-            for row in connection.execute(
-                "SELECT s.space, segment, s.rows, SUM(p.rows) FROM segments s JOIN pieces p USING (segment) "
-                "GROUP BY segment ORDER BY segment"
-            )
-        ]
+def _segments(connection: sqlite3.Connection) -> list[_Segment]:
+    return [
+        _Segment(*row)
+        for row in connection.execute(
+            "SELECT s.space, segment, s.rows, SUM(p.rows) FROM segments s JOIN pieces p USING (segment) "
+            "GROUP BY segment ORDER BY segment"
+        )
+    ]
 
 
-def _choose(segments: list[_Segment]) -> tuple[int, list[int]]:
+def _choose(segments: list[_Segment], segment_rows: int) -> tuple[int, list[int]]:
     """Segments to be merged, and their space; none where nothing is due."""
-    for each in segments:
-        if each.live * 2 < each.rows:
-            return each.space, [each.segment]
+    for candidate in segments:
+        if candidate.live * 2 < candidate.rows:
+            return candidate.space, [candidate.segment]
     tiers: defaultdict[tuple[int, int], list[_Segment]] = defaultdict(list)
-    for each in segments:
-        if each.live * MERGE <= SEGMENT_ROWS:
-            tiers[int(math.log(each.live, MERGE)), each.space].append(each)
+    for candidate in segments:
+        if candidate.live * MERGE <= segment_rows:
+            tiers[int(math.log(candidate.live, MERGE)), candidate.space].append(candidate)
     for tier in sorted(tiers):
         if len(tiers[tier]) >= MERGE:
-            return tier[1], [each.segment for each in tiers[tier][:MERGE]]
+            return tier[1], [member.segment for member in tiers[tier][:MERGE]]
     return 0, []
 
 
-def _rows(store: Store, piece: Piece) -> Float32Array:
-    return store.segments[piece.segment].matrix[piece.first_row : piece.first_row + piece.rows]
+def _rows(vectors: LocalVectors, piece: Piece) -> Float32Array:
+    return vectors.segments[piece.segment].matrix[piece.first_row : piece.first_row + piece.rows]

@@ -1,8 +1,7 @@
 """The SQLite file of a data directory: schema, connections, transactions.
 
-Write-ahead logging with ``synchronous=FULL``: a transaction that has returned survives ``kill -9`` and
-power loss. One connection writes, behind a lock; reading connections are
-kept in a pool.
+Write-ahead logging with ``synchronous=FULL``: a transaction that has returned survives ``kill -9`` and power loss. One
+connection writes, behind a lock; reading connections are kept in a pool.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ FORMAT_VERSION = 2
 READABLE_VERSIONS = (1, FORMAT_VERSION)
 
 LOG_BYTES = 4 << 20
-"""What the write-ahead log is cut to after a checkpoint."""
+"""Size of the write-ahead log after a checkpoint."""
 
 RELEASE_PAGES = 2048
-"""Free pages of 4 KiB given back at once: short enough not to keep writers waiting."""
+"""Free pages of 4 KiB given back at once: few enough not to keep writers waiting."""
 
 DISK_FULL = "The disk with the data directory is full. Free some space, then try again."
 
@@ -135,15 +134,11 @@ class Database:
         self._idle_readers: list[sqlite3.Connection] = []
         with self._translated():
             self._writer = self._connect()
-            if self._writer.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()[0] == 0:
-                self._writer.executescript(f"BEGIN; {_SCHEMA} {_SPACES} PRAGMA user_version={FORMAT_VERSION}; COMMIT;")
-            version = self._writer.execute("PRAGMA user_version").fetchone()[0]
-        if version not in READABLE_VERSIONS:
+        try:
+            self._require_format()
+        except BaseException:
             self._writer.close()
-            raise FormatError(
-                f"{path} has data format {version}; this version reads up to {FORMAT_VERSION}. Start the version that "
-                "wrote it, or give another QRAG_DATA_DIR and index the documents again. Nothing was changed."
-            )
+            raise
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
@@ -194,16 +189,32 @@ class Database:
             for connection in [*self._readers, self._writer]:
                 connection.close()
 
+    def _require_format(self) -> None:
+        """Make the schema in a new file; raises :class:`FormatError` for a file that this version cannot read."""
+        with self._translated():
+            if self._writer.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()[0] == 0:
+                self._writer.executescript(f"BEGIN; {_SCHEMA} {_SPACES} PRAGMA user_version={FORMAT_VERSION}; COMMIT;")
+            version = self._writer.execute("PRAGMA user_version").fetchone()[0]
+        if version not in READABLE_VERSIONS:
+            raise FormatError(
+                f"{self._path} has data format {version}; this version reads up to {FORMAT_VERSION}. Start the version "
+                "that wrote it, or give another QRAG_DATA_DIR and index the documents again. Nothing was changed."
+            )
+
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=30)
-        connection.row_factory = sqlite3.Row
-        if connection.execute("PRAGMA page_count").fetchone()[0] == 0:  # on an old file this would write to it
-            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # before WAL, which makes the first page
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute(f"PRAGMA journal_size_limit={LOG_BYTES}")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA secure_delete=OFF")  # overwriting what is deleted would go through the log
-        connection.execute("PRAGMA foreign_keys=ON")
+        try:
+            connection.row_factory = sqlite3.Row
+            if connection.execute("PRAGMA page_count").fetchone()[0] == 0:  # on an old file this would write to it
+                connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # before WAL, which makes the first page
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute(f"PRAGMA journal_size_limit={LOG_BYTES}")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA secure_delete=OFF")  # overwriting what is deleted would go through the log
+            connection.execute("PRAGMA foreign_keys=ON")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     @contextmanager

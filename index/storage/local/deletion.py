@@ -21,6 +21,7 @@ from index.storage.local.database import Database
 T = TypeVar("T")
 
 RESERVE_BYTES = 4 << 20
+"""Size of the reserve: room for the log of a deletion."""
 
 
 class Reserve:

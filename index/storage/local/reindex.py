@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 from index.storage.local.database import Database, upgrade
-from index.storage.local.directory import lock_directory
+from index.storage.local.directory import DATABASE, SEGMENTS, lock_directory
 from index.storage.local.rows import now
 from index.storage.local.spaces import find_or_add, write_property
 
@@ -16,9 +17,7 @@ def forget_vectors(directory: Path, *, dimension: int, fingerprint: str) -> int:
     The way out when vectors are damaged or belong to another checkpoint. The texts stay. Raises
     :class:`~index.errors.StoreInUse` while a service has the directory open.
     """
-    lock_file = lock_directory(directory)
-    database = Database(directory / "qrag.sqlite3")
-    try:
+    with lock_directory(directory), closing(Database(directory / DATABASE)) as database:
         with database.write() as connection:
             upgrade(connection)
             for table in ("pieces", "segments", "chunks", "spaces", "properties"):
@@ -28,10 +27,7 @@ def forget_vectors(directory: Path, *, dimension: int, fingerprint: str) -> int:
                 (now(),),
             ).rowcount
             space = find_or_add(connection, fingerprint=fingerprint, dimension=dimension)
-            write_property(connection, "space", str(space.space))
-        for path in (directory / "segments").glob("*"):
+            write_property(connection, "space", str(space.number))
+        for path in (directory / SEGMENTS).glob("*"):
             path.unlink()
-    finally:
-        database.close()
-        lock_file.close()
     return count

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from index.errors import UnknownDocument
+from index.errors import UnknownCollection, UnknownDocument
+from index.storage.documents import Document
+from qrag.wire.chunking import Chunking
 from qrag.wire.documents import Status
+from qrag.wire.filters import Filter
 
 TEXT_BLOCK = 1 << 16
 """Characters of a stored block of text: reading a chunk fetches one or two of them."""
+
+
+class Piece(NamedTuple):
+    """Chunks ``first_chunk..`` of a document, kept as rows ``first_row..`` of a segment."""
+
+    uid: int
+    first_chunk: int
+    segment: int
+    first_row: int
+    rows: int
 
 
 def now() -> str:
@@ -62,3 +77,65 @@ def text_between(connection: sqlite3.Connection, uid: int, start: int, end: int)
     )
     text = "".join(row["text"] for row in blocks)
     return text[start % TEXT_BLOCK : start % TEXT_BLOCK + end - start]
+
+
+def document_of(row: sqlite3.Row, progress: float, stalled: str | None) -> Document:
+    """The document of a row of the table; ``stalled`` is the error of those that wait, if they cannot be indexed."""
+    status: Status = row["status"]
+    return Document(
+        uid=row["uid"],
+        id=row["id"],
+        collection=row["collection"],
+        title=row["title"],
+        metadata=json.loads(row["metadata"]),
+        chunking=Chunking(mode=row["mode"], max_tokens=row["max_tokens"]),
+        sha256=row["sha256"],
+        characters=row["characters"],
+        bytes=row["bytes"],
+        status=status,
+        progress=1.0 if status == "ready" else progress,
+        error=stalled if status in ("queued", "indexing") else row["error"],
+        chunks=row["chunks"],
+        tokens=row["tokens"],
+        created_at=datetime.fromisoformat(row["created_at"]),
+        updated_at=datetime.fromisoformat(row["updated_at"]),
+    )
+
+
+def has_documents(connection: sqlite3.Connection, collection: str) -> bool:
+    """Whether there is a collection of this name, which is one that holds a document in any state."""
+    row = connection.execute("SELECT 1 FROM documents WHERE collection = ? LIMIT 1", (collection,)).fetchone()
+    return row is not None
+
+
+def narrowed(
+    connection: sqlite3.Connection, collection: str, ids: Sequence[str] | None, filter: Filter | None
+) -> set[int] | None:
+    """The ``uid``s of a collection's documents that have one of these ids and match the filter; none for all.
+
+    Raises :class:`~index.errors.UnknownCollection`, or :class:`~index.errors.UnknownDocument` for an id that the
+    collection does not hold.
+    """
+    if not has_documents(connection, collection):
+        raise UnknownCollection(
+            f"There is no collection {collection!r}. Index documents into it first: POST /documents."
+        )
+    uids: set[int] | None = None
+    if ids is not None:
+        rows = connection.execute(
+            # The plus sign keeps the index of collections out: a collection may have far more documents than are named.
+            "SELECT id, uid FROM documents WHERE id IN (SELECT value FROM json_each(?)) AND +collection = ?",
+            (json.dumps(ids), collection),
+        )
+        uid_of = dict(rows.fetchall())
+        missing = [id for id in ids if id not in uid_of]
+        if missing:
+            raise UnknownDocument(f"Collection {collection!r} has no document {missing[0]!r}.")
+        uids = set(uid_of.values())
+    if filter is not None:
+        rows = connection.execute(
+            "SELECT uid, metadata FROM documents WHERE collection = ? AND status = 'ready'", (collection,)
+        )
+        matching = {row["uid"] for row in rows if filter.matches(json.loads(row["metadata"]))}
+        uids = matching if uids is None else uids & matching
+    return uids

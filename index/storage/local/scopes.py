@@ -1,83 +1,74 @@
 """What a request may search: the ready documents of one collection, narrowed by ids and metadata.
 
-The result is a :class:`~index.search.scoring.Scope`: the rows of other collections, of deleted documents and of
-filtered ones are not on its candidate axis at all, so no scoring code can return them.
+The result is a :class:`~index.search.scope.Scope` over mapped segments: the rows of other collections, of deleted
+documents and of filtered ones are not on its candidate axis at all, so no scoring code can return them.
 """
 
 from __future__ import annotations
 
 import json
-import math
-import sqlite3
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
-from dataclasses import dataclass, replace
-from queue import SimpleQueue
-from typing import NamedTuple
+from dataclasses import replace
+from queue import Empty, SimpleQueue
 
 import numpy as np
 
 from index.arrays import Float32Array, IntArray
-from index.errors import UnknownCollection, UnknownDocument
+from index.errors import UnknownCollection
 from index.search.matrices import Matrices, Part
 from index.search.matrix_scope import MatrixScope, Preselected
 from index.search.positions import Positions
 from index.search.preselection import LONG_DOCUMENT, STALE, Neighbours, build_neighbours
-from index.storage.documents import Piece
-from index.storage.local.store import Store
+from index.storage.local.database import Database
+from index.storage.local.rows import Piece, has_documents, narrowed
+from index.storage.local.segments import Segment
+from index.storage.news import News
+from index.storage.vectors import SearchScope, Space
 from qrag.wire.filters import Filter
 
 CACHED_SCOPES = 64
-UID_BATCH = 500
-"""Ids looked up by one SQL statement."""
+"""Scopes that are kept while nothing changes."""
 
 
-class ChunkAddress(NamedTuple):
-    """Chunk ``number`` of the document ``uid``."""
+class LocalScopes:
+    """The scopes of one space (:class:`~index.storage.protocols.Scopes`), the latest of them cached.
 
-    uid: int
-    number: int
-
-
-@dataclass(frozen=True)
-class SearchScope:
-    """A scope, and whose chunks its candidate axis holds: document ``d`` of it is ``uids[d]``."""
-
-    scope: MatrixScope
-    uids: IntArray
-
-    def address(self, position: int) -> ChunkAddress:
-        """The chunk at a position of the candidate axis."""
-        document = self.scope.document_of(position)
-        return ChunkAddress(int(self.uids[document]), position - int(self.scope.offsets[document]))
-
-
-class Catalog:
-    """Builds scopes of one space's vectors and keeps the latest ones while nothing changes.
-
-    The space is the one that is active when the catalog is made; it goes on with it when another becomes active.
+    The cache is emptied as soon as what is searchable changes.
     """
 
-    def __init__(self, store: Store, *, preselect_above: float = math.inf) -> None:
-        self._store = store
-        self._space = store.space
+    def __init__(
+        self,
+        database: Database,
+        segments: Mapping[int, Segment],
+        news: News,
+        space: Space,
+        *,
+        preselect_above: float,
+    ) -> None:
+        self._database = database
+        self._segments = segments
+        self._news = news
+        self._space = space
         self._cache: OrderedDict[str, SearchScope] = OrderedDict()
-        self._version = store.version
+        self._version = news.version
         self._lock = threading.Lock()
         self._preselect_above = preselect_above
         self._neighbours: dict[str, Neighbours] = {}
         self.too_large: SimpleQueue[str | None] = SimpleQueue()
-        """Collections that :meth:`preselect` should be called for; the caller may put in ``None`` to wake itself."""
+        """Collections that want an index; ``None`` wakes the thread that builds them."""
         self._queued: set[str] = set()
         self._generation = 0
         """Grows whenever an index was built."""
-        store.listeners.append(self._forget)
+        news.listeners.append(self._forget)
 
     def close(self) -> None:
-        """Listen to the store no more: nobody asks any longer."""
-        self._store.listeners.remove(self._forget)
+        """Listen to the news no more, and wake the thread that builds indexes."""
+        if self._forget in self._news.listeners:
+            self._news.listeners.remove(self._forget)
+        self.too_large.put(None)
 
     def scope(
         self, collection: str, document_ids: Sequence[str] | None = None, filter: Filter | None = None
@@ -87,13 +78,12 @@ class Catalog:
         Of a whole collection with more than ``preselect_above`` chunks in short documents the best are preselected,
         once there is an index (:meth:`preselect`); whatever is narrowed down is exact.
 
-        Raises :class:`~index.errors.UnknownCollection`, or :class:`~index.errors.UnknownDocument` for an
-        id that the collection does not hold.
+        Raises :class:`~index.errors.UnknownCollection` or :class:`~index.errors.UnknownDocument`.
         """
         ids = None if document_ids is None else sorted(set(document_ids))
         key = repr((collection, ids, filter and filter.model_dump(by_alias=True, exclude_unset=True)))
         with self._lock:
-            version, generation = self._store.version, self._generation
+            version, generation = self._news.version, self._generation
             cached = self._cache.get(key)
             if cached is not None:
                 self._cache.move_to_end(key)
@@ -101,21 +91,43 @@ class Catalog:
         while True:
             pieces = self._pieces(collection, ids, filter)
             try:
-                built = self._build(pieces)
+                scope, uids = self._build(pieces)
                 if ids is None and filter is None:
-                    built = self._preselected(collection, built, pieces)
+                    scope = self._preselected(collection, scope, uids, pieces)
                 break
             except KeyError:
                 continue  # a segment was merged or emptied after the rows were read: read them again
+        built = SearchScope(scope, uids)
         with self._lock:
-            if (self._store.version, self._generation) != (version, generation):
+            if (self._news.version, self._generation) != (version, generation):
                 return built
             self._cache[key] = built
             while len(self._cache) > CACHED_SCOPES:
                 self._cache.popitem(last=False)
         return built
 
-    def preselect(self, collection: str, positions: Positions, stopped: Callable[[], bool]) -> None:
+    def preselect(self, positions: Positions, stopped: Callable[[], bool], seconds: float) -> None:
+        """Wait for a collection that is too large, and build an index for its later scopes.
+
+        While there is none, the indexes of collections that are gone are dropped.
+        """
+        try:
+            collection = self.too_large.get(timeout=seconds)
+        except Empty:
+            self.drop_unused()
+            return
+        if collection is None:
+            self.too_large.put(None)  # it stays closed
+            return
+        try:
+            self.build_index(collection, positions, stopped)
+        except (CancelledError, UnknownCollection):
+            return
+        except Exception as error:
+            error.add_note(f"collection={collection}")
+            raise
+
+    def build_index(self, collection: str, positions: Positions, stopped: Callable[[], bool]) -> None:
         """Build an index of a collection's short documents, for the scopes that are built from then on.
 
         Raises :class:`~index.errors.UnknownCollection`, or :class:`concurrent.futures.CancelledError` once ``stopped``
@@ -132,13 +144,13 @@ class Catalog:
             counts = _counts(sorted(self._pieces(collection, None, None)[0]))
             short = {uid: count for uid, count in counts.items() if count < LONG_DOCUMENT}
             sizes, uids = np.array(list(short.values()), dtype=np.int64), np.array(list(short), dtype=np.int64)
-            found = build_neighbours(sizes, uids, read, positions, stopped)
+            index = build_neighbours(sizes, uids, read, positions, stopped)
         except (CancelledError, UnknownCollection):
             with self._lock:
                 self._queued.discard(collection)
             raise
         with self._lock:
-            self._neighbours[collection] = found
+            self._neighbours[collection] = index
             self._queued.discard(collection)
             self._generation += 1
             self._cache.clear()
@@ -151,40 +163,41 @@ class Catalog:
                     self._neighbours.pop(collection, None)
 
     def _vectors(self, uids: IntArray, counts: IntArray) -> Float32Array:
-        """Embeddings of documents, laid end to end; zeros for one that was deleted meanwhile."""
+        """The embeddings of documents, laid end to end; zeros for one that was deleted meanwhile."""
         start = dict(zip(uids.tolist(), (np.cumsum(counts) - counts).tolist(), strict=True))
-        found = np.zeros((int(counts.sum()), self._space.dimension), dtype=np.float32)
+        vectors = np.zeros((int(counts.sum()), self._space.dimension), dtype=np.float32)
         while True:
-            with self._store.database.read() as connection:
+            with self._database.read() as connection:
                 pieces = connection.execute(
                     "SELECT uid, first_chunk, segment, first_row, rows FROM pieces "
                     "WHERE uid IN (SELECT value FROM json_each(?)) AND space = ?",
-                    (json.dumps(uids.tolist()), self._space.space),
+                    (json.dumps(uids.tolist()), self._space.number),
                 ).fetchall()
             try:
                 for uid, first_chunk, segment, first_row, rows in pieces:
-                    at = start[uid] + first_chunk
-                    found[at : at + rows] = self._store.segments[segment].matrix[first_row : first_row + rows]
+                    first = start[uid] + first_chunk
+                    vectors[first : first + rows] = self._segments[segment].matrix[first_row : first_row + rows]
             except KeyError:
                 continue  # merged meanwhile
-            return found
+            return vectors
 
-    def _preselected(self, collection: str, built: SearchScope, pieces: tuple[list[Piece], float]) -> SearchScope:
-        scope, uids = built.scope, built.uids
+    def _preselected(
+        self, collection: str, scope: MatrixScope, uids: IntArray, pieces: tuple[list[Piece], float]
+    ) -> MatrixScope:
+        """The scope of a whole collection with its index, if it is large enough and there is one."""
         counts = np.diff(scope.offsets)
         enough = int(counts[counts < LONG_DOCUMENT].sum()) > self._preselect_above
         with self._lock:
-            found = self._neighbours.get(collection) if enough else self._neighbours.pop(collection, None)
-        if enough and (found is None or found.share_changed(scope, uids) > STALE):
+            index = self._neighbours.get(collection) if enough else self._neighbours.pop(collection, None)
+        if enough and (index is None or index.share_changed(scope, uids) > STALE):
             self._ask_for_index(collection)
-        if not enough or found is None:
-            return built
-        read = ~np.isin(uids, found.uids)
+        if not enough or index is None:
+            return scope
+        read = ~np.isin(uids, index.uids)
         chosen = set(uids[read].tolist())
-        exact = self._build(([piece for piece in pieces[0] if piece.uid in chosen], pieces[1])).scope
+        exact, _ = self._build(([piece for piece in pieces[0] if piece.uid in chosen], pieces[1]))
         exact_positions = np.flatnonzero(np.repeat(read, counts))
-        preselected = Preselected(found.within(scope, uids), exact, exact_positions)
-        return SearchScope(replace(scope, preselected=preselected), uids)
+        return replace(scope, preselected=Preselected(index.within(scope, uids), exact, exact_positions))
 
     def _ask_for_index(self, collection: str) -> None:
         with self._lock:
@@ -193,79 +206,53 @@ class Catalog:
                 self.too_large.put(collection)
 
     def _is_there(self, collection: str) -> bool:
-        with self._store.database.read() as connection:
-            return _is_there(connection, collection)
+        with self._database.read() as connection:
+            return has_documents(connection, collection)
 
     def _forget(self) -> None:
         # An outdated scope must go at once, not when it is asked for again: it keeps deleted segments mapped,
         # and so their disk space taken.
         with self._lock:
-            if self._version != self._store.version:
-                self._version = self._store.version
+            if self._version != self._news.version:
+                self._version = self._news.version
                 self._cache.clear()
 
     def _pieces(self, collection: str, ids: list[str] | None, filter: Filter | None) -> tuple[list[Piece], float]:
-        with self._store.database.read() as connection:
-            if not _is_there(connection, collection):
-                raise UnknownCollection(
-                    f"There is no collection {collection!r}. Index documents into it first: POST /documents."
-                )
-            wanted: set[int] | None = None
-            if ids is not None:
-                wanted = set()
-                for at in range(0, len(ids), UID_BATCH):
-                    batch = ids[at : at + UID_BATCH]
-                    marks = ",".join("?" * len(batch))
-                    found = dict(
-                        connection.execute(
-                            f"SELECT id, uid FROM documents WHERE collection = ? AND id IN ({marks})",
-                            (collection, *batch),
-                        ).fetchall()
-                    )
-                    missing = [id for id in batch if id not in found]
-                    if missing:
-                        raise UnknownDocument(f"Collection {collection!r} has no document {missing[0]!r}.")
-                    wanted.update(found.values())
-            if filter is not None:
-                rows = connection.execute(
-                    "SELECT uid, metadata FROM documents WHERE collection = ? AND status = 'ready'",
-                    (collection,),
-                )
-                matching = {row["uid"] for row in rows if filter.matches(json.loads(row["metadata"]))}
-                wanted = matching if wanted is None else wanted & matching
+        """Where the vectors of the documents are that may be searched, and a bound of their norms."""
+        with self._database.read() as connection:
+            allowed = narrowed(connection, collection, ids, filter)
             pieces = [
                 Piece(*row)
                 for row in connection.execute(
                     "SELECT p.uid, p.first_chunk, p.segment, p.first_row, p.rows FROM pieces p "
                     "JOIN documents d USING (uid) WHERE d.collection = ? AND d.status = 'ready' AND p.space = ?",
-                    (collection, self._space.space),
+                    (collection, self._space.number),
                 )
-                if wanted is None or row[0] in wanted
+                if allowed is None or row[0] in allowed
             ]
             bound = connection.execute(
-                "SELECT MAX(max_norm) FROM segments WHERE space = ?", (self._space.space,)
+                "SELECT MAX(max_norm) FROM segments WHERE space = ?", (self._space.number,)
             ).fetchone()[0]
         return pieces, bound or 1.0
 
-    def _build(self, found: tuple[list[Piece], float]) -> SearchScope:
-        pieces, norm_bound = found
+    def _build(self, pieces_and_bound: tuple[list[Piece], float]) -> tuple[MatrixScope, IntArray]:
+        """A scope over mapped segments, and the ``uid``s of its documents."""
+        pieces, norm_bound = pieces_and_bound
         # Documents in order of arrival, which is nearly their order on disk but does not change when segments
         # are merged: the same question over the same documents has the same answer, before and after.
         pieces = sorted(pieces)
         counts = _counts(pieces)
         parts: list[Part] = []
         start = 0
-        for stretch in _neighbours(pieces):
+        for stretch in _stretches(pieces):
             rows = sum(piece.rows for piece in stretch)
             parts.append(self._part(start, stretch[0], rows))
             start += rows
         offsets = np.cumsum([0, *counts.values()], dtype=np.int64)
-        return SearchScope(
-            MatrixScope(Matrices(offsets, tuple(parts), norm_bound)), np.fromiter(counts, np.int64, len(counts))
-        )
+        return MatrixScope(Matrices(offsets, tuple(parts), norm_bound)), np.fromiter(counts, np.int64, len(counts))
 
     def _part(self, start: int, first: Piece, rows: int) -> Part:
-        matrix, codes, half = self._store.segments[first.segment]
+        matrix, codes, half = self._segments[first.segment]
         inside = slice(first.first_row, first.first_row + rows)
         if half is not None:
             half = half._replace(rows=half.rows[inside])
@@ -280,13 +267,8 @@ def _counts(pieces: Sequence[Piece]) -> dict[int, int]:
     return counts
 
 
-def _is_there(connection: sqlite3.Connection, collection: str) -> bool:
-    found = connection.execute("SELECT 1 FROM documents WHERE collection = ? LIMIT 1", (collection,)).fetchone()
-    return found is not None
-
-
-def _neighbours(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
-    """Pieces that follow each other on disk."""
+def _stretches(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
+    """The pieces in groups that follow each other on disk."""
     stretch: list[Piece] = []
     for piece in pieces:
         if stretch:

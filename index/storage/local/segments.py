@@ -1,12 +1,12 @@
 """Chunk embeddings on disk: FAISS files and, beside them, their codes; memory-mapped.
 
-Float32Array are kept in *segments*: files of up to :data:`SEGMENT_ROWS` rows that never change
+Embeddings are kept in *segments*: files of up to :data:`~index.storage.protocols.APPEND_ROWS` rows that never change
 once written. Each is a FAISS ``IndexFlatIP``, written to a temporary name, fsynced and renamed, so
 a file either exists whole or not at all. Reading maps it: no copy is made, and a restart with
 gigabytes of vectors is immediate. A GPU holds a copy in half precision of each segment.
 
-A search reads the codes (:mod:`index.search.codes`) of all chunks, or on a GPU their halves, and the embeddings of a few. A
-file of codes says nothing that the embeddings do not: where it is missing or cut short it is written again.
+A search reads the codes (:mod:`index.search.codes`) of all chunks, or on a GPU their halves, and the embeddings of a
+few. A file of codes says nothing that the embeddings do not: where it is missing or cut short it is written again.
 
 :mod:`index.search.scoring` says which part computes what with them.
 """
@@ -32,9 +32,6 @@ log = logging.getLogger(__name__)
 
 TAIL_BYTES = 16
 """Scale and error, at the end of a file of codes."""
-
-SEGMENT_ROWS = 8192
-"""Rows of a full segment: half a minute of indexing on two CPU cores, the most that a crash can cost."""
 
 
 class Segment(NamedTuple):

@@ -8,25 +8,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Mapping
-from typing import NamedTuple
+from pathlib import Path
+
+from index.errors import CheckpointMismatch
+from index.storage.vectors import Space, Unembedded
 
 _EMBEDDED = "SELECT uid, SUM(rows) AS rows FROM pieces WHERE space = ? GROUP BY uid"
-
-
-class Space(NamedTuple):
-    """The vectors of one action tower."""
-
-    space: int
-    fingerprint: str
-    dimension: int
-
-
-class Unembedded(NamedTuple):
-    """A searchable document with ``chunks`` chunks, of which a space has the first ``embedded``."""
-
-    uid: int
-    chunks: int
-    embedded: int
 
 
 def read_spaces(connection: sqlite3.Connection) -> dict[int, Space]:
@@ -40,7 +27,6 @@ def find_or_add(connection: sqlite3.Connection, *, fingerprint: str, dimension: 
     for space in known.values():
         if space.fingerprint == fingerprint:
             return space
-    # A number is never used again, so what is still embedded for a space that was dropped finds none.
     number = 1 + max([0, *known, int(read_property(connection, "last_space") or 0)])
     added = Space(number, fingerprint, dimension)
     connection.execute("INSERT INTO spaces VALUES (?, ?, ?)", added)
@@ -48,10 +34,44 @@ def find_or_add(connection: sqlite3.Connection, *, fingerprint: str, dimension: 
     return added
 
 
+def require_active(connection: sqlite3.Connection, directory: Path, *, dimension: int, fingerprint: str) -> Space:
+    """The active space, in a new directory that of the action tower with this fingerprint.
+
+    Raises :class:`~index.errors.CheckpointMismatch` where it is another tower's.
+    """
+    number = active(connection)
+    if number is None:
+        space = find_or_add(connection, fingerprint=fingerprint, dimension=dimension)
+        write_property(connection, "space", str(space.number))
+        return space
+    space = read_spaces(connection)[number]
+    if (space.fingerprint, space.dimension) == (fingerprint, dimension):
+        return space
+    difference = (
+        "have another dimension than the checkpoint's"
+        if space.dimension != dimension
+        else "were made by another action tower than the checkpoint's"
+    )
+    raise CheckpointMismatch(
+        f"The vectors in {directory} {difference} (dimension {space.dimension} there, "
+        f"{dimension} in the checkpoint). Start with the checkpoint that made them and change it while the service "
+        "runs (POST /admin/checkpoints), give another QRAG_DATA_DIR, or run `python -m service reindex` to compute "
+        "them again. Nothing was changed."
+    )
+
+
 def active(connection: sqlite3.Connection) -> int | None:
     """The space that is searched; none in a new directory."""
     value = read_property(connection, "space")
     return None if value is None else int(value)
+
+
+def stored(connection: sqlite3.Connection, uid: int, space: int) -> int:
+    """How many of a document's first chunks have a vector in a space."""
+    row = connection.execute(
+        "SELECT COALESCE(MAX(first_chunk + rows), 0) FROM pieces WHERE uid = ? AND space = ?", (uid, space)
+    ).fetchone()
+    return int(row[0])
 
 
 def unembedded(connection: sqlite3.Connection, space: int, limit: int) -> list[Unembedded]:

@@ -5,40 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, NamedTuple
 
-from index.errors import DiskFull, DocumentExists, QueueFull
-from index.storage.documents import Document
+from index.errors import DiskFull, DocumentExists
+from index.storage.documents import Description
 from index.storage.local.database import Database
 from index.storage.local.deletion import delete
-from index.storage.local.rows import TEXT_BLOCK, now, retry, waiting
-from index.storage.local.store import Store
-from qrag.wire.chunking import Chunking
+from index.storage.local.rows import TEXT_BLOCK, now, retry
 
 
-@dataclass(frozen=True, slots=True)
-class Description:
-    """What an upload says about its text."""
-
-    id: str | None
-    collection: str
-    title: str | None
-    metadata: Mapping[str, Any]
-    chunking: Chunking
-
-
-class Published(NamedTuple):
-    """A document after publication; ``created`` is false where it existed already."""
-
-    document: Document
-    created: bool
-
-
-class Upload:
-    """A text on its way in: no document before publication.
+class LocalUpload:
+    """A text on its way in (:class:`~index.storage.protocols.Upload`).
 
     A long text is stored as it arrives, a short one waits in memory for the transaction that publishes it.
     """
@@ -50,13 +28,13 @@ class Upload:
         self._pending_characters = 0
         self._stored_characters = 0
         self._uid: int | None = None
-        self.bytes = 0
+        self._bytes = 0
 
     def write(self, text: str) -> None:
         """Append to the text."""
         encoded = text.encode("utf-8")
         self._digest.update(encoded)
-        self.bytes += len(encoded)
+        self._bytes += len(encoded)
         self._pending.append(text)
         self._pending_characters += len(text)
         if self._pending_characters >= 16 * TEXT_BLOCK:
@@ -72,6 +50,11 @@ class Upload:
     def characters(self) -> int:
         """Length of the text so far."""
         return self._stored_characters + self._pending_characters
+
+    @property
+    def bytes(self) -> int:
+        """Length of the text so far in UTF-8."""
+        return self._bytes
 
     @property
     def sha256(self) -> str:
@@ -93,7 +76,7 @@ class Upload:
                     connection.execute("DELETE FROM texts WHERE uid = ?", (self._uid,))
 
     def _store(self, connection: sqlite3.Connection, *, whole_blocks_only: bool) -> tuple[int, int]:
-        """Write what is pending; returns the ``uid`` and the number of characters. Changes nothing here."""
+        """Write what is pending; returns the ``uid`` and the number of characters, and leaves this object as it is."""
         uid = self._uid
         if uid is None:
             uid = connection.execute("INSERT INTO uploads DEFAULT VALUES").lastrowid or 0
@@ -102,57 +85,27 @@ class Upload:
         connection.executemany(
             "INSERT INTO texts VALUES (?, ?, ?)",
             (
-                (uid, self._stored_characters + at, text[at : min(at + TEXT_BLOCK, stop)])
-                for at in range(0, stop, TEXT_BLOCK)
+                (uid, self._stored_characters + start, text[start : min(start + TEXT_BLOCK, stop)])
+                for start in range(0, stop, TEXT_BLOCK)
             ),
         )
         return uid, stop
 
 
 def publish(
-    store: Store,
-    uploads: Sequence[tuple[Upload, Description]],
+    connection: sqlite3.Connection,
+    upload: LocalUpload,
+    about: Description,
     *,
     replace: bool,
-    queue_limit: int,
-    within: Collection[str] | None = None,
-) -> list[Published]:
-    """Turn uploads into queued documents, all of them or, on an error, none.
-
-    A document of the same id and content is left as it is (a failed one is queued again). Raises
-    :class:`~index.errors.DocumentExists` where the content differs, unless ``replace``: then the old
-    document is gone when this returns; and :class:`~index.errors.QueueFull` where more than
-    ``queue_limit`` documents would wait. Documents of collections that are not in ``within``, where that is given,
-    are never replaced. The uploads are used up either way.
-    """
-    try:
-        with store.database.write() as connection:
-            published: list[Published] = []
-            fresh: set[int] = set()
-            for upload, about in uploads:
-                published.append(_publish(store, connection, upload, about, replace, within, fresh))
-                if published[-1].created:
-                    fresh.add(published[-1].document.uid)
-            if any(each.created for each in published) and waiting(connection) > queue_limit:
-                raise QueueFull(
-                    f"At most {queue_limit} documents may wait to be indexed. Send fewer, or try again later."
-                )
-    finally:
-        for upload, _ in uploads:
-            upload.discard()
-    store.announce(searchable=replace)
-    return published
-
-
-def _publish(
-    store: Store,
-    connection: sqlite3.Connection,
-    upload: Upload,
-    about: Description,
-    replace: bool,
     within: Collection[str] | None,
-    fresh: set[int],
-) -> Published:
+    fresh: Collection[int],
+) -> tuple[int, bool]:
+    """Turn an upload into a queued document inside the caller's transaction; returns its ``uid`` and whether it is new.
+
+    ``fresh`` are those that the transaction has made already: none of them is replaced. Otherwise it does, and raises,
+    what :meth:`index.storage.protocols.Catalogue.publish` says of one document.
+    """
     content = {
         "collection": about.collection,
         "title": about.title,
@@ -168,7 +121,7 @@ def _publish(
     if existing is not None:
         if all(existing[name] == value for name, value in content.items()):
             retry(connection, existing)
-            return Published(store.document_at(connection, existing["uid"]), created=False)
+            return existing["uid"], False
         if existing["uid"] in fresh:
             raise DocumentExists(f"Document {id!r} occurs twice in this request, with different content.")
         if within is not None and existing["collection"] not in within:
@@ -187,4 +140,4 @@ def _publish(
         "status, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?)",
         (uid, id, *content.values(), characters, upload.bytes, created_at, created_at),
     )
-    return Published(store.document_at(connection, uid), created=True)
+    return uid, True

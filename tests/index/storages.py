@@ -1,4 +1,4 @@
-"""Stores with a cheap stand-in for the model, and what a search of them sees."""
+"""Small data directories with a cheap stand-in for the model."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ import torch
 
 from index.arrays import Float32Array
 from index.indexing.indexer import Indexer
-from index.storage.local.scopes import Catalog
-from index.storage.local.store import Store
-from index.storage.local.uploads import Description, Upload, publish
+from index.search.matrix_scope import MatrixScope
+from index.storage.documents import Description
+from index.storage.local.opening import LocalStorage, open_storage
+from index.storage.protocols import Storage
+from index.storage.vectors import SearchScope
 from qrag.wire.chunking import Chunking
 
 DIMENSION = 8
@@ -47,19 +49,20 @@ def embed(inputs: Sequence[Sequence[int]]) -> Float32Array:
     return np.stack([np.random.default_rng(list(ids)).standard_normal(DIMENSION, dtype=np.float32) for ids in inputs])
 
 
-def open_store(directory: Path) -> Store:
-    return Store(directory, dimension=DIMENSION, fingerprint="words", device=torch.device("cpu"))
+def open_local(directory: Path, *, dimension: int = DIMENSION, fingerprint: str = "words") -> LocalStorage:
+    """A data directory for vectors of this tower."""
+    return open_storage(directory, dimension=dimension, fingerprint=fingerprint, device=torch.device("cpu"))
 
 
-def post(store: Store, id: str, text: str, collection: str = "default", queue_limit: int = 1000) -> None:
-    upload = Upload(store.database)
+def post(storage: Storage, id: str, text: str, collection: str = "default", queue_limit: int = 1000) -> None:
+    upload = storage.catalogue.begin_upload()
     upload.write(text)
     about = Description(id, collection, None, {}, Chunking(mode="lines"))
-    publish(store, [(upload, about)], replace=False, queue_limit=queue_limit)
+    storage.catalogue.publish([(upload, about)], replace=False, queue_limit=queue_limit)
 
 
-def index_all(store: Store, embedding: Callable[..., Float32Array] = embed) -> None:
-    indexer = Indexer(store, WordEncoder(), embedding, threading.Event())
+def index_all(storage: Storage, embedding: Callable[..., Float32Array] = embed, **sizes: int) -> None:
+    indexer = Indexer(storage, WordEncoder(), embedding, threading.Event(), **sizes)
     while indexer.work():
         pass
 
@@ -68,15 +71,21 @@ def lines(name: str, count: int) -> str:
     return "\n".join(f"{name} {'x' * (1 + number % 50)} {'y' * (1 + number // 50)}" for number in range(count))
 
 
-def searchable(store: Store, collection: str = "default") -> dict[str, Float32Array]:
+def searchable(storage: Storage, collection: str = "default") -> dict[str, Float32Array]:
     """The vectors that a search of the collection sees, by document."""
-    found = Catalog(store).scope(collection)
-    documents = store.documents_at(found.uids.tolist())
+    found = storage.vectors.scopes().scope(collection)
+    documents = storage.catalogue.documents_at(found.uids.tolist())
     rows = np.empty((0, DIMENSION), dtype=np.float32)
     if found.scope.size:
         rows = found.scope.rows(np.arange(found.scope.size))
     borders = found.scope.offsets
     return {documents[uid].id: rows[borders[n] : borders[n + 1]] for n, uid in enumerate(found.uids.tolist())}
+
+
+def matrix_scope(found: SearchScope) -> MatrixScope:
+    """The scope over matrices that a data directory gives."""
+    assert isinstance(found.scope, MatrixScope)
+    return found.scope
 
 
 def expected(text: str) -> Float32Array:

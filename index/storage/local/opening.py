@@ -1,0 +1,88 @@
+"""Opening a data directory: one process at a time, vectors of one action tower, and nothing left of a crash."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from index.storage.local.catalogue import LocalCatalogue
+from index.storage.local.compaction import compact
+from index.storage.local.database import Database
+from index.storage.local.directory import DATABASE, DataDirectory
+from index.storage.local.vectors import LocalVectors
+from index.storage.news import News
+from index.storage.protocols import APPEND_ROWS, Capacity
+
+
+@dataclass(frozen=True, slots=True)
+class LocalStorage:
+    """An open data directory (:class:`~index.storage.protocols.Storage`)."""
+
+    directory: DataDirectory
+    catalogue: LocalCatalogue
+    vectors: LocalVectors
+
+    @property
+    def news(self) -> News:
+        """News that catalogue and vectors announce."""
+        return self.directory.news
+
+    @property
+    def incoming_directory(self) -> Path:
+        """A folder on the disk of the data, so that what is received counts against the space that is watched."""
+        return self.directory.incoming
+
+    def capacity(self) -> Capacity:
+        """Space of the disk with the data directory."""
+        usage = shutil.disk_usage(self.directory.path)
+        return Capacity(usage.free, usage.total)
+
+    def reclaim_space(self) -> bool:
+        """Remove what deleted documents have left behind, or give some of its space back to the file system."""
+        unused, deleted = self.vectors.remove_unused(), self.catalogue.remove_deleted()
+        return unused or deleted or self.directory.database.release_space()
+
+    def maintain(self, *, segment_rows: int = APPEND_ROWS) -> bool:
+        """Merge segments if that is due; otherwise see to it that the reserve is there."""
+        if compact(self.directory.database, self.vectors, self.news, segment_rows=segment_rows):
+            return True
+        self.directory.reserve.keep()
+        return False
+
+    def close(self) -> None:
+        """Close the files and let another process open the directory."""
+        self.vectors.close()
+        self.directory.close()
+
+
+def open_storage(directory: Path, *, dimension: int, fingerprint: str, device: torch.device) -> LocalStorage:
+    """Open a data directory for the action tower with this fingerprint.
+
+    Raises :class:`~index.errors.StoreInUse`, :class:`~index.errors.FormatError`, :class:`~index.errors.DamagedStore`,
+    :class:`~index.errors.CheckpointMismatch` or :class:`~index.errors.DiskFull`; nothing is changed then, and nothing
+    stays open.
+    """
+    with ExitStack() as opened:
+        files = opened.enter_context(closing(DataDirectory(directory)))
+        vectors = LocalVectors(files, device, dimension=dimension, fingerprint=fingerprint)
+        storage = LocalStorage(files, LocalCatalogue(files), vectors)
+        opened.callback(vectors.close)
+        files.sweep(known=vectors.files())
+        vectors.remove_unused()
+        storage.catalogue.remove_deleted()
+        files.reserve.keep()
+        opened.pop_all()
+    return storage
+
+
+def read_properties(directory: Path) -> dict[str, str]:
+    """The properties of a data directory before it is opened; none of a new one."""
+    path = directory / DATABASE
+    if not path.exists():
+        return {}
+    with closing(Database(path)) as database, database.read() as connection:
+        return {row["name"]: row["value"] for row in connection.execute("SELECT name, value FROM properties")}

@@ -1,0 +1,210 @@
+"""Embeddings in segments on disk, and in SQLite which rows of which segment are whose.
+
+A segment file is written and fsynced *before* the transaction that mentions it, and removed *after* the one that last
+did; whatever a crash leaves in between is mentioned nowhere and is swept away at the next start.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sqlite3
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from index.arrays import Float32Array
+from index.storage.local.database import upgrade
+from index.storage.local.deletion import remove_unused_segments, unused_segments
+from index.storage.local.directory import DataDirectory
+from index.storage.local.scopes import LocalScopes
+from index.storage.local.segments import Segment, codes_path, open_segment, remove_segment, write_segment
+from index.storage.local.spaces import (
+    activate,
+    find_or_add,
+    forget_others,
+    read_spaces,
+    require_active,
+    share_embedded,
+    stored,
+    unembedded,
+    write_properties,
+)
+from index.storage.protocols import APPEND_ROWS
+from index.storage.vectors import ChunkAddress, Space, Unembedded
+
+
+class LocalVectors:
+    """The embeddings of a data directory (:class:`~index.storage.protocols.VectorStore`).
+
+    Opening brings the database to the current format and maps all segments. Raises
+    :class:`~index.errors.CheckpointMismatch` or :class:`~index.errors.DamagedStore`, and then holds no segment.
+    """
+
+    def __init__(self, directory: DataDirectory, device: torch.device, *, dimension: int, fingerprint: str) -> None:
+        self._directory = directory
+        self._database = directory.database
+        self._device = device
+        self.segments: dict[int, Segment] = {}
+        with self._database.write() as connection:
+            upgrade(connection)
+            self._space = require_active(connection, directory.path, dimension=dimension, fingerprint=fingerprint)
+        with self._database.read() as connection:
+            rows = connection.execute("SELECT segment, rows, bytes, space FROM segments").fetchall()
+            self._spaces = read_spaces(connection)
+        try:
+            for segment, count, size, number in rows:
+                if number in self._spaces:  # otherwise nobody has it: it is removed as unused
+                    self.segments[segment] = self._open_segment(segment, count, size, self._spaces[number].dimension)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the segments; scopes that were handed out keep theirs mapped."""
+        self.segments.clear()
+
+    @property
+    def space(self) -> Space:
+        """The active space."""
+        return self._space
+
+    @property
+    def spaces(self) -> Collection[Space]:
+        """Every space."""
+        return self._spaces.values()
+
+    def append(self, rows: Sequence[ChunkAddress], vectors: Float32Array, space: Space) -> None:
+        """Store the vectors of chunks as a segment, shape ``[len(rows), space.dimension]``."""
+        with self.new_segment(vectors, space.number) as (connection, segment):
+            connection.executemany(
+                "INSERT INTO pieces SELECT uid, space, ?, ?, ?, ? FROM documents, spaces WHERE uid = ? AND space = ?",
+                [
+                    (first_chunk, segment, first_row, count, uid, space.number)
+                    for uid, first_chunk, first_row, count in _runs(rows)
+                ],
+            )
+
+    def stored(self, uid: int, space: Space) -> int:
+        """How many of a document's first chunks have a vector in a space."""
+        with self._database.read() as connection:
+            return stored(connection, uid, space.number)
+
+    def unembedded(self, space: Space, limit: int) -> list[Unembedded]:
+        """The first searchable documents of which a space has not all vectors."""
+        with self._database.read() as connection:
+            return unembedded(connection, space.number, limit)
+
+    def share_embedded(self, space: Space) -> float:
+        """The share of all searchable chunks that a space has vectors of."""
+        with self._database.read() as connection:
+            return share_embedded(connection, space.number)
+
+    def open_space(self, *, fingerprint: str, dimension: int, properties: Mapping[str, str | None] = {}) -> Space:
+        """The space of an action tower; all others but the active one are dropped."""
+        with self._database.write() as connection:
+            space = find_or_add(connection, fingerprint=fingerprint, dimension=dimension)
+            forget_others(connection, {space.number, self._space.number})
+            write_properties(connection, properties)
+            spaces = read_spaces(connection)
+        self._spaces = spaces
+        self._directory.news.announce()
+        return space
+
+    def activate(self, space: Space, properties: Mapping[str, str | None]) -> bool:
+        """Search a space from now on; false while something is missing in it."""
+        with self._database.write() as connection:
+            if not activate(connection, space.number):
+                return False
+            write_properties(connection, properties)
+        self._space = space
+        self._directory.news.announce(searchable=True)
+        return True
+
+    def forget_other_spaces(self) -> None:
+        """Drop the vectors of all spaces but the active one."""
+        with self._database.write() as connection:
+            forget_others(connection, {self._space.number})
+            spaces = read_spaces(connection)
+        self._spaces = spaces
+        self._directory.news.announce()
+
+    def scopes(self, *, preselect_above: float = math.inf) -> LocalScopes:
+        """The scopes of the active space."""
+        return LocalScopes(
+            self._database, self.segments, self._directory.news, self._space, preselect_above=preselect_above
+        )
+
+    def has_room(self) -> bool:
+        """Whether the disk takes another full segment: four bytes a number for embeddings, one for codes."""
+        dimension = max(space.dimension for space in self.spaces)
+        return shutil.disk_usage(self._directory.path).free >= APPEND_ROWS * 5 * dimension
+
+    # Of this engine alone
+
+    @contextmanager
+    def new_segment(self, vectors: Float32Array, space: int) -> Iterator[tuple[sqlite3.Connection, int]]:
+        """A transaction with a new segment in it; if it fails, nothing of the segment is left.
+
+        Recording whose rows they are is up to the caller.
+        """
+        segment: int | None = None
+        try:
+            with self._database.write() as connection:
+                max_norm = float(np.linalg.norm(vectors, axis=1).max())
+                segment = (
+                    connection.execute(
+                        "INSERT INTO segments (rows, bytes, max_norm, space) VALUES (?, 0, ?, ?)",
+                        (len(vectors), max_norm, space),
+                    ).lastrowid
+                    or 0
+                )
+                size = write_segment(self.segment_path(segment), vectors)
+                connection.execute("UPDATE segments SET bytes = ? WHERE segment = ?", (size, segment))
+                self.segments[segment] = self._open_segment(segment, len(vectors), size, vectors.shape[1])
+                yield connection, segment
+        except BaseException:
+            if segment is not None:
+                self.segments.pop(segment, None)
+                remove_segment(self.segment_path(segment))
+            raise
+
+    def remove_unused(self) -> bool:
+        """Remove segments that hold nothing of any document, on a full disk too; whether there were any."""
+        with self._database.read() as connection:
+            if not unused_segments(connection):
+                return False
+        self._directory.reserve.use_for(self._remove_unused)
+        return True
+
+    def _remove_unused(self) -> None:
+        with self._database.write() as connection:
+            unused = remove_unused_segments(connection)
+        for segment in unused:
+            self.segments.pop(segment, None)
+            remove_segment(self.segment_path(segment))
+
+    def segment_path(self, segment: int) -> Path:
+        """Where a segment's file is."""
+        return self._directory.segments / f"{segment:08d}.faiss"
+
+    def files(self) -> set[Path]:
+        """The files of all segments."""
+        paths = [self.segment_path(segment) for segment in self.segments]
+        return {*paths, *map(codes_path, paths)}
+
+    def _open_segment(self, segment: int, rows: int, size: int, dimension: int) -> Segment:
+        path = self.segment_path(segment)
+        return open_segment(path, rows=rows, dimension=dimension, size=size, device=self._device)
+
+
+def _runs(rows: Sequence[ChunkAddress]) -> Iterator[tuple[int, int, int, int]]:
+    """Runs of rows of one document, as ``(uid, first_chunk, first_row, rows)``."""
+    for uid, group in groupby(enumerate(rows), key=lambda row: row[1].uid):
+        members = list(group)
+        first_row, first = members[0]
+        yield uid, first.number, first_row, len(members)
