@@ -526,3 +526,11 @@ def test_who_indexes_says_why_it_cannot_until_something_is_deleted(storage: Stor
     assert (storage.catalogue.stalled, storage.catalogue.stalls) == ("no space", 1)
     storage.catalogue.delete_document("letter")
     assert (storage.catalogue.stalled, storage.catalogue.stalls) == (None, 1)
+
+
+def test_sql_stands_in_the_local_engine_alone() -> None:
+    root = Path(__file__).parents[2]
+    packages = ("index", "service", "trainer", "benchmarks", "client")
+    sources = [path for package in packages for path in (root / package).rglob("*.py")]
+    using = {path.relative_to(root).parent for path in sources if "sqlite3" in path.read_text(encoding="utf-8")}
+    assert using == {Path("index/storage/local")}
