@@ -24,8 +24,9 @@ from index.episodes.episode import Limits
 from index.episodes.rules import StopBelow
 from service.settings import DEFAULT_CHECKPOINT
 from trainer.datasets.question import Question
+from trainer.evaluation.counting import found_after
 from trainer.evaluation.machine import describe_machine
-from trainer.evaluation.playing import Player, found_after, run_together, start
+from trainer.evaluation.playing import Player, run_together, start
 from trainer.evaluation.suites import babilong, multihop
 from trainer.stopping.stops import bootstrap
 

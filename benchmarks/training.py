@@ -24,9 +24,9 @@ import torch
 from transformers import AutoTokenizer
 
 from index.encoders.loading import load_model
+from trainer.base_models import base_directory
 from trainer.datasets.question import Question
 from trainer.evaluation.machine import describe_machine
-from trainer.learning.checkpoints import base_directory
 from trainer.learning.learner import Learner
 from trainer.learning.training import build_learner
 from trainer.recipe import Recipe, read_recipe

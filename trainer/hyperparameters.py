@@ -1,4 +1,4 @@
-"""Everything that shapes the learning, as recipes set it; ``trainer/pqn.py`` is what it shapes."""
+"""The hyperparameters of the learning in :mod:`trainer.learning`, as recipes set them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from trainer.learning.environment import Reward
-from trainer.learning.networks import ActionMode
-
+ActionMode = Literal["frozen", "adapter", "refreshed"]
 Behaviour = Literal["policy", "support", "dagger"]
+RewardName = Literal["completion", "shaped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ class Hyperparameters:
     """Temperature of the policy and of the soft values at the beginning."""
     alpha_end: float = 0.03
     """The same at the end: annealed along a line, whatever the learning rate does."""
-    reward: Reward = "completion"
+    reward: RewardName = "completion"
     warm_start: float = 0.7
     """Share of the training that regresses on clairvoyant values; λ-returns follow."""
     squared: float = 1.0

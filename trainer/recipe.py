@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, TypeAdapter, ValidationError, model_validator
+from pydantic_core import PydanticKnownError
 
 from index.encoders.checkpoint import Pooling
 from index.search.positions import Positions
+from qrag.wire.models import FrozenModel
+from trainer.datasets.augment import ASKED
+from trainer.datasets.registry import DATASETS, Dataset
 from trainer.datasets.ruler import VARIANTS
 from trainer.errors import RecipeError
 from trainer.hyperparameters import Hyperparameters
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class _Task(_Model):
+class _Task(FrozenModel):
     weight: float = Field(1.0, gt=0, description="share of the episodes, relative to the other tasks' weights")
     budget: int | None = Field(
         None,
@@ -38,7 +38,7 @@ class _Task(_Model):
 
 
 class BabiTask(_Task):
-    """bAbI stories hidden in the sentences of books (BabiLong)."""
+    """bAbI stories hidden among the sentences of books (BabiLong)."""
 
     kind: Literal["babi"]
     task: Literal["qa1", "qa2", "qa3", "qa4", "qa5"]
@@ -51,6 +51,15 @@ class BabiTask(_Task):
     stories: tuple[str, ...] = Field((), description="files of stories to ask further questions of this task about")
     re_ask: float = Field(0.0, ge=0, le=1, description="share of the questions that are such further ones")
 
+    def check(self) -> None:
+        """Raises :class:`ValueError` where the fields contradict each other."""
+        if self.re_ask > 0 and not self.stories:
+            raise ValueError(f"{self.task}: re_ask needs `stories` to ask about")
+        if self.re_ask > 0 and self.task not in ASKED:
+            raise ValueError(f"{self.task}: further questions can be asked for qa1, qa2 and qa3 only")
+        if self.sentences[0] > self.sentences[1]:
+            raise ValueError(f"{self.task}: sentences must be the fewest and the most")
+
 
 class RulerTask(_Task):
     """RULER's needles, generated at the start."""
@@ -60,11 +69,16 @@ class RulerTask(_Task):
     tokens: int = Field(4096, ge=256, description="length of the context")
     questions: int = Field(300, ge=1, description="to generate of each variant")
 
+    def check(self) -> None:
+        """Raises :class:`ValueError` for a variant that RULER does not have."""
+        if unknown := set(self.variants).difference(VARIANTS):
+            raise ValueError(f"ruler has no variant {min(unknown)}, but {', '.join(VARIANTS)}")
 
-class MultihopTask(_Task):
-    """Paragraphs as documents of one chunk each."""
 
-    kind: Literal["hotpotqa", "2wiki", "musique", "squad", "jsonl"]
+class DatasetTask(_Task):
+    """Questions of a data set in a file, see :mod:`trainer.datasets.registry`: each with the documents of its own."""
+
+    kind: str
     path: str = Field(description="file in the official format of that name, or in the trainer's own (`jsonl`)")
     distractors: int = Field(
         0, ge=0, description="documents of other questions added to each question; squad: to those held out, too"
@@ -93,11 +107,45 @@ class MultihopTask(_Task):
         "needs `stop`, the one right action where nothing is left to find",
     )
 
+    @property
+    def dataset(self) -> Dataset:
+        """The data set of this kind."""
+        return DATASETS[self.kind]
 
-Task = Annotated[BabiTask | RulerTask | MultihopTask, Field(discriminator="kind")]
+    def check(self) -> None:
+        """Raises :class:`ValueError` for what the data set does not have."""
+        if self.single_hops > 0 and self.dataset.read_single_hops is None:
+            others = " and ".join(name for name, dataset in DATASETS.items() if dataset.read_single_hops is not None)
+            raise ValueError(f"{self.kind}: only {others} has single hops")
+        if self.words is not None and self.dataset.read_sentences is None:
+            raise ValueError(f"{self.kind}: its chunks are its own: `words` is for the other kinds")
 
 
-class Recipe(_Model):
+def _of_its_kind(content: Any) -> _Task:
+    """The task, of the class that its ``kind`` names."""
+    if isinstance(content, _Task):
+        return content
+    if not isinstance(content, dict) or "kind" not in content:
+        raise PydanticKnownError("union_tag_not_found", {"discriminator": "'kind'"})
+    classes: dict[str, type[_Task]] = {
+        "babi": BabiTask,
+        "ruler": RulerTask,
+        **dict.fromkeys(DATASETS, DatasetTask),
+    }
+    kind = content["kind"]
+    if not isinstance(kind, str) or kind not in classes:
+        expected = ", ".join(map(repr, classes))
+        raise PydanticKnownError(
+            "union_tag_invalid", {"discriminator": "'kind'", "tag": str(kind), "expected_tags": expected}
+        )
+    return classes[kind].model_validate(content)
+
+
+Task = Annotated[BabiTask | RulerTask | DatasetTask, BeforeValidator(_of_its_kind)]
+"""A share of a mixture: ``kind`` is ``babi``, ``ruler`` or the name of a data set."""
+
+
+class Recipe(FrozenModel):
     """The content of a recipe file; paths are relative to the data folder given on the command line."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the checkpoint")
@@ -139,39 +187,36 @@ class Recipe(_Model):
 
     @model_validator(mode="after")
     def _combinations(self) -> Recipe:
+        self._check_hyperparameters()
+        self._check_tasks()
+        for task in self.tasks:
+            task.check()
+        return self
+
+    def _check_hyperparameters(self) -> None:
+        settings = self.hyperparameters
+        if settings.alpha_end > settings.alpha_start:
+            raise ValueError("the temperature is annealed downwards: alpha_end must not exceed alpha_start")
+        if settings.behaviour == "support" and settings.warm_start < 1:
+            raise ValueError("λ-returns are of the policy's own episodes: behaviour support needs warm_start 1")
+        if settings.warm_start > 0 and settings.squared == 0 and settings.contrast == 0:
+            raise ValueError("the warm start has nothing to learn from: squared and contrast are both 0")
+        if settings.action_mode == "frozen" and self.positions.mode == "relative" and self.positions.levels < 2:
+            raise ValueError("relative positions with one level say nothing within an interval: use mode none")
+
+    def _check_tasks(self) -> None:
         settings = self.hyperparameters
         if self.books is None and any(isinstance(task, BabiTask | RulerTask) for task in self.tasks):
             raise ValueError("babi and ruler tasks hide facts in books: set `books`")
         if not any(task.validation for task in self.tasks):
             raise ValueError("no task holds out questions: the best checkpoint is chosen on them, set `validation`")
-        if settings.alpha_end > settings.alpha_start:
-            raise ValueError("the temperature is annealed downwards: alpha_end must not exceed alpha_start")
-        if settings.behaviour == "support" and settings.warm_start < 1:
-            raise ValueError("λ-returns are of the policy's own episodes: behaviour support needs warm_start 1")
         if settings.warm_start == 0 and any(task.mine for task in self.tasks):
             raise ValueError("hard negatives are learned from in the warm start: without one, no task can mine")
         if self.book_negatives and not any(isinstance(task, BabiTask) and task.mine for task in self.tasks):
             raise ValueError("book_negatives are for babi tasks that mine: there are none")
-        if settings.warm_start > 0 and settings.squared == 0 and settings.contrast == 0:
-            raise ValueError("the warm start has nothing to learn from: squared and contrast are both 0")
-        if settings.action_mode == "frozen" and self.positions.mode == "relative" and self.positions.levels < 2:
-            raise ValueError("relative positions with one level say nothing within an interval: use mode none")
         for task in self.tasks:
-            if isinstance(task, BabiTask) and task.re_ask > 0 and not task.stories:
-                raise ValueError(f"{task.task}: re_ask needs `stories` to ask about")
-            if isinstance(task, BabiTask) and task.re_ask > 0 and task.task not in ("qa1", "qa2", "qa3"):
-                raise ValueError(f"{task.task}: further questions can be asked for qa1, qa2 and qa3 only")
-            if isinstance(task, MultihopTask) and task.single_hops > 0 and task.kind != "musique":
-                raise ValueError(f"{task.kind}: only musique has single hops")
-            if isinstance(task, MultihopTask) and task.unanswerable > 0 and not settings.stop:
+            if isinstance(task, DatasetTask) and task.unanswerable > 0 and not settings.stop:
                 raise ValueError(f"{task.kind}: unanswerable questions teach when to stop: set hyperparameters.stop")
-            if isinstance(task, MultihopTask) and task.words is not None and task.kind == "jsonl":
-                raise ValueError("jsonl: its chunks are its own: `words` is for the other kinds")
-            if isinstance(task, RulerTask) and (unknown := set(task.variants).difference(VARIANTS)):
-                raise ValueError(f"ruler has no variant {min(unknown)}, but {', '.join(VARIANTS)}")
-            if isinstance(task, BabiTask) and task.sentences[0] > task.sentences[1]:
-                raise ValueError(f"{task.task}: sentences must be the fewest and the most")
-        return self
 
 
 def read_recipe(path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
@@ -192,10 +237,16 @@ def read_recipe(path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
     try:
         return TypeAdapter(Recipe).validate_python(data)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'recipe'}: {problem['msg']}" for problem in error.errors()
-        )
+        problems = "; ".join(f"{_place(problem['loc'], data)}: {problem['msg']}" for problem in error.errors())
         raise RecipeError(f"{path}: {problems}") from error
+
+
+def _place(location: tuple[int | str, ...], data: dict[str, Any]) -> str:
+    """Where a problem is, such as ``tasks.0.jsonl.weight``: behind the number of a task stands its kind."""
+    match location:
+        case ("tasks", int(number), field, *rest):
+            location = ("tasks", number, data["tasks"][number]["kind"], field, *rest)
+    return ".".join(map(str, location)) or "recipe"
 
 
 def _set(data: dict[str, Any], path: list[str], value: Any) -> None:

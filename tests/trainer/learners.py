@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from index.search.positions import Positions
+from trainer.base_models import initial_config
 from trainer.datasets.question import Question
 from trainer.hyperparameters import Hyperparameters
-from trainer.learning.checkpoints import initial_config
 from trainer.learning.learner import Learner
 from trainer.learning.networks import QNetwork
-from trainer.recipe import MultihopTask, Recipe
+from trainer.recipe import DatasetTask, Recipe
 
 CPU = torch.device("cpu")
 
@@ -33,7 +33,7 @@ def make_recipe(base: Path, **fields: Any) -> Recipe:
         "state_tokens": 96,
         "action_tokens": 32,
         "positions": Positions(levels=8),
-        "tasks": (MultihopTask(kind="jsonl", path="own.jsonl"),),
+        "tasks": (DatasetTask(kind="jsonl", path="own.jsonl"),),
     }
     return Recipe(**plain | fields)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from trainer.datasets.question import Question
 from trainer.recipe import Recipe
 from trainer.tasks.mixture import Mixture
 
+EXAMPLES = Path(__file__).parents[2] / "examples" / "training"
 PEOPLE = ("Mary", "John", "Daniel", "Sandra")
 THINGS = ("apple", "football", "milk")
 PLACES = ("kitchen", "garden", "office", "hallway", "bathroom", "bedroom")
@@ -57,6 +59,15 @@ def write_own(path: Path, count: int, documents: bool = True) -> None:
         record = {"id": f"q{number}", "question": f"Which {number}?", "support": [number % 4, (number + 1) % 4]}
         records.append(record | ({"documents": texts} if documents else {"chunks": texts}))
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def write_multihop(data: Path) -> None:
+    """The test files of the multi-hop data sets, from the samples that come along."""
+    (data / "multihop").mkdir()
+    for name in ("hotpotqa/hotpotqa.json", "2wiki/2wiki.json", "musique/musique.jsonl"):
+        file = EXAMPLES / name
+        with gzip.open(data / "multihop" / f"{file.stem}_dev.jsonl.gz", "wb") as packed:
+            packed.write(file.read_bytes())
 
 
 OWN = {"kind": "jsonl", "path": "own.jsonl", "validation": 2}

@@ -11,7 +11,8 @@ from index.encoders.loading import load_encoder
 from index.search.positions import Positions
 from trainer.datasets.question import Question
 from trainer.evaluation.baselines import BM25, OneStep, untrained_encoder
-from trainer.evaluation.playing import Player, embed_in_order
+from trainer.evaluation.playing import Player
+from trainer.evaluation.vectors import embed_in_order
 
 CHUNKS = [
     "The river froze over in December.",

@@ -23,19 +23,12 @@ from index.episodes.stopping import UNTAUGHT
 from index.search.positions import Positions
 from tests.random_checkpoints import BASE_MODEL, write_random_checkpoint
 from tests.trainer.learners import CPU, make_learner, make_recipe, random_questions
+from trainer.base_models import MINILM, PACKAGED, base_directory, initial_config, start_directory
 from trainer.errors import RecipeError
-from trainer.hyperparameters import Hyperparameters
-from trainer.learning.checkpoints import (
-    MINILM,
-    PACKAGED,
-    base_directory,
-    export,
-    initial_config,
-    start_directory,
-    write_checkpoint,
-)
+from trainer.hyperparameters import ActionMode, Hyperparameters
+from trainer.learning.checkpoints import export, write_checkpoint
 from trainer.learning.learner import Learner
-from trainer.learning.networks import ActionMode, QNetwork
+from trainer.learning.networks import QNetwork
 from trainer.learning.training import build_learner
 from trainer.recipe import Recipe
 

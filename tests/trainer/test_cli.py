@@ -98,7 +98,7 @@ def test_training_gets_what_the_command_line_says(tmp_path: Path, monkeypatch: p
         given.update(options, recipe=recipe, data=data, run=run)
         return run / "best"
 
-    monkeypatch.setattr("trainer.command_line.main.train", train)
+    monkeypatch.setattr("trainer.command_line.commands.train", train)
     changed = (
         "--set",
         "seed=3",

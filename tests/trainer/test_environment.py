@@ -19,9 +19,11 @@ from index.search.positions import Positions
 from tests.index import reference, strategies
 from tests.trainer.learners import make_learner, random_question, random_questions
 from trainer.datasets.question import Question
-from trainer.hyperparameters import Hyperparameters
-from trainer.learning.environment import Environment, Observer, Reward, clairvoyant_q, document_levels, final_reward
+from trainer.hyperparameters import Hyperparameters, RewardName
+from trainer.learning.environment import Environment, Observer, document_levels
 from trainer.learning.learner import Learner
+from trainer.learning.rewards import REWARDS, Completion, Reward, Shaped
+from trainer.learning.teachers import Clairvoyant
 
 # -- the course of an episode -----------------------------------------------------------------------------------------
 
@@ -37,30 +39,32 @@ def started(chunks: int, support: set[int], budget: int = 9, selected: tuple[int
 
 def test_an_episode_ends_when_all_support_is_found() -> None:
     environment = started(6, {1, 4}, budget=5)
-    rewards = [environment.step(position, "completion") for position in (4, 2)]
+    rewards = [environment.step(position, Completion()) for position in (4, 2)]
     assert (environment.done, environment.missing, environment.selected) == (False, 1, [2, 4])
-    rewards.append(environment.step(1, "completion"))
+    rewards.append(environment.step(1, Completion()))
     assert (environment.done, environment.truncated, environment.selected) == (True, False, [1, 2, 4])
     assert rewards == [0, 0, 1]
 
 
 def test_an_episode_is_cut_off_when_the_budget_is_spent() -> None:
     environment = started(6, {1, 4}, budget=2)
-    assert [environment.step(position, "shaped") for position in (4, 2)] == [0, 0]
+    assert [environment.step(position, Shaped()) for position in (4, 2)] == [0, 0]
     assert (environment.done, environment.truncated, environment.missing) == (True, True, 1)
 
 
 def test_support_found_with_the_last_selection_is_no_cut() -> None:
     environment = started(6, {1, 4}, budget=2, selected=(4,))
-    assert environment.step(1, "completion") == 1
+    assert environment.step(1, Completion()) == 1
     assert (environment.done, environment.truncated) == (True, False)
 
 
 @pytest.mark.parametrize(("kind", "worth"), [("completion", 1.0), ("shaped", 0.5 + 0.5 * 2 / 3)])
-def test_the_final_reward(kind: Reward, worth: float) -> None:
-    environment = started(6, {1, 4}, selected=(0, 1))
-    assert environment.step(4, kind) == worth == final_reward(kind, 2, 3)
-    assert final_reward(kind, 2, 2) == 1.0
+def test_the_final_reward(kind: RewardName, worth: float) -> None:
+    environment, reward = started(6, {1, 4}, selected=(0, 1)), REWARDS[kind]
+    assert environment.step(4, reward) == worth == reward.worth(environment.question, [0, 1, 4])
+    assert reward.worth(environment.question, [1, 4]) == 1.0
+    assert reward.worth(environment.question, [0, 4]) == 0.0
+    assert environment.step(5, reward) == 0.0  # nothing was missing
 
 
 # -- what an action is worth ------------------------------------------------------------------------------------------
@@ -86,7 +90,7 @@ def best_return(environment: Environment, action: int, gamma: float, reward: Rew
 @given(
     chunks=st.integers(1, 6),
     gamma=st.sampled_from([0.5, 0.8, 1.0]),
-    reward=st.sampled_from(["completion", "shaped"]),
+    reward=st.sampled_from(list(REWARDS.values())),
     data=st.data(),
 )
 def test_the_clairvoyant_value_is_that_of_a_brute_force_search(
@@ -95,10 +99,9 @@ def test_the_clairvoyant_value_is_that_of_a_brute_force_search(
     support = data.draw(st.sets(st.integers(0, chunks - 1), min_size=1))
     selected = data.draw(st.sets(st.integers(0, chunks - 1)).filter(lambda chosen: not support <= chosen))
     environment = started(chunks, support, selected=tuple(sorted(selected)))
-    found, wasted = clairvoyant_q(environment, gamma, reward)
+    values = Clairvoyant(reward, gamma).score(environment.question, selected, np.arange(chunks))
     for action in set(range(chunks)) - selected:
-        worth = found if action in support else wasted
-        assert worth == pytest.approx(best_return(environment, action, gamma, reward), rel=1e-6)
+        assert values[action] == pytest.approx(best_return(environment, action, gamma, reward), rel=1e-6)
 
 
 # -- observations -----------------------------------------------------------------------------------------------------
@@ -125,19 +128,21 @@ def learner(tiny_base: Path) -> Learner:
 
 
 def test_an_observation_says_what_the_networks_read(learner: Learner) -> None:
-    observer = Observer(learner.network.encoder, 0.8, "completion")
+    observer = Observer(learner.network.encoder)
     asked = question(6, {1, 4}, budget=4)
     environment = observer.start(asked)
     assert environment.budget == 4
     for position in (4, 2):
-        environment.step(position, "completion")
+        environment.step(position, Completion())
     observation = observer.observe(environment)
     encoder = learner.network.encoder
     expected = encoder.compose_state(encoder.question_tokens("Where?"), encoder.state_tokens(["chunk 2", "chunk 4"]))
     assert observation.state == expected
     assert observation.available.tolist() == [True, True, False, True, False, True]
     assert observation.support.tolist() == [False, True, False, False, False, False]
-    assert [observation.found, observation.wasted] == pytest.approx([1, 0.8])
+    assert observation.selected == (2, 4)
+    values = Clairvoyant(Completion(), 0.8).score(asked, observation.selected, np.array([1, 0, 3, 5]))
+    assert values == pytest.approx([1, 0.8, 0.8, 0.8])
     levels = document_levels((6,), [2, 4], encoder.function.positions)
     np.testing.assert_array_equal(observation.levels, levels)
 
@@ -145,10 +150,10 @@ def test_an_observation_says_what_the_networks_read(learner: Learner) -> None:
 def test_states_that_are_too_long_are_cut_as_the_service_cuts_them(learner: Learner) -> None:
     encoder = learner.network.encoder
     asked = Question("1", "test", "why " * 100, ["ball " * 40, "key " * 60, "box"], (3,), frozenset({2}), 3)
-    observer = Observer(encoder, 0.8, "completion")
+    observer = Observer(encoder)
     environment = observer.start(asked)
     for position in (1, 0):
-        environment.step(position, "completion")
+        environment.step(position, Completion())
     state = observer.observe(environment).state
     tokens = encoder.question_tokens(asked.text)[: encoder.question_limit]
     assert state == encoder.compose_state(tokens, encoder.state_tokens(asked.chunks[:2]))

@@ -13,20 +13,9 @@ from index.encoders.loading import load_encoder
 from index.search.matrix_scope import MatrixScope
 from index.search.positions import level_indices, rotate
 from trainer.datasets.question import Question
-from trainer.evaluation.playing import (
-    ChunkVectors,
-    Outcome,
-    Player,
-    Recall,
-    embed_in_order,
-    embed_texts,
-    found_after,
-    outcome,
-    play,
-    recall,
-    summary,
-    together,
-)
+from trainer.evaluation.counting import Outcome, Recall, found_after, outcome, recall, summary
+from trainer.evaluation.playing import Player, play, together
+from trainer.evaluation.vectors import ChunkVectors, embed_in_order, embed_texts
 
 WORDS = "mary john went took left the kitchen garden milk book river night lamp bread stone winter".split()
 
@@ -108,11 +97,9 @@ def test_a_player_embeds_what_it_meets_and_answers_as_play_does(encoder: Encoder
     assert [player.select([question])[0] for question in questions] == expected
 
 
-def test_questions_are_taken_together_as_far_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.evaluation.playing.TOGETHER_CHUNKS", 10)
-    monkeypatch.setattr("trainer.evaluation.playing.EPISODES", 3)
+def test_questions_are_taken_together_as_far_as_memory_allows() -> None:
     sizes = [4, 4, 4, 20, 1, 1, 1, 1]
-    groups = together(question_of(["a"] * size) for size in sizes)
+    groups = together((question_of(["a"] * size) for size in sizes), episodes=3, most_chunks=10)
     assert [[len(question.chunks) for question in group] for group in groups] == [[4, 4], [4], [20], [1, 1, 1], [1]]
 
 
@@ -173,14 +160,13 @@ def test_repeated_texts_get_a_row_each_time(encoder: Encoder) -> None:
 
 
 def test_embeddings_are_kept_and_found_again(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.evaluation.playing.CACHE_FROM", 3)
     texts = ["a lamp", "a stone", "bread", "a lamp"]
-    first = embed_in_order(encoder, texts, tmp_path)
-    monkeypatch.setattr("trainer.evaluation.playing._embed", lambda *_: pytest.fail("embedded again"))
-    assert np.array_equal(embed_in_order(encoder, texts, tmp_path), first)
+    first = embed_in_order(encoder, texts, tmp_path, cache_from=3)
+    monkeypatch.setattr("trainer.evaluation.vectors._embed", lambda *_: pytest.fail("embedded again"))
+    assert np.array_equal(embed_in_order(encoder, texts, tmp_path, cache_from=3), first)
     assert len(list(tmp_path.iterdir())) == 1
     with pytest.raises(pytest.fail.Exception):
-        embed_in_order(encoder, [*texts, "another"], tmp_path)
+        embed_in_order(encoder, [*texts, "another"], tmp_path, cache_from=3)
 
 
 # -- counting ---------------------------------------------------------------------------------------------------------

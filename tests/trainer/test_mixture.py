@@ -16,11 +16,8 @@ from tests.trainer.mixtures import BABI, BOOK, OWN, drawn, make_recipe, write_ow
 from trainer.datasets.babi import BabiQuestion, read_babi
 from trainer.datasets.question import Question
 from trainer.errors import DataError, RecipeError
-from trainer.tasks.mixture import (
-    Mixture,
-    Source,
-    build_mixture,
-)
+from trainer.tasks.mixture import Mixture, build_mixture
+from trainer.tasks.source import Source
 
 
 def facts_of(question: Question) -> tuple[str, ...]:

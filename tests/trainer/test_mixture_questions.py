@@ -13,12 +13,8 @@ from hypothesis import strategies as st
 
 from tests.trainer.mixtures import OWN, drawn, make_recipe, support_texts, write_own
 from trainer.datasets.question import Question
-from trainer.tasks.mixture import (
-    build_mixture,
-    documents,
-    shuffled,
-    with_distractors,
-)
+from trainer.tasks.documents import documents, shuffled, with_distractors
+from trainer.tasks.mixture import build_mixture
 
 
 def test_questions_from_all_over_a_file_are_held_out(data: Path) -> None:

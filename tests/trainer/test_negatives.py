@@ -17,9 +17,9 @@ from index.search.scoring import exact_q
 from index.search.states import State
 from tests.trainer.learners import make_learner, random_question, words
 from trainer.datasets.question import Question
-from trainer.hyperparameters import Hyperparameters
-from trainer.learning.learner import Batch, Learner, Trajectory, Transition
-from trainer.learning.networks import ActionMode
+from trainer.hyperparameters import ActionMode, Hyperparameters
+from trainer.learning.learner import Learner
+from trainer.learning.transitions import Batch, Trajectory, Transition
 
 
 def pool_of(seed: int, count: int = 40) -> list[str]:
@@ -101,7 +101,7 @@ def test_a_step_makes_them_less_attractive(tiny_base: Path) -> None:
     for _ in range(5):
         learner.regress(Batch(first, np.zeros(len(first), dtype=np.float32)))
     states = learner.network.embed_states([t.observation.state for t in first], 1000)
-    again, _ = learner._scores(learner.network, states, first, [np.arange(11)] * len(first))
+    again, _ = learner.scorer.chosen_q(states, first, [np.arange(11)] * len(first))
 
     def lead(q: Float32Array, transition: Transition) -> float:
         return float(q[transition.observation.support].max() - q[7:].max())

@@ -14,9 +14,10 @@ from index.encoders.loading import load_encoder
 from index.errors import CheckpointError
 from tests.architectures import ARCHITECTURES, write_base
 from tests.trainer.learners import CPU, make_learner, make_network, make_recipe, random_questions
-from trainer.hyperparameters import Hyperparameters
-from trainer.learning.checkpoints import initial_config, write_checkpoint
-from trainer.learning.networks import ActionMode, ChunkTable, MasterWeights, QNetwork
+from trainer.base_models import initial_config
+from trainer.hyperparameters import ActionMode, Hyperparameters
+from trainer.learning.checkpoints import write_checkpoint
+from trainer.learning.networks import ChunkTable, MasterWeights, QNetwork
 
 TEXTS = ["the ball is red", "", "a much longer text: " + "the red ball " * 6, "the ball"]
 

@@ -5,16 +5,10 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
-import pytest
-
 from tests.trainer.mixtures import BABI, BOOK, OWN, drawn, make_recipe, support_texts, write_own
 from trainer.hyperparameters import Hyperparameters
-from trainer.tasks import mixture
-from trainer.tasks.mixture import (
-    build_mixture,
-    middle_sentences,
-    training_sentences,
-)
+from trainer.tasks.background import middle_sentences, training_sentences
+from trainer.tasks.mixture import LONG_VALIDATION, build_mixture
 
 
 def test_only_tasks_that_mine_have_pools(data: Path) -> None:
@@ -48,17 +42,16 @@ def test_book_negatives_share_words_with_the_facts_and_come_from_no_book_of_the_
     assert list(drawn(build_mixture(recipe.model_copy(update={"book_negatives": 0}), data))[0].pool) == of_first
 
 
-def test_tasks_that_mine_validate_on_long_documents(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def lengths(mine: bool) -> set[int]:
-        built = build_mixture(make_recipe([BABI | {"mine": mine}], book_sentences=23), data)
+def test_tasks_that_mine_validate_on_long_documents(data: Path) -> None:
+    def lengths(mine: bool, longest: int = LONG_VALIDATION) -> set[int]:
+        recipe = make_recipe([BABI | {"mine": mine}], book_sentences=23)
+        built = build_mixture(recipe, data, longest_validation=longest)
         return {len(question.chunks) for question in built.validation}
 
     assert lengths(False) == {20}
     assert lengths(True) == {23}
-    monkeypatch.setattr(mixture, "LONG_VALIDATION", 21)
-    assert lengths(True) == {21}
-    monkeypatch.setattr(mixture, "LONG_VALIDATION", 10)
-    assert lengths(True) == {20}
+    assert lengths(True, 21) == {21}
+    assert lengths(True, 10) == {20}
 
 
 def test_renamed_stories_have_book_negatives_with_the_names_that_they_may_get(data: Path) -> None:

@@ -14,7 +14,7 @@ import yaml
 from index.search.positions import Positions
 from trainer.errors import RecipeError
 from trainer.hyperparameters import Hyperparameters
-from trainer.recipe import BabiTask, MultihopTask, Recipe, RulerTask, read_recipe
+from trainer.recipe import BabiTask, DatasetTask, Recipe, RulerTask, read_recipe
 
 RECIPES = Path(__file__).parents[2] / "trainer" / "recipes"
 
@@ -59,7 +59,7 @@ def test_a_recipe_says_what_it_says(tmp_path: Path) -> None:
     assert (babi.sentences, babi.stories, babi.weight) == ((5, 60), ("a.txt", "b.txt"), 2)
     assert isinstance(ruler, RulerTask)
     assert ruler.variants == ("single_1", "multiquery")
-    assert isinstance(musique, MultihopTask)
+    assert isinstance(musique, DatasetTask)
     assert (musique.budget, musique.validation) == (3, 7)
     assert recipe.hyperparameters == Hyperparameters(learning_rate=1e-5, action_mode="frozen", transitions=100)
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.hyperparameters import Hyperparameters
-from trainer.learning.learner import clairvoyant_loss, lambda_returns, soft_value
+from trainer.learning.objectives import clairvoyant_loss, lambda_returns, soft_value
 
 # -- soft values ------------------------------------------------------------------------------------------------------
 

@@ -13,9 +13,8 @@ import torch
 
 from tests.trainer.learners import make_learner, random_questions
 from trainer.errors import ResumeError
-from trainer.hyperparameters import Hyperparameters
+from trainer.hyperparameters import ActionMode, Hyperparameters
 from trainer.learning.learner import Learner
-from trainer.learning.networks import ActionMode
 from trainer.learning.state import load_state, save_state, stored_state
 
 

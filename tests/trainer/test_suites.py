@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Callable, Mapping
 from itertools import islice
@@ -8,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.trainer.mixtures import write_multihop
 from trainer.errors import DataError, RecipeError
-from trainer.evaluation.suites import SUITES, TestSet, evaluation_sentences
-
-EXAMPLES = Path(__file__).parents[2] / "examples" / "training"
+from trainer.evaluation.suites import SUITES, TestSet
+from trainer.tasks.background import evaluation_sentences
 
 STORY = """1 Mary took the {thing}.
 2 Mary went to the {place}.
@@ -82,9 +81,8 @@ def test_short_documents_share_one_background(data: Path) -> None:
     assert all("dev book" in sentence for sentence in sets[0].background)
 
 
-def test_long_documents_go_on_with_books_that_no_training_reads(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.evaluation.suites.SHORT", 10)
-    books = [sentence.split(" this is ")[0] for sentence in evaluation_sentences(data / "books", 200)]
+def test_long_documents_go_on_with_books_that_no_training_reads(data: Path) -> None:
+    books = [sentence.split(" this is ")[0] for sentence in evaluation_sentences(data / "books", 200, short=10)]
     assert list(dict.fromkeys(books)) == [
         *(f"In dev book {book:02}" for book in range(3)),
         *(f"In train book {book:02}" for book in range(60, 63)),
@@ -142,11 +140,7 @@ def test_a_ruler_file_must_say_its_length(tmp_path: Path) -> None:
 
 
 def test_multi_hop_questions_come_with_paragraphs_apart_and_as_one_document(tmp_path: Path) -> None:
-    (tmp_path / "multihop").mkdir()
-    for name in ("hotpotqa/hotpotqa.json", "2wiki/2wiki.json", "musique/musique.jsonl"):
-        file = EXAMPLES / name
-        with gzip.open(tmp_path / "multihop" / f"{file.stem}_dev.jsonl.gz", "wb") as packed:
-            packed.write(file.read_bytes())
+    write_multihop(tmp_path)
     sets, others = (list(SUITES[name](tmp_path, None, 2, 0)) for name in ("multihop", "multihop-joined"))
     names = ["hotpotqa", "hotpotqa_sentences", "2wiki", "2wiki_sentences", "musique"]
     assert [one.task for one in sets if not one.part] == names

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +22,23 @@ from index.encoders.checkpoint import read_config
 from index.encoders.encoder import Encoder
 from index.encoders.loading import load_encoder
 from tests.trainer.learners import CPU, make_recipe, random_questions
+from trainer.base_models import MINILM, base_directory, initial_config
 from trainer.datasets.jsonl import read_jsonl
 from trainer.datasets.question import Question
 from trainer.errors import DataError, ResumeError
-from trainer.evaluation.playing import by_task, embed_texts, play, recall
-from trainer.hyperparameters import Hyperparameters
+from trainer.evaluation.counting import by_task, recall
+from trainer.evaluation.playing import play
+from trainer.evaluation.vectors import embed_texts
+from trainer.hyperparameters import ActionMode, Hyperparameters
 from trainer.learning import training
-from trainer.learning.checkpoints import MINILM, base_directory, initial_config, write_checkpoint
+from trainer.learning.checkpoints import write_checkpoint
 from trainer.learning.learner import Learner
-from trainer.learning.networks import ActionMode, QNetwork
+from trainer.learning.networks import QNetwork
 from trainer.learning.state import save_state
 from trainer.learning.training import Validation, build_learner, train
 from trainer.recipe import Recipe
-from trainer.tasks.mixture import Mixture, Source, build_mixture
+from trainer.tasks.mixture import Mixture, build_mixture
+from trainer.tasks.source import Source
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "training"
@@ -156,15 +161,12 @@ def test_validation_measures_what_a_checkpoint_would_serve(
 # -- interruptions ----------------------------------------------------------------------------------------------------
 
 
-def test_a_cache_changes_nothing_but_when_chunks_are_embedded(
-    tiny_base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("trainer.evaluation.playing.CACHE_FROM", 1)
+def test_a_cache_changes_nothing_but_when_chunks_are_embedded(tiny_base: Path, data: Path, tmp_path: Path) -> None:
     tasks = [TASKS[0] | {"mine": True}, TASKS[1] | {"mine": True}]
     recipe = recipe_for(tiny_base, tasks=tasks, hard_negatives=3)
     weights = []
     for name, cache in (("without", None), ("first", tmp_path / "cache"), ("second", tmp_path / "cache")):
-        best = train(recipe, data, tmp_path / name, device=CPU, cache=cache)
+        best = train(recipe, data, tmp_path / name, device=CPU, cache=cache, cache_from=1)
         weights.append(load_file(best / "state" / "model.safetensors"))
         if cache is not None:
             assert len(list(cache.iterdir())) == len(tasks)
@@ -216,20 +218,20 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
     updates: int,
     save_seconds: float,
 ) -> None:
-    monkeypatch.setattr(training, "SAVE_SECONDS", save_seconds)  # negative: a state after each update
+    run = partial(train, save_seconds=save_seconds)  # negative: a state after each update
     recipe = recipe_for(tiny_base, action_mode=mode, warm_start=0.5, refresh_updates=3)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train(recipe, data, whole, device=CPU)
-    interrupted_after(updates, monkeypatch, lambda: train(recipe, data, parts, device=CPU))
+    run(recipe, data, whole, device=CPU)
+    interrupted_after(updates, monkeypatch, lambda: run(recipe, data, parts, device=CPU))
     seen = json.loads((parts / "state" / "state.json").read_text())["seen"]
     assert 0 < seen < 60
-    interrupted_after(0, monkeypatch, lambda: train(recipe, data, parts, device=CPU, resume=True))
-    train(recipe, data, parts, device=CPU, resume=True)
+    interrupted_after(0, monkeypatch, lambda: run(recipe, data, parts, device=CPU, resume=True))
+    run(recipe, data, parts, device=CPU, resume=True)
     expected, found = left_behind(whole), left_behind(parts)
     assert "state/state.safetensors" in found
     assert found == expected
     other = recipe_for(tiny_base, action_mode=mode, warm_start=0.5, refresh_updates=3, seed=1)
-    train(other, data, tmp_path / "other", device=CPU)
+    run(other, data, tmp_path / "other", device=CPU)
     assert left_behind(tmp_path / "other")["state/state.safetensors"] != found["state/state.safetensors"]
 
 

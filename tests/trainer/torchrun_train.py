@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from trainer.datasets.question import Question
-from trainer.evaluation import playing as evaluation
 from trainer.learning import training
 from trainer.learning.distributed import own_share
 from trainer.learning.learner import Learner
@@ -38,7 +37,6 @@ def main(folder: Path, rank: str) -> None:
     """Train by ``folder/recipe.yaml`` and go on with what that left."""
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.INFO)
-    evaluation.CACHE_FROM = 1
     learners: list[Watched] = []
 
     def make(*arguments: Any) -> Learner:
@@ -49,7 +47,7 @@ def main(folder: Path, rank: str) -> None:
     recipe = read_recipe(folder / "recipe.yaml")
     run, cache = folder / "run", folder / "cache"
     for resume in (False, True):
-        training.train(recipe, folder, run, device=torch.device("cpu"), resume=resume, cache=cache)
+        training.train(recipe, folder, run, device=torch.device("cpu"), resume=resume, cache=cache, cache_from=1)
     trained, resumed = learners
     digest = sha256()
     for name, value in sorted(trained.masters.values.items()):

@@ -60,7 +60,7 @@ def rename(item: BabiQuestion, generator: np.random.Generator) -> BabiQuestion:
 def more_questions(stories: Iterable[BabiQuestion], task: str) -> list[BabiQuestion]:
     """Every question of QA1, QA2 or QA3 that can be asked at any point of the stories, in order.
 
-    Of a story its facts are used, not its question: give each story once, with all its facts. A question is left
+    The facts of a story are used, not its question: give each story once, with all its facts. A question is left
     out where the facts do not settle its answer and its support. Raises :class:`ValueError` for another task,
     and for a fact that is no move, taking or leaving.
     """

@@ -186,9 +186,9 @@ class _Array:
             self.read(_BLOCK)
 
     def take(self, sign: str) -> None:
-        found = self.peek()
-        if found != sign:
-            raise self.error(f"expected {sign!r}, found {found!r}: the file must be one JSON array of objects")
+        actual = self.peek()
+        if actual != sign:
+            raise self.error(f"expected {sign!r}, found {actual!r}: the file must be one JSON array of objects")
         self.move(self.at + 1)
 
     def element(self, number: int) -> Entry:

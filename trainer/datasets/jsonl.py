@@ -84,7 +84,7 @@ def read_jsonl(path: Path) -> Iterator[Question]:
         if record.chunks is not None:
             documents = [record.chunks]
         try:
-            support = frozenset(_position(documents, wanted, record.documents is None) for wanted in record.support)
+            support = frozenset(_position(documents, place, record.documents is None) for place in record.support)
             question = Question(
                 id=record.id or entry.name(),
                 task=record.task,
@@ -107,12 +107,12 @@ def _filled(documents: list[list[str]]) -> list[str]:
     return [chunk for document in documents for chunk in document]
 
 
-def _position(documents: list[list[str]], wanted: int | list[int], one_document: bool) -> int:
+def _position(documents: list[list[str]], place: int | list[int], one_document: bool) -> int:
     """Where a support entry lies among the chunks of all documents."""
-    if isinstance(wanted, int):
-        number, index = (0, wanted) if one_document else (wanted, None)
+    if isinstance(place, int):
+        number, index = (0, place) if one_document else (place, None)
     else:
-        number, index = wanted[0], wanted[1]
+        number, index = place[0], place[1]
     if not 0 <= number < len(documents):
         raise ValueError(f"support names document {number}, but there are {len(documents)}, counted from 0")
     length = len(documents[number])

@@ -10,8 +10,8 @@ import numpy as np
 
 def words(texts: Sequence[str]) -> list[list[str]]:
     """The words of each text in lower case, without English stop words; of some texts none are left."""
-    found: list[list[str]] = bm25s.tokenize(list(texts), stopwords="en", return_ids=False, show_progress=False)
-    return found
+    words_of_texts: list[list[str]] = bm25s.tokenize(list(texts), stopwords="en", return_ids=False, show_progress=False)
+    return words_of_texts
 
 
 def most_alike(texts: Sequence[str], sentences: Sequence[str], count: int) -> list[str]:
@@ -26,4 +26,4 @@ def most_alike(texts: Sequence[str], sentences: Sequence[str], count: int) -> li
     index = bm25s.BM25()
     index.index(words(distinct), show_progress=False)
     best, scores = index.retrieve(queries, k=min(count, len(distinct)), show_progress=False)
-    return [distinct[at] for at in np.unique(best[scores > 0])]
+    return [distinct[number] for number in np.unique(best[scores > 0])]

@@ -76,14 +76,15 @@ def read_musique(path: Path, words: int | None = None) -> Iterator[Question]:
     for entry, record in _answerable(path):
         cut = _cut(record, words)
         if words is None:
-            task, found = "musique", [at for at, paragraph in enumerate(record.paragraphs) if paragraph.is_supporting]
+            task = "musique"
+            support = [number for number, paragraph in enumerate(record.paragraphs) if paragraph.is_supporting]
         else:
-            task, found = "musique_sentences", []
+            task, support = "musique_sentences", []
             for hop, place in _hops(entry, record):
-                found += [] if place is None else cut.with_answer(place, hop.answer)
-            if not found or len(found) < len(record.question_decomposition):
+                support += [] if place is None else cut.with_answer(place, hop.answer)
+            if not support or len(support) < len(record.question_decomposition):
                 continue
-        yield _question(entry, record.id, task, record.question, cut.chunks, found, cut.counts)
+        yield _question(entry, record.id, task, record.question, cut.chunks, support, cut.counts)
 
 
 def read_musique_single_hops(path: Path, words: int | None = None) -> Iterator[Question]:
@@ -196,7 +197,7 @@ class _Cut:
 
     texts: Sequence[str]
     starts: Sequence[Sequence[int]]
-    """Of each paragraph, where in its text its chunks begin."""
+    """Where in the text of each paragraph its chunks begin."""
     chunks: Sequence[str]
 
     @property
@@ -217,15 +218,15 @@ def _cut(record: _Musique, words: int | None) -> _Cut:
     spans = [
         [(0, len(text))]
         if words is None or not text.strip()
-        else [(one.start, one.end) for one in passages(text, words)]
+        else [(chunk.start, chunk.end) for chunk in passages(text, words)]
         for text in texts
     ]
     chunks = [
         _chunk(paragraph.title if number == 0 else "", text[start:end])
-        for paragraph, text, found in zip(record.paragraphs, texts, spans, strict=True)
-        for number, (start, end) in enumerate(found)
+        for paragraph, text, pieces in zip(record.paragraphs, texts, spans, strict=True)
+        for number, (start, end) in enumerate(pieces)
     ]
-    return _Cut(texts, [[start for start, _ in found] for found in spans], chunks)
+    return _Cut(texts, [[start for start, _ in pieces] for pieces in spans], chunks)
 
 
 def _with_answers(entry: Entry, question: str, answers: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 class Question:
     """A question, its candidate chunks and which of them it needs.
 
-    The chunks of all documents are laid end to end, as in :class:`index.search.scoring.Scope`: ``counts`` holds
+    The chunks of all documents are laid end to end, as in a scope of :mod:`index.search.scope`: ``counts`` holds
     the number of chunks of each document and sums to ``len(chunks)``; ``support`` are positions on that axis.
     """
 
@@ -41,18 +41,22 @@ class Question:
         if self.budget < 1:
             raise ValueError("the budget must allow at least one selection")
 
+    def missing(self, selected: Collection[int]) -> int:
+        """How many support chunks are missing where these are selected; removed ones are never found."""
+        return len(self.support.difference(selected)) + self.removed
+
     def without(self, positions: Collection[int]) -> Question:
         """The question with these chunks taken out; documents that had no others go with them."""
-        kept = [at for at in range(len(self.chunks)) if at not in positions]
+        kept = [position for position in range(len(self.chunks)) if position not in positions]
         place = {old: new for new, old in enumerate(kept)}
         first, counts = 0, []
         for count in self.counts:
-            counts.append(sum(at not in positions for at in range(first, first + count)))
+            counts.append(sum(position not in positions for position in range(first, first + count)))
             first += count
         return replace(
             self,
-            chunks=[self.chunks[at] for at in kept],
+            chunks=[self.chunks[position] for position in kept],
             counts=tuple(count for count in counts if count),
-            support=frozenset(place[at] for at in self.support if at in place),
+            support=frozenset(place[position] for position in self.support if position in place),
             removed=self.removed + len(self.support.intersection(positions)),
         )

@@ -167,19 +167,19 @@ def _read(entry: Entry, task: str, budget: int) -> Question:
         raise entry.error("input is no prompt of RULER's needle tasks: only the niah files can be read")
     asked = set(re.split(r", and |, ", match["keys"]))
     chunks: list[str] = []
-    found: dict[int, str] = {}
+    values: dict[int, str] = {}
     for line in match["context"].split("\n"):
         before = 0
         for needle in _NEEDLE.finditer(line):
             chunks += book_sentences(line[before : needle.start()])
             before = needle.end()
             if needle[2] in asked:
-                found[len(chunks)] = needle[3]
+                values[len(chunks)] = needle[3]
             chunks.append(needle.group())
         chunks += book_sentences(line[before:])
-    if sorted(found.values()) != sorted(prompt.outputs):
+    if sorted(values.values()) != sorted(prompt.outputs):
         raise entry.error(
-            f"the needles of the asked keys say {sorted(found.values())}, outputs {sorted(prompt.outputs)}"
+            f"the needles of the asked keys say {sorted(values.values())}, outputs {sorted(prompt.outputs)}"
         )
     return Question(
         id=entry.name(),
@@ -187,7 +187,7 @@ def _read(entry: Entry, task: str, budget: int) -> Question:
         text=match["question"],
         chunks=chunks,
         counts=(len(chunks),),
-        support=frozenset(found),
+        support=frozenset(values),
         budget=budget,
     )
 
@@ -225,18 +225,19 @@ def _essay(sentences: Sequence[str], tokens: int, generator: np.random.Generator
 
 
 def _noise(tokens: int) -> list[str]:
-    each = sum(map(count_tokens, NOISE))
-    return list(NOISE) * round(tokens / each)
+    return list(NOISE) * round(tokens / sum(map(count_tokens, NOISE)))
 
 
-def _needles(variant: Variant, tokens: int, taken: set[str], words: Words, generator: np.random.Generator) -> list[str]:
-    """As many other needles as fit, none with a key of ``taken``."""
+def _needles(
+    variant: Variant, tokens: int, excluded: set[str], words: Words, generator: np.random.Generator
+) -> list[str]:
+    """As many other needles as fit, none with a key of ``excluded``."""
     made: list[str] = []
     while tokens > 0:
         count = min(4096, max(1, tokens // 32))
         keys = _random(variant.key, count, words, generator)
         for key, value in zip(keys, _random(variant.value, count, words, generator), strict=True):
-            if tokens > 0 and key not in taken:
+            if tokens > 0 and key not in excluded:
                 made.append(_needle(variant, key, value))
                 tokens -= count_tokens(made[-1])
     return made
@@ -256,7 +257,7 @@ def _random(kind: Kind, count: int, words: Words, generator: np.random.Generator
         return [str(number) for number in generator.integers(10**6, 10**7, size=count).tolist()]
     if kind == "uuids":
         data = generator.bytes(16 * count)
-        return [str(uuid.UUID(bytes=data[at : at + 16], version=4)) for at in range(0, len(data), 16)]
+        return [str(uuid.UUID(bytes=data[start : start + 16], version=4)) for start in range(0, len(data), 16)]
     firsts = generator.integers(len(words.adjectives), size=count).tolist()
     seconds = generator.integers(len(words.nouns), size=count).tolist()
     return [f"{words.adjectives[first]}-{words.nouns[second]}" for first, second in zip(firsts, seconds, strict=True)]

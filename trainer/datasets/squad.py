@@ -81,8 +81,8 @@ def read_squad(path: Path, words: int | None = None) -> Iterator[Question]:
         firsts = list(accumulate(map(len, cut), initial=0))
         chunks = [
             paragraph.context[chunk.start : chunk.end]
-            for paragraph, found in zip(article.paragraphs, cut, strict=True)
-            for chunk in found
+            for paragraph, pieces in zip(article.paragraphs, cut, strict=True)
+            for chunk in pieces
         ]
         for number, paragraph in enumerate(article.paragraphs):
             for asked in paragraph.qas:

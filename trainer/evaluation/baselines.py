@@ -15,10 +15,10 @@ from index.encoders.tower import Tower
 from index.search.positions import Positions
 from index.search.scoring import best
 from index.search.states import States
+from trainer.base_models import base_directory, initial_config
 from trainer.datasets.lexical import words
 from trainer.datasets.question import Question
 from trainer.evaluation.playing import Player
-from trainer.learning.checkpoints import base_directory, initial_config
 from trainer.recipe import Recipe
 
 

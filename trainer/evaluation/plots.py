@@ -15,21 +15,21 @@ from matplotlib.figure import Figure
 
 from trainer.errors import DataError
 from trainer.evaluation.reports import Result, Row
-from trainer.stopping.stop_reports import StopReport
-from trainer.stopping.stops import Point
 
 
 def recall_by_length(result: Result, path: Path) -> None:
     """One line a task over the lengths of the documents, with the standard error as a band."""
     rows = [row for row in result.rows if row.tokens is not None]
     ticks = sorted({(row.tokens or 0, row.length) for row in rows})
-    with _figure(path, f"{result.name} on {result.suite}") as axes:
-        for task, found in _by_task(rows):
-            tokens = [row.tokens or 0 for row in found]
-            values = [row.at_budget for row in found]
-            (line,) = axes.plot(tokens, values, marker="o", markersize=4, label=f"{task} (budget {found[0].budget})")
-            low = [max(0.0, row.at_budget - row.standard_error) for row in found]
-            high = [min(1.0, row.at_budget + row.standard_error) for row in found]
+    with figure(path, f"{result.name} on {result.suite}") as axes:
+        for task, rows_of_task in _by_task(rows):
+            tokens = [row.tokens or 0 for row in rows_of_task]
+            values = [row.at_budget for row in rows_of_task]
+            (line,) = axes.plot(
+                tokens, values, marker="o", markersize=4, label=f"{task} (budget {rows_of_task[0].budget})"
+            )
+            low = [max(0.0, row.at_budget - row.standard_error) for row in rows_of_task]
+            high = [min(1.0, row.at_budget + row.standard_error) for row in rows_of_task]
             axes.fill_between(tokens, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
         axes.set_xscale("log")
         axes.set_xticks([tokens for tokens, _ in ticks], [label for _, label in ticks])
@@ -39,9 +39,9 @@ def recall_by_length(result: Result, path: Path) -> None:
 
 
 def recall_by_budget(result: Result, path: Path) -> None:
-    """One line a task over the number of selections; of several lengths the longest."""
+    """One line a task over the number of selections, at the longest of several lengths."""
     longest = {row.task: row for row in sorted(result.rows, key=lambda row: row.tokens or 0)}
-    with _figure(path, f"{result.name} on {result.suite}") as axes:
+    with figure(path, f"{result.name} on {result.suite}") as axes:
         for task in dict.fromkeys(row.task for row in result.rows):
             row = longest[task]
             steps = range(1, len(row.recall_by_step) + 1)
@@ -51,31 +51,8 @@ def recall_by_budget(result: Result, path: Path) -> None:
         _recall_axis(axes, [value for row in longest.values() for value in row.recall_by_step])
 
 
-def completeness(report: StopReport, path: Path) -> None:
-    """Completeness against the mean number of chunks on the mixed test set, for each rule, each budget, the oracle."""
-    with _figure(path, f"{report.name}: when to stop") as axes:
-        chosen: dict[str, Point] = {str(rule): at for rule, at in report.mixed.chosen.items()}
-        for name, curve in report.mixed.curves.items():
-            points = sorted(curve, key=lambda point: (point.chunks, point.recall))
-            bare = name in ("budget", "oracle")
-            (line,) = axes.plot(
-                [point.chunks for point in points],
-                [point.recall for point in points],
-                label={"budget": "fixed budget"}.get(name, name),
-                linestyle="--" if bare else "-",
-                marker="o" if bare else None,
-                markersize=4,
-            )
-            if name in chosen:
-                at = chosen[name]
-                axes.plot(at.chunks, at.recall, marker="*", markersize=12, color=line.get_color())
-        axes.legend(frameon=False)
-        axes.set_xlabel("mean number of chunks")
-        axes.set_ylabel("share of questions with all evidence")
-
-
 def learning_curves(runs: Sequence[Path], path: Path) -> None:
-    """Validation recall over the transitions trained on: of one run each task, of several runs their means.
+    """Validation recall over the transitions trained on: the tasks of a single run, or the means of several.
 
     Raises :class:`~trainer.errors.DataError` where a run has not been validated yet.
     """
@@ -86,7 +63,7 @@ def learning_curves(runs: Sequence[Path], path: Path) -> None:
             tasks = [name for name in records[0] if name not in ("transitions", "seconds", "mean")]
             curves += [(task, records, task) for task in tasks]
         curves.append(("mean" if len(runs) == 1 else run.name, records, "mean"))
-    with _figure(path, "validation while training") as axes:
+    with figure(path, "validation while training") as axes:
         for label, records, field in curves:
             known = [record for record in records if field in record]
             (line,) = axes.plot([r["transitions"] for r in known], [r[field] for r in known], label=label)
@@ -129,13 +106,13 @@ def _recall_axis(axes: Axes, values: Sequence[float]) -> None:
 
 
 @contextmanager
-def _figure(path: Path, title: str) -> Iterator[Axes]:
+def figure(path: Path, title: str) -> Iterator[Axes]:
     """One pair of axes, saved as ``path`` at the end; drawn without a screen."""
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(7, 3.6), dpi=130, layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
+        canvas = Figure(figsize=(7, 3.6), dpi=130, layout="constrained")
+        FigureCanvasAgg(canvas)
+        axes = canvas.add_subplot()
         axes.grid(visible=True, alpha=0.25)
         axes.set_title(title, fontsize=10)
         yield axes
-        figure.savefig(path)
+        canvas.savefig(path)

@@ -9,20 +9,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from tqdm import tqdm
 
 from index.encoders.checkpoint import CheckpointConfig
+from qrag.wire.models import FrozenModel
 from trainer.errors import DataError
-from trainer.evaluation.playing import Outcome, Retriever, outcome, summary, together
+from trainer.evaluation.counting import Outcome, outcome, summary
+from trainer.evaluation.playing import Retriever, together
 from trainer.evaluation.suites import TestSet
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Row(_Frozen):
+class Row(FrozenModel):
     """One test set answered in one way."""
 
     task: str
@@ -39,13 +37,13 @@ class Row(_Frozen):
     seconds: float
 
 
-class Result(_Frozen):
+class Result(FrozenModel):
     """One way of retrieving on one suite."""
 
     name: str
-    """Of the checkpoint or the baseline."""
+    """The name of the checkpoint or the baseline."""
     fingerprint: str | None
-    """Of the checkpoint's weights; none where there are none."""
+    """The checksum of the checkpoint; none where there is none."""
     beam_width: int = 1
     suite: str
     seed: int
@@ -53,7 +51,7 @@ class Result(_Frozen):
     rows: tuple[Row, ...]
 
 
-class Report(_Frozen):
+class Report(FrozenModel):
     """The content of a file."""
 
     results: tuple[Result, ...]
@@ -70,7 +68,7 @@ def measure(retriever: Retriever, test_set: TestSet) -> Row:
     ) as bar:
         for questions in together(test_set.draw()):
             selections = retriever.select(questions)
-            outcomes += [outcome(question, found) for question, found in zip(questions, selections, strict=True)]
+            outcomes += [outcome(question, selected) for question, selected in zip(questions, selections, strict=True)]
             budgets.update(question.budget for question in questions)
             bar.update(len(questions))
     recall = summary(outcomes)
@@ -112,18 +110,18 @@ def joined(results: Iterable[Result]) -> list[Result]:
 
     Rows that two of them have are kept from the first.
     """
-    found: dict[tuple[object, ...], Result] = {}
+    merged: dict[tuple[object, ...], Result] = {}
     for result in results:
         key = (result.name, result.fingerprint, result.beam_width, result.suite, result.seed)
-        if (first := found.setdefault(key, result)) is not result:
+        if (first := merged.setdefault(key, result)) is not result:
             known = {(row.task, row.length) for row in first.rows}
             new = tuple(row for row in result.rows if (row.task, row.length) not in known)
-            found[key] = first.model_copy(update={"rows": first.rows + new})
-    return list(found.values())
+            merged[key] = first.model_copy(update={"rows": first.rows + new})
+    return list(merged.values())
 
 
 def fingerprint(config: CheckpointConfig) -> str:
-    """Changes with everything that decides what greedy episodes with a fixed budget select (SHA-256, hexadecimal)."""
+    """A checksum (SHA-256, hexadecimal) of everything that decides what greedy episodes with a fixed budget select."""
     content = config.model_dump_json(exclude={"name", "base_model", "temperature", "stopping", "training"})
     return hashlib.sha256(content.encode()).hexdigest()
 
@@ -151,17 +149,17 @@ def _table(suite: str, results: Sequence[Result]) -> str:
     for result in results:
         for row in result.rows:
             cells.setdefault((row.task, row.length, result.name), []).append(row)
-    tasks, lengths, names = (list(dict.fromkeys(key[at] for key in cells)) for at in range(3))
+    tasks, lengths, names = (list(dict.fromkeys(key[part] for key in cells)) for part in range(3))
     tokens = {key[1]: rows[0].tokens or 0 for key, rows in cells.items()}
     lengths.sort(key=lambda length: tokens[length])
     values = {key: [row.at_budget for row in rows] for key, rows in cells.items()}
     if suite in AVERAGED and len(tasks) > 1:
         for length in lengths:
             for name in names:
-                found = [values.get((task, length, name), []) for task in tasks]
+                by_task = [values.get((task, length, name), []) for task in tasks]
                 # Only where every run has every task.
-                if len({len(runs) for runs in found}) == 1:
-                    values["mean", length, name] = [statistics.fmean(run) for run in zip(*found, strict=True)]
+                if len({len(runs) for runs in by_task}) == 1:
+                    values["mean", length, name] = [statistics.fmean(run) for run in zip(*by_task, strict=True)]
         tasks.append("mean")
     # The longer of the two becomes columns where there is a choice: lengths, or else the ways of retrieving.
     wide = len(lengths) > 1

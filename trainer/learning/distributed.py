@@ -13,7 +13,7 @@ from torch import distributed
 T = TypeVar("T")
 
 PATIENCE = timedelta(hours=6)
-"""That processes wait for one that still embeds or validates. NCCL's own ten minutes are too few for that."""
+"""How long processes wait for one that still embeds or validates. NCCL's own ten minutes are too few for that."""
 
 
 def join(device: torch.device) -> tuple[int, torch.device]:
@@ -29,7 +29,7 @@ def join(device: torch.device) -> tuple[int, torch.device]:
 
 
 def own_share(items: Sequence[T]) -> Sequence[T]:
-    """Every so-many-th item, so that each is one process's."""
+    """This process's items: every item is one process's."""
     if not distributed.is_initialized():
         return items
     return items[distributed.get_rank() :: distributed.get_world_size()]

@@ -1,4 +1,4 @@
-"""Hard negatives: of a whole pool of texts that are no evidence, those that a state is drawn to most.
+"""Hard negatives: the texts of a whole pool without evidence that a state is drawn to most.
 
 A document of a hundred chunks says little about the best of 400,000. So a visited state also sees the few texts of its
 question's pool with the largest Q, as if they stood somewhere in its document: what a long document would hold.
@@ -7,13 +7,23 @@ question's pool with the largest Q, as if they stood somewhere in its document: 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from index.arrays import Float32Array, IntArray
+from index.arrays import IntArray
 from trainer.learning.networks import ChunkTable, QNetwork
 from trainer.learning.scoring import halves, rotated_back, rotation
+from trainer.learning.transitions import HardNegatives
+
+
+class _Texts(NamedTuple):
+    """The distinct texts of a pool, in the order of their rows in the chunk table."""
+
+    rows: IntArray
+    places: IntArray
+    """Where in the pool each first stands."""
 
 
 class Negatives:
@@ -21,7 +31,7 @@ class Negatives:
 
     def __init__(self, network: QNetwork, table: ChunkTable, count: int) -> None:
         self._network, self._table, self._count = network, table, count
-        self._rows: dict[int, IntArray] = {}
+        self._texts: dict[int, _Texts] = {}
         self._pools: list[Sequence[str]] = []  # kept, so that no other pool gets the id of one that is gone
         self._vectors: dict[int, torch.Tensor] = {}
 
@@ -31,32 +41,34 @@ class Negatives:
 
     @torch.no_grad()
     def search(
-        self, states: torch.Tensor, levels: Sequence[int], pool: Sequence[str], own: Sequence[IntArray]
-    ) -> list[tuple[IntArray, Float32Array]]:
-        """Of each state the rows in the chunk table of the pool's texts with the largest Q, and their Q.
+        self, states: torch.Tensor, levels: Sequence[int], pool: Sequence[str], rows: Sequence[IntArray]
+    ) -> list[HardNegatives]:
+        """The texts of the pool with the largest Q in each state.
 
-        ``states`` has shape ``[n, d]``. The texts stand at the given level of each state's document, and are none of
-        its ``own`` rows: those are candidates already, or selected, or support.
+        ``states`` has shape ``[n, d]``. The texts stand at the given level of each state's document, and are not in the
+        ``rows`` of its question's chunks: those are candidates already, or selected, or support.
         """
-        rows, vectors = self._pool(pool)
+        texts, vectors = self._pool(pool)
         positions = self._network.encoder.function.positions
         turn = rotation(np.array(levels)[:, None], positions, states.shape[1], states.device)
         q = self._network.w * (rotated_back(states, turn) @ vectors.T) + self._network.b
-        for scores, mine in zip(q, own, strict=True):
-            place = np.minimum(np.searchsorted(rows, mine), len(rows) - 1)
-            scores[torch.from_numpy(place[rows[place] == mine]).to(q.device)] = -torch.inf
-        best = q.topk(min(self._count, len(rows)), dim=1)
-        return [
-            (rows[places[values > -np.inf]], values[values > -np.inf])
-            for values, places in zip(best.values.cpu().numpy(), best.indices.cpu().numpy(), strict=True)
-        ]
+        for scores, chunks in zip(q, rows, strict=True):
+            place = np.minimum(np.searchsorted(texts.rows, chunks), len(texts.rows) - 1)
+            scores[torch.from_numpy(place[texts.rows[place] == chunks]).to(q.device)] = -torch.inf
+        best = q.topk(min(self._count, len(texts.rows)), dim=1)
+        negatives = []
+        for values, places in zip(best.values.cpu().numpy(), best.indices.cpu().numpy(), strict=True):
+            kept = places[values > -np.inf]
+            negatives.append(HardNegatives(texts.places[kept], texts.rows[kept], values[values > -np.inf]))
+        return negatives
 
-    def _pool(self, pool: Sequence[str]) -> tuple[IntArray, torch.Tensor]:
-        """The pool's rows in ascending order, and their embeddings, shape ``[rows, d]``."""
+    def _pool(self, pool: Sequence[str]) -> tuple[_Texts, torch.Tensor]:
+        """The pool's distinct texts, and their embeddings, shape ``[texts, d]``."""
         key = id(pool)
-        if key not in self._rows:
+        if key not in self._texts:
             self._pools.append(pool)
-            self._rows[key] = np.unique(self._table.rows(pool))
+            rows, places = np.unique(self._table.rows(pool), return_index=True)
+            self._texts[key] = _Texts(rows, places)
         if key not in self._vectors:
-            self._vectors[key] = halves(self._network.chunks(self._table[torch.from_numpy(self._rows[key])]))
-        return self._rows[key], self._vectors[key]
+            self._vectors[key] = halves(self._network.chunks(self._table[torch.from_numpy(self._texts[key].rows)]))
+        return self._texts[key], self._vectors[key]

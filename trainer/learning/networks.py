@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -23,8 +22,7 @@ from index.encoders.loading import load_model
 from index.encoders.tokenizer import TextTokenizer
 from index.encoders.tower import Tower, project, token_batches
 from index.search.function import QFunction
-
-ActionMode = Literal["frozen", "adapter", "refreshed"]
+from trainer.hyperparameters import ActionMode
 
 
 class QNetwork(torch.nn.Module):
@@ -86,7 +84,7 @@ class QNetwork(torch.nn.Module):
         if not share:
             return embeddings
         questions = list(dict.fromkeys(state.question for state in states))
-        row = {question: at for at, question in enumerate(questions)}
+        row = {question: number for number, question in enumerate(questions)}
         embedded = self._projected.forward(questions)
         return embeddings + share * embedded[[row[state.question] for state in states]]
 
@@ -160,7 +158,7 @@ class MasterWeights:
 
 
 class ChunkTable:
-    """Embeddings of the action tower itself by text: each distinct chunk is embedded once."""
+    """Embeddings by the action tower itself, without the adapter: each distinct text is embedded once."""
 
     def __init__(self, network: QNetwork) -> None:
         self._network = network
@@ -190,7 +188,7 @@ class ChunkTable:
 
     def restore(self, texts: Sequence[str], vectors: torch.Tensor) -> None:
         """Take over a stored table."""
-        self.row = {text: at for at, text in enumerate(texts)}
+        self.row = {text: row for row, text in enumerate(texts)}
         self._texts = list(texts)
         self._vectors = vectors.to(self._vectors.device)
 

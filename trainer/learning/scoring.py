@@ -1,14 +1,26 @@
-"""Q-values as differentiable tensors: the same function as :mod:`index.search.scoring`, for a batch of small scopes."""
+"""Q as differentiable tensors: :mod:`index.search.scoring` for batches of states with few candidates."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from index.arrays import IntArray
+from index.arrays import Float32Array, IntArray
+from index.encoders.tower import token_batches
 from index.search.positions import Positions, cosine_and_sine, rotate_pairs
+from trainer.hyperparameters import Hyperparameters
+from trainer.learning.environment import Observation
+from trainer.learning.networks import ChunkTable, QNetwork
+from trainer.learning.transitions import Transition
+
+Element = TypeVar("Element", bound=np.generic)
+
+SCORED_CANDIDATES = 16_384
+"""Candidates, padding included, scored at once: their rotations fit the cache of a CPU."""
 
 
 class Rotation(NamedTuple):
@@ -22,11 +34,11 @@ def rotation(level_indices: IntArray, positions: Positions, dimension: int, devi
     """The rotation at each level index; ``level_indices`` has shape ``[states, candidates]``."""
     distinct, inverse = np.unique(level_indices, return_inverse=True)
     rho = positions.rho(distinct)
-    at = torch.from_numpy(inverse.reshape(level_indices.shape)).to(device)
+    place = torch.from_numpy(inverse.reshape(level_indices.shape)).to(device)
     tables = (
         torch.from_numpy(table).float().to(device) for table in cosine_and_sine(rho, dimension, positions.rope_base)
     )
-    return Rotation(*(table[at] for table in tables))
+    return Rotation(*(table[place] for table in tables))
 
 
 def rotated_back(states: torch.Tensor, turn: Rotation) -> torch.Tensor:
@@ -56,3 +68,91 @@ def q_values(
     turned_even, turned_odd = rotate_pairs(even, odd, turn.cosine, turn.sine)
     products = turned_even @ states[:, 0::2, None] + turned_odd @ states[:, 1::2, None]
     return w * products.squeeze(-1) + b
+
+
+def padded(arrays: Sequence[NDArray[Element]]) -> NDArray[Element]:
+    """Arrays of various lengths as rows of a matrix, with zeros behind the shorter ones."""
+    matrix = np.zeros((len(arrays), max(map(len, arrays))), dtype=arrays[0].dtype)
+    for row, array in zip(matrix, arrays, strict=True):
+        row[: len(array)] = array
+    return matrix
+
+
+class Scorer:
+    """Q of candidates that stand in a chunk table."""
+
+    def __init__(self, network: QNetwork, table: ChunkTable, settings: Hyperparameters) -> None:
+        self._network, self._table, self._settings = network, table, settings
+        self.device = network.w.device
+        self.batch_tokens = settings.batch_tokens or (65_536 if self.device.type == "cuda" else 1024)
+
+    def embed_states(self, network: QNetwork, observations: Sequence[Observation]) -> torch.Tensor:
+        """State embeddings without gradients, shape ``[observations, d]``."""
+        return network.embed_states([observation.state for observation in observations], self.batch_tokens)
+
+    @torch.no_grad()
+    def all_q(
+        self,
+        network: QNetwork,
+        states: torch.Tensor,
+        observations: Sequence[Observation],
+        rows: Sequence[IntArray],
+    ) -> list[Float32Array]:
+        """Q of all candidates of each state, without gradients; ``rows`` are those of the candidates in the table."""
+        q: dict[int, Float32Array] = {}
+        for batch in token_batches([len(candidates) for candidates in rows], SCORED_CANDIDATES):
+            levels = [observations[i].levels for i in batch]
+            scores, _ = self._q(network, states[batch], [rows[i] for i in batch], levels)
+            q |= {i: values[: len(rows[i])] for i, values in zip(batch, scores.cpu().numpy(), strict=True)}
+        return [q[i] for i in range(len(rows))]
+
+    def chosen_q(
+        self, states: torch.Tensor, transitions: Sequence[Transition], chosen: Sequence[IntArray]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Q of the ``chosen`` candidates of each transition, with gradients, and whether an entry is padding.
+
+        Both have shape ``[transitions, candidates]``, ``states`` has ``[transitions, d]``.
+        """
+        live = self._live_rows(transitions) if self._settings.action_mode == "refreshed" else ()
+        return self._q(
+            self._network,
+            states,
+            [transition.rows[some] for transition, some in zip(transitions, chosen, strict=True)],
+            [transition.observation.levels[some] for transition, some in zip(transitions, chosen, strict=True)],
+            live,
+        )
+
+    def _q(
+        self,
+        network: QNetwork,
+        states: torch.Tensor,
+        rows: Sequence[IntArray],
+        levels: Sequence[IntArray],
+        live: Collection[int] = (),
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        matrix = padded(rows)
+        distinct, inverse = np.unique(matrix, return_inverse=True)
+        base = self._table[torch.from_numpy(distinct)]
+        if live:
+            base = self._with_live(base, distinct, live)
+        turn = rotation(padded(levels), network.encoder.function.positions, base.shape[1], self.device)
+        row_of = torch.from_numpy(inverse.reshape(matrix.shape)).to(self.device)
+        q = q_values(states, network.chunks(base), row_of, turn, network.w, network.b)
+        padding = ~padded([np.ones(len(candidates), dtype=np.bool_) for candidates in rows])
+        return q, torch.from_numpy(padding).to(self.device)
+
+    def _live_rows(self, transitions: Sequence[Transition]) -> set[int]:
+        """Rows to embed with gradients: support, the best candidates and the selected ones."""
+        live: set[int] = set()
+        for transition in transitions:
+            best = np.argsort(-transition.q)[: self._settings.live_chunks]
+            live.update(transition.rows[best].tolist(), transition.rows[transition.observation.support].tolist())
+            live.add(int(transition.rows[transition.action]))
+        return live
+
+    def _with_live(self, base: torch.Tensor, distinct: IntArray, live: Collection[int]) -> torch.Tensor:
+        """The stored embeddings of the ``distinct`` rows, the ``live`` ones computed again with gradients."""
+        renewed = np.array(sorted(set(live).intersection(distinct.tolist())), dtype=np.int64)
+        inputs = self._network.encoder.cut_action_inputs(self._table.texts(renewed))
+        place = torch.from_numpy(np.searchsorted(distinct, renewed)).to(self.device)
+        return base.index_copy(0, place, self._network.chunk_embeddings(inputs))

@@ -23,9 +23,12 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from index.encoders.loading import native_dtype
+from trainer.base_models import base_directory, initial_config, start_directory
 from trainer.errors import ResumeError
-from trainer.evaluation.playing import ChunkVectors, by_task, embed_in_order, play, recall
-from trainer.learning.checkpoints import base_directory, initial_config, start_directory, start_from, write_checkpoint
+from trainer.evaluation.counting import by_task, recall
+from trainer.evaluation.playing import play
+from trainer.evaluation.vectors import CACHE_FROM, ChunkVectors, embed_in_order
+from trainer.learning.checkpoints import start_from, write_checkpoint
 from trainer.learning.distributed import join, own_share, wait_for_others
 from trainer.learning.learner import Learner
 from trainer.learning.networks import QNetwork
@@ -49,10 +52,13 @@ def train(
     device: torch.device,
     resume: bool = False,
     cache: Path | None = None,
+    cache_from: int = CACHE_FROM,
+    save_seconds: float = SAVE_SECONDS,
 ) -> Path:
     """Train as the recipe says; returns the folder of the best checkpoint.
 
-    With ``cache``, a folder, the chunks known beforehand are embedded first, and other runs find them there.
+    With ``cache``, a folder, the chunks known beforehand are embedded first, and other runs find them there: lists of
+    ``cache_from`` and more. Beside each validation a state is stored every ``save_seconds``.
 
     Under ``torchrun`` each process plays its own episodes and gradients are averaged; the first one writes. Raises
     :class:`~trainer.errors.TrainerError` where the data, the recipe or the run's folder are not what they should be.
@@ -63,7 +69,7 @@ def train(
     learner = build_learner(recipe, device, seed=recipe.seed + 1000 * rank)
     best, trained_seconds = -1.0, 0.0
     if cache is not None and not resume:  # what is resumed has its table
-        _fill_table(learner, mixture, cache)
+        _fill_table(learner, mixture, cache, cache_from)
     if resume:
         extra = load_state(run, learner)
         best, trained_seconds = extra["best"], extra["seconds"]
@@ -113,7 +119,7 @@ def train(
                     _replace_checkpoint(run / "best", recipe, learner, record)
                 save()
                 saved = time.monotonic()
-            elif time.monotonic() - saved > SAVE_SECONDS:
+            elif time.monotonic() - saved > save_seconds:
                 save()
                 saved = time.monotonic()
     if rank == 0:  # others are done while it still validates
@@ -147,13 +153,15 @@ def build_learner(recipe: Recipe, device: torch.device, *, seed: int) -> Learner
     return Learner(network, target, settings, seed)
 
 
-def _fill_table(learner: Learner, mixture: Mixture, cache: Path) -> None:
+def _fill_table(learner: Learner, mixture: Mixture, cache: Path, cache_from: int) -> None:
+    encoder = learner.network.encoder
     lists = list(mixture.known_chunks())
     for texts in own_share(lists):
-        embed_in_order(learner.network.encoder, texts, cache)
+        embed_in_order(encoder, texts, cache, cache_from=cache_from)
     wait_for_others()
     # All of them are in the cache now, but for short lists, which are embedded in no time.
-    blocks = [torch.from_numpy(np.array(embed_in_order(learner.network.encoder, texts, cache))) for texts in lists]
+    matrices = [embed_in_order(encoder, texts, cache, cache_from=cache_from) for texts in lists]
+    blocks = [torch.from_numpy(np.array(matrix)) for matrix in matrices]
     if blocks:
         learner.table.restore(list(chain.from_iterable(lists)), torch.cat(blocks))
 

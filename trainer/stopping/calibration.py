@@ -30,10 +30,11 @@ from qrag.wire.rules import RULES, Rule
 from trainer.datasets.question import Question
 from trainer.errors import RecipeError
 from trainer.evaluation.playing import Player
-from trainer.recipe import BabiTask, MultihopTask, Recipe, Task
+from trainer.recipe import BabiTask, DatasetTask, Recipe, Task
 from trainer.stopping.stops import point, stop_at
 from trainer.stopping.traces import Trace, scores, trace
-from trainer.tasks.mixture import BUDGETS, Mixture, build_mixture
+from trainer.tasks.babi import BUDGETS
+from trainer.tasks.mixture import Mixture, build_mixture
 
 log = logging.getLogger(__name__)
 
@@ -56,12 +57,12 @@ FOLDS = 4
 """Parts of the held-out questions, each scored by what was fitted to the others."""
 
 STEP_COST = 0.05
-"""Of a chunk, for requests that name none: twenty chunks are as bad as a missing fact."""
+"""The cost of a chunk for requests that name none: twenty chunks are as bad as a missing fact."""
 
 CURVE_POINTS = 100
 
 RIDGE = 1e-4
-"""Of the regression for STOP, as a share of the rows; the coordinates of a state vary by some 1/384."""
+"""The ridge of the regression for STOP, as a share of the rows; the coordinates of a state vary by some 1/384."""
 
 HELD_OUT = 3.0
 """Weight of a held-out question beside one of the training: the towers err on it as they will err in use."""
@@ -93,7 +94,7 @@ def calibrate(
 ) -> None:
     """Write the checkpoint with its head and curves to the folder ``out``.
 
-    Raises :class:`~trainer.errors.RecipeError` if there is something already.
+    Raises :class:`~trainer.errors.RecipeError` where that exists already.
     """
     if out.exists():
         raise RecipeError(f"{out} exists already. Calibrate into a new folder.")
@@ -109,8 +110,8 @@ def calibrate(
     training = play_mixture(player, drawn)
     log.info("playing the held-out questions")
     held_out = play_mixture(player, mixture.validation)
-    some = [one for one in mixture.validation if generator.random() < REMOVED]
-    removed = play_mixture(player, [deprived(mixture, one, generator) for one in some])
+    some = [question for question in mixture.validation if generator.random() < REMOVED]
+    removed = play_mixture(player, [deprived(mixture, question, generator) for question in some])
     config = read_config(checkpoint)
     trained = encoder.stopping.action if config.stopping is not None and not config.stopping.fitted_action else None
     stopping, calibration = fit(encoder.function, trained, training, held_out, removed)
@@ -146,11 +147,10 @@ def fit(
     """
     values: dict[Rule, list[Float32Array]] = {rule: [np.empty(0, dtype=np.float32)] * len(held_out) for rule in RULES}
     for fold in range(FOLDS):
-        others = [one for at, one in enumerate(held_out) if at % FOLDS != fold]
-        own = [one for at, one in enumerate(held_out) if at % FOLDS == fold]
+        others = [trace for number, trace in enumerate(held_out) if number % FOLDS != fold]
         fitted = fit_stopping(function, action, training, [*others, *removed])
         for rule in RULES:
-            values[rule][fold::FOLDS] = scores(own, fitted, rule, function)
+            values[rule][fold::FOLDS] = scores(held_out[fold::FOLDS], fitted, rule, function)
     curves = {rule: curve(held_out, values[rule]) for rule in RULES}
 
     def gain(rule: Rule) -> float:
@@ -184,13 +184,13 @@ def for_calibration(recipe: Recipe) -> Recipe:
         if isinstance(task, BabiTask):
             lengths = (task.sentences[0], max(LONGEST, task.sentences[1]))
             return task.model_copy(update={"sentences": lengths, "spread": "log"})
-        return task.model_copy(update={"unanswerable": 0.0}) if isinstance(task, MultihopTask) else task
+        return task.model_copy(update={"unanswerable": 0.0}) if isinstance(task, DatasetTask) else task
 
     return recipe.model_copy(update={"tasks": tuple(changed(task) for task in recipe.tasks)})
 
 
 def play_mixture(player: Player, questions: Sequence[Question]) -> list[Trace]:
-    """Traces of the questions, embedding what is needed; of some that were deprived nothing is left to play."""
+    """Traces of the questions, embedding what is needed; those with no chunk left are not played."""
     questions = [question for question in questions if question.chunks]
     return trace(player.encoder, questions, player.vectors(questions), BUDGET)
 
@@ -204,11 +204,12 @@ def with_removed(mixture: Mixture, questions: Sequence[Question], generator: np.
 def deprived(mixture: Mixture, question: Question, generator: np.random.Generator) -> Question:
     """The question without one chunk of its support.
 
-    What a story tells of last is evidence for something else where a fact is gone: of stories nothing is left but the
-    text they were hidden in.
+    A story without one fact is evidence for something else, so all of it is taken out: only the text it was hidden in
+    is left.
     """
     if question.task in BUDGETS:
-        return question.without([at for at, chunk in enumerate(question.chunks) if chunk not in mixture.background])
+        facts = [place for place, chunk in enumerate(question.chunks) if chunk not in mixture.background]
+        return question.without(facts)
     return question.without([int(generator.choice(sorted(question.support)))])
 
 
@@ -217,25 +218,26 @@ def deprived(mixture: Mixture, question: Question, generator: np.random.Generato
 
 def rows(stopping: Stopping, function: QFunction, traces: Sequence[Trace]) -> Rows:
     """What a head reads of each moment of the traces."""
-    found = [features(moment, stopping.stop_value(moment.state, function)) for one in traces for moment in one.moments]
-    labels = [one.label(taken) for one in traces for taken in range(len(one.moments))]
-    return Rows(
-        torch.from_numpy(np.stack(found)).float(), torch.tensor(labels), torch.from_numpy(weights(traces)).float()
-    )
+    moments = [moment for trace in traces for moment in trace.moments]
+    inputs = np.stack([features(moment, stopping.stop_value(moment.state, function)) for moment in moments])
+    labels = [trace.label(taken) for trace in traces for taken in range(len(trace.moments))]
+    return Rows(torch.from_numpy(inputs).float(), torch.tensor(labels), torch.from_numpy(weights(traces)).float())
 
 
 def weights(traces: Sequence[Trace]) -> Float32Array:
-    """Of each moment: each kind of task weighs the same, and of a kind each episode, see :func:`shares`."""
-    moments = np.array([len(one.moments) for one in traces])
-    found = np.repeat(shares(traces) / moments, moments)
-    each: Float32Array = (found * len(found) / found.sum()).astype(np.float32)
-    return each
+    """The weight of each moment: each kind of task weighs the same, and in a kind each episode, see :func:`shares`."""
+    moments = np.array([len(trace.moments) for trace in traces])
+    repeated = np.repeat(shares(traces) / moments, moments)
+    scaled: Float32Array = (repeated * len(repeated) / repeated.sum()).astype(np.float32)
+    return scaled
 
 
 def shares(traces: Sequence[Trace]) -> Float64Array:
-    """Of each trace: each kind of task weighs the same, those that lack evidence :data:`MISSING` of it. RULER's eight
-    variants are one kind."""
-    kinds = [("niah" if one.task.startswith("niah_") else one.task, one.removed > 0) for one in traces]
+    """The share of each trace: each kind of task weighs the same, those that lack evidence :data:`MISSING` of it.
+
+    RULER's eight variants are one kind.
+    """
+    kinds = [("niah" if trace.task.startswith("niah_") else trace.task, trace.removed > 0) for trace in traces]
     counts = Counter(kinds)
     return np.array([(MISSING if lacking else 1 - MISSING) / counts[kind, lacking] for kind, lacking in kinds])
 
@@ -254,16 +256,16 @@ def fit_action(rows: Rows, function: QFunction) -> Float64Array:
     elsewhere, by ridge regression; shape ``[d]``."""
     states = rows.features[:, :-SUMMARY].double()
     weights = rows.weights.double()[:, None]
-    wanted = ((rows.labels == 0).double() - function.b) / function.w
+    products = ((rows.labels == 0).double() - function.b) / function.w
     square = states.T @ (weights * states) + RIDGE * weights.sum() * torch.eye(states.shape[1], dtype=torch.float64)
-    found: Float64Array = torch.linalg.solve(square, states.T @ (weights * wanted[:, None]))[:, 0].numpy()
-    return found
+    action: Float64Array = torch.linalg.solve(square, states.T @ (weights * products[:, None]))[:, 0].numpy()
+    return action
 
 
 def fit_head(rows: Rows) -> Head:
     """A head trained by cross-entropy.
 
-    Of the states it sees their principal directions alone: with all of their coordinates it would know the questions by
+    It sees the principal directions of the states alone: with all of their coordinates it would know the questions by
     heart, and be sure of itself on others.
     """
     torch.manual_seed(0)
@@ -310,6 +312,6 @@ def curve(traces: Sequence[Trace], scores: Sequence[Float32Array]) -> Curve:
     weights = shares(traces)
     points = []
     for threshold in thresholds.tolist():
-        found = point(traces, stop_at(traces, scores, threshold), weights)
-        points.append(CurvePoint(threshold=threshold, recall=found.recall, chunks=found.chunks))
+        reached = point(traces, stop_at(traces, scores, threshold), weights)
+        points.append(CurvePoint(threshold=threshold, recall=reached.recall, chunks=reached.chunks))
     return tuple(points)

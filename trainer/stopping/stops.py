@@ -11,32 +11,28 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from index.arrays import BoolArray, Float32Array, Float64Array, IntArray
+from qrag.wire.models import FrozenModel
 from trainer.stopping.traces import Trace
 
 COSTS = (0.01, 0.02, 0.05, 0.1)
 """Costs of a chunk for which utility is reported, where complete evidence is worth 1."""
 
 BINS = 10
-"""Of the expected calibration error: of equal width."""
+"""Bins of the expected calibration error, of equal width."""
 
 RESAMPLES = 1000
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Point(_Frozen):
+class Point(FrozenModel):
     """One point of a curve: share of the questions with all support, and mean number of chunks selected."""
 
     chunks: float
     recall: float
 
 
-class Stops(_Frozen):
+class Stops(FrozenModel):
     """What one way of stopping brings on one test set."""
 
     exact: float
@@ -54,11 +50,11 @@ class Stops(_Frozen):
 
     @property
     def exact_of_found(self) -> float:
-        """Of the episodes that would find everything, the share that stops right then."""
+        """The share of the episodes that would find everything which stops right then."""
         return self.exact / (1 - self.not_found) if self.not_found < 1 else 0.0
 
 
-class Calibrated(_Frozen):
+class Calibrated(FrozenModel):
     """How far estimated probabilities can be believed."""
 
     states: int
@@ -71,32 +67,36 @@ class Calibrated(_Frozen):
 
 def stop_at(traces: Sequence[Trace], scores: Sequence[Sequence[float] | Float32Array], threshold: float) -> IntArray:
     """Selections after which each episode stops where the score is below the threshold."""
-    return np.array([one.stop(own, threshold) for one, own in zip(traces, scores, strict=True)], dtype=np.int64)
+    both = zip(traces, scores, strict=True)
+    return np.array([trace.stop(values, threshold) for trace, values in both], dtype=np.int64)
 
 
 def stop_at_budget(traces: Sequence[Trace], budget: int) -> IntArray:
     """Selections of each episode with a fixed budget."""
-    return np.array([min(budget, one.budget) for one in traces], dtype=np.int64)
+    return np.array([min(budget, trace.budget) for trace in traces], dtype=np.int64)
 
 
 def stop_with_oracle(traces: Sequence[Trace], budget: int | None = None) -> IntArray:
     """Selections of each episode where an oracle stops it: at completion, or at once where it will not come."""
-    found = (one.found_after for one in traces)
-    return np.array([0 if at is None or (budget is not None and at > budget) else at for at in found], dtype=np.int64)
+    ends = (trace.found_after for trace in traces)
+    return np.array(
+        [0 if end is None or (budget is not None and end > budget) else end for end in ends], dtype=np.int64
+    )
 
 
 def completed(traces: Sequence[Trace], taken: IntArray) -> BoolArray:
     """Whether each episode had all support when it stopped."""
-    found = zip(traces, taken, strict=True)
-    return np.array([one.found_after is not None and at >= one.found_after for one, at in found], dtype=np.bool_)
+    ends = [np.inf if trace.found_after is None else trace.found_after for trace in traces]
+    return taken >= np.array(ends)
 
 
 def measure_stops(traces: Sequence[Trace], taken: IntArray) -> Stops:
-    """Count; ``taken`` says after how many selections each episode stopped."""
-    after = np.array([-1 if one.found_after is None else one.found_after for one in traces])
+    """All measures; ``taken`` says after how many selections each episode stopped."""
+    after = np.array([-1 if trace.found_after is None else trace.found_after for trace in traces])
     complete = completed(traces, taken)
-    hits = np.array([one.hits[min(at, len(one.hits) - 1)] for one, at in zip(traces, taken, strict=True)])
-    support = np.array([one.support for one in traces])
+    both = zip(traces, taken, strict=True)
+    hits = np.array([trace.hits[min(selections, len(trace.hits) - 1)] for trace, selections in both])
+    support = np.array([trace.support for trace in traces])
     precision = np.where(taken > 0, hits / np.maximum(taken, 1), 0.0)
     best = stop_with_oracle(traces)
     utility = [float(np.mean(complete - cost * taken)) for cost in COSTS]
@@ -112,7 +112,7 @@ def measure_stops(traces: Sequence[Trace], taken: IntArray) -> Stops:
         f1=float(np.mean(2 * hits / (taken + support))),
         chunks=float(np.mean(taken)),
         utility=tuple(utility),
-        regret=tuple(most - own for most, own in zip(oracle, utility, strict=True)),
+        regret=tuple(most - reached for most, reached in zip(oracle, utility, strict=True)),
     )
 
 
@@ -124,12 +124,12 @@ def point(traces: Sequence[Trace], taken: IntArray, weights: Float64Array | None
 
 def budget_curve(traces: Sequence[Trace], budget: int, weights: Float64Array | None = None) -> list[Point]:
     """What each fixed budget brings, from none on."""
-    return [point(traces, stop_at_budget(traces, at), weights) for at in range(budget + 1)]
+    return [point(traces, stop_at_budget(traces, selections), weights) for selections in range(budget + 1)]
 
 
 def oracle_curve(traces: Sequence[Trace], budget: int, weights: Float64Array | None = None) -> list[Point]:
     """What the oracle brings with each budget, from none on."""
-    return [point(traces, stop_with_oracle(traces, at), weights) for at in range(budget + 1)]
+    return [point(traces, stop_with_oracle(traces, selections), weights) for selections in range(budget + 1)]
 
 
 def chunks_for(curve: Sequence[Point], recall: float) -> float:
@@ -189,7 +189,7 @@ def bootstrap(strata: Iterable[Sequence[IntArray]], measure: Callable[[IntArray]
     strata = list(strata)
 
     def resampled() -> IntArray:
-        drawn = (clusters[at] for clusters in strata for at in generator.integers(len(clusters), size=len(clusters)))
+        drawn = (clusters[i] for clusters in strata for i in generator.integers(len(clusters), size=len(clusters)))
         return np.concatenate(list(drawn))
 
     values = [measure(resampled()) for _ in range(RESAMPLES)]
@@ -201,6 +201,6 @@ def bootstrap(strata: Iterable[Sequence[IntArray]], measure: Callable[[IntArray]
 def clustered(traces: Sequence[Trace]) -> list[list[IntArray]]:
     """The strata and clusters of traces: by data set, and by question, in whatever form and length it was asked."""
     strata: dict[str, dict[str, list[int]]] = {}
-    for at, one in enumerate(traces):
-        strata.setdefault(one.task.removesuffix("_sentences"), {}).setdefault(one.question, []).append(at)
+    for number, trace in enumerate(traces):
+        strata.setdefault(trace.task.removesuffix("_sentences"), {}).setdefault(trace.question, []).append(number)
     return [[np.array(cluster) for cluster in clusters.values()] for clusters in strata.values()]

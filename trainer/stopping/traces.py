@@ -20,7 +20,9 @@ from index.episodes.stopping import Stopping
 from index.search.function import QFunction
 from qrag.wire.rules import Rule
 from trainer.datasets.question import Question
-from trainer.evaluation.playing import ChunkVectors, found_after, run_together, start, together
+from trainer.evaluation.counting import found_after
+from trainer.evaluation.playing import run_together, start, together
+from trainer.evaluation.vectors import ChunkVectors
 
 PAST = 2
 """Selections traced after the completing one. A rule that would go on even then is taken to go on to the end."""
@@ -82,7 +84,7 @@ class _Recorder(Stopping):
 
 def trace(encoder: Encoder, questions: Iterable[Question], vectors: ChunkVectors, budget: int) -> list[Trace]:
     """Play greedy episodes of at most ``budget`` selections; none stops before :data:`PAST` its completion."""
-    return [found for group in together(questions) for found in _trace_together(encoder, group, vectors, budget)]
+    return [played for group in together(questions) for played in _trace_together(encoder, group, vectors, budget)]
 
 
 def _trace_together(encoder: Encoder, questions: Sequence[Question], vectors: ChunkVectors, budget: int) -> list[Trace]:
@@ -92,17 +94,17 @@ def _trace_together(encoder: Encoder, questions: Sequence[Question], vectors: Ch
         for question, recorder in zip(questions, recorders, strict=True)
     ]
 
-    def found(at: int) -> int | None:
-        return found_after(questions[at], [step.position for step in episodes[at].steps])
+    def completed_after(i: int) -> int | None:
+        return found_after(questions[i], [step.position for step in episodes[i].steps])
 
-    def wanted(at: int) -> bool:
-        after = found(at)
-        return after is None or len(recorders[at].moments) <= after + PAST
+    def goes_on(i: int) -> bool:
+        after = completed_after(i)
+        return after is None or len(recorders[i].moments) <= after + PAST
 
-    run_together(encoder, questions, episodes, wanted)
+    run_together(encoder, questions, episodes, goes_on)
     traces = []
-    for at, (question, episode) in enumerate(zip(questions, episodes, strict=True)):
-        moments = tuple(recorders[at].moments)
+    for i, (question, episode) in enumerate(zip(questions, episodes, strict=True)):
+        moments = tuple(recorders[i].moments)
         right = [step.position in question.support for step in episode.steps][: len(moments) - 1]
         traces.append(
             Trace(
@@ -110,7 +112,7 @@ def _trace_together(encoder: Encoder, questions: Sequence[Question], vectors: Ch
                 moments=moments,
                 hits=(0, *np.cumsum(right, dtype=int).tolist()),
                 support=len(question.support) + question.removed,
-                found_after=found(at),
+                found_after=completed_after(i),
                 budget=min(budget, len(question.chunks)),
                 question=question.id,
                 removed=question.removed,

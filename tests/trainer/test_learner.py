@@ -17,10 +17,13 @@ from index.search.matrix_scope import MatrixScope
 from index.search.scoring import exact_q
 from index.search.states import State
 from tests.trainer.learners import make_learner, random_question, random_questions
-from trainer.hyperparameters import Hyperparameters
+from trainer.hyperparameters import ActionMode, Hyperparameters
 from trainer.learning.environment import Observation
-from trainer.learning.learner import Batch, Learner, Transition, lambda_returns
-from trainer.learning.networks import ActionMode
+from trainer.learning.learner import Learner
+from trainer.learning.objectives import lambda_returns
+from trainer.learning.rewards import Completion
+from trainer.learning.teachers import Clairvoyant
+from trainer.learning.transitions import Batch, Transition
 
 # -- rollouts ---------------------------------------------------------------------------------------------------------
 
@@ -214,15 +217,12 @@ def test_few_candidates_are_the_support_and_the_best_of_the_rest(tiny_base: Path
     kept = sorted([*question.support, *order[:4]])
     observation = transition.observation
     smaller = transition._replace(
-        observation=Observation(
-            observation.state,
-            observation.levels[kept],
-            observation.available[kept],
-            observation.support[kept],
-            observation.found,
-            observation.wasted,
-            observation.complete,
+        observation=observation._replace(
+            levels=observation.levels[kept],
+            available=observation.available[kept],
+            support=observation.support[kept],
         ),
+        candidates=transition.candidates[kept],
         rows=transition.rows[kept],
         q=transition.q[kept],
         action=0,
@@ -356,7 +356,8 @@ def test_with_stop_an_episode_goes_on_past_its_end(tiny_base: Path) -> None:
         assert [t.observation.complete for t in played.transitions[:support]] == [False] * support
         later = played.transitions[support:]
         assert all(t.observation.complete and not t.observation.support.any() for t in later)
-        assert all((t.observation.found, t.observation.wasted) == (0, 0) for t in later)
+        teacher = Clairvoyant(Completion(), 0.8)
+        assert not any(teacher.score(question, t.observation.selected, t.candidates).any() for t in later)
         assert len(later) >= min(1, chunks - support)
         actions = [t.action for t in played.transitions]
         assert len(set(actions)) == len(actions)

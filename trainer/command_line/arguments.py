@@ -1,0 +1,143 @@
+"""The arguments of the command line."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from trainer.command_line import commands
+from trainer.evaluation.suites import SUITES
+
+
+def command_line() -> argparse.ArgumentParser:
+    """The parser of ``python -m trainer``; ``run`` of what it parses is the command to call."""
+    parser = argparse.ArgumentParser(prog="python -m trainer", description="Train and measure Q-RAG checkpoints.")
+    subparsers = parser.add_subparsers(dest="command", required=True)
+
+    command = subparsers.add_parser("train", help="train a checkpoint")
+    command.set_defaults(run=commands.run_train)
+    command.add_argument("recipe", type=Path, help="YAML file; those that come along are in trainer/recipes")
+    _add_data(command)
+    command.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
+    command.add_argument("--resume", action="store_true", help="go on where the run was interrupted")
+    command.add_argument(
+        "--cache", type=Path, metavar="DIR", help="embed known chunks first and keep them here for other runs"
+    )
+    _add_settings(command)
+    _add_device(command)
+
+    command = subparsers.add_parser("calibrate", help="teach a checkpoint to tell complete evidence")
+    command.set_defaults(run=commands.run_calibrate)
+    command.add_argument("checkpoint", type=Path, help="folder of the checkpoint")
+    command.add_argument("recipe", type=Path, help="that it was trained with: its questions are played")
+    _add_data(command)
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder for the checkpoint")
+    command.add_argument("--episodes", type=_positive, default=3000, metavar="N", help="to fit to; default: 3000")
+    command.add_argument("--cache", type=Path, metavar="DIR", help="embeddings of known chunks are kept here")
+    _add_settings(command)
+    _add_device(command)
+
+    command = subparsers.add_parser("evaluate", help="measure a checkpoint on a suite of test questions")
+    command.set_defaults(run=commands.run_evaluate)
+    command.add_argument("checkpoint", type=Path, help="folder of the checkpoint")
+    command.add_argument("--name", help="to report it under; default: the checkpoint's own")
+    command.add_argument(
+        "--beam-width", type=_positive, default=1, metavar="N", help="plan with a beam; default: greedy"
+    )
+    _add_suite(command)
+
+    command = subparsers.add_parser("stops", help="judge the stop rules of a calibrated checkpoint")
+    command.set_defaults(run=commands.run_stops)
+    command.add_argument("checkpoint", type=Path, help="folder of the checkpoint")
+    command.add_argument("--name", help="to report it under; default: the checkpoint's own")
+    command.add_argument(
+        "--suite", nargs="+", choices=SUITES, default=["babilong", "multihop"], help="default: babilong multihop"
+    )
+    _add_questions(command)
+
+    command = subparsers.add_parser("baselines", help="measure other ways of retrieving on the same questions")
+    command.set_defaults(run=commands.run_baselines)
+    command.add_argument(
+        "--only",
+        nargs="*",
+        choices=commands.BASELINES,
+        default=commands.BASELINES,
+        help="which of the built-in ones; default: all",
+    )
+    command.add_argument("--recipe", type=Path, help="whose base model is used untrained; default: the packaged one")
+    command.add_argument(
+        "--checkpoint",
+        action="append",
+        default=[],
+        type=_labelled,
+        metavar="LABEL=DIR",
+        help="a trained checkpoint to set beside them; may be repeated",
+    )
+    _add_suite(command)
+
+    command = subparsers.add_parser("report", help="merge results into tables: mean and spread of those of one name")
+    command.set_defaults(run=commands.run_report)
+    command.add_argument("files", type=Path, nargs="+", metavar="FILE", help="written by evaluate or baselines")
+    command.add_argument("--stops", action="store_true", help="they were written by stops")
+    command.add_argument("--out", type=Path, metavar="FILE.md", help="default: standard output")
+
+    command = subparsers.add_parser("plot", help="draw results and learning curves")
+    command.set_defaults(run=commands.run_plot)
+    command.add_argument("sources", type=Path, nargs="+", metavar="SOURCE", help="results (files) or runs (folders)")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the images")
+
+    command = subparsers.add_parser("export", help="copy a checkpoint with both towers whole")
+    command.set_defaults(run=commands.run_export)
+    command.add_argument("checkpoint", type=Path)
+    command.add_argument("destination", type=Path, help="a new folder")
+    return parser
+
+
+def _add_suite(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--suite", required=True, choices=SUITES)
+    _add_questions(command)
+
+
+def _add_questions(command: argparse.ArgumentParser) -> None:
+    _add_data(command)
+    command.add_argument("--lengths", nargs="+", metavar="LABEL", help="such as 1K 128K; default: all of the suite")
+    command.add_argument("--questions", type=_positive, metavar="N", help="at most so many of each task and length")
+    command.add_argument("--seed", type=int, default=0, help="of where the facts are hidden; default: 0")
+    command.add_argument("--cache", type=Path, metavar="DIR", help="keep embeddings of books here for the next time")
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="FILE.json", help="table and plots are put beside it"
+    )
+    _add_device(command)
+
+
+def _add_data(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--data", type=Path, default=Path("data"), metavar="DIR", help="folder of the data (suite jsonl: the file)"
+    )
+
+
+def _add_settings(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="replace a field of the recipe; may be repeated",
+    )
+
+
+def _add_device(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number from 1 on")
+    return int(text)
+
+
+def _labelled(text: str) -> tuple[str, Path]:
+    label, equals, directory = text.partition("=")
+    if not (label and equals and directory):
+        raise argparse.ArgumentTypeError(f"{text} is not LABEL=DIR")
+    return label, Path(directory)

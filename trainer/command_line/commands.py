@@ -1,0 +1,214 @@
+"""The commands: train, calibrate, evaluate, compare, judge stop rules, plot, export."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from index.encoders.encoder import Encoder
+from index.encoders.loading import load_encoder, resolve_device
+from trainer.errors import RecipeError
+from trainer.evaluation.baselines import BM25, OneStep, untrained_encoder
+from trainer.evaluation.machine import describe_machine
+from trainer.evaluation.playing import Player, Retriever
+from trainer.evaluation.plots import learning_curves, recall_by_budget, recall_by_length
+from trainer.evaluation.reports import Result, Row, fingerprint, joined, markdown, measure, read_report, write_report
+from trainer.evaluation.suites import SUITES, TestSet
+from trainer.learning.checkpoints import export
+from trainer.learning.training import train
+from trainer.recipe import read_recipe
+from trainer.stopping.calibration import calibrate
+from trainer.stopping.judging import Played, judge, play_sets, unanswerable
+from trainer.stopping.plots import completeness
+from trainer.stopping.stop_reports import read_stop_report, write_stop_report
+from trainer.stopping.stop_tables import stop_tables
+
+log = logging.getLogger(__name__)
+
+BASELINES = ("bm25", "one-step", "untrained")
+
+
+def run_train(arguments: argparse.Namespace) -> None:
+    """Train a checkpoint by a recipe."""
+    recipe = read_recipe(arguments.recipe, _overrides(arguments.set))
+    train(
+        recipe,
+        arguments.data,
+        arguments.out,
+        device=resolve_device(arguments.device),
+        resume=arguments.resume,
+        cache=arguments.cache,
+    )
+
+
+def run_calibrate(arguments: argparse.Namespace) -> None:
+    """Teach a checkpoint to tell complete evidence."""
+    recipe = read_recipe(arguments.recipe, _overrides(arguments.set))
+    calibrate(
+        arguments.checkpoint,
+        recipe,
+        arguments.data,
+        arguments.out,
+        episodes=arguments.episodes,
+        device=arguments.device,
+        cache=arguments.cache,
+    )
+
+
+def run_evaluate(arguments: argparse.Namespace) -> None:
+    """Measure a checkpoint on a suite of test questions."""
+    encoder = load_encoder(arguments.checkpoint, device=arguments.device)
+    player = Player(encoder, cache=arguments.cache, beam_width=arguments.beam_width)
+    result = _result(arguments, arguments.name or encoder.config.name, player, encoder, arguments.beam_width)
+    _publish(arguments.out, [result])
+
+
+def run_stops(arguments: argparse.Namespace) -> None:
+    """Judge the stop rules of a calibrated checkpoint."""
+    encoder = load_encoder(arguments.checkpoint, device=arguments.device)
+    player = Player(encoder, cache=arguments.cache)
+    played: list[Played] = []
+    for test_set in play_sets(player, _answerable_or_not(arguments)):
+        found = sum(trace.found_after is not None for trace in test_set.traces)
+        log.info("%s %s found=%d of %d", test_set.task, test_set.length, found, len(test_set.traces))
+        played.append(test_set)
+    report = judge(
+        encoder,
+        played,
+        name=arguments.name or encoder.config.name,
+        fingerprint=fingerprint(encoder.config),
+        seed=arguments.seed,
+        machine=describe_machine(),
+    )
+    write_stop_report(arguments.out, report)
+    arguments.out.with_suffix(".md").write_text(stop_tables([report]), encoding="utf-8")
+    completeness(report, arguments.out.with_suffix(".png"))
+    print(stop_tables([report]))
+
+
+def _answerable_or_not(arguments: argparse.Namespace) -> Iterator[TestSet]:
+    """The test sets, and after each from which evidence can be removed the same without a part of it."""
+    for suite in arguments.suite:
+        for test_set in SUITES[suite](arguments.data, arguments.lengths, arguments.questions, arguments.seed):
+            yield test_set
+            if test_set.removable and not test_set.part:
+                yield unanswerable(test_set, arguments.seed)
+
+
+def run_baselines(arguments: argparse.Namespace) -> None:
+    """Measure other ways of retrieving on the same questions."""
+    results: list[Result] = []
+    device = resolve_device(arguments.device)
+    if {"one-step", "untrained"}.intersection(arguments.only):
+        recipe = None if arguments.recipe is None else read_recipe(arguments.recipe)
+        untrained = untrained_encoder(recipe, device)
+    for name in arguments.only:
+        if name == "bm25":
+            results.append(_result(arguments, name, BM25(), None))
+        else:
+            player = (OneStep if name == "one-step" else Player)(untrained, cache=arguments.cache)
+            results.append(_result(arguments, name, player, untrained))
+    for label, directory in arguments.checkpoint:
+        encoder = load_encoder(directory, device=arguments.device)
+        results.append(_result(arguments, label, Player(encoder, cache=arguments.cache), encoder))
+    _publish(arguments.out, results)
+
+
+def run_export(arguments: argparse.Namespace) -> None:
+    """Copy a checkpoint with both towers whole."""
+    export(arguments.checkpoint, arguments.destination)
+    log.info("exported to %s", arguments.destination)
+
+
+def run_report(arguments: argparse.Namespace) -> None:
+    """Merge results into tables."""
+    if arguments.stops:
+        table = stop_tables([read_stop_report(path) for path in arguments.files])
+    else:
+        table = markdown([result for path in arguments.files for result in read_report(path).results])
+    if arguments.out is None:
+        print(table)
+    else:
+        arguments.out.write_text(table, encoding="utf-8")
+
+
+def run_plot(arguments: argparse.Namespace) -> None:
+    """Draw results and learning curves."""
+    runs = [source for source in arguments.sources if source.is_dir()]
+    files = [source for source in arguments.sources if not source.is_dir()]
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if files:
+        results = joined(result for path in files for result in read_report(path).results)
+        _plot_results(arguments.out, "recall", results)
+    if runs:
+        learning_curves(runs, arguments.out / "learning-curves.png")
+
+
+# -- their parts ------------------------------------------------------------------------------------------------------
+
+
+def _result(
+    arguments: argparse.Namespace, name: str, retriever: Retriever, encoder: Encoder | None, beam_width: int = 1
+) -> Result:
+    test_sets = SUITES[arguments.suite](arguments.data, arguments.lengths, arguments.questions, arguments.seed)
+    rows: list[Row] = []
+    for test_set in test_sets:
+        row = measure(retriever, test_set)
+        log.info(
+            "%s %s %s recall@%d=%.4f error=%.4f questions=%d seconds=%.1f",
+            name,
+            row.task,
+            row.length,
+            row.budget,
+            row.at_budget,
+            row.standard_error,
+            row.questions,
+            row.seconds,
+        )
+        rows.append(row)
+    if not rows:
+        raise RecipeError(f"The suite {arguments.suite} has no questions of these lengths in {arguments.data}.")
+    return Result(
+        name=name,
+        fingerprint=None if encoder is None else fingerprint(encoder.config),
+        beam_width=beam_width,
+        suite=arguments.suite,
+        seed=arguments.seed,
+        machine=describe_machine(),
+        rows=tuple(rows),
+    )
+
+
+def _publish(path: Path, results: Sequence[Result]) -> None:
+    """The JSON file, and beside it the table and the plots."""
+    write_report(path, results)
+    table = markdown(results)
+    path.with_suffix(".md").write_text(table, encoding="utf-8")
+    _plot_results(path.parent, path.stem, results)
+    print(table)
+
+
+def _plot_results(folder: Path, stem: str, results: Sequence[Result]) -> None:
+    for result in results:
+        name = f"{stem}-{result.suite}-{result.name}" if len(results) > 1 else stem
+        if len({row.tokens for row in result.rows if row.tokens is not None}) > 1:
+            recall_by_length(result, folder / f"{name}-by-length.png")
+        recall_by_budget(result, folder / f"{name}-by-budget.png")
+
+
+def _overrides(settings: Iterable[str]) -> dict[str, Any]:
+    overrides: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not (name and equals):
+            raise RecipeError(f"--set {setting}: write name=value, as in hyperparameters.gamma=0.9")
+        try:
+            overrides[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"--set {setting}: the value is not YAML ({error})") from None
+    return overrides

@@ -1,0 +1,103 @@
+"""Tasks over the files of a data set: each question brings the documents that it is asked about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate, groupby
+
+import numpy as np
+
+from trainer.datasets.question import Question
+from trainer.recipe import DatasetTask
+from trainer.tasks.source import Material, Source, fixed_source, pick, training_count
+
+
+def dataset_sources(task: DatasetTask, material: Material) -> list[Source]:
+    """The source of a task; raises :class:`~trainer.errors.RecipeError` for too few questions or a budget too small."""
+    dataset, path, held_out = task.dataset, material.data / task.path, material.held_out[task.path]
+    questions = _in_random_order(list(dataset.questions(path, task.words)))
+    source = fixed_source(questions, task.weight, task.validation, task.budget, held_out)
+    pool = source.chunks if task.mine else ()
+    training = questions[: training_count(questions, held_out)]
+    hops: list[Question] = []
+    if task.single_hops > 0 and dataset.read_single_hops is not None:
+        known = {question.id for question in training}
+        hops = [
+            replace(hop, budget=task.budget or hop.budget)
+            for hop in dataset.read_single_hops(path, task.words)
+            if hop.id.rpartition("#")[0] in known
+        ]
+
+    def draw(generator: np.random.Generator) -> Question:
+        single = hops and generator.random() < task.single_hops
+        question = pick(hops, generator) if single else source.draw(generator)
+        question = with_distractors(question, training, task.distractors, generator)
+        question = shuffled(question, generator) if len(question.counts) > 1 else question
+        question = joined(question, task.joined, generator)
+        if task.unanswerable > 0 and len(question.chunks) > 1 and generator.random() < task.unanswerable:
+            # Its pool would hold what was taken out.
+            return question.without([int(generator.choice(sorted(question.support)))])
+        return replace(question, pool=pool)
+
+    validation = source.validation
+    fixed = np.random.default_rng(0)
+    if dataset.one_article:
+        validation = tuple(with_distractors(question, training, task.distractors, fixed) for question in validation)
+    validation = tuple(joined(question, task.joined, fixed) for question in validation)
+    return [replace(source, draw=draw, validation=validation)]
+
+
+def _in_random_order(questions: Sequence[Question]) -> list[Question]:
+    """The questions in an order of their own, those about the same article one after the other.
+
+    Files are often sorted, MuSiQue's by the number of hops: what is held out must be like the rest.
+    """
+    articles = [list(group) for _, group in groupby(questions, key=lambda question: id(question.chunks))]
+    order = np.random.default_rng(0).permutation(len(articles))
+    return [question for place in order for question in articles[place]]
+
+
+def joined(question: Question, share: float, generator: np.random.Generator) -> Question:
+    """The question, with this probability as :func:`as_one_document`."""
+    return as_one_document(question) if share > 0 and generator.random() < share else question
+
+
+def as_one_document(question: Question) -> Question:
+    """The question, its documents laid end to end."""
+    return replace(question, counts=(len(question.chunks),))
+
+
+def with_distractors(
+    question: Question, others: Sequence[Question], count: int, generator: np.random.Generator
+) -> Question:
+    """The question with at most ``count`` more documents of other questions, none that shares a chunk with it."""
+    known = set(question.chunks)
+    chunks, counts = list(question.chunks), list(question.counts)
+    for _ in range(count):
+        document = pick(documents(pick(others, generator)), generator)
+        if known.isdisjoint(document):
+            known.update(document)
+            chunks += document
+            counts.append(len(document))
+    return replace(question, chunks=chunks, counts=tuple(counts))
+
+
+def documents(question: Question) -> list[Sequence[str]]:
+    """The question's chunks by document."""
+    ends = list(accumulate(question.counts))
+    return [question.chunks[end - count : end] for end, count in zip(ends, question.counts, strict=True)]
+
+
+def shuffled(question: Question, generator: np.random.Generator) -> Question:
+    """The question with its documents in another order."""
+    firsts = [0, *accumulate(question.counts)]
+    documents_in_order = generator.permutation(len(question.counts)).tolist()
+    order = [chunk for document in documents_in_order for chunk in range(firsts[document], firsts[document + 1])]
+    place = {old: new for new, old in enumerate(order)}
+    return replace(
+        question,
+        chunks=[question.chunks[old] for old in order],
+        counts=tuple(question.counts[document] for document in documents_in_order),
+        support=frozenset(place[old] for old in question.support),
+    )

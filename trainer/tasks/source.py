@@ -1,0 +1,82 @@
+"""A source of questions, and what the modules of the task kinds share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from trainer.datasets.question import Question
+from trainer.errors import RecipeError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One task: questions to train on, drawn one at a time, and fixed ones to validate on."""
+
+    weight: float
+    draw: Callable[[np.random.Generator], Question]
+    validation: tuple[Question, ...]
+    chunks: Sequence[str]
+    """Chunks that will all be needed, known before anything is drawn."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What the tasks of a recipe are made of."""
+
+    data: Path
+    """The folder that paths are relative to."""
+    background: Sequence[str]
+    """Sentences of books to hide facts among."""
+    pool: Sequence[str]
+    """What is searched for hard negatives of stories: the background, and sentences like their facts."""
+    held_out: Mapping[str, int]
+    """How many questions of each file no task may train on."""
+    longest_validation: int
+    """Most chunks of a document to validate on, for stories that mine."""
+
+
+def pick(pool: Sequence[T], generator: np.random.Generator) -> T:
+    """A random one, all equally likely."""
+    return pool[int(generator.integers(len(pool)))]
+
+
+def check_budget(budget: int, support: int, where: str) -> None:
+    """Raises :class:`~trainer.errors.RecipeError` for a budget below the ``support`` chunks of a question."""
+    if budget < support:
+        raise RecipeError(f"budget: {where} has a question that needs {support} chunks; {budget} selections never do.")
+
+
+def training_count(questions: Sequence[Question], held_out: int) -> int:
+    """How many questions to train on: all but the last ``held_out`` and those about the same article (SQuAD)."""
+    count = len(questions) - held_out
+    while 0 < count < len(questions) and questions[count - 1].chunks is questions[count].chunks:
+        count -= 1
+    return count
+
+
+def fixed_source(
+    questions: Sequence[Question], weight: float, validation: int, budget: int | None, held_out: int
+) -> Source:
+    """A source of given questions: the last ``validation`` to validate on, the :func:`training_count` first to draw.
+
+    Raises :class:`~trainer.errors.RecipeError` for too few questions, or a budget that is too small.
+    """
+    if budget is not None:
+        check_budget(budget, max(len(question.support) for question in questions), questions[0].task)
+    count = training_count(questions, held_out)
+    if count <= 0:
+        raise RecipeError(f"{len(questions)} questions are too few to hold out {held_out}.")
+    training = [question if budget is None else replace(question, budget=budget) for question in questions[:count]]
+
+    def draw(generator: np.random.Generator) -> Question:
+        return pick(training, generator)
+
+    chunks = list(dict.fromkeys(chunk for question in training for chunk in question.chunks))
+    return Source(weight, draw, tuple(questions[len(questions) - validation :]), chunks)
