@@ -87,7 +87,7 @@ def run(client: Client, arguments: argparse.Namespace) -> int:
     sources = list(_sources(arguments))
     if not sources:
         known = ", ".join(MEDIA_TYPE_OF_EXTENSION)
-        complain(f"there is nothing to send in {', '.join(arguments.file)}: known kinds of files are {known}")
+        complain(f"no file of a known kind in {', '.join(arguments.file)}: the known kinds are {known}")
         return 1
     sent, failed = _send(client, sources, arguments)
     if not arguments.no_wait:
