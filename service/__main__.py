@@ -79,7 +79,8 @@ def _serve(settings: Settings) -> None:
     import uvicorn
 
     from service.app import create_app
-    from service.observing.requests import Observer, log_to_stderr
+    from service.observing.logs import log_to_stderr
+    from service.observing.observer import Observer
     from service.services import open_services
 
     log_to_stderr(settings.log_level, settings.log_format)

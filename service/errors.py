@@ -8,6 +8,8 @@
     ├── InvalidEncoding         400 invalid_encoding
     ├── Unauthorized            401 unauthorized
     ├── Forbidden               403 forbidden
+    ├── CrossSiteRequest        403 cross_site_request
+    ├── MisdirectedRequest      421 misdirected_request
     ├── TooManyRequests         429 too_many_requests
     ├── BodyTooLarge            413 body_too_large
     ├── UnsupportedMediaType    415 unsupported_media_type
@@ -29,6 +31,8 @@
     ConfigurationError          the operator asked for something that is not safe or not possible
     └── KeysError               the file of keys cannot be read, or not be changed like this
 
+    RightMissing                a route or an MCP tool does not say which right it needs
+
 Exceptions of the :mod:`index` package join the former in :mod:`service.http.problems`, the one place where
 an exception becomes a response.
 """
@@ -44,6 +48,10 @@ class ConfigurationError(QRagError):
 
 class KeysError(ConfigurationError):
     """The file of keys cannot be read, or not be changed like this."""
+
+
+class RightMissing(Exception):
+    """A route or an MCP tool does not say which right it needs: a fault in the program, which does not start."""
 
 
 class ServiceError(Exception):
@@ -90,6 +98,18 @@ class Forbidden(ServiceError):
     """The API key is known, but not for this."""
 
     status, code, title = 403, "forbidden", "The API key does not allow this"
+
+
+class CrossSiteRequest(ServiceError):
+    """A service without keys was asked to do something by a web page of another site."""
+
+    status, code, title = 403, "cross_site_request", "Sent by another site"
+
+
+class MisdirectedRequest(ServiceError):
+    """A service without keys was addressed by a name that is not its own."""
+
+    status, code, title = 421, "misdirected_request", "Not this service's name"
 
 
 class TooManyRequests(ServiceError):

@@ -20,8 +20,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, Field, ValidationError
 
+from qrag.wire.models import FrozenModel
 from qrag.wire.names import CollectionName, KeyName
 from service.errors import Forbidden, KeysError
 
@@ -31,14 +32,10 @@ Right = Literal["read", "write", "admin"]
 """``read``: search and look at documents. ``write``: upload and delete them. ``admin``: change the checkpoint."""
 
 PREFIX = "qrag_"
-"""Of every key that is made here, so that scanners for leaked secrets can find one."""
+"""What every key begins with that is made here, so that scanners for leaked secrets can find one."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Key(_Frozen):
+class Key(FrozenModel):
     """One key, as it is kept."""
 
     name: KeyName
@@ -48,7 +45,7 @@ class Key(_Frozen):
     created_at: AwareDatetime
 
 
-class _File(_Frozen):
+class _File(FrozenModel):
     keys: tuple[Key, ...] = ()
 
 
@@ -57,23 +54,29 @@ class Access:
     """What a request may do."""
 
     name: str | None
-    """Of its key; none where none is needed."""
+    """The key's name; None where no key is needed."""
     rights: frozenset[Right]
     collections: frozenset[str] | None = None
-    """None: all of them."""
+    """The collections that the key is for; None: all of them."""
 
     def sees(self, collection: str) -> bool:
         """Whether the collection is among those of the key."""
         return self.collections is None or collection in self.collections
 
+    def require_right(self, right: Right) -> None:
+        """Raise :class:`~service.errors.Forbidden` for a right that the key does not have."""
+        if right not in self.rights:
+            raise Forbidden(f"This key may {' and '.join(sorted(self.rights))} only. Use one that may {right}.")
+
     def require(self, collection: str) -> None:
         """Raise :class:`~service.errors.Forbidden` for a collection that is not the key's."""
         if not self.sees(collection):
-            own = ", ".join(sorted(self.collections or ()))
-            raise Forbidden(f"This key is for other collections than {collection!r}: {own}. Name one of these.")
+            names = ", ".join(sorted(self.collections or ()))
+            raise Forbidden(f"This key is for other collections than {collection!r}: {names}. Name one of these.")
 
 
 EVERYTHING = Access(None, frozenset({"read", "write", "admin"}))
+"""What a request may do where no key is needed."""
 
 
 class Keys:
@@ -97,17 +100,17 @@ class Keys:
         return bool(self._given) or self._required
 
     def access(self, key: bytes) -> Access | None:
-        """What a key may do; none for an unknown one.
+        """What a key may do; None for an unknown one.
 
         Every key is compared, in constant time: neither content nor number of keys can be timed.
         """
         self._refresh()
         digest = _digest(key)
-        found = None
+        matching = None
         for known, access in (*self._given, *self._known):
             if hmac.compare_digest(digest, known):
-                found = access
-        return found
+                matching = access
+        return matching
 
     def _refresh(self) -> None:
         try:

@@ -20,10 +20,10 @@ log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10.0
 MOST_BYTES = 16 << 20
-"""Of an answer, streamed or not: what no language model writes for one question."""
+"""Most bytes of an answer, streamed or not: more than any language model writes for one question."""
 
 SHOWN_CHARACTERS = 300
-"""Of what an endpoint says about a request that it refuses."""
+"""Most characters that are quoted of what an endpoint says about a request that it refuses."""
 
 Message = dict[str, str]
 

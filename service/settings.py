@@ -10,6 +10,7 @@ from pydantic import Field, HttpUrl, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 import index
+from service.authority import parse_authority
 from service.errors import ConfigurationError
 
 DEFAULT_CHECKPOINT = Path(index.__file__).parent / "checkpoints" / "default"
@@ -36,6 +37,11 @@ class Settings(BaseSettings):
     )
     allow_anonymous: bool = Field(
         False, description="listen on other addresses than loopback although there are no keys"
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="comma-separated; without keys, the names under which the service is reached beside localhost and "
+        "`QRAG_HOST`: `qrag`, `qrag.example.org`, `*.example.org`, each for all ports or with one; `*`: all names",
     )
     max_requests_per_key: int = Field(64, gt=0, description="requests of one key at the same time")
     max_body_bytes: int = Field(128 << 20, gt=0, description="longest request body")
@@ -91,7 +97,18 @@ class Settings(BaseSettings):
             raise ConfigurationError("LLM_API_KEY has other characters than printable ASCII. Copy the key again.")
         return SecretStr(key) if key else None
 
-    @field_validator("api_keys", mode="before")
+    @field_validator("api_keys", "allowed_hosts", mode="before")
     @classmethod
-    def _split_keys(cls, value: object) -> object:
-        return tuple(key.strip() for key in value.split(",") if key.strip()) if isinstance(value, str) else value
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if parse_authority(host) is None:
+                raise ValueError(
+                    f"{host!r} is no host: give names as they stand in addresses, without scheme and path, an IPv6 "
+                    "address in brackets; `*` stands for all names or for the beginning of one"
+                )
+        return hosts

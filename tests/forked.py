@@ -12,7 +12,7 @@ from typing import TextIO
 
 # What `main` imports only when it serves is what takes the time.
 import service.app
-import service.observing.requests
+import service.observing.observer
 import service.services  # noqa: F401
 from service.__main__ import main
 

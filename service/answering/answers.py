@@ -42,66 +42,70 @@ def language_model(services: Services) -> LanguageModel:
 
 
 async def answer(session: Session, body: AnswerIn, model: LanguageModel) -> AnswerOut:
-    """Retrieve, then let the model write; raises what :mod:`service.retrieval.session` and the model raise."""
-    found = await find(session)
+    """Retrieve, then let the model write.
+
+    Raises what :func:`service.retrieval.session.find` and :meth:`service.language_model.LanguageModel.complete` raise.
+    """
+    evidence = await find(session)
     began = time.perf_counter()
-    written = await model.complete(prompt(body, found))
-    return _answer(written.text, written.finish_reason, found, model, began)
+    written = await model.complete(prompt(body, evidence))
+    return _answer(written.text, written.finish_reason, evidence, model, began)
 
 
 async def stream(
     session: Session, events: RunEvents, body: AnswerIn, model: LanguageModel
 ) -> AsyncGenerator[Named, None]:
-    """The same as it happens: ``step`` for each step, ``retrieval``, ``token`` for each piece of text, ``result``."""
+    """Retrieve and write, as events: ``step`` for each step, ``retrieval``, ``token`` for each piece, ``result``."""
     async with aclosing(follow(session, events)) as steps:
         async for event in steps:
             if isinstance(event, StepEvent):
                 yield "step", event
             else:
-                found = event
-    yield "retrieval", found
+                evidence = event
+    yield "retrieval", evidence
     began = time.perf_counter()
     text, finish_reason = "", None
-    async with aclosing(model.stream(prompt(body, found))) as pieces:
+    async with aclosing(model.stream(prompt(body, evidence))) as pieces:
         async for piece in pieces:
             finish_reason = piece.finish_reason or finish_reason
             if piece.text:
                 text += piece.text
                 yield "token", TokenEvent(text=piece.text)
-    yield "result", _answer(text, finish_reason, found, model, began)
+    yield "result", _answer(text, finish_reason, evidence, model, began)
 
 
-def prompt(body: AnswerIn, found: RetrieveOut) -> Prompt:
+def prompt(body: AnswerIn, evidence: RetrieveOut) -> Prompt:
     """What the model is asked: the instructions, with a warning where evidence is likely missing, and the passages."""
     instructions = [INSTRUCTIONS]
-    if not found.chunks:
+    if not evidence.chunks:
         instructions.append(NOTHING_FOUND)
-    elif found.sufficiency is not None and evidence_likely_missing(found):
+    elif evidence.sufficiency is not None and evidence_likely_missing(evidence):
         instructions.append(
             "The search estimates the probability that the passages hold all of the evidence at "
-            f"{found.sufficiency.complete:.0%}: some of it is likely missing. Say plainly what they do not tell."
+            f"{evidence.sufficiency.complete:.0%}: some of it is likely missing. Say plainly what they do not tell."
         )
-    question = f"Passages:\n\n{found.context or '(none)'}\n\nQuestion: {body.question}"
+    question = f"Passages:\n\n{evidence.context or '(none)'}\n\nQuestion: {body.question}"
     messages = [{"role": "system", "content": "\n\n".join(instructions)}, {"role": "user", "content": question}]
     return Prompt(messages, body.temperature, body.max_answer_tokens)
 
 
-def evidence_likely_missing(found: RetrieveOut) -> bool:
+def evidence_likely_missing(evidence: RetrieveOut) -> bool:
     """Whether some of the evidence is likely not among the passages; without a calibration only if there is none."""
-    return not found.chunks or (found.sufficiency is not None and found.sufficiency.complete < LIKELY_MISSING_BELOW)
+    sufficiency = evidence.sufficiency
+    return not evidence.chunks or (sufficiency is not None and sufficiency.complete < LIKELY_MISSING_BELOW)
 
 
-def cited(text: str, found: RetrieveOut) -> tuple[list[CitedPassage], list[str]]:
+def cited(text: str, evidence: RetrieveOut) -> tuple[list[CitedPassage], list[str]]:
     """The passages that a text refers to, in the order of their numbers, and the markers that no passage has."""
     numbers: set[int] = set()
     for marker in _MARKERS.findall(text):
         numbers |= _numbers(marker)
     passages = [
         CitedPassage(**citation.model_dump(), text=chunk.text)
-        for number, (citation, chunk) in enumerate(zip(found.citations, found.chunks, strict=True), 1)
+        for number, (citation, chunk) in enumerate(zip(evidence.citations, evidence.chunks, strict=True), 1)
         if number in numbers
     ]
-    unknown = sorted(number for number in numbers if not 1 <= number <= len(found.chunks))
+    unknown = sorted(number for number in numbers if not 1 <= number <= len(evidence.chunks))
     return passages, [f"[{number}]" for number in unknown]
 
 
@@ -114,16 +118,18 @@ def _numbers(marker: str) -> set[int]:
     return numbers
 
 
-def _answer(text: str, finish_reason: str | None, found: RetrieveOut, model: LanguageModel, began: float) -> AnswerOut:
-    citations, unknown = cited(text, found)
+def _answer(
+    text: str, finish_reason: str | None, evidence: RetrieveOut, model: LanguageModel, began: float
+) -> AnswerOut:
+    citations, unknown = cited(text, evidence)
     return AnswerOut(
         answer=text,
         citations=citations,
         unknown_markers=unknown,
-        sufficiency=found.sufficiency,
-        evidence_likely_missing=evidence_likely_missing(found),
+        sufficiency=evidence.sufficiency,
+        evidence_likely_missing=evidence_likely_missing(evidence),
         finish_reason=finish_reason,
         language_model=model.name,
         generation_ms=1000 * (time.perf_counter() - began),
-        retrieval=found,
+        retrieval=evidence,
     )

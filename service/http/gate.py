@@ -1,46 +1,41 @@
-"""What every request passes first: the API key, and the limits of its key and its body."""
+"""What every request passes first: its API key, or its host where there are no keys, and the limits of key and body."""
 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import Counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import BodyTooLarge, Forbidden, Overloaded, TooManyRequests, Unauthorized
+from service.errors import BodyTooLarge, Overloaded, ServiceError, TooManyRequests, Unauthorized
+from service.http.hosts import OwnHosts
 from service.http.problems import problem_response
-from service.keys import EVERYTHING, Access, Keys, Right
-from service.routes.page import PAGE_PATHS
+from service.http.rights import Rights
+from service.keys import EVERYTHING, Access, Keys
 from service.settings import Settings
 
-OPEN_PATHS = {"/healthz", "/readyz", "/openapi.json", "/docs", *PAGE_PATHS}
-"""Answer without a key: probes and browsers have none."""
-
-READING_POSTS = re.compile(r"/retrieve|/answer|/mcp|/v1/vector_stores/[^/]+/search")
-"""Change nothing, though they are posted."""
-
-ADMIN_PATHS = "/admin/"
-"""Of operators."""
-
 UPLOAD_PATH = "/documents"
+"""The path whose bodies may have ``QRAG_MAX_BODY_BYTES``."""
+
 OTHER_BODY_BYTES = 1 << 20
 """Longest body of anything that is not an upload."""
 
 
 class Gate:
-    """ASGI middleware around the whole application."""
+    """ASGI middleware around the whole application, whose routes have these rights."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, keys: Keys) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, keys: Keys, rights: Rights) -> None:
         self._app = app
         self._keys = keys
+        self._rights = rights
+        self._hosts = OwnHosts(settings.host, settings.allowed_hosts)
         self._running: Counter[str] = Counter()
         """Requests under way by the name of their key."""
         self._most_running = settings.max_requests_per_key
         self._upload_bytes = settings.max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 401, 403, 413 or 429, or pass the request on."""
+        """Answer 401, 403, 413, 421 or 429, or pass the request on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -62,7 +57,7 @@ class Gate:
     async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             access = self._access(scope)
-        except (Unauthorized, Forbidden) as error:
+        except ServiceError as error:
             await problem_response(error)(scope, receive, send)
             return
         scope.setdefault("state", {})["access"] = access
@@ -82,18 +77,22 @@ class Gate:
                 self._running[access.name] -= 1
 
     def _access(self, scope: Scope) -> Access:
-        """What the request may do; raises for one that may not do what it wants."""
-        if scope["path"] in OPEN_PATHS or not self._keys.required:
+        """What the request may do.
+
+        Raises :class:`~service.errors.ServiceError` where it may not do what it asks for.
+        """
+        if not self._keys.required:
+            self._hosts.check(scope)
+            return EVERYTHING
+        right = self._rights.needed(scope["method"], scope["path"])
+        if right == "open":
             return EVERYTHING
         authorization = dict(scope["headers"]).get(b"authorization", b"")
         scheme, _, key = authorization.partition(b" ")
         access = self._keys.access(key.strip())
         if access is None or scheme.lower() != b"bearer":
             raise Unauthorized("Send a valid key: Authorization: Bearer KEY.")
-        reads = scope["method"] in ("GET", "HEAD", "OPTIONS") or READING_POSTS.fullmatch(scope["path"]) is not None
-        needed: Right = "admin" if scope["path"].startswith(ADMIN_PATHS) else "read" if reads else "write"
-        if needed not in access.rights:
-            raise Forbidden(f"This key may {' and '.join(sorted(access.rights))} only. Use one that may {needed}.")
+        access.require_right(right)
         return access
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -109,15 +109,24 @@ def install(app: FastAPI) -> None:
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI descriptions of the problems that a route may answer with."""
-    return {status: _described(status) for status in statuses}
+    return {status: _described(status, *_EXAMPLES[status]) for status in statuses}
 
 
-def _described(status: int) -> dict[str, Any]:
-    description, code, title, detail = _EXAMPLES[status]
+def responses_without_keys(*, safe: bool) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI descriptions of what a service without keys refuses, of safe methods or of others."""
+    return responses(421) if safe else {403: _described(403, *_CROSS_SITE), **responses(421)}
+
+
+def _described(status: int, description: str, code: str, title: str, detail: str) -> dict[str, Any]:
     example = _problem(status, code, title, detail).model_dump(mode="json", exclude_none=True)
     content = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": example}
     return {"description": description, "content": {MEDIA_TYPE: content}}
 
+
+_CROSS_SITE = (
+    "A web page of another site has sent this",
+    *("cross_site_request", "Sent by another site", "Use the service's own page, or a program."),
+)
 
 _EXAMPLES = {
     400: (
@@ -147,6 +156,10 @@ _EXAMPLES = {
     415: (
         "The body is of an unsupported type",
         *("unsupported_media_type", "Unsupported media type", "The charset 'x' is not known here."),
+    ),
+    421: (
+        "The service is addressed by a name that is not its own",
+        *("misdirected_request", "Not this service's name", "Use localhost, or add the name to QRAG_ALLOWED_HOSTS."),
     ),
     422: (
         "A value is invalid, or the document cannot be read",
@@ -188,12 +201,12 @@ def _problem(status: int, code: str, title: str, detail: str) -> Problem:
 
 
 def _validation_problem(errors: Any) -> Problem:
-    found: list[ErrorDetails] = list(errors)
+    details: list[ErrorDetails] = list(errors)
     where = [
         {"at": ".".join(str(part) for part in error["loc"]), "message": error["msg"], "kind": error["type"]}
-        for error in found[:20]
+        for error in details[:20]
     ]
-    syntax = next((error for error in found if error["type"] == "json_invalid"), None)
+    syntax = next((error for error in details if error["type"] == "json_invalid"), None)
     if syntax is not None:
         reason, at = syntax["ctx"]["error"], syntax["loc"][-1]
         return problem_of(InvalidJson(f"The body is not valid JSON: {reason} at character {at}."))[0]

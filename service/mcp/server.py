@@ -6,12 +6,12 @@ may say which collection the tools look into unless told otherwise: ``/mcp?colle
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import version
-from typing import Any
+from typing import Any, get_args
 
 from mcp.server import Server, ServerRequestContext
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
     INTERNAL_ERROR,
@@ -30,13 +30,15 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from qrag.wire.names import CollectionName
-from service.errors import InvalidRequest
+from service.errors import InvalidRequest, RightMissing
 from service.http.dependencies import unless_gone
 from service.http.problems import problem_of
-from service.mcp.tools import TOOLS, Caller, Tool
+from service.keys import Access, Right
+from service.mcp.tools import Caller, Tool
 from service.services import Services
 
 PATH = "/mcp"
+"""Where the endpoint is."""
 
 INSTRUCTIONS = (
     "Multi-step retrieval from long documents. Ask `search` or `retrieve` whole questions, also those whose answer "
@@ -57,20 +59,26 @@ class McpRoute(Route):
         return match, {**added, "route": self}
 
 
-def mcp_endpoint(services: Services) -> StreamableHTTPSessionManager:
-    """What answers at :data:`PATH`; its ``run`` has to be entered once, for as long as the application runs."""
+def mcp_endpoint(services: Services, tools: Mapping[str, Tool]) -> StreamableHTTPSessionManager:
+    """What answers at :data:`PATH`; its ``run`` has to be entered once, for as long as the application runs.
+
+    Raises :class:`~service.errors.RightMissing` where a tool does not say which right it needs.
+    """
+    for name, tool in tools.items():
+        if tool.right not in get_args(Right):
+            raise RightMissing(f"The MCP tool {name} does not say which right it needs: {', '.join(get_args(Right))}.")
 
     async def list_tools(context: Context, _: PaginatedRequestParams | None) -> ListToolsResult:
         try:
             collection = _collection(_request(context))
         except Exception as error:
             raise MCPError(INVALID_PARAMS, problem_of(error)[0].detail) from error
-        return ListToolsResult(tools=[_described(name, tool, collection) for name, tool in TOOLS.items()])
+        return ListToolsResult(tools=[_described(name, tool, collection) for name, tool in tools.items()])
 
     async def call_tool(context: Context, params: CallToolRequestParams) -> CallToolResult:
-        tool = TOOLS.get(params.name)
+        tool = tools.get(params.name)
         if tool is None:
-            raise MCPError(INVALID_PARAMS, f"There is no such tool. Call one of {', '.join(TOOLS)}.")
+            raise MCPError(INVALID_PARAMS, f"There is no such tool. Call one of {', '.join(tools)}.")
         return await _call(tool, params.arguments or {}, _request(context), services)
 
     server = Server(
@@ -81,18 +89,19 @@ def mcp_endpoint(services: Services) -> StreamableHTTPSessionManager:
         on_list_tools=list_tools,
         on_call_tool=call_tool,
     )
-    return StreamableHTTPSessionManager(
-        server, json_response=True, stateless=True, security_settings=_same_machine_only(services)
-    )
+    # No `security_settings`: the gate has looked at Host and Origin.
+    return StreamableHTTPSessionManager(server, json_response=True, stateless=True)
 
 
 async def _call(tool: Tool, arguments: dict[str, Any], request: Request, services: Services) -> CallToolResult:
     """The tool's result; what is wrong with the call is a result too, for the model to read and do better."""
+    access: Access = request.state.access
     try:
+        access.require_right(tool.right)
         collection = _collection(request)
         if "collection" in tool.arguments.model_fields:
             arguments = {"collection": collection, **arguments}
-        caller = Caller(services, request.state.access, str(request.base_url))
+        caller = Caller(services, access, str(request.base_url))
         result = await unless_gone(request, tool.run(tool.arguments.model_validate(arguments), caller))
     except ClientDisconnect as error:
         raise MCPError(INTERNAL_ERROR, "The client has closed the connection.") from error
@@ -116,7 +125,7 @@ def _described(name: str, tool: Tool, collection: str) -> ToolDescription:
         description=tool.description,
         input_schema=schema,
         output_schema=tool.result.model_json_schema(mode="serialization"),
-        annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False),
+        annotations=ToolAnnotations(read_only_hint=tool.right == "read", open_world_hint=False),
     )
 
 
@@ -130,15 +139,3 @@ def _collection(request: Request) -> str:
     if unknown := set(request.query_params) - {"collection"}:
         raise InvalidRequest(f"The address has an unknown parameter {min(unknown)!r}. Known here: collection.")
     return _COLLECTION.validate_python(request.query_params.get("collection", "default"))
-
-
-def _same_machine_only(services: Services) -> TransportSecuritySettings | None:
-    """Keep web pages from talking to a service without keys on its user's machine, under a name of their own.
-
-    The protocol demands it (DNS rebinding). Elsewhere nobody is let in without a key, which a page does not have.
-    """
-    if services.keys.required or not services.settings.loopback_only:
-        return None
-    names = ["127.0.0.1", "localhost", "[::1]"]
-    hosts = [f"{name}{port}" for name in names for port in ("", ":*")]
-    return TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=[f"http://{host}" for host in hosts])

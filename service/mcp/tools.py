@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,16 +16,18 @@ from qrag.wire.retrieval import Citation, EpisodeIn, Question, RetrieveIn, Suffi
 from qrag.wire.rules import StoppedBy
 from service.errors import InvalidRequest
 from service.http.dependencies import visible_document
-from service.keys import Access
+from service.keys import Access, Right
 from service.retrieval.session import find, prepare
 from service.services import Services
 
 SEARCH_STEPS = 10
+"""``max_steps`` of a search."""
+
 PASSAGE_CHARACTERS = 4000
-"""What is fetched for a shorter passage: it with its surroundings."""
+"""Characters fetched for a shorter passage: it with its surroundings."""
 
 FETCHED_CHARACTERS = 50_000
-"""Most that one call fetches."""
+"""Most characters that one call fetches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Caller:
     services: Services
     access: Access
     base_url: str
-    """Of the service as the caller sees it, with a slash at the end."""
+    """The service's address as the caller sees it, with a slash at the end."""
 
 
 class SearchArguments(RequestModel):
@@ -102,8 +104,13 @@ class Evidence(ResponseModel):
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A tool: its description for the model, its schemas, and what it does."""
+    """A tool: the right that it needs, its description for the model, its schemas, and what it does.
 
+    A tool that needs another right than ``read`` is announced as one that writes, and is refused to keys without that
+    right. A key has to have ``read`` as well, which ``/mcp`` itself needs.
+    """
+
+    right: Right
     title: str
     description: str
     arguments: type[RequestModel]
@@ -116,7 +123,7 @@ async def _search(arguments: SearchArguments, caller: Caller) -> SearchResults:
         question=arguments.query, collection=arguments.collection, max_steps=SEARCH_STEPS, order="selection"
     )
     caller.access.require(question.collection)
-    found = await find(await prepare(question, caller.services))
+    answer = await find(await prepare(question, caller.services))
     return SearchResults(
         results=[
             FoundPassage(
@@ -125,7 +132,7 @@ async def _search(arguments: SearchArguments, caller: Caller) -> SearchResults:
                 url=_url(caller, chunk.document_id, chunk.start, chunk.end),
                 text=chunk.text,
             )
-            for chunk in found.chunks
+            for chunk in answer.chunks
         ]
     )
 
@@ -135,9 +142,9 @@ async def _fetch(arguments: FetchArguments, caller: Caller) -> Fetched:
 
 
 def _read(id: str, caller: Caller) -> Fetched:
-    document_id, _, wanted = id.partition("#")
+    document_id, _, characters = id.partition("#")
     document = visible_document(caller.services, caller.access, document_id)
-    first, last = map(int, wanted.split("-")) if wanted else (0, document.characters)
+    first, last = map(int, characters.split("-")) if characters else (0, document.characters)
     if not first <= last <= document.characters:
         raise InvalidRequest(
             f"Document {document_id!r} has the characters 0 to {document.characters}. Name some of these."
@@ -165,12 +172,12 @@ def _read(id: str, caller: Caller) -> Fetched:
 async def _retrieve(arguments: EpisodeIn, caller: Caller) -> Evidence:
     caller.access.require(arguments.collection)
     question = RetrieveIn.model_validate(dict(arguments))
-    found = await find(await prepare(question, caller.services))
+    answer = await find(await prepare(question, caller.services))
     return Evidence(
-        context=found.context,
-        citations=found.citations,
-        stopped_by=found.stopped_by,
-        sufficiency=found.sufficiency,
+        context=answer.context,
+        citations=answer.citations,
+        stopped_by=answer.stopped_by,
+        sufficiency=answer.sufficiency,
     )
 
 
@@ -178,8 +185,9 @@ def _url(caller: Caller, document_id: str, start: int, end: int) -> str:
     return f"{caller.base_url}documents/{document_id}/text?start={start}&end={end}"
 
 
-TOOLS = {
+TOOLS: Mapping[str, Tool] = {
     "search": Tool(
+        "read",
         "Search",
         "Find the passages of the indexed documents that together hold the evidence for a question. Several facts that "
         "lie far apart are found one after the other, each in the light of those before: ask the whole question, not "
@@ -189,6 +197,7 @@ TOOLS = {
         _search,
     ),
     "fetch": Tool(
+        "read",
         "Fetch",
         "Read a document, or a passage with its surroundings, by an id that `search` has returned or that stands in "
         "`metadata.next` of what was fetched before.",
@@ -197,6 +206,7 @@ TOOLS = {
         _fetch,
     ),
     "retrieve": Tool(
+        "read",
         "Retrieve",
         "Like `search`, with control over where and how: documents, metadata filter, number of steps, when to stop, "
         "beam search, length of the context. Returns numbered passages ready to be quoted, and the probability that "

@@ -1,12 +1,13 @@
-"""Prometheus metrics.
+"""Prometheus metrics: what ``deploy/grafana/qrag.json`` draws and ``deploy/prometheus/alerts.yml`` watches.
 
-What stands here is what ``deploy/grafana/qrag.json`` draws and ``deploy/prometheus/alerts.yml`` watches.
+The observed parts are described by protocols: the engine records spans, so this room must not import it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from anyio import CapacityLimiter
@@ -14,15 +15,51 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from index.episodes.episode import Episode
 from index.indexing.indexer import Round
 from index.storage.protocols import Storage
-from service.engine.engine import Engine
-from service.engine.runs import Run
-from service.engine.workers import IndexingWorker, PreselectionWorker
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+"""Upper bounds of the histograms of requests and of the phases of a retrieval."""
 
 ROUND_SECONDS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
+"""Upper bounds of the histogram of indexing rounds."""
+
+
+class BackgroundThread(Protocol):
+    """A thread that should run as long as the service does."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+
+
+class SearchEngine(BackgroundThread, Protocol):
+    """What runs the episodes, as far as its figures go."""
+
+    device: torch.device
+    steps: int
+    cancelled: int
+    batch_listeners: list[Callable[[int], None]]
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """Episodes running and waiting."""
+
+
+class Indexing(BackgroundThread, Protocol):
+    """What indexes documents in rounds, and tells of each how long it took in seconds."""
+
+    round_listeners: list[Callable[[Round, float], None]]
+
+
+class TimedEpisode(Protocol):
+    """A finished episode and its phases, in seconds."""
+
+    episode: Episode
+    queue_seconds: float
+    encode_seconds: float
+    search_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +67,9 @@ class Watched(Collector):
     """Figures that are read when somebody asks, rather than counted along the way, and where they are."""
 
     storage: Storage
-    engine: Engine
-    worker: IndexingWorker
-    preselection: PreselectionWorker
+    engine: SearchEngine
+    worker: Indexing
+    preselection: BackgroundThread
     readers: CapacityLimiter
 
     def collect(self) -> Iterator[Metric]:
@@ -71,7 +108,7 @@ class Watched(Collector):
         )
 
     def _gpu_memory(self) -> Metric:
-        """Without a sample where there is no GPU."""
+        """The figures of the GPU; no sample where there is none."""
         family = GaugeMetricFamily(
             "qrag_gpu_memory_bytes",
             "GPU memory: in use by tensors, held by the process for tensors, and of the device in all",
@@ -131,7 +168,7 @@ class Metrics:
         """Note a finished request."""
         self._requests.labels(method, route, str(status)).observe(seconds)
 
-    def episode(self, run: Run, tokenize_seconds: float) -> None:
+    def episode(self, run: TimedEpisode, tokenize_seconds: float) -> None:
         """Note a finished episode."""
         self._phases.labels("tokenize").observe(tokenize_seconds)
         self._phases.labels("queue").observe(run.queue_seconds)

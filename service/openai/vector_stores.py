@@ -19,37 +19,40 @@ from service.retrieval.session import find, prepare
 from service.services import Services
 
 
-async def search(collection: str, wanted: SearchIn, services: Services) -> SearchPage:
-    """The episode of each query, and what they have selected; raises what :mod:`service.retrieval.session` raises."""
-    queries = [wanted.query] if isinstance(wanted.query, str) else wanted.query
-    found = await asyncio.gather(*(_chunks(query, collection, wanted, services) for query in queries))
-    results = [_result(chunk) for chunk in _best_of_each(chunk for chunks in found for chunk in chunks)]
-    counting = [result for result in results if result.score >= wanted.ranking_options.score_threshold]
-    return SearchPage(search_query=queries, data=counting[: wanted.max_num_results])
+async def search(collection: str, body: SearchIn, services: Services) -> SearchPage:
+    """Run an episode for each query; the page has what all of them selected.
+
+    Raises what :func:`service.retrieval.session.prepare` and :func:`service.retrieval.session.find` raise.
+    """
+    queries = [body.query] if isinstance(body.query, str) else body.query
+    selections = await asyncio.gather(*(_chunks(query, collection, body, services) for query in queries))
+    results = [_result(chunk) for chunk in _distinct(chunk for selection in selections for chunk in selection)]
+    counting = [result for result in results if result.score >= body.ranking_options.score_threshold]
+    return SearchPage(search_query=queries, data=counting[: body.max_num_results])
 
 
-async def _chunks(query: str, collection: str, wanted: SearchIn, services: Services) -> list[SelectedChunk]:
+async def _chunks(query: str, collection: str, body: SearchIn, services: Services) -> list[SelectedChunk]:
     question = RetrieveIn.model_validate(
         {
             "question": query,
             "collection": collection,
-            "filter": None if wanted.filters is None else metadata_filter(wanted.filters),
-            "max_steps": min(wanted.max_num_results, MAX_STEPS),
+            "filter": None if body.filters is None else metadata_filter(body.filters),
+            "max_steps": min(body.max_num_results, MAX_STEPS),
         }
     )
     return (await find(await prepare(question, services))).chunks
 
 
-def metadata_filter(wanted: AttributeFilter) -> dict[str, Any]:
-    """The filter of ours, as JSON, that matches the same documents."""
-    if isinstance(wanted, CompoundFilter):
-        return {wanted.type: [metadata_filter(each) for each in wanted.filters]}
-    operator = {"eq": "equals", "ne": "equals", "nin": "in"}.get(wanted.type, wanted.type)
-    condition = {"field": wanted.key, operator: wanted.value}
-    return {"not": condition} if wanted.type in ("ne", "nin") else condition
+def metadata_filter(attributes: AttributeFilter) -> dict[str, Any]:
+    """The filter of :mod:`qrag.wire.filters`, as JSON, that matches the same documents."""
+    if isinstance(attributes, CompoundFilter):
+        return {attributes.type: [metadata_filter(member) for member in attributes.filters]}
+    operator = {"eq": "equals", "ne": "equals", "nin": "in"}.get(attributes.type, attributes.type)
+    condition = {"field": attributes.key, operator: attributes.value}
+    return {"not": condition} if attributes.type in ("ne", "nin") else condition
 
 
-def _best_of_each(chunks: Iterable[SelectedChunk]) -> list[SelectedChunk]:
+def _distinct(chunks: Iterable[SelectedChunk]) -> list[SelectedChunk]:
     """Every chunk once, the largest Q-value first."""
     best: dict[tuple[str, int], SelectedChunk] = {}
     for chunk in sorted(chunks, key=lambda chunk: -chunk.q):

@@ -5,11 +5,14 @@ from __future__ import annotations
 from fastapi import APIRouter, Depends, Request, Response
 
 from qrag.wire import examples
-from qrag.wire.answers import AnswerIn, AnswerOut
+from qrag.wire.answers import AnswerIn, AnswerOut, TokenEvent
+from qrag.wire.retrieval import RetrieveOut, StepEvent
 from service.answering.answers import answer, language_model, stream
 from service.http.dependencies import AppServices, RequestAccess, known_query, must_be_json, unless_gone
 from service.http.event_stream import event_stream, events_described, wants_events
 from service.http.problems import responses
+from service.http.rights import needs
+from service.openapi import refers_to
 from service.retrieval.session import prepare, start
 
 router = APIRouter(dependencies=[Depends(known_query)])
@@ -29,6 +32,8 @@ EVENTS = events_described(
     summary="Answer a question, with citations",
     tags=["retrieval"],
 )
+@needs("read")
+@refers_to(RetrieveOut, StepEvent, AnswerOut, TokenEvent)
 async def answer_question(request: Request, body: AnswerIn, services: AppServices, access: RequestAccess) -> Response:
     """Retrieve, and let the configured language model answer from the chunks."""
     access.require(body.collection)
@@ -37,5 +42,5 @@ async def answer_question(request: Request, body: AnswerIn, services: AppService
     if wants_events(request):
         events = start(session)
         return event_stream(stream(session, events, body, model), events.aclose)
-    found = await unless_gone(request, answer(session, body, model))
-    return Response(found.model_dump_json(), media_type="application/json")
+    out = await unless_gone(request, answer(session, body, model))
+    return Response(out.model_dump_json(), media_type="application/json")

@@ -11,11 +11,13 @@ from qrag.wire.operations import CheckpointChangeOut, CheckpointIn, CheckpointsO
 from service.engine.checkpoints import Checkpoints
 from service.http.dependencies import AppServices, known_query
 from service.http.problems import responses
+from service.http.rights import needs
 
 router = APIRouter(prefix="/admin/checkpoints", tags=["operations"], dependencies=[Depends(known_query)])
 
 
 @router.get("", summary="Which checkpoint is served")
+@needs("admin")
 def checkpoints(services: AppServices) -> CheckpointsOut:
     """What is served, what could be, and how far a change is."""
     return _out(services.checkpoints)
@@ -27,6 +29,7 @@ def checkpoints(services: AppServices) -> CheckpointsOut:
     responses={200: {"model": CheckpointsOut, "description": "It is served."}, **responses(400, 404, 413, 415, 422)},
     summary="Serve another checkpoint",
 )
+@needs("admin")
 async def change_checkpoint(body: CheckpointIn, services: AppServices, response: Response) -> CheckpointsOut:
     """Load it, embed all chunks again if its action tower is another one, then serve it; requests go on meanwhile.
 
@@ -42,17 +45,18 @@ async def change_checkpoint(body: CheckpointIn, services: AppServices, response:
 @router.delete(
     "/{checkpoint}", status_code=204, responses=responses(404, 409, 422), summary="Forget another checkpoint's vectors"
 )
+@needs("admin")
 def forget_checkpoint(checkpoint: Annotated[str, Path(max_length=255)], services: AppServices) -> None:
     """Give up a change to it, or drop the vectors that are kept for going back to it. Its folder stays."""
     services.checkpoints.forget(checkpoint)
 
 
-def _out(found: Checkpoints) -> CheckpointsOut:
-    change, progress = found.change, found.progress()
+def _out(state: Checkpoints) -> CheckpointsOut:
+    change, progress = state.change, state.progress()
     return CheckpointsOut(
-        served=found.current.name,
-        available=found.names(),
+        served=state.current.name,
+        available=state.names(),
         change=change
         and CheckpointChangeOut(checkpoint=change.name, state=change.state, progress=progress, error=change.error),
-        vector_sets=found.vector_sets,
+        vector_sets=state.vector_sets,
     )

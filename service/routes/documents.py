@@ -29,7 +29,9 @@ from qrag.wire.names import CollectionName, DocumentId
 from service.errors import DocumentsChanged, IndexingFailed
 from service.http.dependencies import AppServices, RequestAccess, client_gone, known_query, visible_document
 from service.http.problems import responses
+from service.http.rights import needs
 from service.intake.bodies import UploadParameters, receive
+from service.openapi import refers_to
 from service.services import Changes
 
 router = APIRouter(dependencies=[Depends(known_query)])
@@ -42,6 +44,11 @@ DocumentPath = Annotated[DocumentId, Path()]
 
 BLOCK_CHARACTERS = 1 << 16
 """Characters of a text that are read and sent at once."""
+_RAW_EXAMPLES = {
+    MediaType.PLAIN_TEXT: {"example": "Ana signed the lease."},
+    MediaType.MARKDOWN: {"example": "# Minutes\n\nAna signed the lease."},
+    MediaType.HTML: {"example": "<h1>Minutes</h1><p>Ana signed the lease.</p>"},
+}
 
 _REQUEST_BODY: dict[str, Any] = {
     "required": True,
@@ -56,11 +63,7 @@ _REQUEST_BODY: dict[str, Any] = {
             },
         },
         # A raw body has no schema: any bytes are a value of its media type, and the file itself says more.
-        MediaType.PLAIN_TEXT.value: {"example": "Ana signed the lease."},
-        MediaType.MARKDOWN.value: {"example": "# Minutes\n\nAna signed the lease."},
-        MediaType.HTML.value: {"example": "<h1>Minutes</h1><p>Ana signed the lease.</p>"},
-        MediaType.PDF.value: {},
-        MediaType.DOCX.value: {},
+        **{media_type.value: _RAW_EXAMPLES.get(media_type, {}) for media_type in MediaType},
         "multipart/form-data": {
             "schema": {
                 "type": "object",
@@ -80,9 +83,6 @@ _REQUEST_BODY: dict[str, Any] = {
     },
 }
 
-SCHEMAS = (DocumentIn, DocumentsIn, DocumentFields)
-"""Models that only the hand-written request body above refers to."""
-
 _POSTED = DocumentOut | DocumentsOut
 
 
@@ -100,6 +100,8 @@ _POSTED = DocumentOut | DocumentsOut
     summary="Index documents",
     tags=["documents"],
 )
+@needs("write")
+@refers_to(DocumentIn, DocumentsIn, DocumentFields)
 async def post_documents(
     request: Request,
     response: Response,
@@ -171,6 +173,7 @@ async def _until_ready(request: Request, services: AppServices, documents: list[
 
 
 @router.get("/documents", responses=responses(422), summary="List documents", tags=["documents"])
+@needs("read")
 def list_documents(
     services: AppServices,
     access: RequestAccess,
@@ -192,12 +195,14 @@ def list_documents(
 
 
 @router.get("/documents/{id}", responses=responses(404, 422), summary="One document", tags=["documents"])
+@needs("read")
 def get_document(services: AppServices, access: RequestAccess, id: DocumentPath) -> DocumentOut:
     """The document and how far its indexing is."""
     return _document_out(visible_document(services, access, id))
 
 
 @router.get("/documents/{id}/chunks", responses=responses(404, 422), summary="Its chunks", tags=["documents"])
+@needs("read")
 def get_chunks(
     services: AppServices, access: RequestAccess, id: DocumentPath, cursor: Cursor = None, limit: Limit = 100
 ) -> ChunkPage:
@@ -221,6 +226,7 @@ def get_chunks(
     summary="Its text",
     tags=["documents"],
 )
+@needs("read")
 def get_text(
     services: AppServices,
     access: RequestAccess,
@@ -246,6 +252,7 @@ def get_text(
 @router.post(
     "/documents/{id}/retry", responses=responses(404, 422), summary="Index a failed document again", tags=["documents"]
 )
+@needs("write")
 def retry_document(services: AppServices, access: RequestAccess, id: DocumentPath) -> DocumentOut:
     """Queue a failed document again; any other is left as it is."""
     # The id may be another collection's by now.
@@ -256,12 +263,14 @@ def retry_document(services: AppServices, access: RequestAccess, id: DocumentPat
 @router.delete(
     "/documents/{id}", status_code=204, responses=responses(404, 422, 507), summary="Delete it", tags=["documents"]
 )
+@needs("write")
 def delete_document(services: AppServices, access: RequestAccess, id: DocumentPath) -> None:
     """Remove a document in any state, also while it is being indexed."""
     services.storage.catalogue.delete_document(id, collection=visible_document(services, access, id).collection)
 
 
 @router.get("/collections", responses=responses(422), summary="List collections", tags=["collections"])
+@needs("read")
 def list_collections(services: AppServices, access: RequestAccess) -> CollectionsOut:
     """Every collection that holds a document, of those that the key is for."""
     sizes = [size for size in services.storage.catalogue.collections() if access.sees(size.name)]
@@ -275,6 +284,7 @@ def list_collections(services: AppServices, access: RequestAccess) -> Collection
     summary="Delete a collection",
     tags=["collections"],
 )
+@needs("write")
 def delete_collection(services: AppServices, access: RequestAccess, name: Annotated[CollectionName, Path()]) -> None:
     """Remove a collection with all its documents."""
     access.require(name)

@@ -11,17 +11,20 @@ from qrag.wire.retrieval import MAX_BEAM_WIDTH, MAX_STEPS
 from service.errors import Forbidden, Overloaded
 from service.http.dependencies import AppServices, RequestAccess
 from service.http.problems import responses
+from service.http.rights import needs
 
 router = APIRouter(tags=["operations"])
 
 
 @router.get("/healthz", summary="Alive")
+@needs("open")
 async def healthz() -> Health:
     """The process answers."""
     return Health()
 
 
 @router.get("/readyz", responses=responses(503), summary="Ready")
+@needs("open")
 async def readyz(services: AppServices) -> Readiness:
     """The model is loaded, the store is open, and all threads run."""
     if not (services.engine.alive and services.worker.alive and services.preselection.alive):
@@ -30,6 +33,7 @@ async def readyz(services: AppServices) -> Readiness:
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}}, summary="Metrics")
+@needs("read")
 def metrics(services: AppServices, access: RequestAccess) -> Response:
     """Prometheus' text format; for keys that are for all collections."""
     if access.collections is not None:
@@ -50,6 +54,7 @@ def _stopping(config: CheckpointConfig) -> StoppingOut | None:
 
 
 @router.get("/model", summary="The checkpoint and its limits")
+@needs("read")
 def model(services: AppServices) -> ModelOut:
     """Which checkpoint is loaded, where, and what it can take."""
     current = services.checkpoints.current

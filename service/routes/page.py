@@ -10,7 +10,11 @@ from typing import Annotated, NamedTuple
 from fastapi import APIRouter, Header, Request, Response
 from starlette.exceptions import HTTPException
 
+from service.http.rights import needs
+
 router = APIRouter(include_in_schema=False)
+
+_FOLDER = Path(__file__).parent.parent / "page"
 
 _MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -34,7 +38,7 @@ class _File(NamedTuple):
 
 
 def _read() -> Iterator[tuple[str, _File]]:
-    for path in (Path(__file__).parent.parent / "page").iterdir():
+    for path in _FOLDER.iterdir():
         if path.suffix in _MEDIA_TYPES:
             content = path.read_bytes()
             file = _File(content, _MEDIA_TYPES[path.suffix], f'"{sha256(content).hexdigest()[:32]}"')
@@ -43,12 +47,8 @@ def _read() -> Iterator[tuple[str, _File]]:
 
 _FILES = dict(_read())
 
-PAGE_PATHS = frozenset(_FILES)
-"""Every path that has a part of the page."""
 
-
-@router.get("/")
-@router.get("/page/{name}")
+@needs("open")
 async def page(request: Request, if_none_match: Annotated[str, Header()] = "") -> Response:
     """The page, or a file that it consists of."""
     file = _FILES.get(request.scope["path"])
@@ -58,3 +58,7 @@ async def page(request: Request, if_none_match: Annotated[str, Header()] = "") -
     if file.etag in if_none_match:
         return Response(status_code=304, headers=headers)
     return Response(file.content, headers=headers, media_type=file.media_type)
+
+
+for _path in _FILES:  # a route for each: what is no file is no open path
+    router.add_api_route(_path, page)

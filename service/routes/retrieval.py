@@ -12,6 +12,8 @@ from qrag.wire.retrieval import RetrieveIn, RetrieveOut, StepEvent, Timings
 from service.http.dependencies import AppServices, RequestAccess, known_query, must_be_json, unless_gone
 from service.http.event_stream import Named, event_stream, events_described, wants_events
 from service.http.problems import responses
+from service.http.rights import needs
+from service.openapi import refers_to
 from service.retrieval.session import find, follow, prepare, start
 
 router = APIRouter(dependencies=[Depends(known_query)])
@@ -31,6 +33,8 @@ EVENTS = events_described(
     summary="Find the evidence for a question",
     tags=["retrieval"],
 )
+@needs("read")
+@refers_to(RetrieveOut, StepEvent)
 async def retrieve(request: Request, body: RetrieveIn, services: AppServices, access: RequestAccess) -> Response:
     """Run the episode: select chunks one by one, each with regard to those selected before."""
     access.require(body.collection)

@@ -10,6 +10,7 @@ from qrag.wire.names import CollectionName
 from qrag.wire.vector_stores import SearchIn, SearchPage
 from service.http.dependencies import AppServices, RequestAccess, known_query, must_be_json, unless_gone
 from service.http.problems import responses
+from service.http.rights import needs
 from service.openai.vector_stores import search
 
 router = APIRouter(dependencies=[Depends(known_query)])
@@ -22,6 +23,7 @@ router = APIRouter(dependencies=[Depends(known_query)])
     summary="Search as OpenAI's clients do",
     tags=["retrieval"],
 )
+@needs("read")
 async def search_vector_store(
     request: Request,
     id: Annotated[CollectionName, Path(description="the collection")],

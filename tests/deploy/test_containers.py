@@ -397,3 +397,15 @@ def test_api_keys_are_passed_through() -> None:
 
 def test_strangers_are_let_in_where_only_this_host_reaches_the_port() -> None:
     assert load(BASE)["services"]["qrag"]["environment"]["QRAG_ALLOW_ANONYMOUS"] == "${QRAG_ALLOW_ANONYMOUS:-true}"
+
+
+def test_other_containers_reach_the_service_under_its_name() -> None:
+    model = merged(BASE, MONITORING)
+    hosts = model["services"]["qrag"]["environment"]["QRAG_ALLOWED_HOSTS"]
+    assert hosts == "qrag,${QRAG_ALLOWED_HOSTS:-}"
+    (name, *_), scraped = (
+        hosts.split(","),
+        yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text()),
+    )
+    assert scraped["scrape_configs"][0]["static_configs"] == [{"targets": [f"{name}:8000"]}]
+    assert name in model["services"]

@@ -12,7 +12,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from service.http.gate import OPEN_PATHS
+from service.authority import parse_authority
+from service.http.hosts import PROBE_PATHS
 from tests.deploy.dockerfile import FINAL_STAGES, Stage, environment, last, read_dockerfile
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -188,7 +189,7 @@ def test_one_process_has_the_volume_to_itself(variant: Objects) -> None:
 def test_probes_ask_what_answers_without_a_key(variant: Objects) -> None:
     probes = [container(variant)[f"{kind}Probe"] for kind in ("startup", "readiness", "liveness")]
     assert {probe["httpGet"]["path"] for probe in probes} == {"/readyz"}
-    assert "/readyz" in OPEN_PATHS
+    assert "/readyz" in PROBE_PATHS  # under the pod's address, which is no name of the service
     assert {probe["httpGet"]["port"] for probe in probes} == {"http"}
 
 
@@ -228,12 +229,26 @@ def test_strangers_are_let_in_only_where_that_is_said() -> None:
     assert "QRAG_ALLOW_ANONYMOUS" not in variables(rendered(VARIANTS["keys"]))
 
 
+def test_strangers_reach_the_service_under_its_names() -> None:
+    names = ["demo-qrag", *(f"demo-qrag.search{rest}" for rest in ("", ".svc", ".svc.cluster.local"))]
+    assert variables(rendered(VARIANTS["strangers"]))["QRAG_ALLOWED_HOSTS"].split(",") == names
+    more = {
+        "auth": {"allowAnonymous": True, "allowedHosts": ["*.example.org"]},
+        "ingress": {"enabled": True, "host": "qrag.example.com"},
+    }
+    hosts = variables(rendered(more))["QRAG_ALLOWED_HOSTS"].split(",")
+    assert hosts == [*names, "qrag.example.com", "*.example.org"]
+    assert all(parse_authority(host) for host in hosts)
+    assert "QRAG_ALLOWED_HOSTS" not in variables(rendered(VARIANTS["keys"]))
+
+
 @pytest.mark.parametrize(
     ("values", "says"),
     [
         ({}, "auth.allowAnonymous=true"),
         ({"auth": {"keys": ["k"]}, "monitoring": {"serviceMonitor": True}}, "auth.metricsKey"),
         ({"auth": {"keys": ["two,in-one"]}}, "pattern"),
+        ({"auth": {"allowAnonymous": True, "allowedHosts": ["https://example.org"]}}, "pattern"),
         ({"auth": KEYS, "replicas": 2}, "additional properties 'replicas' not allowed"),
         ({"auth": KEYS, "persistence": {"accessModes": ["ReadWriteMany"]}}, "accessModes"),
     ],

@@ -14,8 +14,8 @@ from service.intake.parsing.process import ParseLimits
 
 MEBIBYTE = 1 << 20
 
-#: Enough for a worker to start, and for no more than a few megabytes of document.
 SCANT_MEMORY = ParseLimits(memory_bytes=128 * MEBIBYTE)
+"""Enough for a worker to start, and for no more than a few megabytes of document."""
 
 Extract = Callable[..., str]
 """From a document's content and media type, and options by name, to its text."""

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qrag.wire.media_types import MediaType
-from service.errors import DocumentTooComplex, InvalidEncoding, UnsupportedMediaType
+from service.errors import (
+    DocumentTooComplex,
+    EncryptedDocument,
+    InvalidEncoding,
+    UnreadableDocument,
+    UnsupportedMediaType,
+)
+from service.intake.parsing.formats import READERS
 from service.intake.parsing.process import media_type_of
+from service.intake.parsing.worker import convert
 from tests.service.files import Extract
 
 # --- Media types ------------------------------------------------------------------------------------
@@ -226,3 +235,30 @@ def f():
 
 def test_markdown_may_start_with_a_byte_order_mark(convert_here: Extract) -> None:
     assert convert_here("# Title".encode("utf-8-sig"), MediaType.MARKDOWN) == "Title"
+
+
+def test_every_media_type_but_plain_text_has_a_reader() -> None:
+    assert READERS.keys() == set(MediaType) - {MediaType.PLAIN_TEXT}
+
+
+def test_a_reader_is_all_that_a_format_needs(tmp_path: Path) -> None:
+    def backwards(source: Path, encoding: str | None) -> Iterator[str]:
+        text = source.read_text(encoding or "utf-8")
+        if "?" in text:
+            raise EncryptedDocument("The file needs a password; save it without one and send that.")
+        yield from (text[::-1], "\n")
+        int(text)  # whatever a damaged file makes a parser stumble over
+
+    def read(text: str, encoding: str | None = None) -> str:
+        source.write_text(text, encoding or "utf-8")
+        readers = {MediaType.PDF: backwards}
+        convert(source, target, MediaType.PDF, encoding=encoding, output_bytes=100, readers=readers)
+        return target.read_text("utf-8")
+
+    source, target = tmp_path / "source", tmp_path / "target"
+    assert read("12") == "21\n"
+    assert read("12", "utf-16") == "21\n"
+    for text, error in (("ab", UnreadableDocument), ("?", EncryptedDocument), ("1" * 100, DocumentTooComplex)):
+        with pytest.raises(error) as refusal:
+            read(text)
+        assert type(refusal.value) is error

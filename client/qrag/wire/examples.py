@@ -1,4 +1,4 @@
-"""Example answers for the OpenAPI document; tests hold them to the schemas."""
+"""Example answers for the OpenAPI document, as the shipped checkpoint gives them; tests hold them to the schemas."""
 
 from __future__ import annotations
 
@@ -24,27 +24,41 @@ DOCUMENT: Example = {
 }
 CHUNKS: Example = {
     "document_id": "franklin",
-    "chunks": [{"index": 0, "start": 0, "end": 30, "tokens": 8, "text": "[Illustration: FRANKLIN ARMS]"}],
+    "chunks": [
+        {
+            "index": 0,
+            "start": 0,
+            "end": 111,
+            "tokens": 22,
+            "text": "[Illustration: FRANKLIN ARMS]\n\n[Illustration: FRANKLIN SEAL]\n\n"
+            "[Illustration: Franklin at the Court of Louis XVI",
+        }
+    ],
     "next_cursor": "1",
 }
 COLLECTIONS: Example = {
     "collections": [{"name": "default", "documents": 1, "chunks": 2198, "bytes": 438844}],
 }
+_TEXT = (
+    "He invented the Franklin\nstove, still widely used, and refused to patent it. He possessed a\nmasterly "
+    "shrewdness in business and practical affairs. Carlyle called\nhim the father of all the Yankees. He founded a "
+    "fire company, assisted\nin founding a hospital, and improved the cleaning and lighting of\nstreets."
+)
 _CHUNK: Example = {
     "document_id": "franklin",
     "title": "Autobiography",
     "index": 44,
     "start": 11191,
-    "end": 11256,
-    "text": "He invented the Franklin\nstove, still widely used, and refused to",
+    "end": 11498,
+    "text": _TEXT,
     "step": 0,
-    "q": 0.663,
+    "q": 0.896,
     "metadata": {"year": 1916},
 }
 _NOT_ASKED: Example = {"candidates": None, "heatmap": None}
 RESULT: Example = {
     "chunks": [_CHUNK],
-    "context": "[1] Autobiography\nHe invented the Franklin\nstove, still widely used, and refused to",
+    "context": f"[1] Autobiography\n{_TEXT}",
     "citations": [
         {
             "marker": "[1]",
@@ -52,15 +66,24 @@ RESULT: Example = {
             "title": "Autobiography",
             "index": 44,
             "start": 11191,
-            "end": 11256,
+            "end": 11498,
         }
     ],
-    "steps": [{"step": 0, "q": 0.663, "document_id": "franklin", "index": 44, "sufficiency": None, **_NOT_ASKED}],
+    "steps": [
+        {
+            "step": 0,
+            "q": 0.896,
+            "document_id": "franklin",
+            "index": 44,
+            "sufficiency": {"complete": 0.0, "hopeless": 0.07},
+            **_NOT_ASKED,
+        }
+    ],
     "one_step": None,
     "stopped_by": "sufficient",
-    "sufficiency": {"complete": 0.97, "hopeless": 0.02},
-    "usage": {"question_tokens": 13, "context_tokens": 25, "candidates": 2198, "exact": True, "truncated_tokens": 0},
-    "model": "qrag-minilm-untrained",
+    "sufficiency": {"complete": 0.96, "hopeless": 0.02},
+    "usage": {"question_tokens": 6, "context_tokens": 67, "candidates": 2198, "exact": True, "truncated_tokens": 0},
+    "model": "qrag-minilm",
     "timings": {"queue_ms": 0.1, "encode_ms": 11.2, "search_ms": 1.3, "total_ms": 13.9},
 }
 ANSWER: Example = {
@@ -81,7 +104,7 @@ SEARCH_PAGE: Example = {
         {
             "file_id": "franklin",
             "filename": "Autobiography",
-            "score": 0.663,
+            "score": 0.896,
             "attributes": {"year": 1916},
             "content": [{"type": "text", "text": _CHUNK["text"]}],
         }
@@ -90,12 +113,12 @@ SEARCH_PAGE: Example = {
     "next_page": None,
 }
 MODEL: Example = {
-    "name": "qrag-minilm-untrained",
+    "name": "qrag-minilm",
     "checkpoint": "configured",
     "base_model": "sentence-transformers/all-MiniLM-L6-v2",
     "dimension": 384,
     "device": "cpu",
-    "positions": {"mode": "none", "delta": 10.0, "ell": 9.0, "levels": 18, "rope_base": 10000.0},
+    "positions": {"mode": "relative", "delta": 10.0, "ell": 9.0, "levels": 128, "rope_base": 10000.0},
     "stopping": {
         "rules": ["threshold", "action", "sufficiency"],
         "default_rule": "sufficiency",
@@ -103,12 +126,12 @@ MODEL: Example = {
         "budget": 6,
     },
     "max_question_tokens": 256,
-    "max_chunk_tokens": 510,
+    "max_chunk_tokens": 254,
     "max_state_tokens": 512,
     "max_steps": 32,
     "max_beam_width": 16,
     "max_body_bytes": 134217728,
-    "training": None,
+    "training": {"recipe": {"name": "qrag-minilm", "base": "minilm"}, "seed": 1, "validation": {"mean": 0.864}},
 }
 CHECKPOINTS: Example = {
     "served": "configured",
@@ -116,8 +139,8 @@ CHECKPOINTS: Example = {
     "change": {"checkpoint": "tuned-on-minutes", "state": "embedding", "progress": 0.42, "error": None},
     "vector_sets": 2,
 }
-EVENTS = 'event: step\ndata: {"step": 0, "q": 0.663, ...}\n\nevent: result\ndata: {"chunks": [...], ...}\n\n'
+EVENTS = 'event: step\ndata: {"step": 0, "q": 0.896, ...}\n\nevent: result\ndata: {"chunks": [...], ...}\n\n'
 ANSWER_EVENTS = (
-    'event: step\ndata: {"step": 0, "q": 0.663, ...}\n\nevent: retrieval\ndata: {"chunks": [...], ...}\n\n'
+    'event: step\ndata: {"step": 0, "q": 0.896, ...}\n\nevent: retrieval\ndata: {"chunks": [...], ...}\n\n'
     'event: token\ndata: {"text": "Benjamin"}\n\nevent: result\ndata: {"answer": "Benjamin ...", ...}\n\n'
 )

@@ -18,7 +18,7 @@ PassageId = Annotated[
     StringConstraints(pattern=_PATTERN.removesuffix("$") + "(?:#[0-9]{1,15}-[0-9]{1,15})?$"),
     Field(
         description="of a document, or of the characters `start` to `end` of it: `ID#START-END`",
-        examples=["franklin#11191-11256"],
+        examples=["franklin#11191-11498"],
     ),
 ]
 CollectionName = Annotated[

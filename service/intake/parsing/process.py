@@ -1,8 +1,8 @@
-"""Uploaded documents as plain text: the media types read here, and the process that reads them.
+"""The media types of uploads, and a process that turns one document into plain text.
 
-Documents come from outside, and their parsers include C++ and unbounded recursion; so each is read
-by a process of its own (:mod:`service.intake.parsing.worker`) whose time, memory and output are limited.
-This module must stay cheap to import: that process imports it too.
+Documents come from outside, and their parsers include C++ and unbounded recursion. So each is read by a process of its
+own (:mod:`service.intake.parsing.worker`) whose time, memory and output are limited. This module is cheap to import:
+that process imports it too.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from math import ceil
 from pathlib import Path, PurePath
 from typing import Final, Never, TypedDict
 
+import service
 from qrag.wire.media_types import MEDIA_TYPE_OF_EXTENSION, MediaType
 from service.errors import (
     DocumentTooComplex,
@@ -32,16 +33,22 @@ from service.errors import (
     UnsupportedMediaType,
 )
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
-#: Exit status of a worker that refused its document: its standard output is a ``WorkerRefusal`` in
-#: JSON. Python itself exits with 1 or 2.
 REFUSED: Final = 3
-#: Exit status of a worker that could not read or write a file: its standard output is the ``errno``.
+"""Exit status of a worker that refused its document: its standard output is a :class:`WorkerRefusal` in JSON.
+
+Python itself exits with 1 or 2.
+"""
+
 FILE_FAILED: Final = 4
+"""Exit status of a worker that could not read or write a file: its standard output is the ``errno``."""
 
 _WORKER_MODULE: Final = "service.intake.parsing.worker"
-_IMPORT_ROOT: Final = Path(__file__).resolve().parent.parent
+
+_IMPORT_ROOT: Final = Path(service.__file__).resolve().parent.parent
+"""The folder that the worker finds the package ``service`` in."""
+
 _LOGGED_DIAGNOSTICS_BYTES: Final = 4096
 _LOOK_EVERY_SECONDS: Final = 0.5
 
@@ -50,17 +57,20 @@ _LOOK_EVERY_SECONDS: Final = 0.5
 class ParseLimits:
     """What reading one document may cost.
 
-    The defaults leave a wide margin to a 2,000-page book: as a PDF it takes seconds and little
-    memory, as a DOCX a good ten seconds and about 700 MiB.
+    The defaults leave a wide margin to a 2,000-page book: as a PDF it takes seconds and little memory, as a DOCX a good
+    ten seconds and about 700 MiB.
     """
 
-    #: Wall-clock time. The worker's processor time is limited to the same, so that it also ends
-    #: when the service dies and nobody watches the clock.
     seconds: float = 60.0
-    #: Address space of the worker.
+    """Wall-clock time.
+
+    The worker's processor time is limited to the same, so that it also ends when the service dies and nobody watches
+    the clock.
+    """
     memory_bytes: int = 1 << 30
-    #: UTF-8 bytes of text.
+    """Address space of the worker."""
     output_bytes: int = 256 << 20
+    """UTF-8 bytes of text."""
 
 
 class WorkerRequest(TypedDict):
@@ -89,13 +99,12 @@ _REFUSALS: Final[dict[str, type[ServiceError]]] = {
 
 
 def media_type_of(content_type: str | None, filename: str | None) -> MediaType:
-    """Return the media type of an upload.
+    """The media type of an upload.
 
-    The content type decides, its parameters ignored. If it is absent or says nothing
-    (``application/octet-stream``), the extension of ``filename`` decides.
+    The content type decides, its parameters ignored. Where it is absent or says nothing (``application/octet-stream``),
+    the extension of ``filename`` decides.
 
-    Raises:
-        UnsupportedMediaType: if the one that decides is not among the types the service reads.
+    Raises :class:`~service.errors.UnsupportedMediaType` where the one that decides is not a type that is read here.
     """
     essence = (content_type or "").partition(";")[0].strip().lower()
     if essence in {"", "application/octet-stream"}:
@@ -121,20 +130,19 @@ def extract_text(
 ) -> None:
     """Write the text of the document in ``source`` to ``target``, as UTF-8.
 
-    Blocks until a worker process has read the document; call it in a thread. ``encoding`` is the
-    charset the sender declared, used for HTML and Markdown only; without one a byte order mark, then
-    HTML's ``<meta>``, then UTF-8 decides. If anything is raised, ``target`` does not exist. Setting
-    ``abandoned`` ends the work within half a second.
+    Blocks until a worker process has read the document; call it in a thread. ``encoding`` is the charset that the
+    sender declared, used for HTML and Markdown only; without one a byte order mark, then HTML's ``<meta>``, then UTF-8
+    decides. Where anything is raised, ``target`` does not exist. Setting ``abandoned`` ends the work within half a
+    second.
 
-    Raises:
-        UnreadableDocument: if the document is damaged, not of its media type, or a scan without text.
-        EncryptedDocument: if it needs a password.
-        DocumentTooComplex: if reading it exceeds ``limits``, or its structure is hostile.
-        InvalidEncoding: if HTML or Markdown is not valid in its encoding, or that is unknown.
-        OSError: if ``source`` cannot be read, or ``target`` not written (``ENOSPC``: a full disk).
-        Overloaded: if it was abandoned.
-        ServiceError: if the worker fails for a reason that is not the document's; it is logged.
-        ValueError: if ``media_type`` is plain text, which needs no parser.
+    Raises :class:`~service.errors.UnreadableDocument` where the document is damaged, not of its media type, or a scan
+    without text, :class:`~service.errors.EncryptedDocument` where it needs a password,
+    :class:`~service.errors.DocumentTooComplex` where reading it exceeds ``limits`` or its structure is hostile,
+    :class:`~service.errors.InvalidEncoding` where HTML or Markdown is not valid in its encoding, or that is unknown,
+    :class:`OSError` where ``source`` cannot be read or ``target`` not written (``ENOSPC``: a full disk),
+    :class:`~service.errors.Overloaded` where it was abandoned, :class:`~service.errors.ServiceError` where the worker
+    fails for a reason that is not the document's, which is logged, and :class:`ValueError` for plain text, which needs
+    no parser.
     """
     if media_type is MediaType.PLAIN_TEXT:
         raise ValueError("plain text needs no parser")
@@ -158,7 +166,7 @@ def extract_text(
 
 
 def _run_worker(request: WorkerRequest, seconds: float, abandoned: threading.Event) -> tuple[int, bytes, bytes]:
-    """Return the worker's exit status, standard output and standard error."""
+    """The worker's exit status, standard output and standard error."""
     with subprocess.Popen(
         [sys.executable, "-m", _WORKER_MODULE],
         stdin=subprocess.PIPE,
@@ -196,7 +204,7 @@ def _communicate(
 
 def _raise_failure(status: int, answer: bytes, diagnostics: bytes, limits: ParseLimits) -> Never:
     if diagnostics or status not in {REFUSED, FILE_FAILED}:
-        logger.log(
+        log.log(
             logging.INFO if status == REFUSED else logging.ERROR,
             "parsing worker ended with status %d: %s",
             status,

@@ -25,6 +25,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 {{- end -}}
 
+{{- /* Where there are no keys: the names of the Service, of the Ingress, and those that were given. */ -}}
+{{- define "qrag.allowedHosts" -}}
+{{- $name := include "qrag.name" . -}}
+{{- $inNamespace := printf "%s.%s" $name .Release.Namespace -}}
+{{- $hosts := list $name $inNamespace (printf "%s.svc" $inNamespace) (printf "%s.svc.cluster.local" $inNamespace) -}}
+{{- if .Values.ingress.enabled -}}
+{{- $hosts = append $hosts .Values.ingress.host -}}
+{{- end -}}
+{{- concat $hosts .Values.auth.allowedHosts | join "," -}}
+{{- end -}}
+
 {{- /* The Secret with the keys; empty where strangers are let in. */ -}}
 {{- define "qrag.secret" -}}
 {{- if .Values.auth.existingSecret -}}

@@ -8,25 +8,15 @@ from __future__ import annotations
 
 import logging
 import re
-import sys
 import time
 import uuid
-from contextvars import ContextVar
-from typing import Any, Literal
 
-from opentelemetry.trace import (
-    INVALID_SPAN_CONTEXT,
-    NonRecordingSpan,
-    format_span_id,
-    format_trace_id,
-    get_current_span,
-    use_span,
-)
-from pythonjsonlogger.json import JsonFormatter
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan, get_current_span, use_span
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.keys import EVERYTHING
+from service.observing.logs import REQUEST_ID
 from service.observing.metrics import Metrics
 from service.observing.tracing import PROBES, trace_response
 
@@ -38,12 +28,9 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-"""Of every answer: nothing here is meant to be guessed at, framed or embedded."""
+"""Headers of every answer: nothing here is meant to be guessed at, framed or embedded."""
 
-_REQUEST_ID = ContextVar("request_id", default="-")
 _PLAUSIBLE_ID = re.compile(rb"[A-Za-z0-9._:@/+=-]{1,128}")
-
-LogFormat = Literal["text", "json"]
 
 
 class Observer:
@@ -62,7 +49,7 @@ class Observer:
         if asked == "HEAD":
             scope = {**scope, "method": "GET"}  # the server leaves the body out
         request_id = _id_of(scope)
-        token = _REQUEST_ID.set(request_id)
+        token = REQUEST_ID.set(request_id)
         began = time.perf_counter()
         status = 499  # until there is a response
         span = INVALID_SPAN_CONTEXT  # the request's, where there are traces
@@ -93,42 +80,9 @@ class Observer:
             level = logging.DEBUG if route in PROBES else logging.INFO
             with use_span(NonRecordingSpan(span)):  # it has ended by now
                 access_log.log(level, " ".join(f"{name}={value}" for name, value in facts.items()), extra=facts)
-            _REQUEST_ID.reset(token)
+            REQUEST_ID.reset(token)
 
 
 def _id_of(scope: Scope) -> str:
     given: bytes = dict(scope["headers"]).get(b"x-request-id", b"")
     return given.decode() if _PLAUSIBLE_ID.fullmatch(given) else uuid.uuid4().hex
-
-
-def log_to_stderr(level: str, log_format: LogFormat) -> None:
-    """One line an event on standard error, with the id of the request it belongs to: as text, or as a JSON object.
-
-    The object has ``trace_id`` and ``span_id`` as well where the event belongs to a trace.
-    """
-    make = logging.getLogRecordFactory()
-
-    def with_request_id(*arguments: Any, **named: Any) -> logging.LogRecord:
-        record = make(*arguments, **named)
-        record.request_id = _REQUEST_ID.get()
-        span = get_current_span().get_span_context()
-        if span.is_valid:
-            record.trace_id = format_trace_id(span.trace_id)
-            record.span_id = format_span_id(span.span_id)
-        return record
-
-    logging.setLogRecordFactory(with_request_id)
-    handler = logging.StreamHandler(sys.stderr)
-    if log_format == "json":
-        handler.setFormatter(
-            JsonFormatter(
-                "%(asctime)s %(levelname)s %(name)s %(request_id)s %(message)s",
-                rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
-                datefmt="%Y-%m-%dT%H:%M:%S%z",
-            )
-        )
-    else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(request_id)s %(message)s"))
-    logging.basicConfig(level=level.upper(), handlers=[handler])
-    for library in ("httpx", "mcp"):  # which tell every request once more
-        logging.getLogger(library).setLevel(logging.WARNING)
