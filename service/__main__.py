@@ -119,7 +119,7 @@ def _refuse_strangers(settings: Settings) -> None:
 
 def _reindex(settings: Settings) -> None:
     from index.encoders.checkpoint import read_config
-    from index.storage.local.reindex import forget_vectors
+    from index.storage.local.opening import forget_vectors
 
     config = read_config(settings.checkpoint)
     count = forget_vectors(settings.data_dir, dimension=config.dimension, fingerprint=config.action_fingerprint)

@@ -20,31 +20,6 @@ EVERY_PAGE = sorted(
     if not any(part.startswith(".") or part in HIDDEN_OR_BUILT for part in path.relative_to(ROOT).parts)
 )
 
-NOT_THERE_YET = {
-    "architecture.md": {
-        "index/episodes/rules.py",
-        "index/episodes/stepping.py",
-        "index/search/matrix_scope.py",
-        "index/search/signals.py",
-        "index/search/states.py",
-        "index/storage/opening.py",
-        "index/storage/protocols.py",
-        "service/http/rights.py",
-        "service/intake/parsing/formats.py",
-        "service/openapi.py",
-        "tests/client/test_endings.py",
-        "tests/test_rooms.py",
-        "trainer/datasets/registry.py",
-        "trainer/evaluation/suites/",
-        "trainer/learning/objectives.py",
-        "trainer/learning/rewards.py",
-        "trainer/learning/teachers.py",
-    },
-    "storage.md": {"index/storage/protocols.py"},
-    "CONTRIBUTING.md": {"tests/client", "tests/test_rooms.py"},
-}
-"""Files that a page names and the next merges bring."""
-
 PICTURES = sorted((ROOT / "docs" / "pictures").iterdir())
 
 
@@ -69,7 +44,7 @@ def test_files_that_a_page_names_are_there(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     named = re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]+)`", text)
     missing = {name for name in named if not (ROOT / name).exists()}
-    assert missing <= NOT_THERE_YET.get(page.name, set())
+    assert not missing
 
 
 def test_the_index_names_every_page() -> None:

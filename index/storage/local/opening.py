@@ -1,4 +1,4 @@
-"""Opening a data directory: one process at a time, vectors of one action tower, and nothing left of a crash."""
+"""Opening a data directory, or starting over with its vectors: one process at a time, and nothing left of a crash."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import torch
 
 from index.storage.local.catalogue import LocalCatalogue
 from index.storage.local.compaction import compact
-from index.storage.local.database import Database
-from index.storage.local.directory import DATABASE, DataDirectory
+from index.storage.local.database import Database, upgrade
+from index.storage.local.directory import DATABASE, SEGMENTS, DataDirectory, lock_directory
+from index.storage.local.rows import now
+from index.storage.local.spaces import find_or_add, write_property
 from index.storage.local.vectors import LocalVectors
 from index.storage.news import News
 from index.storage.protocols import APPEND_ROWS, Capacity
@@ -86,3 +88,25 @@ def read_properties(directory: Path) -> dict[str, str]:
         return {}
     with closing(Database(path)) as database, database.read() as connection:
         return {row["name"]: row["value"] for row in connection.execute("SELECT name, value FROM properties")}
+
+
+def forget_vectors(directory: Path, *, dimension: int, fingerprint: str) -> int:
+    """Drop all embeddings and queue every document; returns how many there are.
+
+    The way out when vectors are damaged or belong to another checkpoint. The texts stay. Raises
+    :class:`~index.errors.StoreInUse` while a service has the directory open.
+    """
+    with lock_directory(directory), closing(Database(directory / DATABASE)) as database:
+        with database.write() as connection:
+            upgrade(connection)
+            for table in ("pieces", "segments", "chunks", "spaces", "properties"):
+                connection.execute(f"DELETE FROM {table}")
+            count = connection.execute(
+                "UPDATE documents SET status = 'queued', error = NULL, chunks = NULL, tokens = NULL, updated_at = ?",
+                (now(),),
+            ).rowcount
+            space = find_or_add(connection, fingerprint=fingerprint, dimension=dimension)
+            write_property(connection, "space", str(space.number))
+        for path in (directory / SEGMENTS).glob("*"):
+            path.unlink()
+    return count
