@@ -245,7 +245,7 @@ class Client:
         self._truth.may_become(id, sha256)
         reader, writer = await self._connect()
         try:
-            head = f"POST /documents?id={id}&replace=true&collection={self._collection} HTTP/1.1\r\nHost: soak\r\n"
+            head = f"POST /documents?id={id}&replace=true&collection={self._collection} HTTP/1.1\r\nHost: localhost\r\n"
             head += f"Content-Type: text/plain\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n"
             writer.write(head.encode())
             step = max(1, len(text) // 5)
@@ -266,7 +266,7 @@ class Client:
         """A long answer, a little of it at a time."""
         reader, writer = await self._connect()
         try:
-            writer.write(b"GET /documents?limit=200 HTTP/1.1\r\nHost: soak\r\nConnection: close\r\n\r\n")
+            writer.write(b"GET /documents?limit=200 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             status = int((await reader.readuntil(b"\r\n")).split()[1])
             for _ in range(10):
                 if not await reader.read(512):
@@ -283,7 +283,7 @@ class Client:
         body = json.dumps({"question": "who sold apples?", "collection": self._collection}).encode()
         length = len(body) + self._random.choice([0, 100])
         writer.write(
-            b"POST /retrieve HTTP/1.1\r\nHost: soak\r\nContent-Type: application/json\r\n"
+            b"POST /retrieve HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             b"Content-Length: %d\r\n\r\n%s" % (length, body)
         )
         await writer.drain()

@@ -93,7 +93,7 @@ def test_broken_text_is_refused_with_the_offset(
 def test_the_offset_does_not_depend_on_how_the_text_arrives(
     client: httpx.Client, content_type: str, body: bytes, offset: int
 ) -> None:
-    head = f"POST /documents HTTP/1.1\r\nHost: test\r\nContent-Type: {content_type}\r\nConnection: close\r\n"
+    head = f"POST /documents HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\nConnection: close\r\n"
     pieces = [b"%x\r\n%s\r\n" % (len(piece), piece) for piece in (body[i : i + 3] for i in range(0, len(body), 3))]
     answer = exchange(client, f"{head}Transfer-Encoding: chunked\r\n\r\n".encode(), *pieces, b"0\r\n\r\n")
     assert answer.startswith("HTTP/1.1 400 ")
@@ -207,7 +207,9 @@ def test_questions_over_the_limit(client: httpx.Client, declared: bool) -> None:
 def test_an_upload_that_breaks_off_leaves_nothing(client: httpx.Client, content_type: str) -> None:
     name = 'qrag_request_seconds_count{method="POST",route="/documents",status="499"}'
     before = metric(client, name)
-    head = f"POST /documents HTTP/1.1\r\nHost: test\r\nContent-Type: {content_type}\r\nContent-Length: 200000\r\n\r\n"
+    head = (
+        f"POST /documents HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\nContent-Length: 200000\r\n\r\n"
+    )
     with socket.create_connection((client.base_url.host, client.base_url.port or 80)) as connection:
         connection.sendall(head.encode() + FORM_START + b"The beginning of a text.")
     until(lambda: metric(client, name) == before + 1)

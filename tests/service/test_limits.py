@@ -90,7 +90,12 @@ class Connection:
 
     def __init__(self, client: httpx.Client, body: Json, path: str = "/retrieve", **headers: str) -> None:
         self.content = json.dumps(body).encode()
-        lines = [f"POST {path} HTTP/1.1", "Host: test", "Connection: close", f"Content-Length: {len(self.content)}"]
+        lines = [
+            f"POST {path} HTTP/1.1",
+            "Host: localhost",
+            "Connection: close",
+            f"Content-Length: {len(self.content)}",
+        ]
         lines += [f"{name}: {value}" for name, value in {**client.headers, **JSON, **headers}.items()]
         self.socket = socket.create_connection((client.base_url.host, client.base_url.port or 80), timeout=60)
         self.socket.sendall("\r\n".join([*lines, "", ""]).encode())
@@ -223,7 +228,7 @@ def test_a_long_upload_that_breaks_off_leaves_nothing_on_disk(one_place: httpx.C
     before = metric(one_place, name)
     data = Path(one_place.headers["X-Data"])
 
-    head = "POST /documents HTTP/1.1\r\nHost: t\r\nContent-Type: text/plain\r\nContent-Length: 9000000\r\n\r\n"
+    head = "POST /documents HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: 9000000\r\n\r\n"
     with socket.create_connection((one_place.base_url.host, one_place.base_url.port or 80)) as connection:
         connection.sendall(head.encode() + b"text " * 800_000)
         until(lambda: query(data, "SELECT COUNT(*) FROM texts JOIN uploads USING (uid)") != 0)

@@ -32,7 +32,7 @@ def test_each_step_is_sent_on_its_own(client: httpx.Client, collection: str) -> 
     add_library(client, collection)
     body = b'{"question": "Which?", "max_steps": 4, "collection": "%s"}' % collection.encode()
     head = (
-        "POST /retrieve HTTP/1.1\r\nHost: test\r\nAccept: text/event-stream\r\nContent-Type: application/json\r\n"
+        "POST /retrieve HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\nContent-Type: application/json\r\n"
         f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     received = b""
