@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, PositiveInt, TypeAdapter, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, TypeAdapter, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticKnownError
 
 from index.encoders.checkpoint import Pooling
@@ -106,6 +106,13 @@ class DatasetTask(_Task):
         description="share of episodes from whose candidates one chunk of the support is taken out, as in MuSiQue; "
         "needs `stop`, the one right action where nothing is left to find",
     )
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, kind: str) -> str:
+        if kind not in DATASETS:
+            raise ValueError(f"there is no data set {kind}, but {', '.join(DATASETS)}")
+        return kind
 
     @property
     def dataset(self) -> Dataset:

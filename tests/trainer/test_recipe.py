@@ -160,6 +160,11 @@ def test_an_impossible_combination_is_refused(tmp_path: Path, content: dict[str,
         read(tmp_path, content)
 
 
+def test_a_task_made_without_a_recipe_is_of_a_known_kind_too() -> None:
+    with pytest.raises(ValueError, match="there is no data set trivia, but hotpotqa"):
+        DatasetTask(kind="trivia", path="own.jsonl")
+
+
 def test_one_task_that_holds_out_questions_is_enough(tmp_path: Path) -> None:
     read(tmp_path, PLAIN | {"tasks": [OWN | {"validation": 0}, OWN | {"validation": 1}]})
 
