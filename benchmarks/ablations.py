@@ -28,7 +28,7 @@ RESULT = Path(__file__).parent / "results" / "ablations.json"
 RECIPES = Path(__file__).parent.parent / "trainer" / "recipes"
 
 QUESTIONS = 200
-"""Of QA3 and each length to test on; of the multi-hop sets all that there are."""
+"""Questions of QA3 for each length to test on; of the multi-hop sets, all."""
 
 SETS = {"qa3": ("qa3",), "multihop": ("hotpotqa", "2wiki", "musique")}
 """What each recipe is tested on."""

@@ -33,7 +33,7 @@ from trainer.stopping.stops import bootstrap
 WIDTHS = (1, 4)
 LENGTH = "1M"
 QUESTIONS = 12
-"""Of each task, for the cost."""
+"""Questions of each task, for the cost."""
 RESULT = Path(__file__).parent / "results" / "beam.json"
 
 

@@ -61,7 +61,7 @@ class Step(NamedTuple):
     reward: float
     goes_on: bool
     value: float
-    """Of the state, by the target network."""
+    """The value of the state, by the target network."""
 
 
 class PublicWay:
@@ -99,7 +99,7 @@ class PublicWay:
 
     @torch.no_grad()
     def chunks(self) -> list[torch.Tensor]:
-        """Of the online and the target network, each ``[chunks, d]``."""
+        """Embeddings by the online and the target network, each ``[chunks, d]``."""
         self.chunk_forwards += 2 * len(self.question.chunks)
         return [
             self.embed(network[1], list(self.question.chunks), CHUNK_TOKENS) for network in (self.online, self.target)

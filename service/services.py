@@ -65,7 +65,7 @@ class Services:
     language_model: LanguageModel | None
     """That writes answers."""
     readers: CapacityLimiter
-    """Of the files that are read at the same time."""
+    """The limit of files that are read at the same time."""
 
     def start(self) -> None:
         """Start the engine and the background threads."""

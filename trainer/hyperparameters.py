@@ -52,7 +52,7 @@ class Hyperparameters:
     contrast_alpha: float = 0.05
     """Temperature of that term's policy."""
     target_decay: float = 0.98
-    """Of the target network's moving average, per update; 0 turns it off: it is then the network itself."""
+    """The decay of the target network's moving average, per update; with 0 the target is the network itself."""
     behaviour: Behaviour = "dagger"
     """Whose selections are learned from: the ``policy``'s own; ``support`` in random order, as in imitation; or, as in
     ``dagger``, the support's with a probability that falls from 1 to 0 over the warm start, else the policy's."""

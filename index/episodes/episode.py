@@ -67,7 +67,7 @@ class Step:
     candidates: tuple[Candidate, ...]
     """The best ones, as many as the limits ask for."""
     sufficiency: Sufficiency | None
-    """Of the state in which it was selected; none where the checkpoint cannot tell."""
+    """What the state was in which it was selected; none where the checkpoint cannot tell."""
     heat: tuple[HeatMap, ...] = ()
     """What was seen of whole documents, where the limits ask for it."""
 
@@ -83,7 +83,7 @@ class _Path:
     """Log-probability of the set, in all orders in which the beam reached it."""
     ended_by: StoppedBy | None = None
     sufficiency: Sufficiency | None = None
-    """Of its last state, once it has ended."""
+    """What its last state is, once it has ended."""
 
 
 class Episode:
@@ -138,7 +138,7 @@ class Episode:
 
     @property
     def sufficiency(self) -> Sufficiency | None:
-        """Of the best path's last state, at the end; none where the checkpoint cannot tell."""
+        """What the best path's last state is, at the end; none where the checkpoint cannot tell."""
         return self._paths[0].sufficiency
 
     @property

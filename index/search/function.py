@@ -16,7 +16,7 @@ class QFunction:
     b: float
     positions: Positions
     temperature: float = 0.05
-    """Of the policy ``softmax(Q / temperature)``, by which a beam compares what it selected."""
+    """The temperature of the policy ``softmax(Q / temperature)``, by which a beam compares sets of chunks."""
     further: tuple[Signal, ...] = ()
     """Signals beside the inner product."""
 

@@ -105,7 +105,7 @@ def rotate_pairs(
 
 
 def cosine_and_sine(rho: Float64Array, dimension: int, rope_base: float) -> tuple[Float64Array, Float64Array]:
-    """Of the angle ``ρ * rope_base ** (-2p / d)`` of each coordinate pair ``p``, both ``[..., d / 2]``.
+    """Cosine and sine of ``ρ * rope_base ** (-2p / d)``, the angle of coordinate pair ``p``; both ``[..., d / 2]``.
 
     ``rho`` has shape ``[...]``.
     """

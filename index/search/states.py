@@ -36,7 +36,7 @@ class States:
     embeddings: Float32Array
     """Shape ``[states, d]``."""
     terms: tuple[TermWeights, ...] | None = None
-    """Of each state; none where the checkpoint has no signal that reads them."""
+    """The weights of each state's tokens; none where the checkpoint has no signal that reads them."""
 
     def __len__(self) -> int:
         return len(self.embeddings)

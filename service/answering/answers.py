@@ -13,7 +13,8 @@ from service.engine.runs import RunEvents
 from service.errors import NoLanguageModel
 from service.http.event_stream import Named
 from service.language_model import LanguageModel, Prompt
-from service.retrieval.session import Session, find, follow
+from service.retrieval.results import Session
+from service.retrieval.session import find, follow
 from service.services import Services
 
 LIKELY_MISSING_BELOW = 0.5

@@ -26,4 +26,5 @@ SUITES: Mapping[str, Callable[[Path, Sequence[str] | None, int | None, int], Ite
     "squad": squad,
     "jsonl": own_file,
 }
-"""By name: called with the data, labels of lengths (none: all), questions a row (none: as many as usual), the seed."""
+"""Every suite by name: a function of the data, labels of lengths (none: all), questions a row (none: as many as usual)
+and the seed."""

@@ -1,0 +1,177 @@
+"""What is answered: an episode's steps and chunks as they cross HTTP, with their texts and documents."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from index.arrays import TokenIds
+from index.episodes.episode import Step
+from index.episodes.head import Sufficiency
+from index.episodes.heat import HeatMap
+from index.episodes.rules import StopBelow
+from index.errors import UnknownDocument
+from index.search.scope import Candidate
+from index.storage.documents import Document, StoredChunk
+from index.storage.vectors import ChunkAddress, SearchScope
+from qrag.wire.retrieval import (
+    CandidateOut,
+    HeatMapOut,
+    RetrieveIn,
+    RetrieveOut,
+    SelectedChunk,
+    StepEvent,
+    StepOut,
+    SufficiencyOut,
+    Timings,
+    Usage,
+)
+from service.engine.checkpoints import Loaded
+from service.engine.runs import Run
+from service.retrieval.context import render
+from service.services import Services
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A request on its way through the engine."""
+
+    services: Services
+    loaded: Loaded
+    """The checkpoint that the request began with."""
+    body: RetrieveIn
+    question: TokenIds
+    stop: StopBelow | None
+    scope: SearchScope
+    began: float
+    tokenize_seconds: float
+
+
+def result(session: Session, run: Run) -> RetrieveOut:
+    """The whole answer of an episode that has ended.
+
+    Raises :class:`~index.errors.UnknownDocument` where a document was deleted meanwhile.
+    """
+    body, services, episode = session.body, session.services, run.episode
+    assert episode.stopped_by is not None  # the engine has finished it
+    one_step = _one_step(session, run)
+    positions = {position for step in episode.steps for position in _shown_positions(session, step)}
+    documents = _documents(session, positions | {candidate.position for candidate in one_step or []})
+    chunks = [_selected(session, step, number, documents) for number, step in enumerate(episode.steps)]
+    if body.order == "document":
+        place = {chunk.step: episode.steps[chunk.step].position for chunk in chunks}
+        chunks.sort(key=lambda chunk: place[chunk.step])
+    context, citations = render(chunks)
+    services.metrics.episode(run, session.tokenize_seconds)
+    return RetrieveOut(
+        chunks=chunks,
+        context=context,
+        citations=citations,
+        steps=[_step(session, step, number, documents) for number, step in enumerate(episode.steps)],
+        one_step=None if one_step is None else _candidates(session, one_step, documents),
+        stopped_by=episode.stopped_by,
+        sufficiency=_sufficiency(episode.sufficiency),
+        usage=Usage(
+            question_tokens=len(session.question),
+            context_tokens=session.loaded.encoder.chunk_tokenizer.count([context])[0],
+            candidates=session.scope.scope.size,
+            exact=episode.exact,
+            truncated_tokens=run.truncated_tokens,
+        ),
+        model=session.loaded.encoder.config.name,
+        timings=Timings(
+            queue_ms=1000 * run.queue_seconds,
+            encode_ms=1000 * run.encode_seconds,
+            search_ms=1000 * run.search_seconds,
+            total_ms=1000 * (time.perf_counter() - session.began),
+        ),
+    )
+
+
+def _one_step(session: Session, run: Run) -> list[Candidate] | None:
+    if not session.body.trace:
+        return None
+    if run.question_embedding is None:
+        return []
+    return session.scope.scope.nearest(run.question_embedding, session.body.max_steps)
+
+
+def step_event(session: Session, step: Step, number: int) -> StepEvent:
+    """One step as it is streamed; raises like :func:`result`."""
+    documents = _documents(session, set(_shown_positions(session, step)))
+    plain = _step(session, step, number, documents)
+    return StepEvent(**plain.model_dump(), chunk=_selected(session, step, number, documents))
+
+
+def _shown_positions(session: Session, step: Step) -> Iterator[int]:
+    """A chunk of each document that the step is about."""
+    yield step.position
+    yield from (candidate.position for candidate in step.candidates)
+    yield from (int(session.scope.scope.offsets[heat.document]) for heat in step.heat)
+
+
+def _documents(session: Session, positions: set[int]) -> dict[int, Document]:
+    uids = {session.scope.address(position).uid for position in positions}
+    return session.services.storage.catalogue.documents_at(uids)
+
+
+def _step(session: Session, step: Step, number: int, documents: dict[int, Document]) -> StepOut:
+    address = session.scope.address(step.position)
+    return StepOut(
+        step=number,
+        q=step.q,
+        document_id=documents[address.uid].id,
+        index=address.number,
+        sufficiency=_sufficiency(step.sufficiency),
+        candidates=_candidates(session, step.candidates, documents) if session.body.trace else None,
+        heatmap=[_heat_map(session, heat, documents) for heat in step.heat] if session.body.heatmap else None,
+    )
+
+
+def _heat_map(session: Session, heat: HeatMap, documents: dict[int, Document]) -> HeatMapOut:
+    return HeatMapOut(
+        document_id=documents[int(session.scope.uids[heat.document])].id,
+        chunks=heat.chunks,
+        borders=list(heat.selected),
+        q=[round(q, 4) if math.isfinite(q) else None for q in heat.largest.tolist()],
+    )
+
+
+def _sufficiency(sufficiency: Sufficiency | None) -> SufficiencyOut | None:
+    if sufficiency is None:
+        return None
+    return SufficiencyOut(complete=sufficiency.complete, hopeless=sufficiency.hopeless)
+
+
+def _candidates(
+    session: Session, candidates: tuple[Candidate, ...] | list[Candidate], documents: dict[int, Document]
+) -> list[CandidateOut]:
+    scored = [(session.scope.address(candidate.position), candidate.q) for candidate in candidates]
+    return [CandidateOut(document_id=documents[chunk.uid].id, index=chunk.number, q=q) for chunk, q in scored]
+
+
+def _stored_chunk(session: Session, address: ChunkAddress) -> StoredChunk:
+    """A selected chunk; raises :class:`~index.errors.UnknownDocument`."""
+    chunks = session.services.storage.catalogue.chunks(address.uid, first=address.number, limit=1)
+    if not chunks:
+        raise UnknownDocument("The document was deleted meanwhile.")
+    return chunks[0]
+
+
+def _selected(session: Session, step: Step, number: int, documents: dict[int, Document]) -> SelectedChunk:
+    address = session.scope.address(step.position)
+    _, chunk, text = _stored_chunk(session, address)
+    document = documents[address.uid]
+    return SelectedChunk(
+        document_id=document.id,
+        title=document.title,
+        index=address.number,
+        start=chunk.start,
+        end=chunk.end,
+        text=text,
+        step=number,
+        q=step.q,
+        metadata=dict(document.metadata),
+    )
