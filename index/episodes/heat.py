@@ -23,7 +23,8 @@ class HeatMap(NamedTuple):
     selected: tuple[int, ...]
     """Its chunks that were selected before, in increasing order: where its intervals meet."""
     largest: Float32Array
-    """The largest Q-value of each stretch; chunk ``i`` is in stretch ``i * len(largest) // chunks``. ``-inf`` where nothing was scored."""
+    """The largest Q-value of each stretch, ``-inf`` where nothing was scored; chunk ``i`` is in stretch ``i *
+    len(largest) // chunks``."""
 
 
 def heat_maps(
