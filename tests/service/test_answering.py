@@ -386,8 +386,8 @@ def test_the_model_stops_when_the_client_does_not_wait_for_the_answer(client: ht
     watched = Watched([])
     endpoint.script.append(watched)
     body = json.dumps({"question": QUESTION}).encode()
-    headers = f"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-    head = f"POST /answer HTTP/1.1\r\n{headers}\r\n\r\n"
+    head = "POST /answer HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += f"Content-Length: {len(body)}\r\n\r\n"
     with socket.create_connection((client.base_url.host, client.base_url.port or 80), timeout=60) as connection:
         connection.sendall(head.encode() + body)
         assert watched.asked.wait(60)

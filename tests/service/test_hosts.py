@@ -236,10 +236,8 @@ def test_the_own_page_and_programs_go_on(shared_client: httpx.Client, collection
             {"Sec-Fetch-Site": "none"},
         ]
     ):
-        query = {"collection": collection, "id": f"{collection}-{number}"}
-        answer = shared_client.post(
-            "/documents?wait=true", params=query, content=b"Ana signed.", headers=PLAIN | headers
-        )
+        query = {"collection": collection, "id": f"{collection}-{number}", "wait": "true"}
+        answer = shared_client.post("/documents", params=query, content=b"Ana signed.", headers=PLAIN | headers)
         assert answer.status_code == 201, (headers, answer.text)
     assert len(ids_in(shared_client, collection)) == 5
     assert ask(shared_client, "Who?", collection=collection)["chunks"]
