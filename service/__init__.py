@@ -12,5 +12,5 @@ is in :mod:`qrag.wire`. A request passes these rooms:
 
 ``page`` holds the files of the page at ``/``. ``services`` opens and closes all parts, ``app`` puts routes and gate
 around them, ``openapi`` describes the application, and ``__main__`` is the command line. The rooms share ``settings``,
-``keys``, ``errors``, ``authority`` (hosts and ports) and ``language_model`` (the client of one).
+``keys``, ``errors``, ``host_names`` (hosts and ports) and ``language_model`` (the client of one).
 """

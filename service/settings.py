@@ -10,7 +10,7 @@ from pydantic import Field, HttpUrl, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 import index
-from service.authority import parse_authority
+from service.host_names import parse_authority
 from service.errors import ConfigurationError
 
 DEFAULT_CHECKPOINT = Path(index.__file__).parent / "checkpoints" / "default"

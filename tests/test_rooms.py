@@ -32,7 +32,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"indexing"},
     ],
     "service": [
-        {"__init__", "errors", "authority", "settings", "keys"},
+        {"__init__", "errors", "host_names", "settings", "keys"},
         {"observing"},
         {"language_model"},
         {"engine"},

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from service.authority import Authority, listening_authority, parse_authority
+from service.host_names import Authority, listening_authority, parse_authority
 from service.errors import CrossSiteRequest, MisdirectedRequest
 from service.http.rights import SAFE_METHODS
 

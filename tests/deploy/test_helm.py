@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from service.authority import parse_authority
+from service.host_names import parse_authority
 from service.http.hosts import PROBE_PATHS
 from tests.deploy.dockerfile import FINAL_STAGES, Stage, environment, last, read_dockerfile
 
