@@ -19,9 +19,10 @@ from sentencex import get_sentence_boundaries
 from qrag.wire.chunking import Mode
 
 Span = tuple[int, int]
+"""Characters ``start <= i < end`` of a text."""
 
 SentenceSplitter = Callable[[str, str], list[dict[str, int]]]
-"""A function of a language and a text to the sentences' boundaries, of which ``end_index`` is read."""
+"""Maps a language and a text to the boundaries of its sentences; only ``end_index`` is read."""
 
 CHARACTERS_PER_TOKEN = 16
 """Most characters of a chunk for each of its tokens."""
@@ -34,9 +35,14 @@ SENTENCE_WINDOW = 1 << 14
 
 _NOT_BLANK = re.compile(r"\S")
 _WIDE_BLANK = re.compile(r"[^\S\x00-\x7f]")
+"""A blank of several bytes in UTF-8."""
+
 _LINE = re.compile(r"[^\r\n]+")
 _BLANK_LINE = re.compile(r"(?:\r\n|\r(?!\n)|\n)[^\S\r\n]*(?:\r\n|\r|\n)\s*")
-_GRAPHEME = regex.compile(r"\X")  # what a reader takes for one character; stdlib re has no such class
+"""The end of a line, and all blank lines behind it."""
+
+_GRAPHEME = regex.compile(r"\X")
+"""What a reader sees as one character; the standard library has no such class."""
 
 
 class Chunk(NamedTuple):
@@ -134,6 +140,7 @@ _PIECES: dict[Literal["lines", "paragraphs", "whole"], Callable[[str], Iterator[
     "paragraphs": _paragraphs,
     "whole": _whole,
 }
+"""The function that cuts a text, for each mode but ``sentences``."""
 
 
 def _trimmed(text: str, spans: Iterable[Span]) -> Iterator[Span]:

@@ -13,8 +13,8 @@
     ├── UnknownDocument      no document with this id
     ├── UnknownCollection    no document in a collection of this name
     ├── DocumentExists       the id is taken by other content
-    ├── BackupError          a backup cannot be made here, or is not whole
-    ├── ChunkTooLong         a checkpoint cannot read whole what is chunked already
+    ├── BackupError          a backup cannot be made here, or is incomplete
+    ├── ChunkTooLong         a stored chunk is longer than a checkpoint reads
     └── QueueFull            too many documents wait to be indexed
 """
 
@@ -64,11 +64,11 @@ class DocumentExists(QRagError):
 
 
 class BackupError(QRagError):
-    """A backup cannot be made or put back like this."""
+    """A backup cannot be made or restored."""
 
 
 class ChunkTooLong(QRagError):
-    """An action tower cannot read a chunk whole that was cut for another one."""
+    """A stored chunk is longer than another action tower reads."""
 
 
 class QueueFull(QRagError):

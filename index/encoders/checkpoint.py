@@ -10,7 +10,7 @@
 
 A tower that is a published base model, or differs from one in some of its weights, does not copy it:
 ``qrag.json`` names the installed Python package that carries it, with the checksum of its weights, and the folder
-of the tower holds what differs alone (:class:`PatchedTower`). ``python -m trainer export`` writes whole towers.
+of the tower holds only what differs (:class:`PatchedTower`). ``python -m trainer export`` writes whole towers.
 
 An action tower may end in a *projection*, an adapter trained behind a frozen model: a linear map of its embedding.
 """
@@ -38,14 +38,22 @@ from index.search.positions import Positions
 from qrag.wire.models import FrozenModel
 
 FORMAT_VERSION: Literal[1] = 1
+"""Format of ``qrag.json`` that is read and written."""
+
 CONFIG_FILE = "qrag.json"
+"""Name of the file that describes a checkpoint."""
+
 DENSE = "model.safetensors"
 """Where sentence-transformers keeps the weights of a linear map, inside its folder."""
 
 STOPPING_FILE = "stopping.safetensors"
+"""Name of the file with the STOP action and the sufficiency head."""
+
 HEAD = tuple(field.name for field in fields(Head))
+"""Names of the head's tensors."""
 
 Pooling = Literal["mean", "cls", "last"]
+"""How the hidden states of an input become one vector."""
 
 
 class DirectoryTower(FrozenModel):
@@ -76,6 +84,7 @@ class PatchedTower(FrozenModel):
 
 
 TowerSource = Annotated[DirectoryTower | PackageTower | PatchedTower, Field(discriminator="kind")]
+"""Where a tower's weights are."""
 
 PROJECTION = "projection"
 """In a patch, the tensors ``projection.weight`` and ``projection.bias`` are those of a linear map behind the model."""
@@ -110,12 +119,15 @@ class CheckpointConfig(FrozenModel):
         0.0,
         ge=0,
         allow_inf_nan=False,
-        description="of the action tower's own embedding of the question in a state's: see Encoder.embed_states",
+        description="weight of E_a(question) in a state embedding: see Encoder.embed_states",
     )
     w: float = Field(1.0, allow_inf_nan=False)
     b: float = Field(0.0, allow_inf_nan=False)
     temperature: float = Field(
-        0.05, gt=0, allow_inf_nan=False, description="of the policy softmax(Q / temperature) that beams compare by"
+        0.05,
+        gt=0,
+        allow_inf_nan=False,
+        description="of the policy softmax(Q / temperature), by which a beam compares paths",
     )
     stopping: StoppingSource | None = Field(None, description="none where stopping was not learned")
     training: dict[str, Any] | None = Field(
@@ -125,7 +137,7 @@ class CheckpointConfig(FrozenModel):
     @model_validator(mode="before")
     @classmethod
     def _without_former_fields(cls, data: Any) -> Any:
-        # Earlier versions wrote it always, and no trainer ever gave it a value.
+        # Earlier versions always wrote ``stop_threshold``, without a value.
         if isinstance(data, dict) and data.get("stop_threshold", 0) is None:
             data = {key: value for key, value in data.items() if key != "stop_threshold"}
         return data
@@ -137,7 +149,7 @@ class CheckpointConfig(FrozenModel):
 
     @property
     def action_fingerprint(self) -> str:
-        """Changes exactly when the same chunk would get another embedding (SHA-256, hexadecimal)."""
+        """A SHA-256 (hexadecimal) that changes exactly when the same chunk would get another embedding."""
         parts = {
             "weights": _weights_identity(self.action),
             "dimension": self.dimension,
@@ -190,10 +202,10 @@ def weights_sha256(tower: Path) -> str:
 
 
 def patch_of(checkpoint: Path, source: TowerSource) -> dict[str, torch.Tensor]:
-    """What a checkpoint stores of a tower beside its model: replaced weights, and those of a projection.
+    """The tensors that a checkpoint stores beside a tower's model: replaced weights, and those of a projection.
 
-    The latter are named ``projection.weight`` and ``projection.bias``. Raises :class:`CheckpointError` if a patch is
-    missing or differs from the recorded checksum.
+    The projection's are named ``projection.weight`` and ``projection.bias``. Raises :class:`CheckpointError` if a
+    patch is missing or differs from the recorded checksum.
     """
     if isinstance(source, PatchedTower):
         directory = _verified(checkpoint / source.path, source.sha256, "Copy the whole checkpoint again.")
@@ -205,7 +217,7 @@ def patch_of(checkpoint: Path, source: TowerSource) -> dict[str, torch.Tensor]:
 
 
 def read_stopping(checkpoint: Path, config: CheckpointConfig) -> Stopping:
-    """Read what :func:`write_stopping` wrote.
+    """Read what :func:`index.encoders.writing.write_stopping` wrote.
 
     Raises :class:`CheckpointError` if it is missing, differs from the recorded checksum, or does not fit the towers.
     """
@@ -233,7 +245,7 @@ def read_stopping(checkpoint: Path, config: CheckpointConfig) -> Stopping:
 
 
 def tower_directory(checkpoint: Path, source: TowerSource) -> Path:
-    """Where a tower's files are, its weights verified; of a patched tower those of its base.
+    """The folder of a tower's model, its weights verified; for a patched tower, the folder of its base model.
 
     Raises :class:`CheckpointError` if they are missing or differ from the recorded checksum.
     """

@@ -14,9 +14,7 @@ import numpy as np
 import torch
 
 from index.arrays import Float32Array, TokenIds
-from index.encoders.checkpoint import (
-    CheckpointConfig,
-)
+from index.encoders.checkpoint import CheckpointConfig
 from index.encoders.tokenizer import TextTokenizer
 from index.encoders.tower import Tower
 from index.episodes.stopping import UNTAUGHT, Stopping
@@ -24,7 +22,7 @@ from index.search.function import QFunction
 from index.search.states import States
 
 QUESTIONS_KEPT = 4096
-"""Embeddings of questions kept for the next steps of their episodes: 6 MB of 384 dimensions."""
+"""Most embeddings of questions cached for the next steps of their episodes: 6 MB for 384 dimensions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,7 @@ class Encoder:
 
     @property
     def device(self) -> torch.device:
-        """Where the towers compute."""
+        """The device of both towers."""
         return self.state_tower._device
 
     @property
@@ -99,17 +97,17 @@ class Encoder:
             if length:
                 body += [*self._separator, *ids[:length]]
         dropped = sum(map(len, chunks)) - sum(kept)
-        alone = question[: self.config.action_tokens - len(tokenizer.before) - len(tokenizer.after)]
+        question_alone = question[: self.config.action_tokens - len(tokenizer.before) - len(tokenizer.after)]
         return StateInput(
             ids=[*tokenizer.before, *body, *tokenizer.after],
             dropped=dropped,
-            question=(*tokenizer.before, *alone, *tokenizer.after),
+            question=(*tokenizer.before, *question_alone, *tokenizer.after),
         )
 
     def embed_states(self, states: Sequence[StateInput]) -> States:
         """Embedded states: ``E_s(s) + question_share · E_a(question)``.
 
-        The second term, ours and not the paper's, is what training cannot unlearn: how like the question a chunk is.
+        The second term is not in the paper: training cannot unlearn it, so a chunk's similarity to the question counts.
         """
         embeddings = self.state_tower.embed([state.ids for state in states])
         if share := self.config.question_share:
@@ -120,7 +118,9 @@ class Encoder:
         """Each question is embedded once, however many steps its episode takes."""
         if unknown := [question for question in dict.fromkeys(questions) if question not in self._questions]:
             if len(self._questions) + len(unknown) > QUESTIONS_KEPT:
-                self._questions = {known: self._questions[known] for known in set(questions).difference(unknown)}
+                self._questions = {
+                    question: self._questions[question] for question in set(questions).difference(unknown)
+                }
             self._questions.update(zip(unknown, self.action_tower.embed(unknown), strict=True))
         return np.stack([self._questions[question] for question in questions])
 
@@ -131,7 +131,7 @@ class Encoder:
         return [[*tokenizer.before, *ids, *tokenizer.after] for ids in tokenizer.tokenize(prefixed)]
 
     def cut_action_inputs(self, texts: Sequence[str]) -> list[TokenIds]:
-        """The same for texts of any length: what the action tower cannot read is cut off."""
+        """Complete inputs for texts of any length, truncated to what the action tower reads."""
         limit, end = self.config.action_tokens, self.action_tower.tokenizer.after
         return [ids if len(ids) <= limit else [*ids[: limit - len(end)], *end] for ids in self.action_inputs(texts)]
 
@@ -140,13 +140,13 @@ class Encoder:
         return self.action_tower.embed(inputs)
 
     def warm_up(self) -> None:
-        """Load whatever the first forward pass loads; on a GPU, whose memory is the scarce one, run the largest too."""
+        """Run a first forward pass, so that no request waits for what it loads; on a GPU, the largest batches too."""
         self.embed_states([self.compose_state(self.question_tokens("warm up"), [])])
         if self.device.type == "cuda":
             self.run_largest_batches()
 
     def run_largest_batches(self) -> None:
-        """One forward pass of each tower over as much as it will ever get: memory runs out now or never."""
+        """Run each tower over its largest batch: if memory does not run out here, it never does."""
         for tower, longest in (
             (self.state_tower, self.config.state_tokens),
             (self.action_tower, self.config.action_tokens),
@@ -156,12 +156,12 @@ class Encoder:
 
 def _shortened(lengths: Sequence[int], room: int) -> list[int]:
     """Lengths cut to one common maximum, the largest with which they fit into ``room`` together."""
-    left = room
+    remaining = room
     cap = max(lengths, default=0)
-    for taken, length in enumerate(sorted(lengths)):
-        share = max(left, 0) // (len(lengths) - taken)
+    for number, length in enumerate(sorted(lengths)):
+        share = max(remaining, 0) // (len(lengths) - number)
         if length > share:
             cap = share
             break
-        left -= length
+        remaining -= length
     return [min(length, cap) for length in lengths]

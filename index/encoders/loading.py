@@ -22,11 +22,14 @@ from index.encoders.tokenizer import TextTokenizer
 from index.encoders.tower import Tower
 from index.errors import CheckpointError
 
-transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a bar for loading six layers would only blur the log
+transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a progress bar for six layers clutters the log
 
 
 def resolve_device(name: str) -> torch.device:
-    """``auto`` is the GPU where there is one; any other name is torch's."""
+    """The torch device of this name; ``auto`` is the GPU where there is one.
+
+    Raises :class:`~index.errors.CheckpointError` where there is no such device.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -52,15 +55,17 @@ def load_encoder(checkpoint: Path, *, device: str = "auto", dtype: torch.dtype |
     Raises :class:`~index.errors.CheckpointError` if it cannot be loaded or contradicts itself.
     """
     config = read_config(checkpoint)
-    where = resolve_device(device)
+    torch_device = resolve_device(device)
     directories = {source: tower_directory(checkpoint, source) for source in (config.state, config.action)}
-    if config.question_share and len({(each / "tokenizer.json").read_bytes() for each in directories.values()}) > 1:
+    tokenizer_files = [directory / "tokenizer.json" for directory in directories.values()]
+    if config.question_share and len({file.read_bytes() for file in tokenizer_files}) > 1:
         raise CheckpointError(
             f"{config.name} has a question_share, so both towers read the question, but their tokenizers differ. "
             "Export the checkpoint again with towers of one base model."
         )
     models = {
-        source: load_model(directory, where, dtype or native_dtype(where)) for source, directory in directories.items()
+        source: load_model(directory, torch_device, dtype or native_dtype(torch_device))
+        for source, directory in directories.items()
     }
     towers = {
         source: Tower(
@@ -86,17 +91,17 @@ def _apply_patch(
     model: PreTrainedModel, tensors: Mapping[str, torch.Tensor], config: CheckpointConfig
 ) -> torch.nn.Linear | None:
     """Replace the weights of a model that a checkpoint stores; returns the projection behind it, if there is one."""
-    start = f"{PROJECTION}."
-    behind = {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
-    replaced = {key: value for key, value in tensors.items() if not key.startswith(start)}
+    prefix = f"{PROJECTION}."
+    projection_weights = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    replaced_weights = {key: value for key, value in tensors.items() if not key.startswith(prefix)}
     remedy = "Export the checkpoint again."
     try:
-        if unknown := model.load_state_dict(replaced, strict=False).unexpected_keys:
+        if unknown := model.load_state_dict(replaced_weights, strict=False).unexpected_keys:
             raise CheckpointError(f"{config.name} replaces {unknown[0]}, which its base model does not have. {remedy}")
-        if not behind:
+        if not projection_weights:
             return None
         projection = torch.nn.Linear(model.config.hidden_size, config.dimension)
-        projection.load_state_dict(behind)
+        projection.load_state_dict(projection_weights)
     except RuntimeError as error:
         raise CheckpointError(
             f"The weights that {config.name} stores do not fit its base model: {error} {remedy}"

@@ -4,8 +4,8 @@ States of a crowd differ in length by a factor of five, and half of a padded bat
 transformer but attention works on each token by itself; attention is computed input by input. The numbers are those of
 a padded batch up to rounding.
 
-This needs a model whose layers hand on what the attention asks for and that takes positions as they are given. BERT
-does both, and many embedding models are of its kind; others, and all models on a GPU, get padded batches.
+This needs a model whose layers pass keyword arguments on to the attention, and that accepts explicit position ids.
+BERT does both, and many embedding models are BERTs; others, and all models on a GPU, get padded batches.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PACKED = "packed"
 
 
 def _attention(
-    module: torch.nn.Module,  # noqa: ARG001  # transformers hands over this and the mask
+    module: torch.nn.Module,  # noqa: ARG001  # transformers passes this and the mask
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -35,14 +35,14 @@ def _attention(
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention within each input; ``query``, ``key`` and ``value`` have shape ``[1, heads, tokens, d / heads]``."""
-    inputs = zip(*(torch.split(each, lengths, dim=2) for each in (query, key, value)), strict=True)
+    inputs = zip(*(torch.split(tensor, lengths, dim=2) for tensor in (query, key, value)), strict=True)
     attend = torch.nn.functional.scaled_dot_product_attention
     mixed = torch.cat([attend(q, k, v, scale=scaling, dropout_p=dropout) for q, k, v in inputs], dim=2)
     return mixed.transpose(1, 2), None
 
 
 def _no_mask(*_: Any, **__: Any) -> None:
-    """What lies between inputs is kept apart by splitting."""
+    """No mask: splitting keeps the inputs apart."""
 
 
 AttentionInterface.register(PACKED, _attention)
@@ -56,9 +56,8 @@ def pack_inputs(model: PreTrainedModel) -> None:
 
 
 def is_packed(model: PreTrainedModel) -> bool:
-    """Whether :func:`packed_hidden_states` is the way to call it."""
-    found: bool = model.config._attn_implementation == PACKED
-    return found
+    """Whether :func:`packed_hidden_states` must be used to call the model."""
+    return bool(model.config._attn_implementation == PACKED)
 
 
 def packed_hidden_states(model: PreTrainedModel, inputs: Sequence[Sequence[int]]) -> list[torch.Tensor]:

@@ -24,16 +24,17 @@ class TextTokenizer:
         self.after: list[int] = wrapped[before + len(bare) :]
         """Special tokens behind every input."""
         self.padding: int = loaded.pad_token_id if loaded.pad_token_id is not None else 0
+        """The token that fills padded batches."""
         # From here on a "[SEP]" inside a user's text is text, not the separator.
         self._backend.encode_special_tokens = True
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text."""
-        return [encoding.ids for encoding in self._fast(texts)]
+        return [encoding.ids for encoding in self._encodings(texts)]
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """The number of tokens of each text."""
-        return [len(encoding.ids) for encoding in self._fast(texts)]
+        return [len(encoding.ids) for encoding in self._encodings(texts)]
 
     def token_ends(self, text: str) -> list[int]:
         """Where each token of the text ends, as a character offset, in order."""
@@ -44,6 +45,6 @@ class TextTokenizer:
         special = self._backend.token_to_id(text)
         return [special] if special is not None else self.tokenize([text])[0]
 
-    def _fast(self, texts: Sequence[str]) -> list:  # type: ignore[type-arg]  # tokenizers has no stubs
+    def _encodings(self, texts: Sequence[str]) -> list:  # type: ignore[type-arg]  # tokenizers has no stubs
         encodings: list = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)  # type: ignore[type-arg]
         return encodings

@@ -13,10 +13,10 @@ from index.encoders.packing import is_packed, pack_inputs, packed_hidden_states
 from index.encoders.tokenizer import TextTokenizer
 
 CPU_BATCH_TOKENS = 2048
-"""Tokens in one forward pass on a CPU: enough to fill the cores, short enough not to keep others waiting."""
+"""Tokens in one forward pass on a CPU: enough to fill the cores, short enough for other work to wait."""
 
 GPU_BATCH_TOKENS = 65_536
-"""The same on a GPU."""
+"""Tokens in one forward pass on a GPU."""
 
 
 class Tower:
@@ -52,29 +52,29 @@ class Tower:
         embeddings: list[Float32Array] = []
         order: list[int] = []
         for batch in token_batches([len(ids) for ids in inputs], self.batch_tokens, padded=not is_packed(self.model)):
-            embeddings.append(self._forward([inputs[i] for i in batch]))
+            embeddings.append(self._embed_batch([inputs[i] for i in batch]))
             order.extend(batch)
         result = np.empty((len(inputs), embeddings[0].shape[1]), dtype=np.float32)
         result[order] = np.concatenate(embeddings)
         return result
 
     @torch.inference_mode()
-    def _forward(self, inputs: Sequence[TokenIds]) -> Float32Array:
+    def _embed_batch(self, inputs: Sequence[TokenIds]) -> Float32Array:
         embeddings: Float32Array = self.forward(inputs).cpu().numpy()
         return embeddings
 
     def forward(self, inputs: Sequence[TokenIds]) -> torch.Tensor:
-        """The same in one batch, as a float32 tensor on the tower's device that gradients can flow through."""
+        """Embeddings of one batch, as a float32 tensor on the tower's device; gradients can flow through it."""
         pooled = self._pooled_packed(inputs) if is_packed(self.model) else self._pooled_padded(inputs)
         if self._normalize:
             pooled = torch.nn.functional.normalize(pooled, dim=1)
         return pooled if self.projection is None else project(self.projection, pooled)
 
     def _pooled_packed(self, inputs: Sequence[TokenIds]) -> torch.Tensor:
-        hidden = (each.float() for each in packed_hidden_states(self.model, inputs))
+        outputs = (output.float() for output in packed_hidden_states(self.model, inputs))
         if self._pooling == "mean":
-            return torch.stack([each.mean(dim=0) for each in hidden])
-        return torch.stack([each[0 if self._pooling == "cls" else -1] for each in hidden])
+            return torch.stack([output.mean(dim=0) for output in outputs])
+        return torch.stack([output[0 if self._pooling == "cls" else -1] for output in outputs])
 
     def _pooled_padded(self, inputs: Sequence[TokenIds]) -> torch.Tensor:
         lengths = torch.tensor([len(ids) for ids in inputs])

@@ -59,12 +59,12 @@ def write_tower(
         modules += ["Dense", "Normalize"]
     listing = [
         {
-            "idx": at,
-            "name": str(at),
-            "path": f"{at}_{kind}" if at else "",
+            "idx": number,
+            "name": str(number),
+            "path": f"{number}_{kind}" if number else "",
             "type": f"sentence_transformers.models.{kind}",
         }
-        for at, kind in enumerate(modules)
+        for number, kind in enumerate(modules)
     ]
     pooling_config = {
         "word_embedding_dimension": model.config.hidden_size,
@@ -100,8 +100,10 @@ def _write_dense(directory: Path, projection: torch.nn.Linear) -> None:
 
 
 def _write_tensors(tensors: Mapping[str, torch.Tensor], file: Path) -> None:
-    """As any file is written: safetensors' own ``save_file`` makes one that its owner alone may read, and a service in
-    a container is somebody else."""
+    """Write a safetensors file with the permissions that new files have here.
+
+    ``save_file`` of safetensors makes one that only its owner may read, and a service in a container is another user.
+    """
     file.write_bytes(save(dict(tensors)))
 
 

@@ -1,7 +1,6 @@
-"""What every threshold of a rule brought on validation questions, and the threshold that follows from a wish.
+"""Calibration: the recall and the chunks of every threshold of a rule, measured on validation questions.
 
-A request need not give a threshold: from the rule's curve follows the one for a cost of a chunk, or for a wanted
-recall.
+A request need not give a threshold: the rule's curve yields one for a cost of a chunk, or for a target recall.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from qrag.wire.rules import Rule
 
 
 class CurvePoint(FrozenModel):
-    """What a threshold brought on the validation questions."""
+    """A threshold, and its recall and number of chunks on the validation questions."""
 
     threshold: float = Field(allow_inf_nan=False)
     recall: float = Field(ge=0, le=1, description="share of the questions whose support was all selected")
@@ -25,15 +24,16 @@ class CurvePoint(FrozenModel):
 
 
 Curve = Annotated[tuple[CurvePoint, ...], Field(min_length=1)]
+"""The points of one rule."""
 
 
 class Calibration(FrozenModel):
-    """The curves of the rules, and what to do for a request that names none."""
+    """The curves of the rules, and the defaults for requests that name none."""
 
     curves: Mapping[Rule, Curve]
-    budget: int = Field(ge=1, description="most selections of the episodes that the curves and the head are about")
+    budget: int = Field(ge=1, description="most selections of the episodes that the curves and the head were made from")
     default_rule: Rule
-    step_cost: float = Field(ge=0, lt=1, description="what a chunk costs, where a complete evidence is worth 1")
+    step_cost: float = Field(ge=0, lt=1, description="cost of a chunk, where complete evidence is worth 1")
 
     @model_validator(mode="after")
     def _has_its_default(self) -> Calibration:
@@ -44,7 +44,7 @@ class Calibration(FrozenModel):
     def rule_for(
         self, rule: Rule | None = None, *, step_cost: float | None = None, target_recall: float | None = None
     ) -> StopBelow:
-        """The rule, or the default one, with its threshold for the given wish, or for the default cost.
+        """The rule, by default the default one, with its threshold for the target recall or the (default) cost.
 
         Raises :class:`KeyError` for a rule without a curve.
         """
@@ -58,22 +58,26 @@ class Calibration(FrozenModel):
 
 
 INDIFFERENT = 0.005
-"""A difference of utility that a curve from a thousand questions or so cannot tell: its standard error is larger."""
+"""Difference of utility that is not significant: less than the standard error of a curve from a thousand questions."""
 
 
 def for_cost(curve: Curve, step_cost: float) -> CurvePoint:
-    """The fewest chunks of the points whose utility ``recall - step_cost · chunks`` is largest, or not much less: by no
-    more than :data:`INDIFFERENT`, or a quarter of what a chunk costs, if that is less."""
+    """The point with the fewest chunks among those whose utility is hardly less than the largest.
+
+    The utility is ``recall - step_cost · chunks``. It may be less by :data:`INDIFFERENT`, or by a quarter of
+    ``step_cost`` if that is less.
+    """
 
     def utility(point: CurvePoint) -> float:
         return point.recall - step_cost * point.chunks
 
-    enough = max(utility(point) for point in curve) - min(INDIFFERENT, step_cost / 4)
-    return min((point for point in curve if utility(point) >= enough), key=lambda point: (point.chunks, -point.recall))
+    least_utility = max(utility(point) for point in curve) - min(INDIFFERENT, step_cost / 4)
+    candidates = [point for point in curve if utility(point) >= least_utility]
+    return min(candidates, key=lambda point: (point.chunks, -point.recall))
 
 
 def for_recall(curve: Curve, target: float) -> CurvePoint:
-    """The fewest chunks that bring the ``target`` share of the recall that the whole budget brings."""
-    most = max(point.recall for point in curve)
-    enough = [point for point in curve if point.recall >= target * most]
-    return min(enough, key=lambda point: (point.chunks, -point.recall))
+    """The point with the fewest chunks that reaches the share ``target`` of the largest recall on the curve."""
+    largest_recall = max(point.recall for point in curve)
+    candidates = [point for point in curve if point.recall >= target * largest_recall]
+    return min(candidates, key=lambda point: (point.chunks, -point.recall))

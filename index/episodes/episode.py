@@ -28,19 +28,18 @@ from index.search.states import States
 from qrag.wire.rules import StoppedBy
 
 CONSIDERED = 16
-"""Chunks that a beam spreads the probability of a selection over: those below are not worth a thought."""
+"""Best candidates over which a beam distributes the probability of a selection; the others get none."""
 
 PRUNED = math.log(20)
-"""A path that is so much less likely than the best is not followed."""
+"""Difference of log-probability to the best path beyond which a beam drops a path."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """When an episode ends, and what it records.
 
-    ``stop`` ends it before a chunk that is not worth selecting any more; ``max_context_tokens`` before one that does
-    not fit; ``candidates`` of each step are kept for the trace, and of their documents the largest Q-value in each of
-    so many ``stretches``.
+    ``stop`` ends it before a chunk that is not worth selecting any more, ``max_context_tokens`` before one that does
+    not fit. For the trace each step keeps its best ``candidates``, and heat maps of ``stretches`` stretches.
     """
 
     max_steps: int
@@ -52,7 +51,7 @@ class Limits:
 
 
 class ChunkTokens(NamedTuple):
-    """What an episode reads of a chunk: its tokens for the state, and its cost in the context."""
+    """The tokens of a chunk in the state, and their number in the context."""
 
     ids: TokenIds
     cost: int
@@ -60,16 +59,16 @@ class ChunkTokens(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One selection: which candidate, its Q-value, and what was known at that moment."""
+    """One selection: the candidate's position and Q-value, and what was known before it."""
 
     position: int
     q: float
     candidates: tuple[Candidate, ...]
     """The best ones, as many as the limits ask for."""
     sufficiency: Sufficiency | None
-    """What the state was in which it was selected; none where the checkpoint cannot tell."""
+    """The sufficiency of the state before the selection; none where the checkpoint has no head."""
     heat: tuple[HeatMap, ...] = ()
-    """What was seen of whole documents, where the limits ask for it."""
+    """Heat maps of whole documents, where the limits ask for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ class _Path:
     """Log-probability of the set, in all orders in which the beam reached it."""
     ended_by: StoppedBy | None = None
     sufficiency: Sufficiency | None = None
-    """What its last state is, once it has ended."""
+    """The sufficiency of its last state, once it has ended."""
 
 
 class Episode:
@@ -91,9 +90,9 @@ class Episode:
 
     Until :attr:`stopped_by` is set, its states are embedded and it takes a step (:mod:`index.episodes.stepping`).
 
-    Q compares the chunks of one state; between states it says little. So paths are compared by how likely the policy
-    ``softmax(Q / temperature)`` selects their set, orders added up. A path that has ended waits, and the episode ends
-    when it is the best.
+    Q-values compare the chunks of one state, hardly those of different states. So a beam compares paths by the
+    probability that the policy ``softmax(Q / temperature)`` selects their set, summed over all orders. A path that has
+    ended stays in the beam, and the episode ends when it is the best.
     """
 
     def __init__(
@@ -111,14 +110,14 @@ class Episode:
         self._paths = [_Path()]
         self.stopped_by: StoppedBy | None = None
         self.exact = True
-        """Whether every step has looked at every candidate."""
+        """Whether every step has scored every candidate."""
         if scope.size == 0:
             self.stopped_by = "exhausted"
             self._paths = [_Path(sufficiency=NOTHING_THERE if stopping.assesses else None)]
 
     @property
     def is_greedy(self) -> bool:
-        """Whether a step, once taken, stays; a beam may still change its mind about earlier ones."""
+        """Whether steps are final; a beam may still replace earlier ones."""
         return self._limits.beam_width == 1
 
     @property
@@ -138,7 +137,7 @@ class Episode:
 
     @property
     def sufficiency(self) -> Sufficiency | None:
-        """What the best path's last state is, at the end; none where the checkpoint cannot tell."""
+        """The sufficiency of the best path's last state, at the end; none where the checkpoint has no head."""
         return self._paths[0].sufficiency
 
     @property
@@ -150,19 +149,19 @@ class Episode:
         return [path for path in self._paths if path.ended_by is None]
 
     def states(self) -> list[list[TokenIds]]:
-        """For each path its selected chunks' tokens, in document order."""
+        """The tokens of each open path's selected chunks, in document order."""
         return [self._chunks_of(path) for path in self._open]
 
     @property
     def selections(self) -> list[tuple[int, ...]]:
-        """For each path the positions of its selected chunks, in increasing order."""
+        """The positions of each open path's selected chunks, in increasing order."""
         return [path.selected for path in self._open]
 
     def advance(self, states: States, estimates: Sequence[Estimate], function: QFunction) -> None:
         """Take one step; ``states`` are :meth:`states` embedded, each with the scope's estimate of it."""
         expansions = [path for path in self._paths if path.ended_by is not None]
         for path, state, estimate in zip(self._open, states, estimates, strict=True):
-            # Two are enough to say how clear the choice is.
+            # The head reads the two largest Q-values.
             count = max(self._considered, self._limits.candidates, 2 if self._stopping.assesses else 1)
             candidates = best(estimate, count, state, self.scope, path.selected, function)
             selected_q = tuple(step.q for step in path.steps)
@@ -172,7 +171,7 @@ class Episode:
         self.exact = self.exact and all(estimate.exact for estimate in estimates)
         self._paths = self._best_sets(expansions)
         if len(self.steps) == self._limits.max_steps and not self._stopping.assesses:
-            self.stopped_by = "budget"  # nothing is asked of the last states
+            self.stopped_by = "budget"  # without a head the last states need not be embedded
         else:
             self.stopped_by = self._paths[0].ended_by
 
@@ -184,7 +183,7 @@ class Episode:
         function: QFunction,
         heat: tuple[HeatMap, ...],
     ) -> Iterator[_Path]:
-        """The path with each of the best candidates, or as it is where it ends here."""
+        """The path extended by each of the best candidates, or the path itself where it ends."""
         sufficiency = self._stopping.sufficiency(moment, function)
         if (reason := self._reason_to_stop(path, moment, candidates, sufficiency, function)) is not None:
             yield replace(path, ended_by=reason, sufficiency=sufficiency)
@@ -223,14 +222,14 @@ class Episode:
         return room is None or path.cost + self._chunk(candidate.position).cost <= room
 
     def _best_sets(self, expansions: Sequence[_Path]) -> list[_Path]:
-        """The likeliest paths after the step. Each set of chunks is there once, in its likeliest order."""
+        """The likeliest paths after the step: each set of chunks once, in its likeliest order."""
         sets: dict[tuple[int, ...], _Path] = {}
         for path in sorted(expansions, key=_unlikeliness):  # stable: ties keep path and document order
-            other = sets.get(path.selected)
-            both = path.likelihood if other is None else float(np.logaddexp(other.likelihood, path.likelihood))
-            sets[path.selected] = replace(other or path, likelihood=both)
-        best = sorted(sets.values(), key=_unlikeliness)[: self._limits.beam_width]
-        return [path for path in best if path.likelihood >= best[0].likelihood - PRUNED]
+            likelier = sets.get(path.selected)
+            likelihood = path.likelihood if likelier is None else np.logaddexp(likelier.likelihood, path.likelihood)
+            sets[path.selected] = replace(likelier or path, likelihood=float(likelihood))
+        paths = sorted(sets.values(), key=_unlikeliness)[: self._limits.beam_width]
+        return [path for path in paths if path.likelihood >= paths[0].likelihood - PRUNED]
 
     def _chunks_of(self, path: _Path) -> list[TokenIds]:
         return [self._chunk(position).ids for position in path.selected]

@@ -1,4 +1,4 @@
-"""The sufficiency head: a small network that says what a state is."""
+"""The sufficiency head: a small network that classifies a state as complete, open or hopeless."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SUMMARY = 6
 
 
 class Sufficiency(NamedTuple):
-    """The probabilities of what a state is."""
+    """The probabilities that a state is complete, hopeless or open."""
 
     complete: float
     """All support is selected."""
@@ -33,18 +33,18 @@ NOTHING_THERE = Sufficiency(complete=0.0, hopeless=1.0)
 
 
 class Moment(NamedTuple):
-    """What is known in a state before the next selection."""
+    """A state before the next selection: its embedding and the Q-values that the head and the stop rules read."""
 
     state: State
     best: tuple[float, ...]
-    """The largest Q-values of the candidates that are left, two if there are so many, largest first."""
+    """The two largest Q-values of the remaining candidates, largest first; fewer where fewer remain."""
     selected: tuple[float, ...]
     """The Q-values of the selections so far, in the order they were made."""
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """One hidden layer over :func:`features`: complete, open or hopeless. ``h`` is its width, ``f`` theirs."""
+    """One hidden layer of width ``h`` over the ``f`` values of :func:`features`."""
 
     hidden_weight: Float64Array
     """Shape ``[h, f]``."""
@@ -68,10 +68,10 @@ class Head:
 
 
 def features(moment: Moment, stop_value: float | None) -> Float64Array:
-    """What :class:`Head` reads, shape ``[d + SUMMARY]``.
+    """The features that :class:`Head` reads, shape ``[d + SUMMARY]``.
 
-    Beside the state: the largest Q and its distance to the second, Q of STOP, the Q of the last and of the least
-    certain selection, and how many there were.
+    They are the state embedding, the largest Q and its distance to the second, the Q of STOP, the Q of the last and of
+    the least certain selection, and the number of selections.
     """
     first, second = (*moment.best, *(moment.best[-1:] or (0.0,)), 0.0)[:2]
     summary = (

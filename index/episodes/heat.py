@@ -1,4 +1,4 @@
-"""What a trace shows of whole documents: the largest Q-value in each of their stretches."""
+"""Heat maps of whole documents: the largest Q-value in each of their stretches."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def heat_maps(
     """
     if not stretches:
         return ()
-    best, others = candidates[:1], candidates[1:]
-    positions = (*(candidate.position for candidate in best), *selected, *(candidate.position for candidate in others))
+    candidate_positions = [candidate.position for candidate in candidates]
+    positions = (*candidate_positions[:1], *selected, *candidate_positions[1:])
     documents = dict.fromkeys(map(scope.document_of, positions))
     return tuple(
         _map(estimate, scope, document, selected, stretches) for document in islice(documents, MAPPED_DOCUMENTS)
@@ -55,4 +55,6 @@ def _map(estimate: Estimate, scope: Scope, document: int, selected: Sequence[int
         index, values = estimate.positions[inside] - start, estimate.values[inside]
     largest = np.full(min(stretches, chunks), -np.inf, dtype=np.float32)
     np.maximum.at(largest, index * len(largest) // chunks, values)
-    return HeatMap(document, chunks, tuple(p - start for p in selected if start <= p < stop), largest)
+    return HeatMap(
+        document, chunks, tuple(position - start for position in selected if start <= position < stop), largest
+    )

@@ -21,24 +21,24 @@ from index.search.function import QFunction
 from qrag.wire.rules import Rule, StoppedBy
 
 Need = Literal["action", "head"]
-"""A field of :class:`~index.episodes.stopping.Stopping` that a rule cannot do without."""
+"""A field of :class:`~index.episodes.stopping.Stopping` that a rule needs."""
 
 
 class StopRule(Protocol):
-    """When to stop."""
+    """A score for going on: the episode ends where it falls below a threshold."""
 
     @property
     def name(self) -> str:
-        """What requests and calibrations call it."""
+        """The name in requests and calibrations."""
 
     @property
     def needs(self) -> frozenset[Need]:
-        """What a checkpoint must have learned for it."""
+        """The fields that a checkpoint must have learned for it."""
 
     def score(self, moment: Moment, sufficiency: Sufficiency | None, stopping: Stopping, function: QFunction) -> float:
-        """How much speaks for going on, where a candidate is left: ``moment.best`` is not empty.
+        """The score for going on. A candidate is left: ``moment.best`` is not empty.
 
-        ``sufficiency`` is the moment's, where the checkpoint can tell.
+        ``sufficiency`` is the moment's, where the checkpoint has a head.
         """
 
     def ending(self, sufficiency: Sufficiency | None) -> StoppedBy:
@@ -59,7 +59,7 @@ class Threshold:
         stopping: Stopping,  # noqa: ARG002
         function: QFunction,  # noqa: ARG002
     ) -> float:
-        """What the best chunk still adds."""
+        """The largest Q."""
         return moment.best[0]
 
     def ending(self, sufficiency: Sufficiency | None) -> StoppedBy:  # noqa: ARG002
@@ -106,17 +106,16 @@ class StillOpen:
         function: QFunction,
     ) -> float:
         """The probability that something is missing that going on will find."""
-        known = sufficiency or stopping.sufficiency(moment, function)
-        assert known is not None
-        return known.open
+        sufficiency = sufficiency or stopping.sufficiency(moment, function)
+        assert sufficiency is not None
+        return sufficiency.open
 
     def ending(self, sufficiency: Sufficiency | None) -> StoppedBy:
-        """What the state most likely is; the rule's name where stopping was merely cheaper than going on."""
+        """The likeliest class of the state; the rule's name where that is open and stopping was merely cheaper."""
         assert sufficiency is not None
-        most = max(sufficiency.complete, sufficiency.hopeless)
-        if sufficiency.open > most:
+        if sufficiency.open > max(sufficiency.complete, sufficiency.hopeless):
             return "sufficiency"
-        return "sufficient" if sufficiency.complete == most else "hopeless"
+        return "sufficient" if sufficiency.complete >= sufficiency.hopeless else "hopeless"
 
 
 STOP_RULES: dict[str, StopRule] = {rule.name: rule for rule in (Threshold(), AboveStop(), StillOpen())}
@@ -138,7 +137,7 @@ def has_learned(stopping: Stopping, rule: StopRule) -> bool:
 def score_of(
     rule: StopRule, moment: Moment, stopping: Stopping, function: QFunction, sufficiency: Sufficiency | None = None
 ) -> float:
-    """How much speaks for going on; ``-inf`` where no candidate is left.
+    """The score for going on; ``-inf`` where no candidate is left.
 
     ``sufficiency`` is the moment's, where it is known already. Raises :class:`ValueError` where the checkpoint has not
     learned what the rule needs.

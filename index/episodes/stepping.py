@@ -19,7 +19,7 @@ from index.search.states import States, concatenate
 
 log = logging.getLogger(__name__)
 
-TOGETHER = 1 << 25
+MOST_VALUES = 1 << 25
 """Most Q-values held at once: 128 MB."""
 
 Composed = TypeVar("Composed")
@@ -95,9 +95,9 @@ def step_together(
         for number in group:
             episode = episodes[number]
             before = len(episode.steps)
-            own = list(islice(estimates, episode.width))
+            episode_estimates = list(islice(estimates, episode.width))
             try:
-                episode.advance(states[number], own, function)
+                episode.advance(states[number], episode_estimates, function)
             except Exception as error:
                 outcomes[number] = error
             else:
@@ -124,7 +124,7 @@ def _raising(outcomes: Sequence[Outcome | Exception]) -> list[Outcome]:
 
 
 def _over_one_scope(episodes: Sequence[Episode]) -> Iterator[list[int]]:
-    """Numbers of episodes over one scope, no more than have room for their Q-values at once."""
+    """Numbers of episodes over one scope, in groups with at most :data:`MOST_VALUES` Q-values."""
     groups: dict[int, list[int]] = {}
     for number, episode in enumerate(episodes):
         groups.setdefault(id(episode.scope), []).append(number)
@@ -132,10 +132,10 @@ def _over_one_scope(episodes: Sequence[Episode]) -> Iterator[list[int]]:
         fitting: list[int] = []
         values = 0
         for number in group:
-            more = episodes[number].width * episodes[number].scope.read_size
-            if fitting and values + more > TOGETHER:
+            episode_values = episodes[number].width * episodes[number].scope.read_size
+            if fitting and values + episode_values > MOST_VALUES:
                 yield fitting
                 fitting, values = [], 0
             fitting.append(number)
-            values += more
+            values += episode_values
         yield fitting

@@ -27,17 +27,17 @@ class Stopping:
 
     @property
     def assesses(self) -> bool:
-        """Whether the last state of an episode is worth embedding, after which nothing is selected."""
+        """Whether there is a head, for which the last state of an episode is embedded too."""
         return self.head is not None
 
     def stop_value(self, state: State, function: QFunction) -> float | None:
-        """``Q(s, STOP) = w · <s, STOP> + b``: an action like the others, but nowhere, so never rotated."""
+        """``Q(s, STOP) = w · <s, STOP> + b``: an action without a position, so it is never rotated."""
         if self.action is None:
             return None
         return float(function.w * (state.embedding.astype(np.float64) @ self.action) + function.b)
 
     def sufficiency(self, moment: Moment, function: QFunction) -> Sufficiency | None:
-        """The probabilities of what the state is; none without a head."""
+        """The probabilities that the state is complete, hopeless or open; none without a head."""
         if self.head is None:
             return None
         row = features(moment, self.stop_value(moment.state, function))
@@ -46,4 +46,4 @@ class Stopping:
 
 
 UNTAUGHT = Stopping(None, None)
-"""What a checkpoint knows that has learned nothing about stopping: the largest Q, and no more."""
+"""Nothing learned about stopping: the rule ``threshold``, on the largest Q, is all there is."""

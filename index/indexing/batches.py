@@ -26,7 +26,7 @@ def read_chunks(
 ) -> Iterator[ChunkText]:
     """Chunks ``first <= number < end`` of a document, read ``block`` at a time.
 
-    Ends early once ``stopped`` says so, or where the document is deleted meanwhile.
+    Ends early once ``stopped`` returns true, or where the document is deleted meanwhile.
     """
     while first < end and not stopped():
         chunks = catalogue.chunks(uid, first=first, limit=min(block, end - first))
@@ -49,9 +49,9 @@ def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def one_ahead(items: Iterable[Item]) -> Iterator[Item]:
-    """The items; the next one is begun before each is given out."""
-    last: list[Item] = []
+    """The items; the next one is taken from the iterable before each is yielded."""
+    pending: list[Item] = []
     for item in items:
-        yield from last
-        last = [item]
-    yield from last
+        yield from pending
+        pending = [item]
+    yield from pending

@@ -1,8 +1,8 @@
 """From a queued document to a searchable one: cut, embed, store.
 
 Work goes in rounds. A round embeds a few thousand chunks and stores them; short documents come first, then the next
-part of a long one, so that nobody waits for a whole library to be embedded. It can be interrupted at any point: what a
-round had not stored is computed again after a restart.
+part of a long one, so that no document waits for a whole library. A round can be interrupted at any point: what it
+had not stored is computed again after a restart.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ AHEAD = 2
 """Batches in work at once: one is embedded, the next one tokenised."""
 
 Embed = Callable[[Sequence[TokenIds]], Float32Array]
+"""Maps complete inputs of the action tower to embeddings, shape ``[inputs, d]``."""
 
 
 class ActionEncoder(Protocol):
@@ -57,7 +58,7 @@ class ActionEncoder(Protocol):
 
 
 class Round(NamedTuple):
-    """What a round has done."""
+    """The outcome of a round."""
 
     documents: int
     """Documents that can be searched now."""
@@ -71,10 +72,10 @@ class _Round:
     """What one round has embedded so far."""
 
     def __init__(self) -> None:
-        self.rows: list[ChunkAddress] = []  # whose each vector is
+        self.rows: list[ChunkAddress] = []  # the chunk of each vector
         self.vectors: list[Float32Array] = []
-        self.totals: dict[int, int] = {}  # chunks of each document worked on
-        self.unembedded: Counter[int] = Counter()  # of each document, chunks that were read and have no vector yet
+        self.totals: dict[int, int] = {}  # number of chunks of each document in this round
+        self.unembedded: Counter[int] = Counter()  # chunks of each document that were read and have no vector yet
         self.finished: set[int] = set()  # documents whose last chunk was read
         self.failed: set[int] = set()
 
@@ -108,13 +109,13 @@ class Indexer:
         self._long_characters = long_characters
 
     def work(self) -> Round | None:
-        """One round; none if there was nothing to do.
+        """Run one round; returns None if there was nothing to do.
 
         A document that cannot be indexed becomes ``failed`` with the reason, the others go on. Raises
         :class:`~index.errors.DiskFull`; the round can then be repeated once there is space.
         """
         current = _Round()
-        # What is cancelled ends the round, for the service is shutting down; what is done is kept.
+        # A cancelled batch means that the service is shutting down: the round ends, and finished batches are kept.
         with ThreadPoolExecutor(AHEAD, thread_name_prefix="embedding") as ahead, suppress(CancelledError):
             for texts, embeddings in one_ahead(self._begun(current, ahead)):
                 self._add_or_fail(current, texts, embeddings)
@@ -134,7 +135,7 @@ class Indexer:
         return self._embed(self._encoder.action_inputs([text.text for text in texts]))
 
     def _add_or_fail(self, current: _Round, texts: Sequence[ChunkText], embeddings: Future[Float32Array]) -> None:
-        """Add a batch, or if that fails each of its documents by itself. Nothing may be added after a cancelled one."""
+        """Add a batch or, if that fails, each of its documents by itself. After a cancelled batch nothing is added."""
         try:
             self._add(current, texts, embeddings.result())
         except CancelledError:
@@ -160,11 +161,11 @@ class Indexer:
             self._catalogue.set_progress(uid, (number + 1) / current.totals[uid])
 
     def _texts(self, current: _Round) -> Iterator[ChunkText]:
-        """The chunks of this round, and in ``current`` the documents that end with them."""
-        left = self._round_chunks
+        """The chunks of this round; ``current`` gets the documents that end with them."""
+        remaining = self._round_chunks
         for document in self._catalogue.waiting(self._long_characters):
             is_long = document.characters > self._long_characters
-            if left <= 0 or self._stopping.is_set() or (is_long and current.totals):
+            if remaining <= 0 or self._stopping.is_set() or (is_long and current.totals):
                 return  # short documents become searchable before the next part of a long one is begun
             uid = document.uid
             try:
@@ -182,16 +183,16 @@ class Indexer:
             def given_up(uid: int = uid) -> bool:
                 return self._stopping.is_set() or uid in current.failed
 
-            number, end = first, min(total, first + left)
+            number, end = first, min(total, first + remaining)
             for text in read_chunks(self._catalogue, uid, first, end, block=self._batch_chunks, stopped=given_up):
                 number = text.number + 1
                 yield text
-            left -= number - first
+            remaining -= number - first
             if number == total:
                 current.finished.add(uid)
 
     def _prepare(self, document: Document) -> tuple[int, int]:
-        """Cut the document unless that is done; returns its chunks in all, and how many are stored."""
+        """Cut the document unless that is done; returns how many chunks it has, and how many have a vector."""
         if document.chunks is not None:
             stored = self._vectors.stored(document.uid, self._vectors.space)
             if document.chunks:

@@ -1,7 +1,7 @@
-"""Embedding once more, for another checkpoint's action tower, what can be searched already.
+"""Re-embedding: the searchable documents embedded again, for another checkpoint's action tower.
 
-The chunks stay as they were cut. Like indexing it goes in rounds: what a round had not stored is computed again after a
-restart, and searching goes on in the active space meanwhile.
+The chunks stay as they were cut. Like indexing, it goes in rounds: what a round had not stored is computed again after
+a restart, and searching goes on in the active space meanwhile.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Reembedding:
         self._batch_chunks = batch_chunks
 
     def work(self) -> bool:
-        """One round; whether there was anything to do.
+        """Run one round; returns whether there was anything to do.
 
         Raises :class:`~index.errors.ChunkTooLong` where the tower cannot read a chunk whole, and
         :class:`~index.errors.DiskFull`, after which the round can be repeated.
@@ -58,7 +58,7 @@ class Reembedding:
             for texts in batches(self._texts(), self._batch_chunks):
                 vectors.append(self._embedded(texts))
                 rows.extend(ChunkAddress(text.uid, text.number) for text in texts)
-        except CancelledError:  # the service is shutting down; what is done is kept
+        except CancelledError:  # the service is shutting down; finished batches are kept
             pass
         if not rows:
             return False
@@ -67,13 +67,13 @@ class Reembedding:
         return True
 
     def _texts(self) -> Iterator[ChunkText]:
-        left = self._round_chunks
+        remaining = self._round_chunks
         for document in self._vectors.unembedded(self._space, self._round_chunks):
-            first, end = document.embedded, min(document.chunks, document.embedded + left)
+            first, end = document.embedded, min(document.chunks, document.embedded + remaining)
             for text in read_chunks(
                 self._catalogue, document.uid, first, end, block=self._batch_chunks, stopped=self._stopping.is_set
             ):
-                left -= 1
+                remaining -= 1
                 yield text
 
     def _embedded(self, texts: Sequence[ChunkText]) -> Float32Array:

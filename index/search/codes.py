@@ -1,8 +1,8 @@
-"""Chunk embeddings in one byte a number: what a search reads first, a quarter of the embeddings themselves.
+"""Chunk embeddings in one byte a number: a search reads them first, a quarter of the bytes of the embeddings.
 
-A code is an embedding divided by one scale and rounded to whole numbers from -127 to 127. What is asked, a rotated
-state, is rounded to whole numbers of two bytes. Products of whole numbers are exact; how far they are from the products
-of the vectors is bounded by the two rounding errors (Cauchy and Schwarz). :mod:`index.search.scoring` decides by the
+A code is an embedding divided by one scale and rounded to whole numbers from -127 to 127. A query, which is a rotated
+state, is rounded to whole numbers of two bytes. Products of whole numbers are exact, and their distance from those of
+the vectors is bounded by the two rounding errors (Cauchy and Schwarz). :mod:`index.search.scoring` decides by the
 embeddings whatever lies within that bound.
 """
 
@@ -15,13 +15,14 @@ import numpy as np
 from index.arrays import Float32Array, Int8Array
 
 LARGEST = 127
+"""Largest magnitude of a number of a code."""
 
 ROW_BLOCK = 4096
-"""Rows encoded at once: some megabytes beside them."""
+"""Rows encoded at once: some megabytes of working memory."""
 
 
 class Codes(NamedTuple):
-    """Vectors ``numbers * scale``, and how far they are from those they stand for."""
+    """Vectors ``numbers * scale``, and the bound of their rounding error."""
 
     numbers: Int8Array
     """Shape ``[rows, d]``, read-only."""

@@ -24,10 +24,10 @@ SCORED_ROWS = 1 << 16
 """Rows scored at once where there is no kernel, or where each needs a rotation of its own (absolute positions)."""
 
 Score = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""From halves, shape ``[rows, d]``, and their level indices, shape ``[rows]``, to their products with a state."""
+"""Maps halves, shape ``[rows, d]``, and their level indices, shape ``[rows]``, to their products with a state."""
 
 Multiply = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""The same from halves, a table of rotated states, shape ``[levels, d]``, and the row of it that each half asks for."""
+"""Maps halves, a table of rotated states, shape ``[levels, d]``, and the table's row for each half to the products."""
 
 
 def scan_halves(
@@ -40,7 +40,7 @@ def scan_halves(
     factor: float,
     summand: float,
 ) -> None:
-    """Add ``factor · <s, R(ρ) a> + summand`` of all candidates that a GPU has to ``values``.
+    """Add ``factor · <s, R(ρ) a> + summand`` of all candidates on a GPU to ``values``.
 
     Shapes are those of :func:`index.search.scan.scan`.
     """
@@ -63,7 +63,7 @@ def scan_halves(
         for part, rows in zip(parts, halves, strict=True):
             inside = slice(part.start, part.start + len(rows))
             products[inside] = score(rows, levels[inside])
-        # All at once: a transfer for each part would wait for each.
+        # One transfer: with one for each part, the host would wait for each.
         host = products.mul_(factor).add_(summand).cpu().numpy()
         for part in parts:
             inside = slice(part.start, part.start + len(part.matrix))
@@ -82,8 +82,8 @@ def _scorer(state: Float32Array, intervals: int, positions: Positions, device: t
         products = torch.empty(len(rows), device=device)
         for low in range(0, len(rows), SCORED_ROWS):
             block = slice(low, low + SCORED_ROWS)
-            distinct, place = torch.unique(levels[block], return_inverse=True)
-            products[block] = _multiply(rows[block], table_of(distinct.cpu().numpy()), place)
+            distinct, table_rows = torch.unique(levels[block], return_inverse=True)
+            products[block] = _multiply(rows[block], table_of(distinct.cpu().numpy()), table_rows)
         return products
 
     return row_by_row
@@ -109,7 +109,9 @@ def _fused(device: torch.device) -> Multiply:
 
 def _multiply_blocks(rows: torch.Tensor, table: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
     blocks = range(0, len(rows), SCORED_ROWS)
-    return torch.cat([_multiply(rows[at : at + SCORED_ROWS], table, levels[at : at + SCORED_ROWS]) for at in blocks])
+    return torch.cat(
+        [_multiply(rows[low : low + SCORED_ROWS], table, levels[low : low + SCORED_ROWS]) for low in blocks]
+    )
 
 
 def _multiply(rows: torch.Tensor, table: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:

@@ -1,9 +1,9 @@
-"""The two loops that a search spends its time in, compiled by Numba for the processor at hand.
+"""The two inner loops of a search, compiled by Numba for the processor at hand.
 
 Both run without the interpreter lock. They are compiled when they are called for the first time, and kept in Numba's
 cache on the disk from then on.
 
-They have the two formulas of :mod:`index.search.positions` a second time: :func:`rotate_and_round` rotates pair by pair
+They repeat the two formulas of :mod:`index.search.positions`: :func:`rotate_and_round` rotates pair by pair
 while it rounds, and :func:`multiply` walks along the candidate axis with an integer counter instead of a division for
 each chunk.
 """
@@ -28,14 +28,14 @@ def _compiled(*, fastmath: bool) -> Callable[[Loop], Loop]:
     def compiled(loop: Loop) -> Loop:
         try:
             return cast(Loop, numba.njit(nogil=True, fastmath=fastmath, cache=True)(loop))
-        except RuntimeError:  # neither the package's folder nor a home to keep a cache in
+        except RuntimeError:  # no folder that a cache can be written to
             return cast(Loop, numba.njit(nogil=True, fastmath=fastmath)(loop))
 
     return compiled
 
 
 def largest_query(dimension: int) -> int:
-    """The largest whole number of a query: the product of a query and a code fits four bytes."""
+    """The largest magnitude of a query's numbers with which a product of query and code fits four bytes."""
     return int(min(np.iinfo(np.int16).max, np.iinfo(np.int32).max // (LARGEST * dimension)))
 
 
@@ -48,10 +48,10 @@ def rotate_and_round(
     numbers: Int16Array,
     scales: Float64Array,
 ) -> float:
-    """Write ``R(-ρ) s`` at each level into ``numbers * scales``; returns how far the farthest is from its numbers.
+    """Write ``R(-ρ) s`` at each level into ``numbers * scales``; returns the largest Euclidean rounding error.
 
     ``state`` has shape ``[d]``, ``cosine`` and ``sine`` ``[levels, d / 2]``, ``numbers`` ``[levels, d]`` and ``scales``
-    ``[levels]``; no number will be beyond ``largest``.
+    ``[levels]``; no number exceeds ``largest`` in magnitude.
     """
     rotated = np.empty(len(state))
     farthest = 0.0
@@ -76,16 +76,16 @@ def rotate_and_round(
 
 
 class Selections(NamedTuple):
-    """What several states have selected."""
+    """The selected positions of several states."""
 
     positions: IntArray
-    """Those of all states, one state after the other; each state's are increasing."""
+    """One state after the other, increasing within each state."""
     ends: IntArray
-    """Where those of each state end."""
+    """Where each state's positions end."""
 
 
 class Tables(NamedTuple):
-    """Several states as each level sees them, ``numbers * scales``."""
+    """Several states rotated back from each level, ``numbers * scales``."""
 
     numbers: Int16Array
     """Shape ``[rows, d]``."""
@@ -113,7 +113,7 @@ def multiply(
     codes, starts, first_rows, counts = runs.codes.numbers, runs.starts, runs.first_rows, runs.counts
     selected = selections.positions
     numbers, scales = tables.numbers, tables.scales
-    of_numbers = factor * runs.codes.scale
+    product_scale = factor * runs.codes.scale
     for run in range(len(starts)):
         start, end = starts[run], starts[run] + counts[run]
         shift = first_rows[run] - start
@@ -125,13 +125,13 @@ def multiply(
             while border < last_border and selected[border] < offsets[document]:
                 border += 1
             begin, interval = offsets[document], 0
-            at = start
-            while at < end:
-                # To the next border at or behind `at`: all up to there is one interval of one document.
-                if at == offsets[document + 1]:
+            first = start
+            while first < end:
+                # From `first` to the next border behind it: all of these are in one interval of one document.
+                if first == offsets[document + 1]:
                     document += 1
-                    begin, interval = at, 0
-                while border < last_border and selected[border] <= at:
+                    begin, interval = first, 0
+                while border < last_border and selected[border] <= first:
                     begin = selected[border]
                     border += 1
                     interval += 1
@@ -139,36 +139,36 @@ def multiply(
                 if border < last_border:
                     close = min(close, selected[border])
                 # The level of a chunk is floor(levels * along / length). From one chunk to the next the dividend grows
-                # by `levels`: the quotient by levels // length, the rest by levels % length, and whenever the rest
-                # reaches the divisor the quotient grows by one more.
+                # by `levels`: the quotient by levels // length, the remainder by levels % length, and whenever the
+                # remainder reaches the divisor the quotient grows by one more.
                 length = close - begin
-                dividend = levels * (at - begin)
+                dividend = levels * (first - begin)
                 row = tables.starts[state] + interval * levels + dividend // length
-                rest = dividend % length
-                more_levels, more_rest = levels // length, levels % length
-                for position in range(at, min(close, end)):
+                remainder = dividend % length
+                quotient_step, remainder_step = levels // length, levels % length
+                for position in range(first, min(close, end)):
                     product = np.int32(0)
                     code, query = codes[position + shift], numbers[row]
                     for i in range(len(code)):
                         product = np.int32(product + np.int32(np.int16(code[i]) * query[i]))
-                    values[state, position] += np.float32(product * scales[row] * of_numbers + summand)
-                    row += more_levels
-                    rest += more_rest
-                    if rest >= length:
-                        rest -= length
+                    values[state, position] += np.float32(product * scales[row] * product_scale + summand)
+                    row += quotient_step
+                    remainder += remainder_step
+                    if remainder >= length:
+                        remainder -= length
                         row += 1
-                at = min(close, end)
+                first = min(close, end)
 
 
 def compile_loops() -> None:
     """Compile both loops, or load them from the cache, so that the first search does not have to."""
     numbers, scales, values = np.zeros((1, 2), dtype=np.int16), np.zeros(1), np.zeros((1, 1), dtype=np.float32)
-    table, start, one = np.zeros((1, 1)), np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.int64)
+    table, start, count = np.zeros((1, 1)), np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.int64)
     codes = np.zeros((1, 2), dtype=np.int8)
     codes.flags.writeable = False
-    runs = Runs(Codes(codes, 1.0, 0.0), start, start, one)
+    runs = Runs(Codes(codes, 1.0, 0.0), start, start, count)
     nothing = Selections(start[:0], start)
-    with suppress(OSError):  # on a full disk a compiled loop cannot be kept, but it is there
+    with suppress(OSError):  # on a full disk the compiled loop is not cached, but it is usable
         rotate_and_round(np.zeros(2), table, table, 1, numbers, scales)
     with suppress(OSError):
         multiply(runs, np.array([0, 1]), nothing, Tables(numbers, scales, start), 1, 1.0, 0.0, values)

@@ -22,7 +22,7 @@ TASK_ROWS = 4096
 
 
 class Half(NamedTuple):
-    """Embeddings in half precision, on a GPU, and how far the farthest is from what it stands for."""
+    """Embeddings in half precision, on a GPU, and their largest rounding error."""
 
     rows: torch.Tensor
     """Shape ``[rows, d]`` float16."""
@@ -81,18 +81,18 @@ class Matrices:
 
     @cached_property
     def runs(self) -> list[Runs]:
-        """All candidates that no GPU holds, in runs short enough for a cache and tasks short enough to share out."""
-        of_segment: dict[int, tuple[Codes, list[tuple[int, int, int]]]] = {}
+        """The candidates that no GPU holds, in tasks for threads; each run is short enough for a core's cache."""
+        runs_of_segment: dict[int, tuple[Codes, list[tuple[int, int, int]]]] = {}
         for part in self.parts:
             for start, codes, first_row, count in _coded(part):
-                _, found = of_segment.setdefault(id(codes.numbers), (codes, []))
-                found.extend(
+                _, segment_runs = runs_of_segment.setdefault(id(codes.numbers), (codes, []))
+                segment_runs.extend(
                     (start + low, first_row + low, min(CACHED_ROWS, count - low))
                     for low in range(0, count, CACHED_ROWS)
                 )
         tasks: list[Runs] = []
-        for codes, found in of_segment.values():
-            columns = np.array(found, dtype=np.int64).T
+        for codes, segment_runs in runs_of_segment.values():
+            columns = np.array(segment_runs, dtype=np.int64).T
             task = (columns[2].cumsum() - 1) // TASK_ROWS
             borders = np.flatnonzero(np.diff(task, prepend=-1, append=-1)).tolist()
             tasks += [Runs(codes, *np.ascontiguousarray(columns[:, low:high])) for low, high in pairwise(borders)]
@@ -100,7 +100,7 @@ class Matrices:
 
     @cached_property
     def plans(self) -> dict[tuple[str, str, int], Any]:
-        """What a scan has computed once and keeps."""
+        """A cache of what a scan computes once."""
         return {}
 
     def document_of(self, position: int) -> int:
@@ -122,7 +122,7 @@ class Matrices:
 
 
 def _coded(part: Part) -> Iterator[tuple[int, Codes, int, int]]:
-    """Where a part's runs of rows start, their codes, the first of them, and how many there are."""
+    """A part's coded rows, as ``(start, codes, first row, number of rows)``; none where a GPU has them."""
     if part.half is not None:
         return
     if part.codes is not None:

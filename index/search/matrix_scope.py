@@ -19,7 +19,7 @@ from index.search.states import States
 
 
 class Nearest(Protocol):
-    """An index of chunks as they look while nothing of their documents is selected."""
+    """A search for nearest neighbours among chunks of documents of which nothing is selected."""
 
     def __call__(self, states: Float32Array, besides: int) -> IntArray:
         """The positions that are likely the best of each state, shape ``[states, positions]``; -1 for none.
@@ -41,7 +41,7 @@ class Preselected:
 
 @dataclass(frozen=True, slots=True)
 class MatrixScope:
-    """A :class:`~index.search.scope.Scope` whose embeddings are matrices here."""
+    """A :class:`~index.search.scope.Scope` over matrices."""
 
     matrices: Matrices
     preselected: Preselected | None = None
@@ -78,16 +78,16 @@ class MatrixScope:
         return self.matrices.rows(positions)
 
     def estimate(self, states: States, selections: Sequence[Sequence[int]], function: QFunction) -> list[Estimate]:
-        """``Q(s, i)`` in each state, as near as one read of what is stored tells."""
+        """``Q(s, i)`` in each state, estimated by one read of the matrices."""
         if self.preselected is not None:
             return self._estimate_preselected(self.preselected, states, selections, function)
-        # Written to page by page as signals reach it: as cheap as memory that is not initialised.
+        # The system zeroes it page by page as signals reach it: as cheap as uninitialised memory.
         values = np.zeros((len(states), self.size), dtype=np.float32)
         first, *further = function.signals
         errors = np.array(first.add(states, self.matrices, selections, values))
         for signal in further:
             errors += signal.add(states, self.matrices, selections, values)
-            errors += UNIT * np.abs(values).max(axis=1, initial=0.0)  # of the sum in single precision
+            errors += UNIT * np.abs(values).max(axis=1, initial=0.0)  # rounding of the sum in single precision
         for row, selected in zip(values, selections, strict=True):
             row[list(selected)] = -np.inf
         if self.mask is not None:
@@ -100,9 +100,11 @@ class MatrixScope:
         for part in self.matrices.parts:
             stop = part.start + len(part.matrix)
             rows = part.matrix if self.mask is None else part.matrix[self.mask[part.start : stop]]
-            places = np.arange(part.start, stop) if self.mask is None else _where(self.mask, part.start, stop)
-            values, nearest = faiss.knn(query[None], rows, min(count, len(rows)), metric=faiss.METRIC_INNER_PRODUCT)
-            candidates += map(Candidate, places[nearest[0]].tolist(), values[0].tolist())
+            positions = np.arange(part.start, stop) if self.mask is None else _admitted(self.mask, part.start, stop)
+            values, nearest_rows = faiss.knn(
+                query[None], rows, min(count, len(rows)), metric=faiss.METRIC_INNER_PRODUCT
+            )
+            candidates += map(Candidate, positions[nearest_rows[0]].tolist(), values[0].tolist())
         return sorted(candidates, key=lambda candidate: (-candidate.q, candidate.position))[:count]
 
     def _estimate_preselected(
@@ -115,36 +117,41 @@ class MatrixScope:
         """:meth:`estimate` of the candidates that are likely the best, and of all that are read for each step."""
         exact, exact_positions = preselected.exact, preselected.exact_positions
 
-        def place(positions: Sequence[int] | IntArray) -> list[int]:
-            """Where each position stands in what is read exactly; -1 where it does not."""
-            places = np.searchsorted(exact_positions, positions)
-            there = np.append(exact_positions, -1)[places] == positions
-            return np.where(there, places, -1).tolist()  # type: ignore[no-any-return]
+        def position_in_exact(positions: Sequence[int] | IntArray) -> list[int]:
+            """The position of each candidate on the axis of ``exact``; -1 where it is not on it."""
+            indices = np.searchsorted(exact_positions, positions)
+            is_exact = np.append(exact_positions, -1)[indices] == positions
+            return np.where(is_exact, indices, -1).tolist()  # type: ignore[no-any-return]
 
-        read = exact.estimate(states, [[at for at in place(chosen) if at >= 0] for chosen in selections], function)
+        exact_selections = [[index for index in position_in_exact(selected) if index >= 0] for selected in selections]
+        exact_estimates = exact.estimate(states, exact_selections, function)
         visited = []
         for selected in selections:
             documents = sorted(set(map(self.document_of, selected)))
-            apart = zip(documents, place(self.offsets[documents]), strict=True)
-            visited.append([document for document, at in apart if at < 0])
+            indices = position_in_exact(self.offsets[documents])
+            visited.append([document for document, index in zip(documents, indices, strict=True) if index < 0])
         besides = max(int(np.diff(self.offsets)[documents].sum()) for documents in visited)
-        likely = preselected.nearest(states.embeddings if function.w >= 0 else -states.embeddings, besides)
+        neighbours = preselected.nearest(states.embeddings if function.w >= 0 else -states.embeddings, besides)
         estimates = []
-        for state, selected, near_exact, documents, near in zip(states, selections, read, visited, likely, strict=True):
-            near = near[~np.isin(np.searchsorted(self.offsets, near, side="right") - 1, [-1, *documents])]
-            again = [np.arange(*self.offsets[document : document + 2]) for document in documents]
-            chosen = np.setdiff1d(np.concatenate([near, *again]), selected).astype(np.int64)
-            scored = exact_q(state, self, selected, function, chosen)
-            rounding = UNIT * float(np.abs(scored).max(initial=0.0))
-            error = max(near_exact.error, function.inner_product.error(state.embedding, exact.matrices, 0.0), rounding)
-            values = np.concatenate([near_exact.values, scored.astype(np.float32)])
-            positions = np.concatenate([exact_positions, chosen])
+        for state, selected, exact_estimate, documents, nearest in zip(
+            states, selections, exact_estimates, visited, neighbours, strict=True
+        ):
+            # Of visited documents all chunks are scored, in place of those that the index returned.
+            document_of = np.searchsorted(self.offsets, nearest, side="right") - 1
+            unvisited = nearest[~np.isin(document_of, [-1, *documents])]
+            of_visited = [np.arange(*self.offsets[document : document + 2]) for document in documents]
+            candidates = np.setdiff1d(np.concatenate([unvisited, *of_visited]), selected).astype(np.int64)
+            q = exact_q(state, self, selected, function, candidates)
+            inner_product_error = function.inner_product.error(state.embedding, exact.matrices, 0.0)
+            error = max(exact_estimate.error, inner_product_error, UNIT * float(np.abs(q).max(initial=0.0)))
+            values = np.concatenate([exact_estimate.values, q.astype(np.float32)])
+            positions = np.concatenate([exact_positions, candidates])
             if self.mask is not None:
                 values[~self.mask[positions]] = -np.inf
             estimates.append(Estimate(values, error, positions, exact=False))
         return estimates
 
 
-def _where(mask: BoolArray, start: int, stop: int) -> IntArray:
+def _admitted(mask: BoolArray, start: int, stop: int) -> IntArray:
     """The positions ``start <= position < stop`` that a mask admits."""
     return start + np.flatnonzero(mask[start:stop])

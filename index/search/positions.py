@@ -27,10 +27,10 @@ from index.arrays import Float32Array, Float64Array, IntArray
 from qrag.wire.models import FrozenModel
 
 TABLE_LEVELS = 1024
-"""Most levels whose sines and cosines are kept: some megabytes an interval."""
+"""Most levels whose sines and cosines are cached: some megabytes an interval."""
 
 KEPT_TABLES = 64
-"""Intervals whose sines and cosines are kept; an episode may have 33."""
+"""Intervals whose sines and cosines are cached; an episode may have 33."""
 
 Indices = TypeVar("Indices", IntArray, torch.Tensor)
 Coordinates = TypeVar("Coordinates", Float64Array, torch.Tensor)
@@ -49,12 +49,12 @@ class Positions(FrozenModel):
     levels: int = Field(18, ge=1, le=65536, description="quantisation steps within one interval")
     rope_base: float = Field(10000.0, gt=1, description="RoPE frequency base")
 
-    def rho(self, level_indices: IntArray) -> Float64Array:
+    def rho(self, indices: IntArray) -> Float64Array:
         """The real-valued position of each level index, same shape as the input."""
         if self.mode == "relative":
-            interval, fraction = np.divmod(level_indices, self.levels)
+            interval, fraction = np.divmod(indices, self.levels)
             return interval * self.delta + self.ell * fraction / self.levels
-        return level_indices.astype(np.float64)
+        return indices.astype(np.float64)
 
 
 # -- levels -----------------------------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ def cosine_and_sine(rho: Float64Array, dimension: int, rope_base: float) -> tupl
 def interval_table(positions: Positions, dimension: int, interval: int) -> tuple[Float64Array, Float64Array]:
     """Cosines and sines of all levels of an interval, both ``[levels, dimension / 2]``; mode ``none`` has one level.
 
-    They are kept, because computing them takes longer than using them.
+    They are cached, because computing them takes longer than using them.
     """
     if positions.mode == "none":
         return cosine_and_sine(np.zeros(1), dimension, positions.rope_base)
@@ -135,18 +135,18 @@ def rotate(vectors: Float64Array, rho: Float64Array, rope_base: float) -> Float6
     return _interleaved(*rotate_pairs(vectors[..., 0::2], vectors[..., 1::2], cosine, sine))
 
 
-def rotate_back(state: Float32Array, level_indices: IntArray, positions: Positions) -> Float64Array:
-    """``R(-ρ) s`` at every level index, shape ``[len(level_indices), d]``; ``state`` has shape ``[d]``.
+def rotate_back(state: Float32Array, indices: IntArray, positions: Positions) -> Float64Array:
+    """``R(-ρ) s`` at every level index, shape ``[len(indices), d]``; ``state`` has shape ``[d]``.
 
     Its inner product with a chunk is the state's with the chunk rotated to ``ρ``.
     """
     wide = state.astype(np.float64)
     if positions.mode == "none":
-        return np.broadcast_to(wide, (len(level_indices), len(wide)))
+        return np.broadcast_to(wide, (len(indices), len(wide)))
     if positions.mode == "absolute" or positions.levels > TABLE_LEVELS:
-        return rotate(wide, -positions.rho(level_indices), positions.rope_base)
-    rotated = np.empty((len(level_indices), len(wide)))
-    interval_of, level = np.divmod(level_indices, positions.levels)
+        return rotate(wide, -positions.rho(indices), positions.rope_base)
+    rotated = np.empty((len(indices), len(wide)))
+    interval_of, level = np.divmod(indices, positions.levels)
     for interval in np.unique(interval_of).tolist():
         inside = interval_of == interval
         cosine, sine = (table[level[inside]] for table in interval_table(positions, len(wide), interval))

@@ -1,12 +1,12 @@
-"""One read of what is stored, for all states of a step: the product of each candidate with the state as it sees it.
+"""One read of all candidates for all states of a step: the product of each candidate with each rotated state.
 
 A rotated state changes from one level to the next, hundreds of times within a document. So a step rotates each state
 once a level, into a table, and multiplies each chunk with the row of the table that its position asks for
 (:mod:`index.search.kernels`): one pass over codes (:mod:`index.search.codes`), whatever documents they belong to. Where
 embeddings are on a GPU, half precision is read instead (:mod:`index.search.device_scan`).
 
-Runs of rows are read one after the other, each for all states while it is in the cache, and shared out to torch's
-number of threads.
+Runs of rows are read one after the other, each for all states while it is in the cache, on as many threads as torch
+uses.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ROTATED_ROWS = 4096
 """Rows scored at once where each needs a rotation of its own."""
 
 SHARED_ROWS = 4096
-"""Rows, counted once a state, from which a step is worth more than one thread."""
+"""Rows times states from which a step is worth more than one thread."""
 
 TABLE_ROWS = 1 << 17
 """Most rotated states held at once: 100 MB for 384 dimensions."""
@@ -47,8 +47,8 @@ def scan(
 ) -> list[float]:
     """Add ``factor · <s, R(ρ) a> + summand`` of every candidate to ``values``, shape ``[states, matrices.size]``.
 
-    Returns for each state how far it is from what it was rounded to. ``states`` has shape ``[states, d]``; the
-    positions of a selection are strictly increasing, and what is added at them is meaningless.
+    Returns the Euclidean rounding error of each state. ``states`` has shape ``[states, d]``; the positions of a
+    selection are strictly increasing, and what is added at them is meaningless.
     """
     scan_halves(states, matrices, selections, positions, values, factor=factor, summand=summand)
     if not matrices.runs:
@@ -60,20 +60,20 @@ def scan(
         return [0.0] * len(states)
     relative = positions.mode == "relative"
     levels = positions.levels if relative else 1
-    # Without relative positions, what is selected changes no position.
-    asked = selections if relative else [()] * len(selections)
-    intervals = [_most_intervals(matrices, selected) for selected in asked]
+    # Without relative positions, selections split no document into intervals.
+    splits = selections if relative else [()] * len(selections)
+    intervals = [_most_intervals(matrices, selected) for selected in splits]
     errors: list[float] = []
-    for low, high in _fitting(intervals, levels):
+    for low, high in _state_ranges(intervals, levels):
         inside = slice(low, high)
         tables, table_errors = _rotate(states[inside], intervals[inside], positions, levels, threads)
         errors += table_errors
-        together = _selections(asked[inside])
+        together = _flattened(splits[inside])
         tasks = [
             partial(multiply, runs, matrices.offsets, together, tables, levels, factor, summand, values[inside])
             for runs in matrices.runs
         ]
-        _share_out(tasks, threads)
+        _run_tasks(tasks, threads)
     return errors
 
 
@@ -83,7 +83,7 @@ def _most_intervals(matrices: Matrices, selected: Sequence[int]) -> int:
     return 1 + max(documents.values(), default=0)
 
 
-def _selections(selections: Sequence[Sequence[int]]) -> Selections:
+def _flattened(selections: Sequence[Sequence[int]]) -> Selections:
     positions = np.array([position for selected in selections for position in selected], dtype=np.int64)
     return Selections(positions, np.cumsum([len(selected) for selected in selections], dtype=np.int64))
 
@@ -91,8 +91,8 @@ def _selections(selections: Sequence[Sequence[int]]) -> Selections:
 # -- rotated states ---------------------------------------------------------------------------------------------------
 
 
-def _fitting(intervals: Sequence[int], levels: int) -> Iterator[tuple[int, int]]:
-    """Ranges of states whose tables have room at once; one state at least."""
+def _state_ranges(intervals: Sequence[int], levels: int) -> Iterator[tuple[int, int]]:
+    """Ranges of states whose tables have at most :data:`TABLE_ROWS` rows; one state at least."""
     low = rows = 0
     for number, count in enumerate(intervals):
         if number > low and rows + count * levels > TABLE_ROWS:
@@ -105,7 +105,7 @@ def _fitting(intervals: Sequence[int], levels: int) -> Iterator[tuple[int, int]]
 def _rotate(
     states: Float32Array, intervals: Sequence[int], positions: Positions, levels: int, threads: int
 ) -> tuple[Tables, list[float]]:
-    """The states at all ``levels`` of each of their first ``intervals``, and how far each is from its rounded form."""
+    """The states at all ``levels`` of each of their first ``intervals``, and each state's rounding error."""
     starts = np.cumsum([0, *intervals], dtype=np.int64) * levels
     dimension = states.shape[1]
     numbers = np.empty((int(starts[-1]), dimension), dtype=np.int16)
@@ -121,7 +121,7 @@ def _rotate(
             error = rotate_and_round(wide, cosine, sine, largest_query(dimension), numbers[inside], scales[inside])
             errors[number] = max(errors[number], error)
 
-    _share_out([partial(fill, number) for number in range(len(states))], threads)
+    _run_tasks([partial(fill, number) for number in range(len(states))], threads)
     return Tables(numbers, scales, starts[:-1]), errors
 
 
@@ -138,7 +138,7 @@ def _scan_row_by_row(
     factor: float,
     summand: float,
 ) -> None:
-    """The same from the embeddings, for one state: each block of rows with the rotations that it needs."""
+    """Scan the embeddings themselves for one state: each block of rows with the rotations that it needs."""
     level = all_level_indices(matrices.offsets, selected, positions)
     for part in matrices.parts:
         if part.half is not None:
@@ -146,17 +146,17 @@ def _scan_row_by_row(
         for low in range(0, len(part.matrix), ROTATED_ROWS):
             rows = part.matrix[low : low + ROTATED_ROWS]
             inside = slice(part.start + low, part.start + low + len(rows))
-            distinct, place = np.unique(level[inside], return_inverse=True)
+            distinct, table_rows = np.unique(level[inside], return_inverse=True)
             table = rotate_back(state, distinct, positions).astype(np.float32)
-            products = np.einsum("nd,nd->n", rows, table[place])
+            products = np.einsum("nd,nd->n", rows, table[table_rows])
             values[inside] += np.float32(factor) * products + np.float32(summand)
 
 
 # -- threads ----------------------------------------------------------------------------------------------------------
 
 
-def _share_out(tasks: Sequence[Callable[[], object]], threads: int) -> None:
-    """Do all tasks on so many threads; raises what one of them raises."""
+def _run_tasks(tasks: Sequence[Callable[[], object]], threads: int) -> None:
+    """Run all tasks on ``threads`` threads, this one included; raises what one of them raises."""
     queue = deque(tasks)
 
     def work() -> None:
@@ -167,14 +167,14 @@ def _share_out(tasks: Sequence[Callable[[], object]], threads: int) -> None:
                 return
             task()
 
-    others = [_pool().submit(work) for _ in range(min(threads, len(tasks)) - 1)]
+    helpers = [_pool().submit(work) for _ in range(min(threads, len(tasks)) - 1)]
     try:
         work()
-    finally:  # after a failure the others must not go on
+    finally:  # after a failure the helpers take no more tasks
         queue.clear()
-        wait(others)
-    for other in others:
-        other.result()
+        wait(helpers)
+    for helper in helpers:
+        helper.result()
 
 
 @lru_cache(maxsize=1)

@@ -26,7 +26,7 @@ class Estimate(NamedTuple):
     positions: IntArray | None = None
     """The candidates that the values belong to; none: all, in order."""
     exact: bool = True
-    """Whether every candidate was looked at, so that the best of these is the best of all."""
+    """Whether every candidate was scored, so that the best of these is the best of all."""
 
 
 class Scope(Protocol):

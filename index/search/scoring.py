@@ -2,9 +2,9 @@
 
 Which part scores what, and why:
 
-* :mod:`index.search.scan` reads all that is stored once, for all states of a step. Each value is within a known bound
+* :mod:`index.search.scan` reads every candidate once, for all states of a step. Each value is within a known bound
   of the true one (:mod:`index.search.signals`).
-* **float64 decides.** Codes and sums in single precision round differently than the true values order. All chunks
+* **float64 decides.** Rounding in codes and single precision can change the order of the values. All chunks
   within the error bound of the best are scored again in float64 from their embeddings, so the argmax is the argmax of
   exact arithmetic; ties go to the first chunk in document order.
 * :mod:`index.search.preselection` chooses the candidates that are scored where a scope is too large to be read for each
@@ -37,15 +37,15 @@ def best(
 ) -> list[Candidate]:
     """The ``count`` best candidates by exact Q, best first; fewer if fewer are left.
 
-    ``estimate`` is what :meth:`~index.search.scope.Scope.estimate` says of this state. Everything that it cannot tell
+    ``estimate`` is this state's from :meth:`~index.search.scope.Scope.estimate`. Everything that it cannot tell
     from the ``count``-th best is scored again in float64 before it is ordered.
     """
     values = estimate.values
     if estimate.positions is None and scope.mask is None:
-        left = scope.size - len(selected)
+        remaining = scope.size - len(selected)
     else:
-        left = int(np.count_nonzero(values > -np.inf))
-    count = min(count, left)
+        remaining = int(np.count_nonzero(values > -np.inf))
+    count = min(count, remaining)
     if count <= 0:
         return []
     cut = values.max() if count == 1 else np.partition(values, -count)[-count]

@@ -1,8 +1,8 @@
 """The summands of Q. The inner product is the first; another one is a class with the two methods of :class:`Signal`.
 
-A signal is fast over all candidates and exact for few. :meth:`Signal.add` may round, and returns by how much it can be
-off. :meth:`Signal.exact` scores the contenders that the sum of all signals leaves (:func:`index.search.scoring.best`).
-So the argmax of the sum is exact, whatever each signal rounds.
+A signal is fast over all candidates and exact for few. :meth:`Signal.add` may round, and returns a bound of the error.
+:meth:`Signal.exact` scores the contenders that the sum of all signals leaves (:func:`index.search.scoring.best`). So
+the argmax of the sum is exact, whatever each signal rounds.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Signal(Protocol):
     ) -> list[float]:
         """Add this signal of every candidate to ``values``, shape ``[states, matrices.size]``.
 
-        Returns for each state how far what was added can be from the exact values. ``selections`` holds the selected
+        Returns for each state a bound of the error of what was added. ``selections`` holds the selected
         positions of each state, strictly increasing; what is added at selected positions is ignored.
         """
 
@@ -74,9 +74,9 @@ class InnerProduct:
     def exact(self, state: State, chunks: Chunks, selected: Sequence[int], positions: IntArray) -> Float64Array:
         """The product of each embedding with the state as that chunk's level sees it."""
         level = level_indices(positions, chunks.offsets, selected, self.positions)
-        distinct, place = np.unique(level, return_inverse=True)
+        distinct, table_rows = np.unique(level, return_inverse=True)
         table = rotate_back(state.embedding, distinct, self.positions)
-        products: Float64Array = np.einsum("nd,nd->n", chunks.rows(positions).astype(np.float64), table[place])
+        products: Float64Array = np.einsum("nd,nd->n", chunks.rows(positions).astype(np.float64), table[table_rows])
         return self.w * products + self.b
 
     def error(self, embedding: Float32Array, matrices: Matrices, query_error: float) -> float:

@@ -1,4 +1,4 @@
-"""States as a search reads them: embeddings, and what signals beside the inner product need to know."""
+"""States as a search reads them: embeddings, and what signals beside the inner product read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from index.arrays import Float32Array, IntArray
 
 
 class TermWeights(NamedTuple):
-    """What the tokens of a state weigh, for signals that look for words."""
+    """The weights of a state's tokens, for lexical signals."""
 
     tokens: IntArray
     """Token ids, each once, shape ``[n]``."""

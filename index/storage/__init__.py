@@ -1,7 +1,7 @@
 """Documents and their vectors, behind protocols that several engines can implement.
 
 * :mod:`~index.storage.protocols` says what a *catalogue* (what exists) and a *vector store* (what is searched) do, and
-  what they promise. Everybody outside of this room sees these alone.
+  what they promise. Other rooms use only these.
 * :mod:`~index.storage.documents` and :mod:`~index.storage.vectors` are the values that cross the protocols,
   :mod:`~index.storage.news` wakes threads that wait for a change.
 * :mod:`~index.storage.local` is the engine that needs nothing but a directory: SQLite and FAISS files.

@@ -15,7 +15,7 @@ from qrag.wire.documents import Status
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What an upload says about its text; without an ``id`` the content decides it."""
+    """What an upload says about its text; without an ``id``, one is derived from the content."""
 
     id: str | None
     collection: str

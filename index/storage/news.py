@@ -23,7 +23,7 @@ class News:
         """Called, from any thread, whenever documents came, went or changed their status."""
 
     def announce(self, *, searchable: bool = False) -> None:
-        """Wake all who wait, and call the listeners; ``searchable`` says that a search would now see something else."""
+        """Wake the waiting threads and call the listeners; ``searchable`` says that what is searchable has changed."""
         with self._changed:
             self.number += 1
             if searchable:

@@ -1,4 +1,4 @@
-"""The choice of the storage engine: whoever opens a storage does it here, and sees the protocols alone."""
+"""The choice of the storage engine: storages are opened here, and callers see only the protocols."""
 
 from __future__ import annotations
 

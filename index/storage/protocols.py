@@ -2,8 +2,8 @@
 
 A *catalogue* decides what exists: documents in their versions, their texts, how they are cut, and how far each is on
 its way ``queued -> indexing -> ready`` (or ``failed``). A *vector store* holds the embeddings of their chunks, and
-builds from them the scopes that a search reads. What the catalogue does not call ``ready`` no scope shows, and each
-document is shown whole or not at all.
+builds from them the scopes that a search reads. A scope holds only documents that are ``ready``, each of them
+whole.
 
 A call that has returned is durable: it survives the death of the process and of the machine, except where its
 docstring says otherwise. Every writing call may raise :class:`~index.errors.DiskFull`, and has then changed nothing.
@@ -51,14 +51,14 @@ class Upload(Protocol):
         """Append to the text. Raises :class:`~index.errors.DiskFull`; the upload can only be discarded then."""
 
     def discard(self) -> None:
-        """Give up what is not published; does nothing a second time, and raises nothing."""
+        """Remove what is not published. Idempotent; raises nothing."""
 
 
 class Catalogue(Protocol):
     """Documents, their texts and chunks.
 
     A document is found by its ``id``, which a client chooses. Each version of it has a ``uid``: content that replaces
-    other content gets a greater one, and none is ever used again, so late work for a version that is gone finds
+    other content gets a greater one, and none is ever used again, so late work for a deleted version finds
     nothing. An engine may keep former versions; only the newest is searched, listed and counted.
     """
 
@@ -121,7 +121,7 @@ class Catalogue(Protocol):
         Raises :class:`~index.errors.UnknownCollection`.
         """
 
-    # Texts and chunks: what is read of a version that is gone is empty, or ends early
+    # Texts and chunks: for a deleted version the result is empty, or ends early
 
     def text_blocks(self, uid: int) -> Iterator[str]:
         """A document's text from its beginning, in blocks."""
@@ -148,42 +148,42 @@ class Catalogue(Protocol):
     def waiting(self, long_characters: int) -> Iterator[Document]:
         """Documents that are ``queued`` or ``indexing``, in the order in which they should be indexed.
 
-        Those longer than ``long_characters`` come last; otherwise the order is that of arrival. Each is read when it
-        is asked for, and passed over where it waits no longer.
+        Those longer than ``long_characters`` come last; otherwise the order is that of arrival. Each is read when the
+        iterator reaches it, and skipped where it waits no longer.
         """
 
     def save_chunks(self, uid: int, chunks: IntArray) -> None:
-        """Store how a document is cut, and mark it ``indexing``; does nothing where it is gone.
+        """Store how a document is cut, and mark it ``indexing``; does nothing where it was deleted.
 
         ``chunks`` has shape ``[chunks, 3]``: start, end and tokens of each.
         """
 
     def set_progress(self, uid: int, progress: float) -> None:
-        """Note which share of a document is embedded, for those who ask; not durable."""
+        """Record the share of a document that is embedded; not durable."""
 
     def finish(self, uids: Iterable[int]) -> None:
         """Mark documents ``ready`` whose chunks all have a vector in the active space: a search finds them from now on.
 
-        Those that are gone are passed over. After a crash between :meth:`VectorStore.append` and this, the documents
-        wait still, and the next round finds nothing left to embed in them.
+        Deleted ones are skipped. After a crash between :meth:`VectorStore.append` and this, the documents still wait,
+        and the next round finds nothing left to embed in them.
         """
 
     def fail(self, uids: Iterable[int], reason: str) -> None:
-        """Mark documents ``failed``; the reason is shown to the user. Those that are gone are passed over."""
+        """Mark documents ``failed``; the reason is shown to the user. Deleted ones are skipped."""
 
     @property
     def stalled(self) -> str | None:
-        """Why nothing can be indexed for the time being; shown as the ``error`` of every document that waits."""
+        """Why indexing is stalled, if it is; shown as the ``error`` of every waiting document."""
 
     @property
     def stalls(self) -> int:
-        """How often indexing has found that it could not go on."""
+        """How often :meth:`stall` was called."""
 
     def stall(self, reason: str) -> None:
-        """Note why indexing cannot go on; not durable. A deletion clears it."""
+        """Record why indexing is stalled; not durable. A deletion clears it."""
 
     def resume(self) -> None:
-        """Note that indexing goes on."""
+        """Record that indexing goes on."""
 
     # Properties of the whole storage, small texts by name
 
@@ -209,13 +209,13 @@ class Scopes(Protocol):
     def preselect(self, positions: Positions, stopped: Callable[[], bool], seconds: float) -> None:
         """Wait for a collection too large to be read at each step, and build an index for its later scopes.
 
-        Waits at most ``seconds``, and returns at once after :meth:`close`. Gives up what it builds once ``stopped``
-        says so or the collection goes. After any other failure, which is raised, searches of the collection stay
-        exact. An engine that needs no index waits. Belongs to one thread of its own.
+        Waits at most ``seconds``, and returns at once after :meth:`close`. Gives up the index once ``stopped`` returns
+        true or the collection is deleted. After any other failure, which is raised, searches of the collection stay
+        exact. An engine that needs no index only waits. Belongs to one thread of its own.
         """
 
     def close(self) -> None:
-        """Build and cache nothing more; scopes that were handed out stay readable. May be called twice."""
+        """Build and cache nothing more; scopes that were handed out stay readable. Idempotent."""
 
 
 class VectorStore(Protocol):
@@ -232,8 +232,8 @@ class VectorStore(Protocol):
     def append(self, rows: Sequence[ChunkAddress], vectors: Float32Array, space: Space) -> None:
         """Store the vectors of chunks; ``vectors`` has shape ``[len(rows), space.dimension]``, with at least one row.
 
-        A document's rows stand together and continue what :meth:`stored` counts. Documents that are gone meanwhile
-        are passed over, and so are all of them where the space was dropped. No search finds the vectors of a document
+        A document's rows stand together and continue what :meth:`stored` counts. Rows of deleted documents are
+        skipped; where the space was dropped, all rows are. No search finds the vectors of a document
         before :meth:`Catalogue.finish`.
         """
 
@@ -241,7 +241,7 @@ class VectorStore(Protocol):
         """How many of a document's first chunks have a vector in a space."""
 
     def unembedded(self, space: Space, limit: int) -> list[Unembedded]:
-        """The first ``limit`` searchable documents, in order of arrival, of which a space has not all vectors."""
+        """The first ``limit`` searchable documents, in order of arrival, for which a space lacks vectors."""
 
     def share_embedded(self, space: Space) -> float:
         """The share of all searchable chunks that a space has vectors of; 1 where there are none."""
@@ -253,7 +253,7 @@ class VectorStore(Protocol):
         """
 
     def activate(self, space: Space, properties: Mapping[str, str | None]) -> bool:
-        """Search a space from now on, and write properties at the same time; false while something is missing in it.
+        """Search a space from now on, and write properties at the same time; returns false while it lacks vectors.
 
         Documents that are not searchable yet will be cut and embedded anew. Belongs to the thread that indexes.
         """
@@ -288,7 +288,7 @@ class Storage(Protocol):
 
     @property
     def news(self) -> News:
-        """News that both announce, and whoever else wants to wake those who wait."""
+        """News that both announce; others may announce to wake waiting threads."""
 
     @property
     def incoming_directory(self) -> Path:
@@ -298,16 +298,16 @@ class Storage(Protocol):
         """How much space is left, and how much there is in all."""
 
     def reclaim_space(self) -> bool:
-        """Remove some of what deleted documents have left behind; whether there was anything.
+        """Remove some of what deleted documents have left behind; returns whether there was anything.
 
         Works on a full disk. Belongs to the thread that indexes.
         """
 
     def maintain(self) -> bool:
-        """One round of the housekeeping that can wait until nothing is to be indexed; whether there was anything to do.
+        """One round of housekeeping, for when nothing waits to be indexed; returns whether there was anything to do.
 
         Searches go on meanwhile. Belongs to the thread that indexes.
         """
 
     def close(self) -> None:
-        """Let go of everything, so that another process can open the storage."""
+        """Release everything, so that another process can open the storage."""

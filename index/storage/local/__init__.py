@@ -2,11 +2,11 @@
 
 ::
 
-    qrag.sqlite3     documents, texts, chunks, and which rows of which segment are whose
+    qrag.sqlite3     documents, texts, chunks, and the document of each row of a segment
     segments/*.faiss embeddings, written once
-    segments/*.codes the same in one byte a number, for searching
-    incoming/        files being received and read, of no use after a crash
-    reserve          space given up to delete something when the disk is full
+    segments/*.codes their codes, which a search reads
+    incoming/        files being received and read, removed after a crash
+    reserve          space released for a deletion when the disk is full
     lock             held while a process has the directory open
 
 SQLite decides what exists. A segment file is durable *before* the transaction that mentions it commits, and removed
@@ -24,5 +24,5 @@ the two, the next round of indexing finds nothing left to embed in them and make
   :mod:`~index.storage.local.compaction` merges segments.
 * :mod:`~index.storage.local.backup` copies a data directory and puts it back, for operators.
 
-SQL stands in this folder alone.
+Only this folder contains SQL.
 """

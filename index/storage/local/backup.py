@@ -20,14 +20,16 @@ from index.storage.local.directory import DATABASE, INCOMING, SEGMENTS, lock_dir
 from index.storage.local.segments import codes_path, sync
 
 MANIFEST = "manifest.json"
-OTHERS = ("keys.json", "checkpoints")
+"""The file with the checksums of all others."""
+
+OTHER_ENTRIES = ("keys.json", "checkpoints")
 """Other entries of a data directory that are copied if they exist."""
 
 IGNORED = {"lock", "lost+found"}
 """Entries that an empty directory may have: those of a volume, or of a start that was refused."""
 
 ATTEMPTS = 20
-"""Most copies of the database that are taken; segments that were copied already stay."""
+"""Most copies of the database that are taken; copied segments are not copied again."""
 
 BLOCK = 1 << 20
 """Bytes read at once for a checksum."""
@@ -39,8 +41,8 @@ Progress = Callable[[int, int], None]
 def back_up(directory: Path, target: Path, progress: Progress = lambda _done, _all: None) -> int:
     """Copy a data directory into a new folder; returns its bytes.
 
-    Raises :class:`~index.errors.BackupError` where there is no data directory, or one that cannot be read or lacks a
-    segment, or something in the target.
+    Raises :class:`~index.errors.BackupError` where there is no data directory, where it cannot be read or lacks a
+    segment, or where the target is not empty.
     """
     if not (directory / DATABASE).exists():
         raise BackupError(f"{directory} is no data directory. Set QRAG_DATA_DIR to the service's.")
@@ -64,7 +66,7 @@ def back_up(directory: Path, target: Path, progress: Progress = lambda _done, _a
             missing = error.filename
     else:
         raise BackupError("The service merges segments faster than they can be copied. Try again when it is less busy.")
-    for name in OTHERS:
+    for name in OTHER_ENTRIES:
         if (directory / name).is_dir():
             shutil.copytree(directory / name, target / name, ignore_dangling_symlinks=True)
         elif (directory / name).exists():
@@ -77,15 +79,15 @@ def back_up(directory: Path, target: Path, progress: Progress = lambda _done, _a
 def restore(source: Path, directory: Path) -> int:
     """Put a backup into an empty or new data directory; returns its bytes.
 
-    Raises :class:`~index.errors.BackupError` where the backup is not whole, would read or write other files than its
-    own, or there is something in the directory; nothing is left there then.
+    Raises :class:`~index.errors.BackupError` where the backup is incomplete or names files outside of itself, or where
+    the directory is not empty; nothing is left there then.
     """
     manifest = _read_manifest(source)
     directory.mkdir(parents=True, exist_ok=True)
     _require_empty(directory)
     with lock_directory(directory):  # no service may start meanwhile
         try:
-            # The database comes last, and at once: until it is there, the directory holds nothing.
+            # The database is renamed into place last: until then the directory holds no documents.
             for name in sorted(manifest, key=lambda name: name == DATABASE):
                 _restore_file(source, directory, name, manifest[name])
         except BaseException:
@@ -109,9 +111,9 @@ def _read_manifest(source: Path) -> dict[str, str]:
     if not isinstance(manifest, dict) or DATABASE not in manifest:
         raise BackupError(f"{MANIFEST} is damaged in the backup {source}. Use another one.")
     for name in manifest:
-        # A backup may come from elsewhere: it writes nowhere but where a data directory has something.
+        # A backup may come from a stranger: only the entries of a data directory are written.
         parts = PurePosixPath(name).parts
-        if not {*parts[:1]} & {DATABASE, SEGMENTS, *OTHERS} or ".." in parts or "\0" in name:
+        if not {*parts[:1]} & {DATABASE, SEGMENTS, *OTHER_ENTRIES} or ".." in parts or "\0" in name:
             raise BackupError(f"The backup {source} names the file {name!r}, which no backup has. Do not trust it.")
     return manifest
 
@@ -156,7 +158,7 @@ def _copy_segments(directory: Path, target: Path, progress: Progress) -> None:
         source, copy = directory / SEGMENTS / name, target / SEGMENTS / name
         if not copy.exists():
             shutil.copy2(source, copy)
-            if codes_path(source).exists():  # otherwise they are made again at the start
+            if codes_path(source).exists():  # otherwise they are written again at the start
                 shutil.copy2(codes_path(source), codes_path(copy))
             sync(copy)
         done += size

@@ -1,4 +1,4 @@
-"""Documents, texts and chunks in SQLite. SQLite decides what exists, of the vectors too.
+"""Documents, texts and chunks in SQLite, which decides what exists, vectors included.
 
 A document is a row with a ``uid`` that is never used again; content that replaces other content deletes its row.
 """
@@ -71,9 +71,9 @@ class LocalCatalogue:
         fresh: set[int] = set()
         try:
             with self._database.write() as connection:
-                for upload, about in uploads:
+                for upload, description in uploads:
                     assert isinstance(upload, LocalUpload), "an upload of another catalogue"
-                    uid, created = publish(connection, upload, about, replace=replace, within=within, fresh=fresh)
+                    uid, created = publish(connection, upload, description, replace=replace, within=within, fresh=fresh)
                     published.append(Published(self.document_at(connection, uid), created))
                     if created:
                         fresh.add(uid)
@@ -257,7 +257,7 @@ class LocalCatalogue:
             update_status(connection, uid, "indexing")
 
     def set_progress(self, uid: int, progress: float) -> None:
-        """Note how far a document is, in memory."""
+        """Record the share of a document that is embedded, in memory."""
         self._progress[uid] = progress
 
     def finish(self, uids: Iterable[int]) -> None:
@@ -282,22 +282,22 @@ class LocalCatalogue:
 
     @property
     def stalled(self) -> str | None:
-        """Why nothing can be indexed for the time being."""
+        """Why indexing is stalled, if it is."""
         return self._stalled
 
     @property
     def stalls(self) -> int:
-        """How often indexing has found that it could not go on."""
+        """How often :meth:`stall` was called."""
         return self._stalls
 
     def stall(self, reason: str) -> None:
-        """Note why indexing cannot go on, in memory."""
+        """Record why indexing is stalled, in memory."""
         self._stalled = reason
         self._stalls += 1
         self._news.announce()
 
     def resume(self) -> None:
-        """Note that indexing goes on."""
+        """Record that indexing goes on."""
         self._stalled = None
 
     # Properties
@@ -312,10 +312,10 @@ class LocalCatalogue:
         with self._database.write() as connection:
             write_properties(connection, properties)
 
-    # Of this engine alone
+    # Beyond the protocol
 
     def remove_deleted(self) -> bool:
-        """Remove texts and chunks of deleted documents, in small transactions; whether there were any."""
+        """Remove texts and chunks of deleted documents, in small transactions; returns whether there were any."""
         with self._database.read() as connection:
             uids = deleted(connection)
         for uid in uids:
@@ -324,12 +324,12 @@ class LocalCatalogue:
             self._progress.pop(uid, None)
         return bool(uids)
 
-    def _delete(self, choose: Callable[[sqlite3.Connection], list[int]]) -> None:
+    def _delete(self, choose_uids: Callable[[sqlite3.Connection], list[int]]) -> None:
         """Delete the documents whose ``uid``s are chosen inside the transaction, on a full disk too."""
 
         def remove() -> None:
             with self._database.write() as connection:
-                delete(connection, choose(connection))
+                delete(connection, choose_uids(connection))
 
         self._reserve.use_for(remove)
         self.resume()  # there will be space: indexing may try again

@@ -36,22 +36,22 @@ class _Segment(NamedTuple):
 
 
 def compact(database: Database, vectors: LocalVectors, news: News, *, segment_rows: int = APPEND_ROWS) -> bool:
-    """Do one merge if one is due; whether there was.
+    """Do one merge if one is due; returns whether one was.
 
     Segments of ``segment_rows`` rows are full. Must not run beside indexing (one thread does both). Searching goes on:
     a scope built before keeps the old segments mapped.
     """
     with database.read() as connection:
-        space, chosen = _choose(_segments(connection), segment_rows)
-        if not chosen:
+        space, merged = _choose(_segments(connection), segment_rows)
+        if not merged:
             return False
-        marks = ",".join("?" * len(chosen))
+        marks = ",".join("?" * len(merged))
         pieces = [
             Piece(*row)
             for row in connection.execute(
                 "SELECT uid, first_chunk, segment, first_row, rows FROM pieces "
                 f"WHERE segment IN ({marks}) ORDER BY segment, first_row",
-                chosen,
+                merged,
             )
         ]
     matrix = np.concatenate([_rows(vectors, piece) for piece in pieces])
@@ -59,15 +59,15 @@ def compact(database: Database, vectors: LocalVectors, news: News, *, segment_ro
     moved = [
         (piece.uid, piece.first_chunk, end - piece.rows, piece.rows) for piece, end in zip(pieces, ends, strict=True)
     ]
-    with vectors.new_segment(matrix, space) as (connection, merged):
-        # Of a document deleted meanwhile there is no piece to update, and its rows stay dead.
+    with vectors.new_segment(matrix, space) as (connection, target):
+        # A document deleted meanwhile has no piece to update, and its rows stay dead.
         connection.executemany(
             "UPDATE pieces SET segment = ?, first_row = ? WHERE uid = ? AND space = ? AND first_chunk = ?",
-            [(merged, first_row, uid, space, first_chunk) for uid, first_chunk, first_row, _ in moved],
+            [(target, first_row, uid, space, first_chunk) for uid, first_chunk, first_row, _ in moved],
         )
     news.announce(searchable=True)
     vectors.remove_unused()
-    log.info("merged segments=%s rows=%d into=%d", chosen, len(matrix), merged)
+    log.info("merged segments=%s rows=%d into=%d", merged, len(matrix), target)
     return True
 
 

@@ -17,9 +17,10 @@ from pathlib import Path
 from index.errors import DamagedStore, DiskFull, FormatError
 
 FORMAT_VERSION = 2
-"""2 has spaces: vectors of several action towers side by side (:mod:`index.storage.local.spaces`)."""
+"""Format of the data. Version 2 has spaces: vectors of several action towers (:mod:`index.storage.local.spaces`)."""
 
 READABLE_VERSIONS = (1, FORMAT_VERSION)
+"""Formats that can be opened; :func:`upgrade` brings them to the current one."""
 
 LOG_BYTES = 4 << 20
 """Size of the write-ahead log after a checkpoint."""
@@ -28,6 +29,7 @@ RELEASE_PAGES = 2048
 """Free pages of 4 KiB given back at once: few enough not to keep writers waiting."""
 
 DISK_FULL = "The disk with the data directory is full. Free some space, then try again."
+"""The message of :class:`DiskFull`."""
 
 _SCHEMA = """
 CREATE TABLE properties (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -83,6 +85,7 @@ CREATE TABLE segments (
     space     INTEGER NOT NULL DEFAULT 1
 );
 """
+"""The tables but those of :data:`_SPACES`."""
 
 _SPACES = """
 -- The action towers whose vectors are here, one of which is searched.
@@ -104,6 +107,7 @@ CREATE TABLE pieces (
 ) WITHOUT ROWID;
 CREATE INDEX pieces_by_segment ON pieces (segment);
 """
+"""The tables of spaces, new in format 2."""
 
 _FROM_1_TO_2 = f"""
 ALTER TABLE pieces RENAME TO former_pieces;
@@ -118,6 +122,7 @@ INSERT INTO pieces SELECT uid, 1, first_chunk, segment, first_row, rows FROM for
 DROP TABLE former_pieces;
 PRAGMA user_version = 2;
 """
+"""The steps from format 1 to format 2."""
 
 
 class Database:
@@ -155,7 +160,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
-        """A connection that nobody else uses meanwhile, inside one consistent view of the data."""
+        """A connection for this block alone, with one consistent view of the data."""
         with self._translated():
             try:
                 connection = self._idle_readers.pop()
@@ -170,7 +175,7 @@ class Database:
                 self._idle_readers.append(connection)
 
     def release_space(self) -> bool:
-        """Give some of the space of deleted rows back to the file system; whether there was any to give."""
+        """Give some of the space of deleted rows back to the file system; returns whether there was any."""
         with self._write_lock, self._translated():
             if self._writer.execute("PRAGMA freelist_count").fetchone()[0] < RELEASE_PAGES:
                 return False
@@ -236,7 +241,7 @@ class Database:
 
 
 def upgrade(connection: sqlite3.Connection) -> None:
-    """Bring the file to the current format, inside a transaction: if that is rolled back, it is as it was."""
+    """Bring the file to the current format, inside a transaction that can still be rolled back."""
     if connection.execute("PRAGMA user_version").fetchone()[0] == 1:
         for statement in _FROM_1_TO_2.split(";"):
             connection.execute(statement)

@@ -1,6 +1,6 @@
 """Removing documents and what belongs to them, on a full disk too.
 
-Deleting only says that documents are gone: nothing finds them from then on. Their texts, chunks and segments follow in
+Deleting only marks documents as deleted: nothing finds them from then on. Their texts, chunks and segments follow in
 small transactions, because removing millions of rows at once would keep others from writing, and need much space for
 the log when there may be none.
 """
@@ -18,20 +18,20 @@ from typing import TypeVar
 from index.errors import DiskFull
 from index.storage.local.database import Database
 
-T = TypeVar("T")
+Outcome = TypeVar("Outcome")
 
 RESERVE_BYTES = 4 << 20
 """Size of the reserve: room for the log of a deletion."""
 
 
 class Reserve:
-    """A file that takes space, given up to delete something when the disk is full."""
+    """A file that occupies space, removed to make room for a deletion when the disk is full."""
 
     def __init__(self, path: Path, database: Database) -> None:
         self._path, self._database = path, database
 
-    def use_for(self, remove: Callable[[], T]) -> T:
-        """Do something that frees space; it first writes a log, and on a full disk the reserve makes room for that."""
+    def use_for(self, remove: Callable[[], Outcome]) -> Outcome:
+        """Run something that frees space. It writes a log first, for which the reserve makes room on a full disk."""
         try:
             return remove()
         except DiskFull:
@@ -40,7 +40,7 @@ class Reserve:
             return remove()
 
     def keep(self) -> None:
-        """Take the space, if it is not taken and there is plenty."""
+        """Create the file, unless it exists or the disk is nearly full."""
         plenty = shutil.disk_usage(self._path.parent).free > 2 * RESERVE_BYTES
         if plenty and not self._path.exists():
             with suppress(OSError), self._path.open("wb") as file:
@@ -48,7 +48,7 @@ class Reserve:
 
 
 def delete(connection: sqlite3.Connection, uids: Sequence[int]) -> None:
-    """Say that documents are gone."""
+    """Mark documents as deleted."""
     for statement in (
         "DELETE FROM pieces WHERE uid = ?",
         "DELETE FROM documents WHERE uid = ?",
@@ -58,12 +58,12 @@ def delete(connection: sqlite3.Connection, uids: Sequence[int]) -> None:
 
 
 def deleted(connection: sqlite3.Connection) -> list[int]:
-    """Deleted documents that have left something behind."""
+    """Deleted documents whose texts or chunks may still be stored."""
     return [row["uid"] for row in connection.execute("SELECT uid FROM deleted ORDER BY uid")]
 
 
 def remove_rows(database: Database, uid: int) -> bool:
-    """Remove some rows of a deleted document; whether there may be more."""
+    """Remove some rows of a deleted document; returns whether there may be more."""
     with database.write() as connection:
         removed = sum(
             connection.execute(
@@ -79,13 +79,13 @@ def remove_rows(database: Database, uid: int) -> bool:
 
 
 def unused_segments(connection: sqlite3.Connection) -> list[int]:
-    """Segments that hold nothing of any document."""
+    """Segments without rows of any document."""
     rows = connection.execute("SELECT segment FROM segments WHERE segment NOT IN (SELECT segment FROM pieces)")
     return [row["segment"] for row in rows]
 
 
 def remove_unused_segments(connection: sqlite3.Connection) -> list[int]:
-    """Forget the unused segments; returns them, for their files to be removed afterwards."""
+    """Remove the unused segments from the database; the caller removes the files of those returned."""
     unused = unused_segments(connection)
     connection.executemany("DELETE FROM segments WHERE segment = ?", [(segment,) for segment in unused])
     return unused

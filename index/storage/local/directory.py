@@ -14,8 +14,13 @@ from index.storage.local.deletion import Reserve
 from index.storage.news import News
 
 DATABASE = "qrag.sqlite3"
+"""Name of the SQLite file."""
+
 SEGMENTS = "segments"
+"""Name of the folder with embeddings and codes."""
+
 INCOMING = "incoming"
+"""Name of the folder for files being received and read."""
 
 
 def lock_directory(directory: Path) -> IO[str]:

@@ -1,4 +1,4 @@
-"""Opening a data directory, or starting over with its vectors: one process at a time, and nothing left of a crash."""
+"""Opening a data directory, or dropping its vectors: by one process at a time, without what a crash left behind."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class LocalStorage:
         return unused or deleted or self.directory.database.release_space()
 
     def maintain(self, *, segment_rows: int = APPEND_ROWS) -> bool:
-        """Merge segments if that is due; otherwise see to it that the reserve is there."""
+        """Merge segments if that is due; otherwise make sure that the reserve exists."""
         if compact(self.directory.database, self.vectors, self.news, segment_rows=segment_rows):
             return True
         self.directory.reserve.keep()

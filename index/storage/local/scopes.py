@@ -21,7 +21,7 @@ from index.errors import UnknownCollection
 from index.search.matrices import Matrices, Part
 from index.search.matrix_scope import MatrixScope, Preselected
 from index.search.positions import Positions
-from index.search.preselection import LONG_DOCUMENT, STALE, Neighbours, build_neighbours
+from index.search.preselection import LONG_DOCUMENT, STALE, NeighbourIndex, build_neighbours
 from index.storage.local.database import Database
 from index.storage.local.rows import Piece, has_documents, narrowed
 from index.storage.local.segments import Segment
@@ -56,16 +56,16 @@ class LocalScopes:
         self._version = news.version
         self._lock = threading.Lock()
         self._preselect_above = preselect_above
-        self._neighbours: dict[str, Neighbours] = {}
+        self._neighbours: dict[str, NeighbourIndex] = {}
         self.too_large: SimpleQueue[str | None] = SimpleQueue()
-        """Collections that want an index; ``None`` wakes the thread that builds them."""
+        """Collections without an index, or with a stale one; ``None`` wakes the thread that builds indexes."""
         self._queued: set[str] = set()
         self._generation = 0
-        """Grows whenever an index was built."""
+        """The number of indexes built so far."""
         news.listeners.append(self._forget)
 
     def close(self) -> None:
-        """Listen to the news no more, and wake the thread that builds indexes."""
+        """Stop listening to the news, and wake the thread that builds indexes."""
         if self._forget in self._news.listeners:
             self._news.listeners.remove(self._forget)
         self.too_large.put(None)
@@ -75,8 +75,8 @@ class LocalScopes:
     ) -> SearchScope:
         """The chunks of a collection's ready documents, in order of arrival.
 
-        Of a whole collection with more than ``preselect_above`` chunks in short documents the best are preselected,
-        once there is an index (:meth:`preselect`); whatever is narrowed down is exact.
+        A whole collection with more than ``preselect_above`` chunks in short documents is preselected once there is an
+        index (:meth:`preselect`); a narrowed scope is exact.
 
         Raises :class:`~index.errors.UnknownCollection` or :class:`~index.errors.UnknownDocument`.
         """
@@ -109,7 +109,7 @@ class LocalScopes:
     def preselect(self, positions: Positions, stopped: Callable[[], bool], seconds: float) -> None:
         """Wait for a collection that is too large, and build an index for its later scopes.
 
-        While there is none, the indexes of collections that are gone are dropped.
+        Where there is none, the indexes of deleted collections are dropped.
         """
         try:
             collection = self.too_large.get(timeout=seconds)
@@ -131,19 +131,19 @@ class LocalScopes:
         """Build an index of a collection's short documents, for the scopes that are built from then on.
 
         Raises :class:`~index.errors.UnknownCollection`, or :class:`concurrent.futures.CancelledError` once ``stopped``
-        says so or the collection goes. After any other failure the collection is not asked for again.
+        returns true or the collection is deleted. After any other failure the collection is not queued again.
         """
 
         def read(documents: IntArray) -> Float32Array:
-            if not self._is_there(collection):
+            if not self._exists(collection):
                 raise CancelledError
             return self._vectors(uids[documents], sizes[documents])
 
         try:
-            # What is built takes long, and must not keep segments that are replaced meanwhile: only numbers are kept.
+            # Building takes long and must not keep replaced segments mapped: only numbers are held.
             counts = _counts(sorted(self._pieces(collection, None, None)[0]))
             short = {uid: count for uid, count in counts.items() if count < LONG_DOCUMENT}
-            sizes, uids = np.array(list(short.values()), dtype=np.int64), np.array(list(short), dtype=np.int64)
+            uids, sizes = np.array(list(short), dtype=np.int64), np.array(list(short.values()), dtype=np.int64)
             index = build_neighbours(sizes, uids, read, positions, stopped)
         except (CancelledError, UnknownCollection):
             with self._lock:
@@ -156,9 +156,9 @@ class LocalScopes:
             self._cache.clear()
 
     def drop_unused(self) -> None:
-        """Give up the indexes of collections that are gone."""
+        """Drop the indexes of deleted collections."""
         for collection in list(self._neighbours):
-            if not self._is_there(collection):
+            if not self._exists(collection):
                 with self._lock:
                     self._neighbours.pop(collection, None)
 
@@ -184,33 +184,33 @@ class LocalScopes:
     def _preselected(
         self, collection: str, scope: MatrixScope, uids: IntArray, pieces: tuple[list[Piece], float]
     ) -> MatrixScope:
-        """The scope of a whole collection with its index, if it is large enough and there is one."""
+        """The scope of a whole collection; with its index where it is large enough and there is one."""
         counts = np.diff(scope.offsets)
-        enough = int(counts[counts < LONG_DOCUMENT].sum()) > self._preselect_above
+        is_large = int(counts[counts < LONG_DOCUMENT].sum()) > self._preselect_above
         with self._lock:
-            index = self._neighbours.get(collection) if enough else self._neighbours.pop(collection, None)
-        if enough and (index is None or index.share_changed(scope, uids) > STALE):
-            self._ask_for_index(collection)
-        if not enough or index is None:
+            index = self._neighbours.get(collection) if is_large else self._neighbours.pop(collection, None)
+        if is_large and (index is None or index.share_changed(scope, uids) > STALE):
+            self._request_index(collection)
+        if not is_large or index is None:
             return scope
-        read = ~np.isin(uids, index.uids)
-        chosen = set(uids[read].tolist())
-        exact, _ = self._build(([piece for piece in pieces[0] if piece.uid in chosen], pieces[1]))
-        exact_positions = np.flatnonzero(np.repeat(read, counts))
+        is_exact = ~np.isin(uids, index.uids)
+        exact_uids = set(uids[is_exact].tolist())
+        exact, _ = self._build(([piece for piece in pieces[0] if piece.uid in exact_uids], pieces[1]))
+        exact_positions = np.flatnonzero(np.repeat(is_exact, counts))
         return replace(scope, preselected=Preselected(index.within(scope, uids), exact, exact_positions))
 
-    def _ask_for_index(self, collection: str) -> None:
+    def _request_index(self, collection: str) -> None:
         with self._lock:
             if collection not in self._queued:
                 self._queued.add(collection)
                 self.too_large.put(collection)
 
-    def _is_there(self, collection: str) -> bool:
+    def _exists(self, collection: str) -> bool:
         with self._database.read() as connection:
             return has_documents(connection, collection)
 
     def _forget(self) -> None:
-        # An outdated scope must go at once, not when it is asked for again: it keeps deleted segments mapped,
+        # An outdated scope must go at once, not when it is requested again: it keeps deleted segments mapped,
         # and so their disk space taken.
         with self._lock:
             if self._version != self._news.version:
@@ -218,7 +218,7 @@ class LocalScopes:
                 self._cache.clear()
 
     def _pieces(self, collection: str, ids: list[str] | None, filter: Filter | None) -> tuple[list[Piece], float]:
-        """Where the vectors of the documents are that may be searched, and a bound of their norms."""
+        """The pieces of the documents that may be searched, and a bound of the norms of their vectors."""
         with self._database.read() as connection:
             allowed = narrowed(connection, collection, ids, filter)
             pieces = [

@@ -6,7 +6,7 @@ a file either exists whole or not at all. Reading maps it: no copy is made, and 
 gigabytes of vectors is immediate. A GPU holds a copy in half precision of each segment.
 
 A search reads the codes (:mod:`index.search.codes`) of all chunks, or on a GPU their halves, and the embeddings of a
-few. A file of codes says nothing that the embeddings do not: where it is missing or cut short it is written again.
+few. Codes follow from the embeddings: where their file is missing or truncated, it is written again.
 
 :mod:`index.search.scoring` says which part computes what with them.
 """
@@ -60,13 +60,13 @@ def write_segment(path: Path, vectors: Float32Array) -> int:
 
 
 def remove_segment(path: Path) -> None:
-    """Remove a segment's files, as far as they are there."""
+    """Remove a segment's files, where they exist."""
     path.unlink(missing_ok=True)
     codes_path(path).unlink(missing_ok=True)
 
 
 def codes_path(path: Path) -> Path:
-    """Where the codes of the segment at ``path`` are."""
+    """The file with the codes of the segment at ``path``."""
     return path.with_suffix(".codes")
 
 
@@ -91,7 +91,7 @@ def _write_durably(path: Path, content: bytes | memoryview) -> None:
 
 
 def sync(path: Path) -> None:
-    """Make a file's content durable, or of a directory the creation, renaming and removal of files in it."""
+    """Make a file's content durable, or the entries of a directory."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -134,19 +134,19 @@ def to_half(matrix: Float32Array, device: torch.device) -> Half:
 
 
 def _open_codes(path: Path, matrix: Float32Array) -> Codes:
-    """The codes of the segment at ``path``, made again where they are missing or cut short."""
+    """The codes of the segment at ``path``, written again where they are missing or truncated."""
     file = codes_path(path)
     if not file.exists() or file.stat().st_size != matrix.size + TAIL_BYTES:
         codes = encode(matrix)
         try:
             _write_codes(path, codes)
-        except OSError as error:  # a full disk is no reason not to start
-            log.warning("the codes of segment=%s stay in memory: %s", path.name, error)
+        except OSError as failure:  # the service starts on a full disk, too
+            log.warning("the codes of segment=%s stay in memory: %s", path.name, failure)
             return codes
         log.info("wrote the codes of segment=%s", path.name)
     content = np.asarray(np.memmap(file, dtype=np.uint8, mode="r"))
-    scale, distance = np.frombuffer(content[-TAIL_BYTES:].tobytes(), dtype="<f8").tolist()
-    return Codes(content[:-TAIL_BYTES].view(np.int8).reshape(matrix.shape), scale, distance)
+    scale, error = np.frombuffer(content[-TAIL_BYTES:].tobytes(), dtype="<f8").tolist()
+    return Codes(content[:-TAIL_BYTES].view(np.int8).reshape(matrix.shape), scale, error)
 
 
 class _MappedMatrix:

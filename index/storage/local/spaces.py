@@ -1,7 +1,7 @@
 """Spaces: the vectors of one action tower each, side by side in a data directory. One is active: it is searched.
 
-Another checkpoint's tower gets a space of its own. It is filled in the background from the chunks that are there
-(:mod:`index.indexing.reembedding`), and becomes the active one when nothing is missing in it.
+Another checkpoint's tower gets a space of its own. It is filled in the background from the stored chunks
+(:mod:`index.indexing.reembedding`), and becomes the active one when it is complete.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from index.errors import CheckpointMismatch
 from index.storage.vectors import Space, Unembedded
 
 _EMBEDDED = "SELECT uid, SUM(rows) AS rows FROM pieces WHERE space = ? GROUP BY uid"
+"""The number of embedded chunks of each document in a space."""
 
 
 def read_spaces(connection: sqlite3.Connection) -> dict[int, Space]:
@@ -22,12 +23,12 @@ def read_spaces(connection: sqlite3.Connection) -> dict[int, Space]:
 
 
 def find_or_add(connection: sqlite3.Connection, *, fingerprint: str, dimension: int) -> Space:
-    """The space of an action tower."""
-    known = read_spaces(connection)
-    for space in known.values():
+    """The space of an action tower, added where it does not exist."""
+    spaces = read_spaces(connection)
+    for space in spaces.values():
         if space.fingerprint == fingerprint:
             return space
-    number = 1 + max([0, *known, int(read_property(connection, "last_space") or 0)])
+    number = 1 + max([0, *spaces, int(read_property(connection, "last_space") or 0)])
     added = Space(number, fingerprint, dimension)
     connection.execute("INSERT INTO spaces VALUES (?, ?, ?)", added)
     write_property(connection, "last_space", str(number))
@@ -35,7 +36,7 @@ def find_or_add(connection: sqlite3.Connection, *, fingerprint: str, dimension: 
 
 
 def require_active(connection: sqlite3.Connection, directory: Path, *, dimension: int, fingerprint: str) -> Space:
-    """The active space, in a new directory that of the action tower with this fingerprint.
+    """The active space; in a new directory, the space of the action tower with this fingerprint.
 
     Raises :class:`~index.errors.CheckpointMismatch` where it is another tower's.
     """
@@ -75,7 +76,7 @@ def stored(connection: sqlite3.Connection, uid: int, space: int) -> int:
 
 
 def unembedded(connection: sqlite3.Connection, space: int, limit: int) -> list[Unembedded]:
-    """The first searchable documents of which a space has not all vectors."""
+    """The first searchable documents for which a space lacks vectors."""
     rows = connection.execute(
         f"SELECT uid, chunks, COALESCE(e.rows, 0) FROM documents LEFT JOIN ({_EMBEDDED}) e USING (uid) "
         "WHERE status = 'ready' AND COALESCE(e.rows, 0) < chunks ORDER BY uid LIMIT ?",
@@ -95,11 +96,11 @@ def share_embedded(connection: sqlite3.Connection, space: int) -> float:
 
 
 def activate(connection: sqlite3.Connection, space: int) -> bool:
-    """Search a space from now on; whether it could be done, which it cannot while something is missing in it."""
+    """Make a space the active one; returns false, and does nothing, while it lacks vectors."""
     if unembedded(connection, space, 1):
         return False
-    # What is half embedded begins again in the new space, and must not be found by those who still use the former one.
-    # It is cut anew as well: the chunks may be longer than the new tower reads.
+    # Half-embedded documents begin again in the new space; requests that still use the former one must not find them.
+    # They are cut again, too: the chunks may be longer than the new tower reads.
     for table in ("pieces", "chunks"):
         connection.execute(f"DELETE FROM {table} WHERE uid IN (SELECT uid FROM documents WHERE status != 'ready')")
     connection.execute("UPDATE documents SET chunks = NULL, tokens = NULL WHERE status != 'ready'")
@@ -108,7 +109,7 @@ def activate(connection: sqlite3.Connection, space: int) -> bool:
 
 
 def forget_others(connection: sqlite3.Connection, kept: Collection[int]) -> list[int]:
-    """Drop all spaces but some; returns the dropped ones. Their segments are unused from then on."""
+    """Drop all spaces but the ``kept`` ones; returns the dropped ones. Their segments become unused."""
     dropped = [space for space in read_spaces(connection) if space not in kept]
     for space in dropped:
         connection.execute("DELETE FROM pieces WHERE space = ?", (space,))

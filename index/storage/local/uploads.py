@@ -40,11 +40,11 @@ class LocalUpload:
         if self._pending_characters >= 16 * TEXT_BLOCK:
             with self._database.write() as connection:
                 uid, stored = self._store(connection, whole_blocks_only=True)
-            # Noted only now: had the transaction been rolled back, the uid would be given to another upload.
+            # Recorded only now: had the transaction been rolled back, the uid would be given to another upload.
             self._uid = uid
             self._stored_characters += stored
-            rest = "".join(self._pending)[stored:]
-            self._pending, self._pending_characters = [rest], len(rest)
+            pending = "".join(self._pending)[stored:]
+            self._pending, self._pending_characters = [pending], len(pending)
 
     @property
     def characters(self) -> int:
@@ -68,7 +68,7 @@ class LocalUpload:
         return uid
 
     def discard(self) -> None:
-        """Give up: remove what was stored. On a full disk that is left to the next start."""
+        """Remove what was stored; on a full disk the next start does."""
         self._pending, self._pending_characters = [], 0
         if self._uid is not None:
             with suppress(DiskFull), self._database.write() as connection:
@@ -95,7 +95,7 @@ class LocalUpload:
 def publish(
     connection: sqlite3.Connection,
     upload: LocalUpload,
-    about: Description,
+    description: Description,
     *,
     replace: bool,
     within: Collection[str] | None,
@@ -103,20 +103,20 @@ def publish(
 ) -> tuple[int, bool]:
     """Turn an upload into a queued document inside the caller's transaction; returns its ``uid`` and whether it is new.
 
-    ``fresh`` are those that the transaction has made already: none of them is replaced. Otherwise it does, and raises,
-    what :meth:`index.storage.protocols.Catalogue.publish` says of one document.
+    ``fresh`` are the documents that this transaction has created: none of them is replaced. For one document it does
+    and raises what :meth:`index.storage.protocols.Catalogue.publish` says.
     """
     content = {
-        "collection": about.collection,
-        "title": about.title,
-        "metadata": json.dumps(about.metadata, sort_keys=True, ensure_ascii=False),
-        "mode": about.chunking.mode,
-        "max_tokens": about.chunking.max_tokens,
+        "collection": description.collection,
+        "title": description.title,
+        "metadata": json.dumps(description.metadata, sort_keys=True, ensure_ascii=False),
+        "mode": description.chunking.mode,
+        "max_tokens": description.chunking.max_tokens,
         "sha256": upload.sha256,
     }
     # Without an id the content is the id, so that a repeated request does not make a second copy.
     identity = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    id = about.id if about.id is not None else f"doc-{identity[:24]}"
+    id = description.id if description.id is not None else f"doc-{identity[:24]}"
     existing = connection.execute("SELECT * FROM documents WHERE id = ?", (id,)).fetchone()
     if existing is not None:
         if all(existing[name] == value for name, value in content.items()):

@@ -1,4 +1,4 @@
-"""Embeddings in segments on disk, and in SQLite which rows of which segment are whose.
+"""Embeddings in segments on disk, and in SQLite the document of each row.
 
 A segment file is written and fsynced *before* the transaction that mentions it, and removed *after* the one that last
 did; whatever a crash leaves in between is mentioned nowhere and is swept away at the next start.
@@ -58,14 +58,14 @@ class LocalVectors:
             self._spaces = read_spaces(connection)
         try:
             for segment, count, size, number in rows:
-                if number in self._spaces:  # otherwise nobody has it: it is removed as unused
+                if number in self._spaces:  # otherwise it was dropped, and is removed as unused
                     self.segments[segment] = self._open_segment(segment, count, size, self._spaces[number].dimension)
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """Let go of the segments; scopes that were handed out keep theirs mapped."""
+        """Release the segments; scopes that were handed out keep theirs mapped."""
         self.segments.clear()
 
     @property
@@ -95,7 +95,7 @@ class LocalVectors:
             return stored(connection, uid, space.number)
 
     def unembedded(self, space: Space, limit: int) -> list[Unembedded]:
-        """The first searchable documents of which a space has not all vectors."""
+        """The first searchable documents for which a space lacks vectors."""
         with self._database.read() as connection:
             return unembedded(connection, space.number, limit)
 
@@ -116,7 +116,7 @@ class LocalVectors:
         return space
 
     def activate(self, space: Space, properties: Mapping[str, str | None]) -> bool:
-        """Search a space from now on; false while something is missing in it."""
+        """Search a space from now on; returns false while it lacks vectors."""
         with self._database.write() as connection:
             if not activate(connection, space.number):
                 return False
@@ -144,13 +144,13 @@ class LocalVectors:
         dimension = max(space.dimension for space in self.spaces)
         return shutil.disk_usage(self._directory.path).free >= APPEND_ROWS * 5 * dimension
 
-    # Of this engine alone
+    # Beyond the protocol
 
     @contextmanager
     def new_segment(self, vectors: Float32Array, space: int) -> Iterator[tuple[sqlite3.Connection, int]]:
         """A transaction with a new segment in it; if it fails, nothing of the segment is left.
 
-        Recording whose rows they are is up to the caller.
+        The caller records the documents of the rows.
         """
         segment: int | None = None
         try:
@@ -174,7 +174,7 @@ class LocalVectors:
             raise
 
     def remove_unused(self) -> bool:
-        """Remove segments that hold nothing of any document, on a full disk too; whether there were any."""
+        """Remove segments without rows of any document, on a full disk too; returns whether there were any."""
         with self._database.read() as connection:
             if not unused_segments(connection):
                 return False
@@ -189,7 +189,7 @@ class LocalVectors:
             remove_segment(self.segment_path(segment))
 
     def segment_path(self, segment: int) -> Path:
-        """Where a segment's file is."""
+        """The path of a segment's file."""
         return self._directory.segments / f"{segment:08d}.faiss"
 
     def files(self) -> set[Path]:
