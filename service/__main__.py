@@ -66,14 +66,14 @@ def _keys(settings: Settings, arguments: argparse.Namespace) -> None:
         remove_key(path, arguments.name)
     else:
         for key in read_keys(path):
-            where = "all collections" if key.collections is None else ", ".join(sorted(key.collections))
-            print(f"{key.name}\t{', '.join(sorted(key.rights))}\t{where}\t{key.created_at:%Y-%m-%d}")
+            collections = "all collections" if key.collections is None else ", ".join(sorted(key.collections))
+            print(f"{key.name}\t{', '.join(sorted(key.rights))}\t{collections}\t{key.created_at:%Y-%m-%d}")
 
 
 def _serve(settings: Settings) -> None:
-    _refuse_strangers(settings)
-    # Packed states have a new length nearly every time, so what oneDNN keeps for each is of no use and would grow to a
-    # gigabyte: 1,024 of them by default (benchmarks/soak.py).
+    _require_keys(settings)
+    # Packed states have a new length nearly every time, so oneDNN's cached primitives are hardly reused, and 1,024
+    # of them, the default, would take a gigabyte (benchmarks/soak.py).
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
     # These take seconds to import, which the other commands need not wait for.
     import uvicorn
@@ -89,15 +89,15 @@ def _serve(settings: Settings) -> None:
         Observer(create_app(services), services.metrics),
         host=settings.host,
         port=settings.port,
-        log_config=None,  # like everybody's
-        access_log=False,  # the observer's has more
+        log_config=None,  # uvicorn logs through the root logger, like all modules
+        access_log=False,  # the observer logs requests with more details
         # Longer than clients and proxies keep a connection that nothing is sent on (httpx 5 s, nginx and most load
         # balancers 60 s): where the server is the first to close it, the next request is lost.
         timeout_keep_alive=75,
         timeout_graceful_shutdown=settings.shutdown_seconds,
         server_header=False,
     )
-    # uvicorn drains on SIGTERM and then raises it once more: a stop that was asked for is a success.
+    # uvicorn drains on SIGTERM and then raises it once more: a requested stop is a success.
     signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(0))
     server = uvicorn.Server(config)
     with suppress(KeyboardInterrupt):  # Ctrl-C is drained like SIGTERM
@@ -106,7 +106,7 @@ def _serve(settings: Settings) -> None:
         sys.exit(1)
 
 
-def _refuse_strangers(settings: Settings) -> None:
+def _require_keys(settings: Settings) -> None:
     """Raise :class:`~service.errors.ConfigurationError` where anybody on the network could do anything."""
     if settings.loopback_only or settings.allow_anonymous or settings.api_keys or read_keys(settings.keys_path):
         return

@@ -29,12 +29,12 @@
     └── IndexingFailed          500 indexing_failed
 
     ConfigurationError          the operator asked for something that is not safe or not possible
-    └── KeysError               the file of keys cannot be read, or not be changed like this
+    └── KeysError               the file of keys cannot be read or changed
 
     RightMissing                a route or an MCP tool does not say which right it needs
 
-Exceptions of the :mod:`index` package join the former in :mod:`service.http.problems`, the one place where
-an exception becomes a response.
+Exceptions of the :mod:`index` package get their codes in :mod:`service.http.problems`, the one place where an exception
+becomes a response.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ConfigurationError(QRagError):
 
 
 class KeysError(ConfigurationError):
-    """The file of keys cannot be read, or not be changed like this."""
+    """The file of keys cannot be read or changed."""
 
 
 class RightMissing(Exception):
@@ -55,7 +55,7 @@ class RightMissing(Exception):
 
 
 class ServiceError(Exception):
-    """Base of everything the service refuses on purpose.
+    """Base of the errors that the service answers with.
 
     ``detail`` is shown to the caller: it says what was wrong and what to do about it.
     """
@@ -95,7 +95,7 @@ class Unauthorized(ServiceError):
 
 
 class Forbidden(ServiceError):
-    """The API key is known, but not for this."""
+    """The API key is known, but lacks the right or the collection."""
 
     status, code, title = 403, "forbidden", "The API key does not allow this"
 
@@ -149,7 +149,7 @@ class DocumentTooComplex(UnreadableDocument):
 
 
 class DocumentsChanged(ServiceError):
-    """A document was deleted while a question was being answered from it, or while it was waited for."""
+    """A document was deleted while a question was being answered from it, or while a request waited for it."""
 
     status, code, title = 409, "documents_changed", "Documents changed meanwhile"
 
@@ -191,7 +191,7 @@ class Overloaded(ServiceError):
 
 
 class NoLanguageModel(ServiceError):
-    """The service was not told of a language model that could write an answer."""
+    """No language model is configured that could write an answer."""
 
     status, code, title = 501, "no_language_model", "No language model is configured"
 

@@ -32,7 +32,7 @@ Right = Literal["read", "write", "admin"]
 """``read``: search and look at documents. ``write``: upload and delete them. ``admin``: change the checkpoint."""
 
 PREFIX = "qrag_"
-"""What every key begins with that is made here, so that scanners for leaked secrets can find one."""
+"""The beginning of every key made here, by which scanners for leaked secrets recognise one."""
 
 
 class Key(FrozenModel):
@@ -80,22 +80,23 @@ EVERYTHING = Access(None, frozenset({"read", "write", "admin"}))
 
 
 class Keys:
-    """The keys of a running server: those of the file, as it is now, and those that were given at the start.
+    """The keys of a running server: those of the file, as it is now, and those given at the start.
 
-    The latter, from ``QRAG_API_KEYS``, may do everything. Raises :class:`~service.errors.KeysError` for a damaged file.
+    The given ones, from ``QRAG_API_KEYS``, may do everything. Raises :class:`~service.errors.KeysError` for a damaged
+    file.
     """
 
     def __init__(self, path: Path, given: Iterable[str] = ()) -> None:
         self._path = path
         self._given = [(_digest(key), Access(f"given-{number}", EVERYTHING.rights)) for number, key in enumerate(given)]
-        self._seen: tuple[int, ...] | None = None
+        self._file_version: tuple[int, ...] | None = None
         self._known: list[tuple[bytes, Access]] = []
         self._required = False
-        read_keys(path)  # whoever starts the service is told what is wrong with the file
+        read_keys(path)  # raises at the start where the file is damaged
 
     @property
     def required(self) -> bool:
-        """Whether requests need a key: there is one, or there is a file, be it that all were removed from it."""
+        """Whether requests need a key: there is one, or there is a file, even one without keys."""
         self._refresh()
         return bool(self._given) or self._required
 
@@ -107,27 +108,27 @@ class Keys:
         self._refresh()
         digest = _digest(key)
         matching = None
-        for known, access in (*self._given, *self._known):
-            if hmac.compare_digest(digest, known):
+        for known_digest, access in (*self._given, *self._known):
+            if hmac.compare_digest(digest, known_digest):
                 matching = access
         return matching
 
     def _refresh(self) -> None:
         try:
             status = self._path.stat()
-            seen: tuple[int, ...] = (status.st_mtime_ns, status.st_ino, status.st_size)
+            version: tuple[int, ...] = (status.st_mtime_ns, status.st_ino, status.st_size)
         except FileNotFoundError:
-            seen = ()
-        if seen == self._seen:
+            version = ()
+        if version == self._file_version:
             return
-        self._seen = seen
+        self._file_version = version
         try:
             keys = read_keys(self._path)
-        except KeysError as error:  # nobody is let in by a file that cannot be read, and those of before stay
-            log.error("keys are as before: %s", error)
+        except KeysError as error:  # a damaged file admits nobody; the keys read before it stay valid
+            log.error("the keys read before stay valid: %s", error)
             self._required = True
             return
-        self._required = bool(seen)
+        self._required = bool(version)
         self._known = [(bytes.fromhex(key.sha256), Access(key.name, key.rights, key.collections)) for key in keys]
         log.info("keys=%d", len(keys))
 
@@ -144,14 +145,14 @@ def read_keys(path: Path) -> tuple[Key, ...]:
         return _File.model_validate_json(content).keys
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "file"
+        location = ".".join(map(str, first["loc"])) or "file"
         raise KeysError(
-            f"{path} is damaged at {where}: {first['msg']}. Restore it, or remove it and add keys."
+            f"{path} is damaged at {location}: {first['msg']}. Restore it, or remove it and add keys."
         ) from error
 
 
 def add_key(path: Path, name: str, rights: Iterable[Right], collections: Sequence[str] | None) -> str:
-    """Make a key; returns it, for it can never be read again.
+    """Make a key; returns the secret, of which only a hash is stored.
 
     Raises :class:`~service.errors.KeysError` where there is one of this name, or for a bad name or collection.
     """
@@ -170,7 +171,7 @@ def add_key(path: Path, name: str, rights: Iterable[Right], collections: Sequenc
     if "admin" in key.rights and key.collections is not None:
         raise KeysError("The right admin is about all collections. Make one key for it and another for these.")
     with _changing(path) as keys:
-        if any(other.name == name for other in keys):
+        if any(existing.name == name for existing in keys):
             raise KeysError(f"There is a key {name!r} already. Remove it first, or choose another name.")
         keys.append(key)
     return secret
@@ -182,10 +183,10 @@ def remove_key(path: Path, name: str) -> None:
     Raises :class:`~service.errors.KeysError` for an unknown one.
     """
     with _changing(path) as keys:
-        left = [key for key in keys if key.name != name]
-        if len(left) == len(keys):
+        remaining = [key for key in keys if key.name != name]
+        if len(remaining) == len(keys):
             raise KeysError(f"There is no key {name!r}. `python -m service keys list` shows them.")
-        keys[:] = left
+        keys[:] = remaining
 
 
 @contextmanager
@@ -196,13 +197,13 @@ def _changing(path: Path) -> Iterator[list[Key]]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         keys = list(read_keys(path))
         yield keys
-        new = path.with_suffix(".new")
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        new_path = path.with_suffix(".new")
+        descriptor = os.open(new_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(_File(keys=tuple(keys)).model_dump_json(indent=1) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        new.replace(path)
+        new_path.replace(path)
 
 
 def _digest(key: str | bytes) -> bytes:

@@ -19,6 +19,8 @@ from service.errors import LanguageModelFailed, LanguageModelTooSlow, ServiceErr
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10.0
+"""Most seconds that connecting may take."""
+
 MOST_BYTES = 16 << 20
 """Most bytes of an answer, streamed or not: more than any language model writes for one question."""
 
@@ -26,11 +28,12 @@ SHOWN_CHARACTERS = 300
 """Most characters that are quoted of what an endpoint says about a request that it refuses."""
 
 Message = dict[str, str]
+"""A chat message: ``role`` and ``content``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a completion is made of."""
+    """The input of a completion."""
 
     messages: list[Message]
     temperature: float | None = None
@@ -69,11 +72,11 @@ class _Chunk(BaseModel):
 
 
 class _NotACompletion(Exception):
-    """The endpoint speaks another language, or without end."""
+    """The response is no completion, or exceeds :data:`MOST_BYTES`."""
 
 
 class LanguageModel:
-    """A model at an endpoint; whatever goes wrong there is one of our errors.
+    """A model at an endpoint; its failures become errors of the service.
 
     All methods raise :class:`~service.errors.LanguageModelFailed` or :class:`~service.errors.LanguageModelTooSlow`.
     A cancelled call closes its connection, which ends the work at the endpoint.
@@ -85,14 +88,14 @@ class LanguageModel:
         self._key = key
         self._seconds = seconds
         self._client = httpx.AsyncClient(
-            # Nothing packed is read, for a little of it could fill the memory.
+            # Ask for uncompressed responses: a small compressed body could expand beyond MOST_BYTES.
             headers={"Accept-Encoding": "identity"} | ({} if key is None else {"Authorization": f"Bearer {key}"}),
             timeout=httpx.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds)),
         )
 
     async def complete(self, prompt: Prompt) -> Piece:
         """The whole completion."""
-        with self._our_errors():
+        with self._translated_errors():
             async with asyncio.timeout(self._seconds), self._ask(prompt, stream=False) as blocks:
                 whole = _Completion.model_validate_json(b"".join([block async for block in blocks])).choices[0]
         if whole.message.content is None:
@@ -103,15 +106,17 @@ class LanguageModel:
         """The completion as it is written."""
         chunk: _Chunk | None = None
         finished = False
-        with self._our_errors():
+        with self._translated_errors():
             async with self._ask(prompt, stream=True) as blocks:
                 async for data in _event_data(blocks):
                     if data == b"[DONE]":
                         return
                     chunk = _Chunk.model_validate_json(data)
                     if chunk.error is not None:
-                        words = f"The language model failed in the middle of its answer. Ask again. {self._said(data)}"
-                        raise LanguageModelFailed(words.rstrip())
+                        message = (
+                            f"The language model failed in the middle of its answer. Ask again. {self._quoted(data)}"
+                        )
+                        raise LanguageModelFailed(message.rstrip())
                     for part in chunk.choices[:1]:
                         finished = finished or part.finish_reason is not None
                         yield Piece(part.delta.content or "", part.finish_reason)
@@ -126,7 +131,7 @@ class LanguageModel:
 
     @asynccontextmanager
     async def _ask(self, prompt: Prompt, *, stream: bool) -> AsyncIterator[AsyncIterator[bytes]]:
-        """What is answered, as it arrives."""
+        """The response's body, block by block."""
         deadline = time.monotonic() + self._seconds
         body: dict[str, Any] = {"model": self.name, "messages": prompt.messages, "stream": stream}
         if prompt.temperature is not None:
@@ -140,8 +145,8 @@ class LanguageModel:
             yield blocks
 
     @contextmanager
-    def _our_errors(self) -> Iterator[None]:
-        """Turn what goes wrong at the endpoint into errors that say what to do, and note it for the operator."""
+    def _translated_errors(self) -> Iterator[None]:
+        """Turn what goes wrong at the endpoint into errors that say what to do, and log it for the operator."""
         try:
             try:
                 yield
@@ -174,25 +179,25 @@ class LanguageModel:
             404: "It knows no such address or model: check LLM_BASE_URL and LLM_MODEL.",
             429: "It is busy, or its quota is used up: try again later.",
         }.get(status, "")
-        # Of a refused key nothing is repeated: some endpoints quote parts of it.
-        said = "" if status in (401, 403) else self._said(body)
-        words = [f"The language model's endpoint answered {status}.", advice, said]
-        return LanguageModelFailed(" ".join(filter(None, words)))
+        # Where the key is refused, the endpoint is not quoted: some repeat parts of the key.
+        quotation = "" if status in (401, 403) else self._quoted(body)
+        sentences = [f"The language model's endpoint answered {status}.", advice, quotation]
+        return LanguageModelFailed(" ".join(filter(None, sentences)))
 
-    def _said(self, body: bytes) -> str:
-        """An endpoint's own words, as far as they are fit to be shown."""
+    def _quoted(self, body: bytes) -> str:
+        """The endpoint's error message as a sentence, shortened and without the key; empty where there is none."""
         try:
             message = from_json(body)["error"]["message"]
         except (ValueError, LookupError, TypeError):
             return ""
-        words = " ".join(str(message).split())
+        shown = " ".join(str(message).split())
         if self._key:
-            words = words.replace(self._key, "***")
-        return f"It says: {words[:SHOWN_CHARACTERS]}"
+            shown = shown.replace(self._key, "***")
+        return f"It says: {shown[:SHOWN_CHARACTERS]}"
 
 
 async def _bounded(response: httpx.Response, deadline: float) -> AsyncIterator[bytes]:
-    """The body, unless it is too long or takes too long."""
+    """The body; raises where it is too long or takes too long."""
     size = 0
     async for block in response.aiter_raw():
         size += len(block)
@@ -212,12 +217,12 @@ async def _event_data(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 async def _lines(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """What stands between line feeds: JSON may hold every other character that ends lines elsewhere, as U+2028 does."""
-    rest = bytearray()
+    """The lines, ended by line feeds alone: JSON may contain other line separators, such as U+2028."""
+    incomplete = bytearray()
     async for block in blocks:
-        rest += block
+        incomplete += block
         if b"\n" in block:
-            *lines, rest = rest.split(b"\n")
+            *lines, incomplete = incomplete.split(b"\n")
             for line in lines:
                 yield bytes(line)
-    yield bytes(rest)
+    yield bytes(incomplete)

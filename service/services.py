@@ -1,4 +1,4 @@
-"""Everything a running service consists of, opened and closed in one place."""
+"""The parts of a running service, opened and closed in one place."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ READERS = 2
 
 
 class Changes:
-    """Lets coroutines wait for news from the storage."""
+    """News from the storage, for coroutines that wait for a change."""
 
     def __init__(self, news: News) -> None:
         self._event = asyncio.Event()
@@ -63,7 +63,7 @@ class Services:
     metrics: Metrics
     keys: Keys
     language_model: LanguageModel | None
-    """That writes answers."""
+    """The model that writes answers; none where it is not configured."""
     readers: CapacityLimiter
     """The limit of files that are read at the same time."""
 
@@ -75,7 +75,7 @@ class Services:
         self.preselection.start()
 
     def close(self) -> None:
-        """Stop the threads, store what is embedded, close the files."""
+        """Stop the threads, store finished embeddings, close the files."""
         self.worker.ask_to_stop()
         self.engine.stop()
         self.preselection.stop()

@@ -10,14 +10,15 @@ from pydantic import Field, HttpUrl, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 import index
-from service.host_names import parse_authority
 from service.errors import ConfigurationError
+from service.host_names import parse_authority
 
 DEFAULT_CHECKPOINT = Path(index.__file__).parent / "checkpoints" / "default"
+"""The checkpoint that comes with this software."""
 
 
 class Settings(BaseSettings):
-    """Everything that can be configured; each field is the variable ``QRAG_<FIELD>``, or ``LLM_<...>`` as it stands."""
+    """The settings; each field is the variable ``QRAG_<FIELD>``, or ``LLM_<...>`` as it stands."""
 
     model_config = SettingsConfigDict(env_prefix="QRAG_", env_file=".env", extra="ignore", frozen=True)
 
@@ -67,12 +68,12 @@ class Settings(BaseSettings):
 
     @property
     def checkpoints_path(self) -> Path:
-        """Where other checkpoints are."""
+        """The folder of the other checkpoints."""
         return self.checkpoints_dir or self.data_dir / "checkpoints"
 
     @property
     def loopback_only(self) -> bool:
-        """Whether nobody but programs on the same machine can connect."""
+        """Whether only programs on the same machine can connect."""
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
@@ -80,7 +81,7 @@ class Settings(BaseSettings):
 
     @property
     def keys_path(self) -> Path:
-        """Where the keys are."""
+        """The file of the keys."""
         return self.keys_file or self.data_dir / "keys.json"
 
     @field_validator("llm_base_url", "llm_api_key", "llm_model", mode="before")

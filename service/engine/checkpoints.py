@@ -1,10 +1,10 @@
-"""Which checkpoint is served, and the change to another one without a pause.
+"""The served checkpoint, and the change to another one without a pause.
 
 A change begins with loading and warming the new checkpoint beside the old one. If its action tower is the same, it is
-served from then on. If not, the indexing thread first embeds all searchable chunks once more, in a space of its own
-(:class:`index.storage.vectors.Space`), while the old checkpoint answers; when nothing is missing, the new one is
-served. A request keeps the checkpoint that it began with. The choice is kept in the storage, so it outlasts a restart,
-and so does a change that was not finished.
+served from then on. If not, the indexing thread first embeds all searchable chunks again, in a space of its own
+(:class:`index.storage.vectors.Space`), while the old checkpoint answers; when the space is complete, the new one
+is served. A request keeps the checkpoint that it began with. The choice is kept in the storage and outlasts a restart;
+so does a change that was not finished.
 """
 
 from __future__ import annotations
@@ -31,15 +31,18 @@ from service.settings import DEFAULT_CHECKPOINT, Settings
 log = logging.getLogger(__name__)
 
 CONFIGURED = "configured"
-"""Name of the checkpoint that ``QRAG_CHECKPOINT`` says; the others have the names of their folders."""
+"""Name of the checkpoint in ``QRAG_CHECKPOINT``; the others have the names of their folders."""
 
-CHOSEN, WANTED = "checkpoint", "wanted_checkpoint"
-"""Properties of the storage: what is served instead of the configured one, and what should be."""
+CHOSEN = "checkpoint"
+"""Property of the storage: the checkpoint that is served instead of the configured one."""
+
+WANTED = "wanted_checkpoint"
+"""Property of the storage: the checkpoint of an unfinished change."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A checkpoint in memory, and what it searches."""
+    """A checkpoint in memory, and the vectors that it searches."""
 
     name: str
     encoder: Encoder
@@ -71,13 +74,13 @@ class Checkpoints:
         self.current = Loaded(name, encoder, storage.vectors.space, self._scopes())
 
     def names(self) -> list[str]:
-        """The checkpoints that can be served, but for folders with names that cannot be written in JSON or a log."""
+        """The checkpoints that can be served. Folders with unprintable names are left out."""
         folder = self._settings.checkpoints_path
-        found = [path.parent.name for path in folder.glob(f"*/{CONFIG_FILE}")]
-        return [CONFIGURED, *sorted(name for name in found if name != CONFIGURED and name.isprintable())]
+        folders = [path.parent.name for path in folder.glob(f"*/{CONFIG_FILE}")]
+        return [CONFIGURED, *sorted(name for name in folders if name != CONFIGURED and name.isprintable())]
 
     def begin(self, name: str) -> None:
-        """Load a checkpoint, and serve it as soon as everything is embedded by its action tower. Blocks while it loads.
+        """Load a checkpoint, and serve it as soon as its action tower has embedded all chunks. Blocks while it loads.
 
         A change that was under way is given up, unless this one cannot begin. Raises
         :class:`~service.errors.UnknownCheckpoint`, :class:`~service.errors.CheckpointUnusable` for one that cannot be
@@ -118,11 +121,11 @@ class Checkpoints:
         try:
             self.begin(name)
         except (UnknownCheckpoint, CheckpointUnusable) as error:
-            if self.change is None:  # of one that is there and cannot be loaded it is said already
+            if self.change is None:  # otherwise begin() has recorded why it cannot be loaded
                 self._fail(name, error.detail)
 
     def finish(self, change: Change) -> bool:
-        """Serve the new checkpoint if nothing is missing in its space. Called by the indexing thread alone."""
+        """Serve the new checkpoint if its space is complete. Only the indexing thread calls this."""
         with self._changing:
             if self.change is not change or change.encoder is None or change.space is None:
                 return False  # given up meanwhile
@@ -133,7 +136,7 @@ class Checkpoints:
         return True
 
     def fail(self, change: Change, error: ChunkTooLong) -> None:
-        """Give a change up for a reason that is shown."""
+        """Give up a change; the error is shown to the operator."""
         with self._changing:
             if self.change is change:
                 self._catalogue.write_properties({WANTED: None})
@@ -177,7 +180,7 @@ class Checkpoints:
             encoder = load_encoder(_path(self._settings, name), device=self._settings.device)
             encoder.warm_up()
         except (QRagError, OSError) as error:  # the latter where the folder is changed meanwhile
-            # The message is for operators, and so may name folders; whoever may change checkpoints is one.
+            # The message may name folders: only operators may change checkpoints.
             raise CheckpointUnusable(f"The checkpoint {name!r} cannot be loaded: {error}") from error
         except torch.OutOfMemoryError:
             raise CheckpointUnusable(
@@ -204,7 +207,7 @@ class Checkpoints:
 def chosen_checkpoint(settings: Settings) -> tuple[str, Path]:
     """Name and folder of the checkpoint to start with.
 
-    It is the one that was changed to, unless ``QRAG_CHECKPOINT`` says something else than it did then.
+    It is the one that was changed to, unless ``QRAG_CHECKPOINT`` has changed since.
     """
     name = _chosen(settings, read_properties(settings.data_dir).get(CHOSEN)) or CONFIGURED
     return name, _path(settings, name)
@@ -221,10 +224,10 @@ def _choice(settings: Settings, name: str) -> str:
 def _chosen(settings: Settings, choice: str | None) -> str | None:
     if choice is None:
         return None
-    found = json.loads(choice)
-    return str(found["name"]) if found["instead_of"] == _configured(settings) else None
+    properties = json.loads(choice)
+    return str(properties["name"]) if properties["instead_of"] == _configured(settings) else None
 
 
 def _configured(settings: Settings) -> str:
-    """What ``QRAG_CHECKPOINT`` says; nothing where it says nothing, for the default one moves with this software."""
+    """The value of ``QRAG_CHECKPOINT``; empty for the default, whose path changes with the installation."""
     return "" if settings.checkpoint == DEFAULT_CHECKPOINT else str(settings.checkpoint)

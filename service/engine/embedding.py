@@ -1,4 +1,4 @@
-"""Chunks that wait to be embedded, in pieces short enough for a retrieval to wait for one."""
+"""Embedding of chunks in pieces short enough for a retrieval to wait for one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class EmbeddingJob:
         self.future: Future[Float32Array] = Future()
 
     def work(self, tokens: int) -> bool:
-        """Embed at most so many tokens, padding included, but one chunk at least; whether that was the last of them."""
+        """Embed at most ``tokens`` tokens, padding included, but at least a chunk; returns whether the job is done."""
         if self._done < len(self._order):
             longest = len(self._inputs[self._order[self._done]])
             piece = self._order[self._done : self._done + max(1, tokens // max(1, longest))]

@@ -30,22 +30,23 @@ from service.observing.tracing import record_span
 
 log = logging.getLogger(__name__)
 
-
 CPU_TICK_STATES = 32
-"""Most states embedded in one tick on a CPU, some seconds at worst: the others' turn comes after it."""
+"""Most states embedded in one tick on a CPU, some seconds at worst; further episodes wait for the next tick."""
 
 GPU_TICK_STATES = 1024
+"""Most states embedded in one tick on a GPU."""
 
 CPU_PIECE_TOKENS = 256
 """Tokens of chunks embedded between two ticks on a CPU: some tens of milliseconds, at the speed of larger batches."""
 
 GPU_PIECE_TOKENS = 8192
+"""Tokens of chunks embedded between two ticks on a GPU."""
 
 INDEXING_SHARE = 0.25
 """Seconds of indexing for each second of retrieval, while there is enough of both."""
 
 QUIET_SECONDS = 1.0
-"""Without a retrieval for so long, chunks are embedded in whole batches: nobody is likely to wait."""
+"""Seconds without a retrieval after which chunks are embedded in whole batches."""
 
 
 class Engine:
@@ -70,7 +71,7 @@ class Engine:
         self._jobs: deque[EmbeddingJob] = deque()
         self._piece_tokens = GPU_PIECE_TOKENS if device.type == "cuda" else CPU_PIECE_TOKENS
         self._piece_seconds = 0.0
-        """What the last piece took."""
+        """Seconds that the last piece took."""
         self._credit = 0.0
         """Seconds that indexing may take from retrievals."""
         self._last_tick = -QUIET_SECONDS
@@ -79,12 +80,12 @@ class Engine:
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
 
     def start(self) -> None:
-        """Start the thread, with all that is compiled once: the first request finds it warm."""
+        """Compile the loops and start the thread, so that the first request need not wait for them."""
         compile_loops()
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop after the tick in hand; whatever still waits is cancelled."""
+        """Stop after the current tick; runs and jobs that still wait are cancelled."""
         with self._wake:
             self._stopping = True
             self._wake.notify()
@@ -121,11 +122,11 @@ class Engine:
 
     def _submit(self, run: Run) -> None:
         with self._wake:
-            wanted = [run for run in self._waiting if not run.cancelled]
-            self.cancelled += len(self._waiting) - len(wanted)
-            self._waiting = deque(wanted)
+            waiting = [run for run in self._waiting if not run.cancelled]
+            self.cancelled += len(self._waiting) - len(waiting)
+            self._waiting = deque(waiting)
             running = sum(run.episode.stopped_by is None and not run.cancelled for run in self._running)
-            if self._stopping or running + len(wanted) >= self._max_waiting + self._max_running:
+            if self._stopping or running + len(waiting) >= self._max_waiting + self._max_running:
                 raise Overloaded("Too many retrievals are waiting. Try again in a second.", retry_after=1)
             self._waiting.append(run)
             self._wake.notify()
@@ -144,21 +145,21 @@ class Engine:
             if self._running:
                 self._take_turn()
             while self._jobs and self._running and self._credit >= self._piece_seconds:
-                self._do(self._jobs[0])
+                self._embed_piece(self._jobs[0])
             if self._jobs and not self._running:
-                self._do(self._jobs[0])
+                self._embed_piece(self._jobs[0])
             if not self._jobs:
                 self._credit = 0.0
 
     def _take_turn(self) -> None:
-        """A step of those whose turn it is. What it holds is let go at its end: a former checkpoint's memory, too."""
+        """Step the episodes whose turn it is. At its end its locals are released, and with them a former checkpoint."""
         began = time.perf_counter()
         turn = self._next_turn()
         for encoder, runs in _by_encoder(turn):
             self._tick(encoder, runs)
-        waiting_for_theirs = self._running[len(turn) :]
+        next_turns = self._running[len(turn) :]
         unfinished = [run for run in turn if run.episode.stopped_by is None and not run.failed]
-        self._running = waiting_for_theirs + unfinished
+        self._running = next_turns + unfinished
         self._last_tick = time.perf_counter()
         self._credit += INDEXING_SHARE * (self._last_tick - began)
 
@@ -172,9 +173,9 @@ class Engine:
         return self._running[:]
 
     def _admit(self) -> None:
-        still_wanted = [run for run in self._running if not run.cancelled]
-        self.cancelled += len(self._running) - len(still_wanted)
-        self._running = still_wanted
+        running = [run for run in self._running if not run.cancelled]
+        self.cancelled += len(self._running) - len(running)
+        self._running = running
         while self._waiting and len(self._running) < self._max_running:
             run = self._waiting.popleft()
             if run.cancelled:
@@ -222,7 +223,7 @@ class Engine:
             self._report(run, before)
 
     def _report(self, run: Run, steps_before: int) -> None:
-        """Tell the request what its episode's step has brought."""
+        """Report an episode's new steps, and its end, to the request."""
         episode = run.episode
         self.steps += max(0, len(episode.steps) - steps_before)  # a beam may fall back on a shorter path
         if episode.is_greedy:
@@ -240,8 +241,8 @@ class Engine:
                 run.notify(step)
         run.notify(None)
 
-    def _do(self, job: EmbeddingJob) -> None:
-        """One piece of what is to be embedded."""
+    def _embed_piece(self, job: EmbeddingJob) -> None:
+        """Embed one piece of a job."""
         began = time.perf_counter()
         quiet = began - self._last_tick > QUIET_SECONDS
         try:
@@ -258,7 +259,7 @@ class Engine:
 
 
 def _by_encoder(runs: Sequence[Run]) -> list[tuple[Encoder, list[Run]]]:
-    """The runs of each checkpoint: two, for a moment, after a change of it."""
+    """The runs of each checkpoint; for a moment after a change there are two."""
     groups: dict[int, tuple[Encoder, list[Run]]] = {}
     for run in runs:
         groups.setdefault(id(run.encoder), (run.encoder, []))[1].append(run)

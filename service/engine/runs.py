@@ -17,7 +17,7 @@ from index.episodes.episode import Episode, Step
 
 @dataclass
 class Run:
-    """A request's episode in the engine, and what it has taken so far (seconds, tokens)."""
+    """A request's episode in the engine, with its durations so far (in seconds) and its dropped tokens."""
 
     encoder: Encoder
     question: TokenIds
@@ -27,13 +27,13 @@ class Run:
     failed: bool = False
     submitted: float = field(default_factory=time.perf_counter)
     trace: Context = field(default_factory=context.get_current)
-    """The request's, in which the engine's thread puts spans."""
+    """The request's tracing context, to which the engine's thread adds spans."""
     queue_seconds: float = 0.0
     encode_seconds: float = 0.0
     search_seconds: float = 0.0
     truncated_tokens: int = 0
     question_embedding: Float32Array | None = None
-    """The first state's, shape ``[d]``."""
+    """The embedding of the first state, shape ``[d]``."""
 
     def give_up(self, error: Exception) -> None:
         """End the run with an error."""
@@ -42,7 +42,7 @@ class Run:
 
 
 class RunEvents:
-    """An episode's steps as they are taken, and at the end once ``None``; raises what the episode raised.
+    """An episode's steps as they are taken, then ``None`` once; raises what the episode raised.
 
     Greedy steps come one by one, those of a beam together at the end. Closing drops the episode.
     """

@@ -1,4 +1,4 @@
-"""The background threads: one works off the indexing queue and keeps house when it is idle, one preselects."""
+"""The background threads: one indexes, and maintains the storage when idle; one builds indexes for preselection."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ TRIM_SECONDS = 30.0
 """Least time between two returns of free memory to the system."""
 
 STALLED = "The disk is full: indexing goes on by itself once there is space."
+"""The ``error`` of documents that wait while the disk is full."""
 
 
 class IndexingWorker:
@@ -53,7 +54,7 @@ class IndexingWorker:
         self._thread.start()
 
     def ask_to_stop(self) -> None:
-        """Take no more work; what is embedded already will be stored."""
+        """Take no more work; finished embeddings will be stored."""
         self._stopping.set()
         self._storage.news.announce()
 
@@ -67,26 +68,27 @@ class IndexingWorker:
         return self._thread.is_alive()
 
     def _index(self) -> bool:
-        """One round; whether there was anything to do."""
+        """Run one round of indexing; returns whether there was anything to do."""
         encoder = self._checkpoints.current.encoder
         embed = partial(self._engine.embed_actions, encoder)
         began = time.perf_counter()
-        done = Indexer(self._storage, encoder, embed, self._stopping).work()
-        if done is None:
+        outcome = Indexer(self._storage, encoder, embed, self._stopping).work()
+        if outcome is None:
             return False
-        record_span("index", began, Context(), **done._asdict())
+        record_span("index", began, Context(), **outcome._asdict())
         for listener in self.round_listeners:
-            listener(done, time.perf_counter() - began)
+            listener(outcome, time.perf_counter() - began)
         return True
 
     def _reembed(self) -> bool:
+        """Run one round of a change of checkpoint; returns whether there was anything to do."""
         change = self._checkpoints.change
         if change is None or change.encoder is None or change.space is None:
             return False
         embed = partial(self._engine.embed_actions, change.encoder)
         try:
-            work = Reembedding(self._storage, change.encoder, embed, self._stopping, change.space)
-            return work.work() or self._checkpoints.finish(change)
+            reembedding = Reembedding(self._storage, change.encoder, embed, self._stopping, change.space)
+            return reembedding.work() or self._checkpoints.finish(change)
         except ChunkTooLong as error:
             self._checkpoints.fail(change, error)
             return True
@@ -132,7 +134,7 @@ class PreselectionWorker:
         self._thread = threading.Thread(target=self._loop, name="preselection", daemon=True)
 
     def start(self) -> None:
-        """Wait for collections; until an index is built, and after a restart, their searches are exact."""
+        """Start waiting for collections; until their indexes are built, also after a restart, searches are exact."""
         self._thread.start()
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""OpenAI's vector store search over our episodes: a collection is a vector store, a document a file of it."""
+"""OpenAI's vector store search, answered by episodes: a collection is a vector store, a document a file in it."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from service.services import Services
 
 
 async def search(collection: str, body: SearchIn, services: Services) -> SearchPage:
-    """Run an episode for each query; the page has what all of them selected.
+    """Run an episode for each query; the page holds the chunks of all of them.
 
     Raises what :func:`service.retrieval.session.prepare` and :func:`service.retrieval.session.find` raise.
     """
     queries = [body.query] if isinstance(body.query, str) else body.query
     selections = await asyncio.gather(*(_chunks(query, collection, body, services) for query in queries))
     results = [_result(chunk) for chunk in _distinct(chunk for selection in selections for chunk in selection)]
-    counting = [result for result in results if result.score >= body.ranking_options.score_threshold]
-    return SearchPage(search_query=queries, data=counting[: body.max_num_results])
+    relevant = [result for result in results if result.score >= body.ranking_options.score_threshold]
+    return SearchPage(search_query=queries, data=relevant[: body.max_num_results])
 
 
 async def _chunks(query: str, collection: str, body: SearchIn, services: Services) -> list[SelectedChunk]:

@@ -1,5 +1,5 @@
-"""A retrieval, from a request's body to what is answered: the same for HTTP, OpenAI's clients, MCP and answers.
+"""A retrieval, from a request's body to its response: the same for HTTP, OpenAI's clients, MCP and answers.
 
-``session`` looks up the scope and the stop rule and lets :mod:`service.engine` run the episode. ``results`` makes an
-answer of its steps, at once or one by one, and ``context`` one text of its chunks, with markers to cite.
+``session`` looks up the scope and the stop rule and lets :mod:`service.engine` run the episode. ``results`` turns
+its steps into a response, at once or one by one, and ``context`` its chunks into one text with markers to cite.
 """

@@ -1,4 +1,4 @@
-"""What is answered: an episode's steps and chunks as they cross HTTP, with their texts and documents."""
+"""The response: an episode's steps and chunks as they cross HTTP, with their texts and documents."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Session:
 
 
 def result(session: Session, run: Run) -> RetrieveOut:
-    """The whole answer of an episode that has ended.
+    """The response for an episode that has ended.
 
     Raises :class:`~index.errors.UnknownDocument` where a document was deleted meanwhile.
     """
@@ -61,8 +61,8 @@ def result(session: Session, run: Run) -> RetrieveOut:
     documents = _documents(session, positions | {candidate.position for candidate in one_step or []})
     chunks = [_selected(session, step, number, documents) for number, step in enumerate(episode.steps)]
     if body.order == "document":
-        place = {chunk.step: episode.steps[chunk.step].position for chunk in chunks}
-        chunks.sort(key=lambda chunk: place[chunk.step])
+        position_of_step = {chunk.step: episode.steps[chunk.step].position for chunk in chunks}
+        chunks.sort(key=lambda chunk: position_of_step[chunk.step])
     context, citations = render(chunks)
     services.metrics.episode(run, session.tokenize_seconds)
     return RetrieveOut(
@@ -101,12 +101,12 @@ def _one_step(session: Session, run: Run) -> list[Candidate] | None:
 def step_event(session: Session, step: Step, number: int) -> StepEvent:
     """One step as it is streamed; raises like :func:`result`."""
     documents = _documents(session, set(_shown_positions(session, step)))
-    plain = _step(session, step, number, documents)
-    return StepEvent(**plain.model_dump(), chunk=_selected(session, step, number, documents))
+    step_out = _step(session, step, number, documents)
+    return StepEvent(**step_out.model_dump(), chunk=_selected(session, step, number, documents))
 
 
 def _shown_positions(session: Session, step: Step) -> Iterator[int]:
-    """A chunk of each document that the step is about."""
+    """Positions of chunks, at least one of each document that the step mentions."""
     yield step.position
     yield from (candidate.position for candidate in step.candidates)
     yield from (int(session.scope.scope.offsets[heat.document]) for heat in step.heat)
@@ -152,7 +152,7 @@ def _candidates(
     return [CandidateOut(document_id=documents[chunk.uid].id, index=chunk.number, q=q) for chunk, q in scored]
 
 
-def _stored_chunk(session: Session, address: ChunkAddress) -> StoredChunk:
+def stored_chunk(session: Session, address: ChunkAddress) -> StoredChunk:
     """A selected chunk; raises :class:`~index.errors.UnknownDocument`."""
     chunks = session.services.storage.catalogue.chunks(address.uid, first=address.number, limit=1)
     if not chunks:
@@ -162,7 +162,7 @@ def _stored_chunk(session: Session, address: ChunkAddress) -> StoredChunk:
 
 def _selected(session: Session, step: Step, number: int, documents: dict[int, Document]) -> SelectedChunk:
     address = session.scope.address(step.position)
-    _, chunk, text = _stored_chunk(session, address)
+    _, chunk, text = stored_chunk(session, address)
     document = documents[address.uid]
     return SelectedChunk(
         document_id=document.id,

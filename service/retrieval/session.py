@@ -1,4 +1,4 @@
-"""A retrieval from a request's body to its episode: for every way in, whether all at once or step by step."""
+"""A retrieval from a request's body to its response, at once or step by step."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from service.engine.runs import RunEvents
 from service.errors import DocumentsChanged, NotCalibrated, QuestionTooLong
 from service.observing.tracing import TRACER
 from service.retrieval.context import block
-from service.retrieval.results import Session, _stored_chunk, result, step_event
+from service.retrieval.results import Session, result, step_event, stored_chunk
 from service.services import Services
 
 ATTEMPTS = 3
-"""How often a request starts over when documents are deleted under it."""
+"""Most attempts at a retrieval whose documents are deleted while it runs."""
 
 
 async def prepare(body: RetrieveIn, services: Services) -> Session:
-    """Check what a schema cannot, and look up what is searched.
+    """Check what a schema cannot, and look up the scope.
 
     Raises :class:`~service.errors.QuestionTooLong`, :class:`~service.errors.NotCalibrated`, and what
     :meth:`index.storage.protocols.Scopes.scope` raises.
@@ -53,28 +53,28 @@ async def prepare(body: RetrieveIn, services: Services) -> Session:
     return Session(services, loaded, body, question, stop, scope, began, tokenize_seconds)
 
 
-def _stop_rule(wish: Stop, encoder: Encoder) -> StopBelow | None:
+def _stop_rule(stop: Stop, encoder: Encoder) -> StopBelow | None:
     """The rule and its threshold; none where the budget alone ends the episode."""
-    if wish.rule == "budget":
+    if stop.rule == "budget":
         return None
-    if wish.rule is not None and wish.threshold is not None:
-        rule = STOP_RULES[wish.rule]
+    if stop.rule is not None and stop.threshold is not None:
+        rule = STOP_RULES[stop.rule]
         if not has_learned(encoder.stopping, rule):
-            raise NotCalibrated(f"This checkpoint has not learned the rule {wish.rule}. Name another.")
-        return StopBelow(rule, wish.threshold)
+            raise NotCalibrated(f"This checkpoint has not learned the rule {stop.rule}. Name another.")
+        return StopBelow(rule, stop.threshold)
     source = encoder.config.stopping
     calibration = source.calibration if source else None
     if calibration is None:
-        if wish == Stop():
+        if stop == Stop():
             return None
         raise NotCalibrated("This checkpoint is not calibrated. Give stop.rule and stop.threshold yourself.")
-    if wish.rule is not None and wish.rule not in calibration.curves:
+    if stop.rule is not None and stop.rule not in calibration.curves:
         raise NotCalibrated(f"This checkpoint is calibrated for {', '.join(calibration.curves)}. Name one of these.")
-    return calibration.rule_for(wish.rule, step_cost=wish.step_cost, target_recall=wish.target_recall)
+    return calibration.rule_for(stop.rule, step_cost=stop.step_cost, target_recall=stop.target_recall)
 
 
 async def find(session: Session) -> RetrieveOut:
-    """Run to the end; starts over when a document is deleted under it, up to a point.
+    """Run the episode to its end; when a document is deleted meanwhile, start over, at most :data:`ATTEMPTS` times.
 
     Raises :class:`~service.errors.Overloaded` or :class:`~service.errors.DocumentsChanged`.
     """
@@ -94,7 +94,7 @@ async def find(session: Session) -> RetrieveOut:
 async def follow(session: Session, events: RunEvents) -> AsyncGenerator[StepEvent | RetrieveOut, None]:
     """Each step of a started episode as it is taken, then the evidence.
 
-    Raises :class:`~service.errors.DocumentsChanged` when a document is deleted under it.
+    Raises :class:`~service.errors.DocumentsChanged` when a document is deleted meanwhile.
     """
     number = 0
     try:
@@ -123,7 +123,7 @@ def start(session: Session) -> RunEvents:
 
     def read_chunk(position: int) -> ChunkTokens:
         address = session.scope.address(position)
-        text = _stored_chunk(session, address).text
+        text = stored_chunk(session, address).text
         cost = 0
         if body.max_context_tokens is not None:
             document = catalogue.documents_at([address.uid])[address.uid]
