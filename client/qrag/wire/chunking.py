@@ -1,4 +1,4 @@
-"""How a request asks for a document to be cut."""
+"""Chunking, as requests choose it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import Field
 from qrag.wire.models import FrozenModel
 
 Mode = Literal["sentences", "lines", "paragraphs", "whole"]
+"""What becomes a chunk: see :class:`Chunking`."""
 
 DEFAULT_SENTENCE_TOKENS = 64
 """Most tokens of a chunk in the mode ``sentences``, unless a request says otherwise."""

@@ -20,6 +20,7 @@ METADATA_BYTES = 16_384
 """Most bytes of a document's metadata as JSON."""
 
 Title = Annotated[str, StringConstraints(max_length=1000)]
+"""The title of a document."""
 
 
 def _check_metadata(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -33,6 +34,7 @@ def _check_metadata(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 Metadata = Annotated[dict[str, JsonValue], AfterValidator(_check_metadata)]
+"""A JSON object of at most :data:`METADATA_BYTES` bytes."""
 
 
 class DocumentFields(RequestModel):

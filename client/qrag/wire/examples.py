@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 Example = dict[str, Any]
+"""A JSON object."""
 
 DOCUMENT: Example = {
     "id": "franklin",
@@ -55,7 +56,9 @@ _CHUNK: Example = {
     "q": 0.896,
     "metadata": {"year": 1916},
 }
-_NOT_ASKED: Example = {"candidates": None, "heatmap": None}
+_WITHOUT_TRACE: Example = {"candidates": None, "heatmap": None}
+"""The fields of a step that a request without ``trace`` and ``heatmap`` leaves empty."""
+
 RESULT: Example = {
     "chunks": [_CHUNK],
     "context": f"[1] Autobiography\n{_TEXT}",
@@ -76,7 +79,7 @@ RESULT: Example = {
             "document_id": "franklin",
             "index": 44,
             "sufficiency": {"complete": 0.0, "hopeless": 0.07},
-            **_NOT_ASKED,
+            **_WITHOUT_TRACE,
         }
     ],
     "one_step": None,

@@ -28,8 +28,13 @@ from pydantic import (
 )
 
 Scalar = StrictBool | StrictInt | Annotated[StrictFloat, Field(allow_inf_nan=False)] | StrictStr | None
+"""A value that a field is compared with for equality."""
+
 Ordered = StrictInt | Annotated[StrictFloat, Field(allow_inf_nan=False)] | StrictStr
+"""A value that a field is ordered by: number with number, string with string."""
+
 Metadata = Mapping[str, Any]
+"""The metadata of one document."""
 
 _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     "gt": operator.gt,
@@ -37,6 +42,7 @@ _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     "lt": operator.lt,
     "lte": operator.le,
 }
+"""The comparisons of order by their names."""
 
 
 class _Node(BaseModel):
@@ -47,6 +53,7 @@ _COMPARES_NOTHING: dict[str, JsonValue] = {
     "not": {"required": ["equals"]},
     "properties": {name: {"type": "null"} for name in ("in", *_ORDER)},
 }
+"""JSON Schema of a condition without a comparison, which is refused."""
 
 
 class Condition(_Node):
@@ -139,6 +146,7 @@ Filter = Annotated[
     | Annotated[Not, Tag("not")],
     Discriminator(_kind),
 ]
+"""A condition, or a combination of filters."""
 
 
 def _typed(value: object) -> tuple[bool, object]:

@@ -25,3 +25,4 @@ MEDIA_TYPE_OF_EXTENSION: Final = {
     ".pdf": MediaType.PDF,
     ".docx": MediaType.DOCX,
 }
+"""The media type of each file extension, in lower case."""

@@ -13,9 +13,17 @@ from qrag.wire.names import CollectionName, DocumentId
 from qrag.wire.rules import Rule, StoppedBy
 
 MAX_STEPS = 32
+"""Most chunks of one retrieval."""
+
 MAX_BEAM_WIDTH = 16
+"""Most paths of a beam."""
+
 MAX_FILTER_LEVELS = 64
+"""Most levels of objects and lists in a filter."""
+
 MAX_FILTER_VALUES = 3000
+"""Most names and values in a filter."""
+
 TRACE_CANDIDATES = 10
 """Candidates of each step that a trace shows."""
 
@@ -33,10 +41,11 @@ PositiveInteger = Annotated[int, Field(ge=1), BeforeValidator(whole_number)]
 
 
 _NUMBER: dict[str, JsonValue] = {"type": "number"}
+"""JSON Schema of a number."""
 
 
 def _never(**fields: JsonValue) -> JsonValue:
-    """JSON Schema of an object that does not have all of these fields with such values."""
+    """JSON Schema of an object that does not have all of these fields with these values."""
     return {"not": {"properties": {**fields}, "required": [*fields]}}
 
 
@@ -74,15 +83,15 @@ class Stop(RequestModel):
         default=None,
         ge=0,
         lt=1,
-        description="what a chunk costs you, where complete evidence is worth 1: of all calibrated thresholds the one "
-        "that gains most",
+        description="cost of a chunk, where complete evidence is worth 1; selects the calibrated threshold with the "
+        "largest gain",
     )
     target_recall: float | None = Field(
         default=None,
         gt=0,
         le=1,
-        description="of the questions whose evidence the calibrated budget would find, the share you want answered: "
-        "of all calibrated thresholds the one with the fewest chunks",
+        description="share to answer of the questions whose evidence the calibrated budget would find; selects the "
+        "calibrated threshold with the fewest chunks",
     )
     threshold: float | None = Field(
         default=None, allow_inf_nan=False, description="a threshold of your own; needs a `rule`"
@@ -101,7 +110,7 @@ class Stop(RequestModel):
 
 
 def must_be_shallow(filter: object) -> object:
-    """Refuse a filter that is nested or long enough to keep the service busy."""
+    """Refuse a filter that is nested too deep or too long: it would keep the service busy."""
     level: list[object] = [filter]
     depth = values = 0
     while level:
@@ -131,6 +140,7 @@ Question = Annotated[
     Field(min_length=1, max_length=100_000, json_schema_extra={"pattern": r"\S"}),
     AfterValidator(_must_say_something),
 ]
+"""A question that is not blank."""
 
 
 class EpisodeIn(RequestModel):
@@ -225,7 +235,7 @@ class HeatMapOut(ResponseModel):
     )
     q: list[float | None] = Field(
         description="the largest Q-value of each stretch, as the search estimates it; chunk `i` is in stretch "
-        "`i * len(q) // chunks`. Of a document with fewer chunks than stretches asked for, one a chunk. null: nothing "
+        "`i * len(q) // chunks`. A document with fewer chunks than stretches has one value a chunk. null: nothing "
         "there was scored, or it is selected"
     )
 

@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from typing import Literal, get_args
 
 Rule = Literal["threshold", "action", "sufficiency"]
+"""The name of a stop rule."""
+
 RULES: tuple[Rule, ...] = get_args(Rule)
+"""The names of all stop rules."""
 
 StoppedBy = Literal["budget", "threshold", "action", "sufficiency", "sufficient", "hopeless", "context", "exhausted"]
 """Why an episode ended: the budget is spent; a rule's score fell below its threshold; the best chunk does not fit the
@@ -26,4 +29,4 @@ ENDINGS: Mapping[StoppedBy, str] = {
     "context": "the next chunk does not fit into the context",
     "exhausted": "no chunk is left",
 }
-"""Each ending in words that follow "because"; whoever prints one without words prints its name."""
+"""Each ending in words that follow "because"; an ending without an entry is printed by its name."""

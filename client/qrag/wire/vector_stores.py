@@ -12,9 +12,13 @@ from qrag.wire.models import RequestModel, ResponseModel
 from qrag.wire.retrieval import PositiveInteger, Question, must_be_shallow
 
 MAX_RESULTS = 50
+"""Most results of a search."""
+
 MAX_QUERIES = 8
+"""Most queries of a search."""
 
 Key = Annotated[str, Field(min_length=1, max_length=200, description="the metadata field", examples=["year"])]
+"""The name of a metadata field."""
 
 
 class EqualityFilter(RequestModel):
@@ -52,6 +56,7 @@ AttributeFilter = Annotated[
     EqualityFilter | OrderFilter | MembershipFilter | CompoundFilter,
     Discriminator("type"),
 ]
+"""A comparison, or a combination of filters, in OpenAI's words."""
 
 CompoundFilter.model_rebuild()
 
