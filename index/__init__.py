@@ -16,6 +16,6 @@ imports only from those above it.
 
 import os
 
-# Before anything imports torch: its OpenMP threads otherwise spin for long after each forward pass and take the cores
-# from the scan that follows, and on a busy machine from everybody (benchmarks/results/spin.json).
+# Set before torch is imported: its OpenMP threads otherwise spin for long after each forward pass and take the cores
+# from the scan that follows, and on a busy machine from other processes (benchmarks/results/spin.json).
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")

@@ -107,7 +107,7 @@ def _serve(settings: Settings) -> None:
 
 
 def _require_keys(settings: Settings) -> None:
-    """Raise :class:`~service.errors.ConfigurationError` where anybody on the network could do anything."""
+    """Raise :class:`~service.errors.ConfigurationError` where the network could reach a service without keys."""
     if settings.loopback_only or settings.allow_anonymous or settings.api_keys or read_keys(settings.keys_path):
         return
     raise ConfigurationError(

@@ -28,7 +28,7 @@
     ├── LanguageModelTooSlow    504 language_model_too_slow
     └── IndexingFailed          500 indexing_failed
 
-    ConfigurationError          the operator asked for something that is not safe or not possible
+    ConfigurationError          the configuration is unsafe or impossible
     └── KeysError               the file of keys cannot be read or changed
 
     RightMissing                a route or an MCP tool does not say which right it needs
@@ -43,7 +43,7 @@ from index.errors import QRagError
 
 
 class ConfigurationError(QRagError):
-    """The operator asked for something that is not safe or not possible; the message says what to do."""
+    """The configuration is unsafe or impossible; the message says what to do."""
 
 
 class KeysError(ConfigurationError):

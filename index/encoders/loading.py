@@ -138,7 +138,7 @@ def load_model(directory: Path, device: torch.device, dtype: torch.dtype) -> Pre
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"transformers cannot load {directory}: {error} Export the checkpoint again.") from error
-    # transformers fills what is missing with random numbers; only the pooler is not read here.
+    # transformers fills missing parameters with random numbers; only the pooler is not used here.
     if missing := sorted(key for key in loading["missing_keys"] if not key.startswith("pooler.")):
         raise CheckpointError(
             f"The weights in {directory} lack {len(missing)} parameters of its config.json, {missing[0]} for one. "

@@ -1,7 +1,7 @@
 """Inputs laid end to end in one row: on a CPU nothing is computed for padding.
 
 States of a crowd differ in length by a factor of five, and half of a padded batch would be padding. Everything in a
-transformer but attention works on each token by itself; attention is computed input by input. The numbers are those of
+transformer but attention works on each token by itself; attention is computed input by input. The result is that of
 a padded batch up to rounding.
 
 This needs a model whose layers pass keyword arguments on to the attention, and that accepts explicit position ids.

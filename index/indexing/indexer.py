@@ -84,7 +84,7 @@ class Indexer:
     """Works off the queue of a storage.
 
     ``embed`` runs the action tower (the service lends its engine's). Once ``stopping`` is set, a round
-    ends after the batch in hand and stores what it has. A round has at most ``round_chunks`` chunks, which are read
+    ends after the current batch and stores its vectors. A round has at most ``round_chunks`` chunks, which are read
     and embedded ``batch_chunks`` at a time.
     """
 

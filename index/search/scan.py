@@ -1,7 +1,7 @@
 """One read of all candidates for all states of a step: the product of each candidate with each rotated state.
 
 A rotated state changes from one level to the next, hundreds of times within a document. So a step rotates each state
-once a level, into a table, and multiplies each chunk with the row of the table that its position asks for
+once a level, into a table, and multiplies each chunk with the row of the table that its position selects
 (:mod:`index.search.kernels`): one pass over codes (:mod:`index.search.codes`), whatever documents they belong to. Where
 embeddings are on a GPU, half precision is read instead (:mod:`index.search.device_scan`).
 
@@ -48,7 +48,7 @@ def scan(
     """Add ``factor · <s, R(ρ) a> + summand`` of every candidate to ``values``, shape ``[states, matrices.size]``.
 
     Returns the Euclidean rounding error of each state. ``states`` has shape ``[states, d]``; the positions of a
-    selection are strictly increasing, and what is added at them is meaningless.
+    selection are strictly increasing, and the values added at them are meaningless.
     """
     scan_halves(states, matrices, selections, positions, values, factor=factor, summand=summand)
     if not matrices.runs:

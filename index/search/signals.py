@@ -83,7 +83,7 @@ class InnerProduct:
         """How far an estimated value can be from the true one; ``embedding`` is a state's, shape ``[d]``.
 
         The usual bound for a sum of ``d`` rounded products is ``d · u · |s| · |a|``; the few additional roundings are
-        those of the rotated state, of ``w`` and of ``b``. Codes ``ŝ`` and ``â`` add
+        in the rotated state, ``w`` and ``b``. Codes ``ŝ`` and ``â`` add
         ``|<s, a> - <ŝ, â>| <= |s| |a - â| + |s - ŝ| |â|``, where ``query_error`` bounds ``|s - ŝ|``.
         """
         length = float(np.linalg.norm(embedding.astype(np.float64)))

@@ -1,4 +1,4 @@
-"""News of the storage, for the threads of this process that wait for them."""
+"""Change notifications of the storage, for waiting threads of this process."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class News:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self.number = 0
-        """Grows whenever anything changes."""
+        """The number of changes so far."""
         self.version = 0
-        """Grows whenever what is searchable changes."""
+        """The number of changes of the searchable documents so far."""
         self.listeners: list[Callable[[], None]] = []
         """Called, from any thread, whenever documents came, went or changed their status."""
 
     def announce(self, *, searchable: bool = False) -> None:
-        """Wake the waiting threads and call the listeners; ``searchable`` says that what is searchable has changed."""
+        """Wake the waiting threads and call the listeners; ``searchable``: the searchable documents changed."""
         with self._changed:
             self.number += 1
             if searchable:

@@ -93,7 +93,7 @@ class Catalogue(Protocol):
         """Every stored version of a document, newest first; none where there is no such document."""
 
     def documents_at(self, uids: Iterable[int]) -> dict[int, Document]:
-        """The versions with these ``uid``s; raises :class:`~index.errors.UnknownDocument` where one is gone."""
+        """The versions with these ``uid``s; raises :class:`~index.errors.UnknownDocument` where one was deleted."""
 
     def documents(
         self, collections: Collection[str] | None = None, *, after: int = 0, limit: int = 100
@@ -255,7 +255,7 @@ class VectorStore(Protocol):
     def activate(self, space: Space, properties: Mapping[str, str | None]) -> bool:
         """Search a space from now on, and write properties at the same time; returns false while it lacks vectors.
 
-        Documents that are not searchable yet will be cut and embedded anew. Belongs to the thread that indexes.
+        Documents that are not searchable yet will be cut and embedded again. Belongs to the thread that indexes.
         """
 
     def forget_other_spaces(self) -> None:

@@ -179,7 +179,7 @@ class Checkpoints:
         try:
             encoder = load_encoder(_path(self._settings, name), device=self._settings.device)
             encoder.warm_up()
-        except (QRagError, OSError) as error:  # the latter where the folder is changed meanwhile
+        except (QRagError, OSError) as error:  # OSError where the folder is changed meanwhile
             # The message may name folders: only operators may change checkpoints.
             raise CheckpointUnusable(f"The checkpoint {name!r} cannot be loaded: {error}") from error
         except torch.OutOfMemoryError:

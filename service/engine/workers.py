@@ -138,7 +138,7 @@ class PreselectionWorker:
         self._thread.start()
 
     def stop(self) -> None:
-        """Give up what is being built."""
+        """Stop, and give up the index being built."""
         self._stopping.set()
         self._checkpoints.current.scopes.close()  # wakes the thread
         self._thread.join()

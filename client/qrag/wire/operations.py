@@ -26,7 +26,7 @@ class ModelOut(ResponseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [examples.MODEL]})
 
     name: str
-    checkpoint: str = Field(description="what it is called in /admin/checkpoints")
+    checkpoint: str = Field(description="its name in /admin/checkpoints")
     base_model: str
     dimension: int
     device: str

@@ -106,11 +106,11 @@ class SearchIn(RequestModel):
     )
 
     query: Question | Annotated[list[Question], Field(min_length=1, max_length=MAX_QUERIES)] = Field(
-        description="a question, or several: each is an episode of its own, and the results are those of all"
+        description="a question, or several: each is an episode, and the results of all are merged"
     )
     filters: AttributeFilter | None = Field(default=None, description="search only documents whose metadata matches")
     max_num_results: PositiveInteger = Field(
-        default=10, le=MAX_RESULTS, description="at most so many; an episode ends earlier where more would not help"
+        default=10, le=MAX_RESULTS, description="most results; an episode ends earlier where more would not help"
     )
     ranking_options: RankingOptions = RankingOptions()
     rewrite_query: Annotated[Literal[False], BeforeValidator(_must_be_off)] = False

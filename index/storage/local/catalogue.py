@@ -95,7 +95,7 @@ class LocalCatalogue:
             return self._document(row_of(connection, "id", id))
 
     def versions(self, id: str) -> list[Document]:
-        """The document of this id, if it is there: no former version is kept."""
+        """The document of this id, if it exists: this engine keeps no former versions."""
         try:
             return [self.document(id)]
         except UnknownDocument:

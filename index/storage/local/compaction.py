@@ -1,7 +1,7 @@
 """Merging small or mostly dead segments, so that their number stays small however documents arrive.
 
 Segments of similar size are merged eight at a time, so a vector is copied about once for every
-eightfold growth; a segment of which more than half belongs to deleted documents is written anew.
+eightfold growth; a segment of which more than half belongs to deleted documents is rewritten.
 """
 
 from __future__ import annotations

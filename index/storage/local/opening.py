@@ -35,7 +35,7 @@ class LocalStorage:
 
     @property
     def incoming_directory(self) -> Path:
-        """A folder on the disk of the data, so that what is received counts against the space that is watched."""
+        """A folder on the disk of the data, so that received files count against the watched space."""
         return self.directory.incoming
 
     def capacity(self) -> Capacity:

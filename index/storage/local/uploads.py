@@ -76,7 +76,7 @@ class LocalUpload:
                     connection.execute("DELETE FROM texts WHERE uid = ?", (self._uid,))
 
     def _store(self, connection: sqlite3.Connection, *, whole_blocks_only: bool) -> tuple[int, int]:
-        """Write what is pending; returns the ``uid`` and the number of characters, and leaves this object as it is."""
+        """Write what is pending; returns the ``uid`` and the number of characters. Does not change this object."""
         uid = self._uid
         if uid is None:
             uid = connection.execute("INSERT INTO uploads DEFAULT VALUES").lastrowid or 0
