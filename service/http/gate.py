@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import BodyTooLarge, Overloaded, ServiceError, TooManyRequests, Unauthorized
@@ -19,6 +20,9 @@ UPLOAD_PATH = "/documents"
 
 OTHER_BODY_BYTES = 1 << 20
 """Longest body of anything that is not an upload."""
+
+MOST_DIGITS = 18
+"""Digits of a length beyond which no body is accepted, whatever the limit; Python refuses to read thousands."""
 
 
 class Gate:
@@ -40,10 +44,14 @@ class Gate:
             await self._app(scope, receive, send)
             return
         answered = False
+        upgrades = any(name == b"upgrade" for name, _ in scope["headers"])
 
         async def noting_send(message: Message) -> None:
             nonlocal answered
             answered = True
+            if upgrades and message["type"] == "http.response.start":
+                # Nothing here is upgraded, and the server would read what follows as another request.
+                MutableHeaders(scope=message)["Connection"] = "close"
             await send(message)
 
         try:
@@ -100,7 +108,8 @@ class Gate:
         limit = self._upload_bytes if scope["path"] == UPLOAD_PATH else OTHER_BODY_BYTES
         too_large = BodyTooLarge(f"The body may have at most {limit} bytes. Send less at once.")
         declared = headers.get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > limit:
+        digits = declared.lstrip(b"0")
+        if digits.isdigit() and (len(digits) > MOST_DIGITS or int(digits) > limit):
             await problem_response(too_large)(scope, receive, send)
             return
         received = 0

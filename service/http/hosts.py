@@ -16,8 +16,8 @@ from collections.abc import Iterable
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from service.host_names import Authority, listening_authority, parse_authority
 from service.errors import CrossSiteRequest, MisdirectedRequest
+from service.host_names import Authority, listening_authority, parse_authority
 from service.http.rights import SAFE_METHODS
 
 PROBE_PATHS = frozenset({"/healthz", "/readyz"})
@@ -28,8 +28,9 @@ METRICS_PATH = "/metrics"
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
-_FOREIGN_SITES = frozenset({"cross-site", "same-site"})
-"""Values of ``Sec-Fetch-Site``. ``same-site`` is another port, or another name of the same domain."""
+_OWN_SITE = frozenset({"same-origin", "none"})
+"""Values of ``Sec-Fetch-Site`` that are no page of another site; ``none`` is the user himself. ``same-site`` is another
+port, or another name of the same domain."""
 
 
 class OwnHosts:
@@ -48,8 +49,9 @@ class OwnHosts:
         path, headers = scope["path"], Headers(scope=scope)
         if path in PROBE_PATHS:
             return
-        hosts = headers.getlist("host")  # none of them in HTTP/1.0, which browsers do not speak
-        for host in hosts:
+        hosts = [host.strip() for host in headers.getlist("host")]
+        named = hosts or ([] if scope.get("http_version") == "1.0" else [""])  # browsers do not speak HTTP/1.0
+        for host in named:
             if not self._is_own(parse_authority(host), or_address=path == METRICS_PATH):
                 raise MisdirectedRequest(
                     f"This service has no API keys, so it answers under its own names only, and {host[:200]!r} is none "
@@ -59,7 +61,7 @@ class OwnHosts:
         if scope["method"] in SAFE_METHODS:
             return
         senders = [origin for origin in headers.getlist("origin") if not self._is_own_origin(origin, _parsed(hosts))]
-        senders += _FOREIGN_SITES.intersection(headers.getlist("sec-fetch-site"))
+        senders += [site for site in headers.getlist("sec-fetch-site") if site.strip().lower() not in _OWN_SITE]
         if senders:
             raise CrossSiteRequest(
                 f"A web page of another site ({senders[0][:200]}) has sent this, and the service has no API keys that "
@@ -74,7 +76,7 @@ class OwnHosts:
             host.is_loopback
             or (self._listening_on is not None and host.name == self._listening_on.name)
             or (or_address and host.address is not None)
-            or any(allowed.covers(host.name) and allowed.port in (None, host.port) for allowed in self._allowed)
+            or any(allowed.covers(host.name) and _same_port(allowed, host) for allowed in self._allowed)
         )
 
     def _is_own_origin(self, origin: str, requested: list[Authority]) -> bool:
@@ -91,6 +93,11 @@ class OwnHosts:
 
 def _parsed(texts: Iterable[str]) -> list[Authority]:
     return [authority for text in texts if (authority := parse_authority(text)) is not None]
+
+
+def _same_port(allowed: Authority, host: Authority) -> bool:
+    """Whether a host has the port that a setting asks for; browsers leave the default ports out."""
+    return allowed.port in (None, host.port) or (host.port is None and allowed.port in _DEFAULT_PORTS.values())
 
 
 def _port(authority: Authority, default: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -121,6 +122,7 @@ def test_all_hosts_of_a_request_count(shared_client: httpx.Client) -> None:
 
 def test_programs_of_old_that_name_no_host_are_served(shared_client: httpx.Client) -> None:
     assert send(shared_client, "GET /documents HTTP/1.0").status == 200
+    assert send(shared_client, "GET /documents HTTP/1.1").status == 421
     assert send(shared_client, "GET /documents HTTP/1.0", "Host: evil.example").status == 421
     assert send(shared_client, "POST /retrieve HTTP/1.0", f"Origin: {EVIL}").status == 403
 
@@ -143,6 +145,16 @@ def test_metrics_are_scraped_by_address(shared_client: httpx.Client) -> None:
 )
 def test_a_service_has_the_names_that_it_was_given(public: httpx.Client, host: str, status: int) -> None:
     assert get(public, host).status == status
+
+
+def test_browsers_leave_default_ports_out() -> None:
+    hosts = OwnHosts("0.0.0.0", ["secure.example:443", "plain.example:80", "other.example:8443"])
+    hosts.check(request("POST", host="secure.example", origin="https://secure.example"))
+    hosts.check(request("GET", host="plain.example"))
+    hosts.check(request("GET", host="plain.example:80"))
+    for host in ("other.example", "secure.example:8443"):
+        with pytest.raises(MisdirectedRequest):
+            hosts.check(request("GET", host=host))
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "Search.Example.Org", "2001:db8::1", "fe80::1%eth0"])
@@ -199,6 +211,8 @@ FOREIGN: list[dict[str, str]] = [
     {"Origin": ""},
     {"Sec-Fetch-Site": "cross-site"},
     {"Sec-Fetch-Site": "same-site"},
+    {"Sec-Fetch-Site": "Cross-Site"},
+    {"Sec-Fetch-Site": "same-origin, cross-site"},
 ]
 
 
@@ -288,3 +302,39 @@ def test_with_keys_neither_is_looked_at(tmp_path: Path, tiny_checkpoint: Path) -
         del foreign["Authorization"]
         problem(client.get("/documents", headers=foreign), 401, "unauthorized")
         assert client.get("/", headers=foreign).status_code == 200
+
+
+# --- The connection ---------------------------------------------------------------------------------------
+
+
+def test_a_refused_upgrade_does_not_hide_another_request(shared_client: httpx.Client, collection: str) -> None:
+    text = b"No."
+    query = f"collection={collection}"
+    hidden = [f"POST /documents?{query} HTTP/1.1", "Host: localhost", "Content-Type: text/plain", "Content-Length: 3"]
+    inner = "\r\n".join([*hidden, "", ""]).encode() + text
+    outer = ["POST /documents HTTP/1.1", "Host: evil.example", "Connection: Upgrade", "Upgrade: h2c"]
+    head = "\r\n".join([*outer, f"Content-Length: {len(inner)}", "", ""]).encode()
+    with socket.create_connection((shared_client.base_url.host, shared_client.base_url.port or 0), 60) as connection:
+        connection.sendall(head)
+        with connection.makefile("rb") as answers:
+            first = answers.readline()
+            assert b" 421 " in first
+            with suppress(OSError):  # the service has closed the connection
+                connection.sendall(inner)
+                assert b"HTTP/1.1" not in answers.read()
+    assert ids_in(shared_client, collection) == []
+
+
+def test_a_length_of_thousands_of_digits_is_too_large(shared_client: httpx.Client) -> None:
+    lines = [
+        "POST /retrieve HTTP/1.1",
+        "Host: localhost",
+        "Connection: close",
+        f"Content-Length: {'0' * 5000}2",
+        "",
+        "",
+    ]
+    with socket.create_connection((shared_client.base_url.host, shared_client.base_url.port or 0), 60) as connection:
+        connection.sendall("\r\n".join(lines).encode() + b"{}")
+        with connection.makefile("rb") as answer:
+            assert b" 415 " in answer.readline()  # and so read as a length of two
