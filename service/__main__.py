@@ -96,6 +96,7 @@ def _serve(settings: Settings) -> None:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=settings.shutdown_seconds,
         server_header=False,
+        ws="none",  # no route speaks WebSocket, and an upgrade would pass the gate by
     )
     # uvicorn drains on SIGTERM and then raises it once more: a requested stop is a success.
     signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(0))

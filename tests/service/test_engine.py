@@ -21,6 +21,7 @@ from index.episodes.episode import ChunkTokens, Episode, Limits
 from index.search.matrices import Matrices, Part
 from index.search.matrix_scope import MatrixScope
 from index.search.scope import Scope
+from index.search.states import States
 from service.engine.engine import INDEXING_SHARE, Engine
 from tests.random_checkpoints import write_random_checkpoint
 
@@ -118,10 +119,10 @@ def test_indexing_has_its_share_while_an_episode_runs(
     scope = MatrixScope(Matrices(np.array([0, len(TEXTS)]), (Part(0, vectors),), norm_bound=2.0))
     began: list[float] = []
 
-    def tick(states: Sequence[StateInput]) -> Float32Array:
+    def tick(states: Sequence[StateInput]) -> States:
         began.append(clock.now)
         clock.now += tick_seconds
-        return vectors[: len(states)]
+        return States(vectors[: len(states)])
 
     def piece(inputs: Sequence[TokenIds]) -> Float32Array:
         clock.now += piece_seconds
