@@ -19,6 +19,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount
 
 import service
+from index.storage.news import News
 from qrag.wire.models import RequestModel, ResponseModel
 from service.app import create_app
 from service.errors import RightMissing
@@ -79,7 +80,7 @@ class Application:
             settings=Settings(_env_file=None, data_dir=folder),
             keys=Keys(path),
             language_model=None,
-            store=SimpleNamespace(listeners=[]),
+            storage=SimpleNamespace(news=News()),
             start=lambda: None,
             close=lambda: None,
         )
