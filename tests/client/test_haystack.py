@@ -26,7 +26,7 @@ PROMPT = "{% for document in documents %}{{ document.content }}\n{% endfor %}{{ 
 
 @pytest.fixture
 def retriever(letters: Letters) -> QRagRetriever:
-    """Of a collection of two documents."""
+    """A retriever over a collection of two documents."""
     return QRagRetriever(letters.url, collection=letters.collection, max_steps=4)
 
 

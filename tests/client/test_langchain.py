@@ -28,7 +28,7 @@ LOADING_IS_BETA = pytest.mark.filterwarnings("ignore:The function `load` is in b
 
 @pytest.fixture
 def retriever(letters: Letters) -> QRagRetriever:
-    """Of a collection of two documents."""
+    """A retriever over a collection of two documents."""
     return QRagRetriever(base_url=letters.url, collection=letters.collection, max_steps=4)
 
 

@@ -19,7 +19,7 @@ from tests.service.scripted import answer, refusal, scripted
 
 @pytest.fixture
 def retriever(letters: Letters) -> QRagRetriever:
-    """Of a collection of two documents."""
+    """A retriever over a collection of two documents."""
     return QRagRetriever(letters.url, collection=letters.collection, max_steps=4)
 
 

@@ -14,7 +14,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 RESULTS = ROOT / "benchmarks" / "results"
 
 MOST_WORDS = 800
-"""Of the whole page, blocks of code and tables included."""
+"""Most words of the whole page, blocks of code and tables included."""
 
 ROWS = {
     "HotpotQA (241 questions)": ("multihop", "hotpotqa", ""),

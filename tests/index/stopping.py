@@ -23,7 +23,7 @@ def random_stopping(dimension: int, seed: int = 0) -> Stopping:
 
 
 def curve(*points: tuple[float, float, float]) -> tuple[CurvePoint, ...]:
-    """Of thresholds, recalls and chunks."""
+    """A curve of (threshold, recall, chunks) triples."""
     return tuple(CurvePoint(threshold=threshold, recall=recall, chunks=chunks) for threshold, recall, chunks in points)
 
 
