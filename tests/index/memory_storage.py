@@ -1,0 +1,347 @@
+"""A second storage engine, in memory: written against the protocols alone. It keeps former versions."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+
+from index.arrays import Float32Array, IntArray
+from index.chunking import Chunk
+from index.errors import DocumentExists, QueueFull, UnknownCollection, UnknownDocument
+from index.search.matrices import Matrices, Part
+from index.search.matrix_scope import MatrixScope
+from index.search.positions import Positions
+from index.storage.documents import Chosen, CollectionSize, Description, Document, Published, StoredChunk
+from index.storage.news import News
+from index.storage.protocols import Capacity, Upload
+from index.storage.vectors import ChunkAddress, SearchScope, Space, Unembedded
+from qrag.wire.documents import Status
+from qrag.wire.filters import Filter
+
+WAITING: tuple[Status, ...] = ("queued", "indexing")
+
+
+class MemoryUpload:
+    """A text in a string."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    @property
+    def characters(self) -> int:
+        return len(self.text)
+
+    @property
+    def bytes(self) -> int:
+        return len(self.text.encode())
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    def write(self, text: str) -> None:
+        self.text += text
+
+    def discard(self) -> None:
+        pass
+
+
+class MemoryCatalogue:
+    """Documents in dictionaries; former versions are kept until the document is deleted."""
+
+    stalled: str | None = None
+    stalls = 0
+
+    def __init__(self, news: News) -> None:
+        self._news = news
+        self._uids = count(1)
+        self._versions: dict[str, list[Document]] = {}
+        self._texts: dict[int, str] = {}
+        self._chunks: dict[int, list[Chunk]] = {}
+        self._properties: dict[str, str] = {}
+
+    def begin_upload(self) -> MemoryUpload:
+        return MemoryUpload()
+
+    def publish(
+        self,
+        uploads: Sequence[tuple[Upload, Description]],
+        *,
+        replace: bool,
+        queue_limit: int,
+        within: Collection[str] | None = None,
+    ) -> list[Published]:
+        published = [self._publish(upload, about, replace, within) for upload, about in uploads]
+        created = [document for document, is_new in published if is_new]
+        if len(list(self.waiting(0))) + len(created) > queue_limit:
+            raise QueueFull("too many")
+        for document in created:
+            self._versions.setdefault(document.id, []).insert(0, document)
+        self._news.announce(searchable=replace)
+        return published
+
+    def _publish(self, upload: Upload, about: Description, replace: bool, within: Collection[str] | None) -> Published:
+        assert isinstance(upload, MemoryUpload)
+        id = about.id or f"doc-{upload.sha256}"
+        if former := self.versions(id):
+            if former[0].sha256 == upload.sha256:
+                return Published(former[0], created=False)
+            if not replace or (within is not None and former[0].collection not in within):
+                raise DocumentExists(id)
+        uid, now = next(self._uids), datetime.now(UTC)
+        self._texts[uid] = upload.text
+        document = Document(
+            uid, id, about.collection, about.title, about.metadata, about.chunking, upload.sha256, upload.characters,
+            upload.bytes, "queued", 0.0, None, None, None, now, now,
+        )  # fmt: skip
+        return Published(document, created=True)
+
+    def document(self, id: str) -> Document:
+        if id not in self._versions:
+            raise UnknownDocument(id)
+        return self._versions[id][0]
+
+    def versions(self, id: str) -> list[Document]:
+        return list(self._versions.get(id, []))
+
+    def documents_at(self, uids: Iterable[int]) -> dict[int, Document]:
+        known = {document.uid: document for versions in self._versions.values() for document in versions}
+        try:
+            return {uid: known[uid] for uid in uids}
+        except KeyError as error:
+            raise UnknownDocument(str(error)) from None
+
+    def documents(
+        self, collections: Collection[str] | None = None, *, after: int = 0, limit: int = 100
+    ) -> list[Document]:
+        newest = sorted((versions[0] for versions in self._versions.values()), key=lambda document: document.uid)
+        inside = (document for document in newest if collections is None or document.collection in collections)
+        return [document for document in inside if document.uid > after][:limit]
+
+    def delete_document(self, id: str, *, collection: str | None = None) -> None:
+        if collection not in (None, self.document(id).collection):
+            raise UnknownDocument(id)
+        del self._versions[id]
+        self.resume()
+        self._news.announce(searchable=True)
+
+    def retry_document(self, id: str, *, collection: str | None = None) -> Document:
+        document = self.document(id)
+        if collection not in (None, document.collection):
+            raise UnknownDocument(id)
+        if document.status == "failed":
+            self._set(document.uid, status="queued", error=None)
+        return self.document(id)
+
+    def count_by_status(self) -> dict[Status, int]:
+        counts: dict[Status, int] = {"queued": 0, "indexing": 0, "ready": 0, "failed": 0}
+        for document in self.documents(limit=10**9):
+            counts[document.status] += 1
+        return counts
+
+    def collections(self) -> list[CollectionSize]:
+        sizes: dict[str, CollectionSize] = {}
+        for document in self.documents(limit=10**9):
+            size = sizes.get(document.collection, CollectionSize(document.collection, 0, 0, 0))
+            sizes[size.name] = CollectionSize(
+                size.name, size.documents + 1, size.chunks + (document.chunks or 0), size.bytes + document.bytes
+            )
+        return [sizes[name] for name in sorted(sizes)]
+
+    def delete_collection(self, name: str) -> None:
+        for document in self._members(name):
+            self.delete_document(document.id)
+
+    def text_blocks(self, uid: int) -> Iterator[str]:
+        yield self._texts[uid]
+
+    def text(self, uid: int, start: int, end: int) -> str:
+        return self._texts[uid][start:end]
+
+    def chunks(self, uid: int, *, first: int = 0, limit: int = 100) -> list[StoredChunk]:
+        chunks = list(enumerate(self._chunks.get(uid, [])))[first : first + limit]
+        return [StoredChunk(number, chunk, self.text(uid, chunk.start, chunk.end)) for number, chunk in chunks]
+
+    def choose(
+        self, collection: str, document_ids: Sequence[str] | None = None, filter: Filter | None = None
+    ) -> Chosen:
+        members = {document.id: document for document in self._members(collection)}
+        for id in document_ids or []:
+            if id not in members:
+                raise UnknownDocument(id)
+        chosen = [
+            document
+            for document in members.values()
+            if document.status == "ready" and document.chunks
+            if document_ids is None or document.id in document_ids
+            if filter is None or filter.matches(document.metadata)
+        ]
+        uids, counts = [document.uid for document in chosen], [document.chunks for document in chosen]
+        return Chosen(np.array(uids, dtype=np.int64), np.array(counts, dtype=np.int64))
+
+    def _members(self, collection: str) -> list[Document]:
+        members = self.documents([collection], limit=10**9)
+        if not members:
+            raise UnknownCollection(collection)
+        return members
+
+    def waiting(self, long_characters: int) -> Iterator[Document]:
+        documents = self.documents(limit=10**9)
+        for document in sorted(documents, key=lambda document: (document.characters > long_characters, document.uid)):
+            if document.status in WAITING:
+                yield document
+
+    def save_chunks(self, uid: int, chunks: IntArray) -> None:
+        self._chunks[uid] = [Chunk(*row) for row in chunks.tolist()]
+        self._set(uid, status="indexing", chunks=len(chunks), tokens=int(chunks[:, 2].sum()))
+
+    def set_progress(self, uid: int, progress: float) -> None:
+        self._set(uid, progress=progress)
+
+    def finish(self, uids: Iterable[int]) -> None:
+        for uid in uids:
+            self._set(uid, status="ready", progress=1.0)
+        self._news.announce(searchable=True)
+
+    def fail(self, uids: Iterable[int], reason: str) -> None:
+        for uid in uids:
+            self._set(uid, status="failed", error=reason)
+
+    def stall(self, reason: str) -> None:
+        self.stalled, self.stalls = reason, self.stalls + 1
+
+    def resume(self) -> None:
+        self.stalled = None
+
+    def read_property(self, name: str) -> str | None:
+        return self._properties.get(name)
+
+    def write_properties(self, properties: Mapping[str, str | None]) -> None:
+        for name, value in properties.items():
+            self._properties.pop(name, None)
+            if value is not None:
+                self._properties[name] = value
+
+    def cut_again(self) -> None:
+        """Forget how documents are cut that are not ready."""
+        for document in self.documents(limit=10**9):
+            if document.status != "ready":
+                self._set(document.uid, chunks=None, tokens=None)
+
+    def _set(self, uid: int, **fields: object) -> None:
+        for versions in self._versions.values():
+            versions[:] = [replace(each, **fields) if each.uid == uid else each for each in versions]  # type: ignore[arg-type]
+
+
+class MemoryVectors:
+    """The vectors of each document in a list, one dictionary a space; any scope is built when it is asked for."""
+
+    def __init__(self, catalogue: MemoryCatalogue, news: News, *, fingerprint: str, dimension: int) -> None:
+        self._catalogue = catalogue
+        self._news = news
+        self.space = Space(1, fingerprint, dimension)
+        self._spaces = {self.space: dict[int, list[Float32Array]]()}
+
+    @property
+    def spaces(self) -> Collection[Space]:
+        return self._spaces.keys()
+
+    def append(self, rows: Sequence[ChunkAddress], vectors: Float32Array, space: Space) -> None:
+        for address, vector in zip(rows, vectors, strict=True):
+            kept = self._spaces.get(space, {}).setdefault(address.uid, [])
+            assert address.number == len(kept)
+            kept.append(vector)
+
+    def stored(self, uid: int, space: Space) -> int:
+        return len(self._spaces[space].get(uid, []))
+
+    def unembedded(self, space: Space, limit: int) -> list[Unembedded]:
+        ready = [document for document in self._catalogue.documents(limit=10**9) if document.status == "ready"]
+        states = [Unembedded(each.uid, each.chunks or 0, self.stored(each.uid, space)) for each in ready]
+        return [state for state in states if state.embedded < state.chunks][:limit]
+
+    def share_embedded(self, space: Space) -> float:
+        sizes = [size.chunks for size in self._catalogue.collections()]
+        missing = sum(state.chunks - state.embedded for state in self.unembedded(space, 10**9))
+        return 1 - missing / sum(sizes) if sum(sizes) else 1.0
+
+    def open_space(self, *, fingerprint: str, dimension: int, properties: Mapping[str, str | None] = {}) -> Space:
+        known = {space.fingerprint: space for space in self._spaces}
+        number = max(space.number for space in self._spaces) + 1
+        opened = known.get(fingerprint, Space(number, fingerprint, dimension))
+        self._spaces = {space: self._spaces.get(space, {}) for space in (self.space, opened)}
+        self._catalogue.write_properties(properties)
+        return opened
+
+    def activate(self, space: Space, properties: Mapping[str, str | None]) -> bool:
+        if self.unembedded(space, 1):
+            return False
+        self.space = space
+        self._catalogue.write_properties(properties)
+        self._catalogue.cut_again()
+        self._news.announce(searchable=True)
+        return True
+
+    def forget_other_spaces(self) -> None:
+        self._spaces = {self.space: self._spaces[self.space]}
+
+    def scopes(self, *, preselect_above: float = math.inf) -> MemoryScopes:
+        del preselect_above  # everything is read
+        return MemoryScopes(self._catalogue, self._spaces[self.space], self.space.dimension)
+
+    def has_room(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class MemoryScopes:
+    """A matrix of its own for each scope."""
+
+    catalogue: MemoryCatalogue
+    vectors: Mapping[int, list[Float32Array]]
+    dimension: int
+
+    def scope(
+        self, collection: str, document_ids: Sequence[str] | None = None, filter: Filter | None = None
+    ) -> SearchScope:
+        chosen = self.catalogue.choose(collection, document_ids, filter)
+        rows = [vector for uid in chosen.uids.tolist() for vector in self.vectors[uid]]
+        matrix = np.array(rows, dtype=np.float32).reshape(-1, self.dimension)
+        offsets = np.cumsum([0, *chosen.counts.tolist()], dtype=np.int64)
+        norm = float(np.linalg.norm(matrix, axis=1).max(initial=1.0))
+        return SearchScope(MatrixScope(Matrices(offsets, (Part(0, matrix),) if rows else (), norm)), chosen.uids)
+
+    def preselect(self, positions: Positions, stopped: Callable[[], bool], seconds: float) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class MemoryStorage:
+    """An engine of dictionaries."""
+
+    catalogue: MemoryCatalogue
+    vectors: MemoryVectors
+    news: News
+    incoming_directory: Path
+
+    def capacity(self) -> Capacity:
+        return Capacity(1, 2)
+
+    def reclaim_space(self) -> bool:
+        return False
+
+    def maintain(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
