@@ -43,7 +43,8 @@ echo "== virtual environment"
 "${PYTHON:-python3.11}" -m venv "$work/venv"
 export PATH=$work/venv/bin:$PATH
 mkdir "$work/build" "$work/app" "$work/data" "$work/home"
-(cd "$repository" && cp -r --parents "${copied[@]}" "$work/build")
+# One by one, as the Dockerfile does: a file is copied before the folder that it is in.
+for path in "${copied[@]}"; do (cd "$repository" && cp -r --parents "$path" "$work/build"); done
 find "$work/build" -name __pycache__ -prune -exec rm -rf {} + # as .dockerignore has it
 
 echo "== deploy/install.sh"
