@@ -24,10 +24,10 @@ import torch
 from index.arrays import Float32Array, IntArray
 from index.encoders.encoder import Encoder
 from index.encoders.loading import load_encoder
-from index.search.codes import encode
-from index.search.matrices import Matrices, Part
 from index.search.matrix_scope import MatrixScope, Preselected
 from index.search.preselection import CONSIDERED, GRAPH, build_neighbours
+from index.search.scanning.codes import encode
+from index.search.scanning.matrices import Matrices, Part
 from index.search.scoring import best
 from index.search.states import State, States
 from index.storage.protocols import APPEND_ROWS
@@ -122,9 +122,7 @@ def main() -> None:
         return np.concatenate([matrix[offsets[document] : offsets[document + 1]] for document in documents])
 
     with ThreadPoolExecutor(1) as other:  # as in the service; it keeps to one core
-        neighbours = other.submit(
-            build_neighbours, sizes, uids, read, encoder.function.positions, lambda: False
-        ).result()
+        neighbours = other.submit(build_neighbours, sizes, uids, read, encoder.function.turning, lambda: False).result()
     built = time.perf_counter() - began
     nothing, none = MatrixScope(Matrices(np.array([0]), ())), np.empty(0, dtype=np.int64)
     measured = []

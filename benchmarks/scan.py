@@ -20,11 +20,11 @@ import torch
 from numpy.typing import NDArray
 
 from index.arrays import Float32Array, IntArray
-from index.search.codes import encode
 from index.search.function import QFunction
-from index.search.matrices import Matrices, Part
 from index.search.matrix_scope import MatrixScope
 from index.search.positions import Positions, all_level_indices
+from index.search.scanning.codes import encode
+from index.search.scanning.matrices import Matrices, Part
 from index.search.scope import Scope
 from index.search.scoring import best
 from index.search.states import State, States

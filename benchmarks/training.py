@@ -24,7 +24,7 @@ import torch
 from transformers import AutoTokenizer
 
 from index.encoders.loading import load_model
-from trainer.base_models import base_directory
+from trainer.bases.models import base_directory
 from trainer.datasets.question import Question
 from trainer.evaluation.machine import describe_machine
 from trainer.learning.learner import Learner

@@ -48,7 +48,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"__main__"},
     ],
     "trainer": [
-        {"__init__", "errors", "hyperparameters", "datasets", "recipe", "base_models"},
+        {"__init__", "errors", "hyperparameters", "datasets", "recipe", "bases"},
         {"tasks"},
         {"evaluation"},
         {"learning", "stopping"},

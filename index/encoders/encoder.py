@@ -9,17 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from index.arrays import Float32Array, TokenIds
 from index.encoders.checkpoint import CheckpointConfig
+from index.encoders.heads import Heads, WeighedTerms
 from index.encoders.tokenizer import TextTokenizer
 from index.encoders.tower import Tower
 from index.episodes.stopping import UNTAUGHT, Stopping
 from index.search.function import QFunction
-from index.search.states import States
+from index.search.states import States, TermWeights, concatenate
+
+HEADING_TOKENS = 32
+"""Most tokens of a chunk's heading that are read."""
 
 QUESTIONS_KEPT = 4096
 """Most embeddings of questions cached for the next steps of their episodes: 6 MB for 384 dimensions."""
@@ -33,15 +38,48 @@ class StateInput:
     dropped: int
     question: tuple[int, ...]
     """Its question alone, as the action tower reads it."""
+    asked: int
+    """How many of the ``ids``, from the first on, are not of its chunks."""
+
+
+class ReadStates(NamedTuple):
+    """States as tensors; gradients can flow through them."""
+
+    embeddings: torch.Tensor
+    """Shape ``[states, d]``."""
+    order: torch.Tensor | None
+    """What each asks of order, shape ``[states, k]``; none where positions have no space of their own."""
+    terms: list[WeighedTerms] | None
+    """None where no tokens are weighed."""
+
+
+def read_states(tower: Tower, heads: Heads, states: Sequence[StateInput]) -> ReadStates:
+    """One batch of states, read by the state tower and the heads on it."""
+    embeddings, hidden = tower.read([state.ids for state in states])
+    return ReadStates(
+        embeddings,
+        None if heads.order is None else heads.order(embeddings),
+        None
+        if heads.terms is None
+        else heads.terms(hidden, [state.ids for state in states], [state.asked for state in states]),
+    )
 
 
 class Encoder:
-    """A loaded checkpoint: both towers and the Q-function around them."""
+    """A loaded checkpoint: both towers, the heads on the state tower, and the Q-function around them."""
 
-    def __init__(self, config: CheckpointConfig, state: Tower, action: Tower, stopping: Stopping = UNTAUGHT) -> None:
+    def __init__(
+        self,
+        config: CheckpointConfig,
+        state: Tower,
+        action: Tower,
+        stopping: Stopping = UNTAUGHT,
+        heads: Heads | None = None,
+    ) -> None:
         self.config = config
         self.stopping = stopping
-        self.function: QFunction = config.function
+        self.heads = heads or Heads()
+        self.function: QFunction = config.function(self.heads)
         self.state_tower = state
         self.action_tower = action
         self._separator = state.tokenizer.separator(config.separator)
@@ -63,7 +101,8 @@ class Encoder:
         """Most tokens of a chunk that the action tower reads whole."""
         tokenizer = self.action_tower.tokenizer
         prefix = len(tokenizer.tokenize([self.config.action_prefix])[0])
-        return self.config.action_tokens - len(tokenizer.before) - len(tokenizer.after) - prefix
+        heading = HEADING_TOKENS if self.config.headings else 0
+        return self.config.action_tokens - len(tokenizer.before) - len(tokenizer.after) - prefix - heading
 
     @property
     def input_limit(self) -> int:
@@ -102,6 +141,7 @@ class Encoder:
             ids=[*tokenizer.before, *body, *tokenizer.after],
             dropped=dropped,
             question=(*tokenizer.before, *question_alone, *tokenizer.after),
+            asked=len(tokenizer.before) + len(question),
         )
 
     def embed_states(self, states: Sequence[StateInput]) -> States:
@@ -109,10 +149,30 @@ class Encoder:
 
         The second term is not in the paper: training cannot unlearn it, so a chunk's similarity to the question counts.
         """
-        embeddings = self.state_tower.embed([state.ids for state in states])
+        read = [
+            (batch, self._read_batch([states[number] for number in batch]))
+            for batch in self.state_tower.batches([state.ids for state in states])
+        ]
+        order = np.argsort([number for batch, _ in read for number in batch])
+        together = concatenate([part for _, part in read])
+        embeddings = together.embeddings[order]
         if share := self.config.question_share:
             embeddings += np.float32(share) * self._embed_questions([state.question for state in states])
-        return States(embeddings)
+        return States(
+            embeddings,
+            None if together.terms is None else tuple(together.terms[number] for number in order.tolist()),
+            None if together.order is None else together.order[order],
+        )
+
+    @torch.inference_mode()
+    def _read_batch(self, states: Sequence[StateInput]) -> States:
+        read = read_states(self.state_tower, self.heads, states)
+        terms = None
+        if read.terms is not None:
+            terms = tuple(TermWeights(tokens, weights.float().cpu().numpy()) for tokens, weights in read.terms)
+        return States(
+            read.embeddings.cpu().numpy(), terms, None if read.order is None else read.order.float().cpu().numpy()
+        )
 
     def _embed_questions(self, questions: Sequence[tuple[int, ...]]) -> Float32Array:
         """Each question is embedded once, however many steps its episode takes."""
@@ -134,6 +194,20 @@ class Encoder:
         """Complete inputs for texts of any length, truncated to what the action tower reads."""
         limit, end = self.config.action_tokens, self.action_tower.tokenizer.after
         return [ids if len(ids) <= limit else [*ids[: limit - len(end)], *end] for ids in self.action_inputs(texts)]
+
+    def chunk_text(self, heading: str, text: str) -> str:
+        """What both towers read of a chunk: its text, below its heading where the checkpoint was trained so.
+
+        Of a long heading only the first :data:`HEADING_TOKENS` tokens are read.
+        """
+        if not (self.config.headings and heading):
+            return text
+        ends = self.action_tower.tokenizer.token_ends(heading)
+        return f"{heading[: ends[HEADING_TOKENS - 1]] if len(ends) > HEADING_TOKENS else heading}\n{text}"
+
+    def terms(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of chunks for the lexical signal: all of them, without prefix and special tokens."""
+        return self.action_tower.tokenizer.tokenize(texts)
 
     def embed_actions(self, inputs: Sequence[TokenIds]) -> Float32Array:
         """Chunk embeddings, shape ``[len(inputs), d]``."""

@@ -6,14 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from index.encoders.checkpoint import (
     PROJECTION,
     CheckpointConfig,
+    PackedTower,
+    TowerSource,
+    packed_weights,
     patch_of,
     read_config,
+    read_heads,
     read_stopping,
     tower_directory,
 )
@@ -23,6 +27,7 @@ from index.encoders.tower import Tower
 from index.errors import CheckpointError
 
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a progress bar for six layers clutters the log
+transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # what is missing is checked below, and said
 
 
 def resolve_device(name: str) -> torch.device:
@@ -63,20 +68,23 @@ def load_encoder(checkpoint: Path, *, device: str = "auto", dtype: torch.dtype |
             f"{config.name} has a question_share, so both towers read the question, but their tokenizers differ. "
             "Export the checkpoint again with towers of one base model."
         )
-    models = {
-        source: load_model(directory, torch_device, dtype or native_dtype(torch_device))
-        for source, directory in directories.items()
-    }
-    towers = {
-        source: Tower(
-            model,
-            _load_tokenizer(directories[source]),
+    models: dict[TowerSource, PreTrainedModel] = {}
+    towers: dict[TowerSource, Tower] = {}
+    for source, directory in directories.items():
+        precision = dtype or native_dtype(torch_device)
+        if isinstance(source, PackedTower):
+            models[source] = build_model(directory, torch_device, precision)
+            patch = packed_weights(checkpoint, source)
+        else:
+            models[source] = load_model(directory, torch_device, precision)
+            patch = patch_of(checkpoint, source)
+        towers[source] = Tower(
+            models[source],
+            _load_tokenizer(directory),
             pooling=config.pooling,
             normalize=config.normalize,
-            projection=_apply_patch(model, patch_of(checkpoint, source), config),
+            projection=_apply_patch(models[source], patch, config, whole=isinstance(source, PackedTower)),
         )
-        for source, model in models.items()
-    }
     for source, model in models.items():
         size: int = model.config.hidden_size
         if size != config.dimension:
@@ -84,20 +92,32 @@ def load_encoder(checkpoint: Path, *, device: str = "auto", dtype: torch.dtype |
                 f"{config.name} claims dimension {config.dimension}, but {directories[source].name} has {size}. "
                 "Export the checkpoint again."
             )
-    return Encoder(config, towers[config.state], towers[config.action], read_stopping(checkpoint, config))
+    return Encoder(
+        config,
+        towers[config.state],
+        towers[config.action],
+        read_stopping(checkpoint, config),
+        read_heads(checkpoint, config).to(torch_device),
+    )
 
 
 def _apply_patch(
-    model: PreTrainedModel, tensors: Mapping[str, torch.Tensor], config: CheckpointConfig
+    model: PreTrainedModel, tensors: Mapping[str, torch.Tensor], config: CheckpointConfig, *, whole: bool
 ) -> torch.nn.Linear | None:
-    """Replace the weights of a model that a checkpoint stores; returns the projection behind it, if there is one."""
+    """Replace the weights of a model that a checkpoint stores; returns the projection behind it, if there is one.
+
+    ``whole`` says that all of the model's weights are stored.
+    """
     prefix = f"{PROJECTION}."
     projection_weights = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
     replaced_weights = {key: value for key, value in tensors.items() if not key.startswith(prefix)}
     remedy = "Export the checkpoint again."
     try:
-        if unknown := model.load_state_dict(replaced_weights, strict=False).unexpected_keys:
+        missing, unknown = model.load_state_dict(replaced_weights, strict=False)
+        if unknown:
             raise CheckpointError(f"{config.name} replaces {unknown[0]}, which its base model does not have. {remedy}")
+        if whole and (lacking := [name for name in missing if not name.startswith("pooler.")]):
+            raise CheckpointError(f"The weights of {config.name} lack {lacking[0]}. {remedy}")
         if not projection_weights:
             return None
         projection = torch.nn.Linear(model.config.hidden_size, config.dimension)
@@ -119,6 +139,23 @@ def _load_tokenizer(directory: Path) -> TextTokenizer:
         raise CheckpointError(
             f"transformers cannot load the tokenizer in {directory}: {error} Export the checkpoint again."
         ) from error
+
+
+def build_model(directory: Path, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+    """A model in evaluation mode as its ``config.json`` describes it, whose weights mean nothing yet.
+
+    Raises :class:`CheckpointError` if transformers does not know it.
+    """
+    try:
+        model: PreTrainedModel = AutoModel.from_config(  # type: ignore[no-untyped-call]
+            AutoConfig.from_pretrained(directory, local_files_only=True), trust_remote_code=False, dtype=dtype
+        )
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"transformers cannot build {directory}: {error} Copy the checkpoint again.") from error
+    model.config.use_cache = False
+    torch.nn.Module.eval(model)
+    torch.nn.Module.to(model, device)
+    return model
 
 
 def load_model(directory: Path, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:

@@ -25,8 +25,27 @@ class TextTokenizer:
         """Special tokens behind every input."""
         self.padding: int = loaded.pad_token_id if loaded.pad_token_id is not None else 0
         """The token that fills padded batches."""
+        self.special: list[int] = sorted(loaded.all_special_ids)
+        """All special tokens."""
         # From here on a "[SEP]" inside a user's text is text, not the separator.
         self._backend.encode_special_tokens = True
+
+    @property
+    def vocabulary(self) -> list[str]:
+        """Every token as it is spelled, by its id; empty where an id is not used."""
+        spelled = [""] * self.size
+        for token, number in self._backend.get_vocab().items():
+            spelled[number] = token
+        return spelled
+
+    @property
+    def size(self) -> int:
+        """One more than the largest token id."""
+        return 1 + max(self._backend.get_vocab().values())
+
+    def spelled(self, ids: Sequence[int]) -> list[str]:
+        """Tokens as they are spelled."""
+        return [self._backend.id_to_token(number) or "" for number in ids]
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text."""

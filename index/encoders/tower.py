@@ -51,12 +51,16 @@ class Tower:
         """
         embeddings: list[Float32Array] = []
         order: list[int] = []
-        for batch in token_batches([len(ids) for ids in inputs], self.batch_tokens, padded=not is_packed(self.model)):
+        for batch in self.batches(inputs):
             embeddings.append(self._embed_batch([inputs[i] for i in batch]))
             order.extend(batch)
         result = np.empty((len(inputs), embeddings[0].shape[1]), dtype=np.float32)
         result[order] = np.concatenate(embeddings)
         return result
+
+    def batches(self, inputs: Sequence[TokenIds]) -> Iterator[list[int]]:
+        """The numbers of the inputs in groups for one forward pass each; similar lengths share one."""
+        return token_batches([len(ids) for ids in inputs], self.batch_tokens, padded=not is_packed(self.model))
 
     @torch.inference_mode()
     def _embed_batch(self, inputs: Sequence[TokenIds]) -> Float32Array:
@@ -65,18 +69,28 @@ class Tower:
 
     def forward(self, inputs: Sequence[TokenIds]) -> torch.Tensor:
         """Embeddings of one batch, as a float32 tensor on the tower's device; gradients can flow through it."""
-        pooled = self._pooled_packed(inputs) if is_packed(self.model) else self._pooled_padded(inputs)
+        return self.read(inputs)[0]
+
+    def read(self, inputs: Sequence[TokenIds]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """:meth:`forward`, and the last layer's output for each input, shape ``[tokens, d]``."""
+        if is_packed(self.model):
+            outputs = packed_hidden_states(self.model, inputs)
+            pooled = self._pooled(outputs)
+        else:
+            hidden, mask, lengths = self._padded(inputs)
+            outputs = [row[:length] for row, length in zip(hidden, lengths.tolist(), strict=True)]
+            pooled = _pool(hidden.float(), mask, lengths, self._pooling)
         if self._normalize:
             pooled = torch.nn.functional.normalize(pooled, dim=1)
-        return pooled if self.projection is None else project(self.projection, pooled)
+        return (pooled if self.projection is None else project(self.projection, pooled)), outputs
 
-    def _pooled_packed(self, inputs: Sequence[TokenIds]) -> torch.Tensor:
-        outputs = (output.float() for output in packed_hidden_states(self.model, inputs))
+    def _pooled(self, outputs: Sequence[torch.Tensor]) -> torch.Tensor:
         if self._pooling == "mean":
-            return torch.stack([output.mean(dim=0) for output in outputs])
-        return torch.stack([output[0 if self._pooling == "cls" else -1] for output in outputs])
+            return torch.stack([output.float().mean(dim=0) for output in outputs])
+        return torch.stack([output[0 if self._pooling == "cls" else -1].float() for output in outputs])
 
-    def _pooled_padded(self, inputs: Sequence[TokenIds]) -> torch.Tensor:
+    def _padded(self, inputs: Sequence[TokenIds]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The last layer's output of a padded batch, its mask and its lengths."""
         lengths = torch.tensor([len(ids) for ids in inputs])
         padded = np.full((len(inputs), int(lengths.max())), self.tokenizer.padding, dtype=np.int64)
         for row, ids in zip(padded, inputs, strict=True):
@@ -85,8 +99,8 @@ class Tower:
         mask = torch.arange(padded.shape[1], device=self._device)[None] < lengths[:, None]
         hidden = self.model(
             input_ids=torch.from_numpy(padded).to(self._device), attention_mask=mask.long()
-        ).last_hidden_state.float()
-        return _pool(hidden, mask, lengths, self._pooling)
+        ).last_hidden_state
+        return hidden, mask, lengths
 
 
 def project(projection: torch.nn.Linear, embeddings: torch.Tensor) -> torch.Tensor:

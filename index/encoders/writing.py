@@ -17,18 +17,27 @@ from index.encoders.checkpoint import (
     CONFIG_FILE,
     DENSE,
     HEAD,
+    PACKED_FILE,
     PROJECTION,
+    SHARED_FILE,
+    SIGNALS_FILE,
     STOPPING_FILE,
     CheckpointConfig,
     DirectoryTower,
     PackageTower,
+    PackedTower,
     PatchedTower,
     Pooling,
+    SignalsSource,
     StoppingSource,
+    packed_sha256,
     weights_sha256,
 )
+from index.encoders.heads import Heads
+from index.encoders.int8 import to_int8
 from index.episodes.calibration import Calibration
 from index.episodes.stopping import Stopping
+from index.search.signals.lexical import Saturation
 
 
 def write_config(directory: Path, config: CheckpointConfig) -> None:
@@ -107,6 +116,40 @@ def _write_tensors(tensors: Mapping[str, torch.Tensor], file: Path) -> None:
     file.write_bytes(save(dict(tensors)))
 
 
+def write_packed(
+    checkpoint: Path,
+    towers: Mapping[str, tuple[PreTrainedModel, torch.nn.Linear | None]],
+    tokenizer: PreTrainedTokenizerBase,
+) -> dict[str, PackedTower]:
+    """Write towers of one base model in one byte a number; weights that all of them have are written once.
+
+    Each tower is a model and the projection behind it, if there is one.
+    """
+    weights = {name: dict(model.state_dict()) for name, (model, _) in towers.items()}
+    first, *others = weights.values()
+    shared = {
+        name: value
+        for name, value in first.items()
+        if others and all(name in other and torch.equal(other[name], value) for other in others)
+    }
+    if shared:
+        _write_tensors(to_int8(shared), checkpoint / SHARED_FILE)
+    packed: dict[str, PackedTower] = {}
+    for name, (model, projection) in towers.items():
+        directory = checkpoint / name
+        directory.mkdir(parents=True, exist_ok=True)
+        model.config.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+        own = {key: value for key, value in weights[name].items() if key not in shared}
+        stored = to_int8(own)
+        if projection is not None:
+            stored |= {f"{PROJECTION}.{key}": value for key, value in _projection_tensors(projection).items()}
+        _write_tensors(stored, directory / PACKED_FILE)
+        sha256 = packed_sha256(checkpoint, name, shared=bool(shared))
+        packed[name] = PackedTower(path=name, sha256=sha256, shared=bool(shared))
+    return packed
+
+
 def write_patch(
     checkpoint: Path,
     name: str,
@@ -126,6 +169,17 @@ def write_patch(
 
 def _projection_tensors(projection: torch.nn.Linear) -> dict[str, torch.Tensor]:
     return {key: value.detach().float().contiguous().cpu() for key, value in projection.state_dict().items()}
+
+
+def write_signals(checkpoint: Path, heads: Heads) -> SignalsSource | None:
+    """Write ``signals.safetensors``; none where there is no head."""
+    tensors = {name: value.detach().float().contiguous().cpu() for name, value in heads.state_dict().items()}
+    if not tensors:
+        return None
+    file = checkpoint / SIGNALS_FILE
+    _write_tensors(tensors, file)
+    saturation = Saturation() if heads.terms is None else heads.terms.saturation
+    return SignalsSource(sha256=hashlib.sha256(file.read_bytes()).hexdigest(), saturation=saturation)
 
 
 def write_stopping(

@@ -21,6 +21,7 @@ from index.episodes.head import NOTHING_THERE, Moment, Sufficiency
 from index.episodes.heat import HeatMap, heat_maps
 from index.episodes.rules import StopBelow
 from index.episodes.stopping import UNTAUGHT, Stopping
+from index.search.explanation import Parts, explain
 from index.search.function import QFunction
 from index.search.scope import Candidate, Estimate, Scope
 from index.search.scoring import best
@@ -69,6 +70,8 @@ class Step:
     """The sufficiency of the state before the selection; none where the checkpoint has no head."""
     heat: tuple[HeatMap, ...] = ()
     """Heat maps of whole documents, where the limits ask for them."""
+    parts: Parts | None = None
+    """What the Q-value is made of, where the limits ask for candidates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +199,10 @@ class Episode:
                 continue
             selected = list(path.selected)
             insort(selected, candidate.position)
-            step = Step(candidate.position, candidate.q, shown, sufficiency, heat)
+            parts = None
+            if self._limits.candidates:
+                parts = explain(moment.state, self.scope, path.selected, function, candidate.position)
+            step = Step(candidate.position, candidate.q, shown, sufficiency, heat, parts)
             cost = path.cost + (self._chunk(candidate.position).cost if self._limits.max_context_tokens else 0)
             yield _Path((*path.steps, step), tuple(selected), cost, likelihood)
 

@@ -18,6 +18,8 @@ class ChunkText(NamedTuple):
 
     uid: int
     number: int
+    heading: str
+    """What stands above it, its document's title; empty for none."""
     text: str
 
 
@@ -32,7 +34,7 @@ def read_chunks(
         chunks = catalogue.chunks(uid, first=first, limit=min(block, end - first))
         if not chunks:
             return
-        yield from (ChunkText(uid, chunk.number, chunk.text) for chunk in chunks)
+        yield from (ChunkText(uid, chunk.number, chunk.heading, chunk.text) for chunk in chunks)
         first += len(chunks)
 
 

@@ -56,6 +56,17 @@ class ActionEncoder(Protocol):
     def action_inputs(self, texts: Sequence[str]) -> list[list[int]]:
         """Complete inputs of the action tower."""
 
+    def chunk_text(self, heading: str, text: str) -> str:
+        """What is read of a chunk: its text, and its heading where the towers read it."""
+
+    def terms(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of chunks for the lexical signal."""
+
+
+def read_texts(encoder: ActionEncoder, chunks: Iterable[ChunkText]) -> list[str]:
+    """What an encoder reads of chunks."""
+    return [encoder.chunk_text(chunk.heading, chunk.text) for chunk in chunks]
+
 
 class Round(NamedTuple):
     """The outcome of a round."""
@@ -74,6 +85,7 @@ class _Round:
     def __init__(self) -> None:
         self.rows: list[ChunkAddress] = []  # the chunk of each vector
         self.vectors: list[Float32Array] = []
+        self.bags: list[TokenIds] = []
         self.totals: dict[int, int] = {}  # number of chunks of each document in this round
         self.unembedded: Counter[int] = Counter()  # chunks of each document that were read and have no vector yet
         self.finished: set[int] = set()  # documents whose last chunk was read
@@ -132,7 +144,7 @@ class Indexer:
                 yield texts, ahead.submit(self._embedded, texts)
 
     def _embedded(self, texts: Sequence[ChunkText]) -> Float32Array:
-        return self._embed(self._encoder.action_inputs([text.text for text in texts]))
+        return self._embed(self._encoder.action_inputs(read_texts(self._encoder, texts)))
 
     def _add_or_fail(self, current: _Round, texts: Sequence[ChunkText], embeddings: Future[Float32Array]) -> None:
         """Add a batch or, if that fails, each of its documents by itself. After a cancelled batch nothing is added."""
@@ -155,6 +167,7 @@ class Indexer:
         # An earlier batch may have failed a document.
         kept = [row for row, text in enumerate(texts) if text.uid not in current.failed]
         current.vectors.append(embeddings[kept])
+        current.bags += self._encoder.terms(read_texts(self._encoder, [texts[row] for row in kept]))
         current.rows.extend(ChunkAddress(texts[row].uid, texts[row].number) for row in kept)
         current.unembedded.subtract(text.uid for text in texts)
         for uid, number in {text.uid: text.number for text in texts}.items():
@@ -214,7 +227,8 @@ class Indexer:
     def _save(self, current: _Round) -> Round:
         done = {uid for uid in current.finished - current.failed if not current.unembedded[uid]}
         if current.rows:
-            self._vectors.append(current.rows, np.concatenate(current.vectors), self._vectors.space)
+            vectors = np.concatenate(current.vectors)
+            self._vectors.append(current.rows, vectors, current.bags, self._vectors.space)
         self._catalogue.finish(done)
         log.info("indexed documents=%d chunks=%d", len(done), len(current.rows))
         return Round(len(done), len(current.rows), len(current.failed))

@@ -13,10 +13,10 @@ from concurrent.futures import CancelledError
 
 import numpy as np
 
-from index.arrays import Float32Array
+from index.arrays import Float32Array, TokenIds
 from index.errors import ChunkTooLong
 from index.indexing.batches import BATCH_CHUNKS, ChunkText, batches, read_chunks
-from index.indexing.indexer import ActionEncoder, Embed
+from index.indexing.indexer import ActionEncoder, Embed, read_texts
 from index.storage.protocols import APPEND_ROWS, Storage
 from index.storage.vectors import ChunkAddress, Space
 
@@ -54,15 +54,17 @@ class Reembedding:
         """
         rows: list[ChunkAddress] = []
         vectors: list[Float32Array] = []
+        bags: list[TokenIds] = []
         try:
             for texts in batches(self._texts(), self._batch_chunks):
                 vectors.append(self._embedded(texts))
                 rows.extend(ChunkAddress(text.uid, text.number) for text in texts)
+                bags += self._encoder.terms(read_texts(self._encoder, texts))
         except CancelledError:  # the service is shutting down; finished batches are kept
             pass
         if not rows:
             return False
-        self._vectors.append(rows, np.concatenate(vectors), self._space)
+        self._vectors.append(rows, np.concatenate(vectors), bags, self._space)
         log.info("embedded again chunks=%d space=%d", len(rows), self._space.number)
         return True
 
@@ -77,7 +79,7 @@ class Reembedding:
                 yield text
 
     def _embedded(self, texts: Sequence[ChunkText]) -> Float32Array:
-        inputs = self._encoder.action_inputs([text.text for text in texts])
+        inputs = self._encoder.action_inputs(read_texts(self._encoder, texts))
         longest = max(range(len(inputs)), key=lambda number: len(inputs[number]))
         if len(inputs[longest]) > self._encoder.input_limit:
             (document,) = self._catalogue.documents_at([texts[longest].uid]).values()

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from index.arrays import Float64Array
 from index.search.positions import Positions
-from index.search.signals import InnerProduct, Signal
+from index.search.signals.inner_product import InnerProduct
+from index.search.signals.lexical import Lexical
+from index.search.signals.protocol import Signal
+from index.search.turning import Turning
 
 
 @dataclass(frozen=True, slots=True)
 class QFunction:
-    """``Q(s, i) = w · <E_s(s), R(ρ(i)) E_a(c_i)> + b``, plus what further signals add; part of a checkpoint."""
+    """``Q(s, i) = w · <q, E_a(c_i)> + b`` with the state's query ``q`` at the chunk's position, plus further signals.
+
+    Part of a checkpoint. The query is ``R(-ρ) E_s(s)``, or ``E_s(s) + Pᵀ R(-ρ) u(s)`` (:mod:`index.search.turning`).
+    """
 
     w: float
     b: float
@@ -19,11 +26,23 @@ class QFunction:
     """The temperature of the policy ``softmax(Q / temperature)``, by which a beam compares sets of chunks."""
     further: tuple[Signal, ...] = ()
     """Signals beside the inner product."""
+    order_map: Float64Array | None = None
+    """``P``, shape ``[k, d]``; none where the whole embedding turns with the position."""
+
+    @property
+    def turning(self) -> Turning:
+        """The positions and what they turn."""
+        return Turning(self.positions, self.order_map)
+
+    @property
+    def lexical(self) -> Lexical | None:
+        """The signal of tokens, where there is one."""
+        return next((signal for signal in self.further if isinstance(signal, Lexical)), None)
 
     @property
     def inner_product(self) -> InnerProduct:
         """The first signal."""
-        return InnerProduct(self.w, self.b, self.positions)
+        return InnerProduct(self.w, self.b, self.turning)
 
     @property
     def signals(self) -> tuple[Signal, ...]:

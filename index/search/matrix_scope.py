@@ -11,20 +11,24 @@ import numpy as np
 
 from index.arrays import BoolArray, Float32Array, IntArray
 from index.search.function import QFunction
-from index.search.matrices import Matrices
+from index.search.scanning.matrices import Matrices
 from index.search.scope import Candidate, Estimate
 from index.search.scoring import exact_q
-from index.search.signals import UNIT
+from index.search.signals.protocol import UNIT
 from index.search.states import States
+
+NAMED = 64
+"""Candidates of a scope too large to be read that are scored for what they gain beside the inner product."""
 
 
 class Nearest(Protocol):
     """A search for nearest neighbours among chunks of documents of which nothing is selected."""
 
-    def __call__(self, states: Float32Array, besides: int) -> IntArray:
+    def __call__(self, queries: Float32Array, besides: int) -> IntArray:
         """The positions that are likely the best of each state, shape ``[states, positions]``; -1 for none.
 
-        ``states`` has shape ``[states, d]``. Returns ``besides`` extra positions, because the caller will discard some.
+        ``queries`` are those of :meth:`index.search.turning.Turning.plain_query`, one row a state. Returns ``besides``
+        extra positions, because the caller will discard some.
         """
 
 
@@ -77,6 +81,14 @@ class MatrixScope:
         """The embeddings at ``positions``, shape ``[len(positions), d]``."""
         return self.matrices.rows(positions)
 
+    def term_counts(self, tokens: IntArray, positions: IntArray) -> IntArray:
+        """How often each candidate has each token, shape ``[len(tokens), len(positions)]``."""
+        return self.matrices.term_counts(tokens, positions)
+
+    def lengths(self, positions: IntArray) -> IntArray:
+        """The number of tokens of each candidate, shape ``[len(positions)]``."""
+        return self.matrices.lengths(positions)
+
     def estimate(self, states: States, selections: Sequence[Sequence[int]], function: QFunction) -> list[Estimate]:
         """``Q(s, i)`` in each state, estimated by one read of the matrices."""
         if self.preselected is not None:
@@ -126,23 +138,32 @@ class MatrixScope:
         exact_selections = [[index for index in position_in_exact(selected) if index >= 0] for selected in selections]
         exact_estimates = exact.estimate(states, exact_selections, function)
         visited = []
-        for selected in selections:
-            documents = sorted(set(map(self.document_of, selected)))
+        for state, selected in zip(states, selections, strict=True):
+            # Where nothing turns, a chunk is worth the same whatever is selected.
+            turning = function.turning.turns(state)
+            documents = sorted(set(map(self.document_of, selected))) if turning else []
             indices = position_in_exact(self.offsets[documents])
             visited.append([document for document, index in zip(documents, indices, strict=True) if index < 0])
-        besides = max(int(np.diff(self.offsets)[documents].sum()) for documents in visited)
-        neighbours = preselected.nearest(states.embeddings if function.w >= 0 else -states.embeddings, besides)
+        besides = max(
+            len(selected) + int(np.diff(self.offsets)[documents].sum())
+            for selected, documents in zip(selections, visited, strict=True)
+        )
+        queries = np.stack([function.turning.plain_query(state) for state in states])
+        neighbours = preselected.nearest(queries if function.w >= 0 else -queries, besides)
+        with_terms = self._best_by_further_signals(states, selections, function, besides)
         estimates = []
-        for state, selected, exact_estimate, documents, nearest in zip(
-            states, selections, exact_estimates, visited, neighbours, strict=True
+        for state, selected, exact_estimate, documents, nearest, named in zip(
+            states, selections, exact_estimates, visited, neighbours, with_terms, strict=True
         ):
             # Of visited documents all chunks are scored, in place of those that the index returned.
             document_of = np.searchsorted(self.offsets, nearest, side="right") - 1
             unvisited = nearest[~np.isin(document_of, [-1, *documents])]
             of_visited = [np.arange(*self.offsets[document : document + 2]) for document in documents]
-            candidates = np.setdiff1d(np.concatenate([unvisited, *of_visited]), selected).astype(np.int64)
+            candidates = np.setdiff1d(
+                np.concatenate([unvisited, named, *of_visited]), np.concatenate([selected, exact_positions])
+            ).astype(np.int64)
             q = exact_q(state, self, selected, function, candidates)
-            inner_product_error = function.inner_product.error(state.embedding, exact.matrices, 0.0)
+            inner_product_error = function.inner_product.error(state, exact.matrices, 0.0)
             error = max(exact_estimate.error, inner_product_error, UNIT * float(np.abs(q).max(initial=0.0)))
             values = np.concatenate([exact_estimate.values, q.astype(np.float32)])
             positions = np.concatenate([exact_positions, candidates])
@@ -150,6 +171,19 @@ class MatrixScope:
                 values[~self.mask[positions]] = -np.inf
             estimates.append(Estimate(values, error, positions, exact=False))
         return estimates
+
+    def _best_by_further_signals(
+        self, states: States, selections: Sequence[Sequence[int]], function: QFunction, besides: int
+    ) -> list[IntArray]:
+        """For each state the candidates that gain most from the signals beside the inner product."""
+        if not function.further:
+            return [np.empty(0, dtype=np.int64)] * len(states)
+        values = np.zeros((len(states), self.size), dtype=np.float32)
+        for signal in function.further:
+            signal.add(states, self.matrices, selections, values)
+        count = min(NAMED + besides, self.size)
+        best = np.argpartition(-values, count - 1, axis=1)[:, :count]
+        return [row[value[row] > 0] for row, value in zip(best, values, strict=True)]
 
 
 def _admitted(mask: BoolArray, start: int, stop: int) -> IntArray:

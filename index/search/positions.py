@@ -9,7 +9,7 @@ constant: a step needs at most ``levels`` rotations an interval. A chunk's posit
 fraction`` only where sines and cosines are taken.
 
 Both formulas stand here once, :func:`level_index` and :func:`rotate_pairs`, for NumPy and for torch, for training and
-for serving. The compiled loops (:mod:`index.search.kernels`) have them a second time, written for speed;
+for serving. The compiled loops (:mod:`index.search.scanning.kernels`) have them a second time, written for speed;
 ``tests/index/test_positions.py`` holds the two together.
 """
 
@@ -48,6 +48,12 @@ class Positions(FrozenModel):
     ell: float = Field(9.0, description="extent in ρ of one interval")
     levels: int = Field(18, ge=1, le=65536, description="quantisation steps within one interval")
     rope_base: float = Field(10000.0, gt=1, description="RoPE frequency base")
+    dimension: int | None = Field(
+        None,
+        gt=0,
+        multiple_of=2,
+        description="size of a space of their own in which positions turn; none: the whole embedding turns",
+    )
 
     def rho(self, indices: IntArray) -> Float64Array:
         """The real-valued position of each level index, same shape as the input."""

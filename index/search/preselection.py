@@ -1,9 +1,10 @@
 """Preselection in collections of millions of chunks: approximate, and used above a limit only.
 
-While nothing of a document is selected, its chunks' positions do not change. So their ``R(ρ) a`` can be kept in an
-ordinary index of nearest neighbours (FAISS), and one query finds the best of them for a state. The other documents are
-few and stay exact: long ones, those that arrived after the index was built, and those with a selected chunk. The chunks
-that the index returns are scored exactly before they are compared.
+While nothing of a document is selected, its chunks' positions do not change. So what they are there
+(:meth:`index.search.turning.Turning.turned`) can be kept in an ordinary index of nearest neighbours (FAISS), and one
+query finds the best of them for a state. The other documents are few and stay exact: long ones, those that arrived
+after the index was built, and, for states that ask about order, those with a selected chunk. The chunks that the index
+returns are scored exactly before they are compared.
 
 The index is a graph (HNSW) over vectors in one byte a number. Lists (IVF) need half of all chunks for the same recall,
 because states are not where chunks are (``benchmarks/preselection.py``).
@@ -21,8 +22,9 @@ import numpy as np
 
 from index.arrays import Float32Array, IntArray
 from index.search.matrix_scope import Nearest
-from index.search.positions import Positions, all_level_indices, rotate
+from index.search.positions import all_level_indices
 from index.search.scope import Scope
+from index.search.turning import Turning
 
 log = logging.getLogger(__name__)
 
@@ -72,10 +74,10 @@ class NeighbourIndex:
         position = _positions_of_rows(self, scope, uids)
         in_scope = faiss.IDSelectorBitmap(np.packbits(position >= 0, bitorder="little"))  # type: ignore[call-arg, arg-type]
 
-        def nearest(states: Float32Array, besides: int) -> IntArray:
+        def nearest(queries: Float32Array, besides: int) -> IntArray:
             count = min(FOUND + besides, MOST_FOUND)
             parameters = faiss.SearchParametersHNSW(efSearch=max(explored, count), sel=in_scope)  # type: ignore[attr-defined]
-            rows = self.index.search(states, count, params=parameters)[1]
+            rows = self.index.search(queries, count, params=parameters)[1]
             positions: IntArray = np.where(rows >= 0, position[rows], -1)
             return positions
 
@@ -90,7 +92,7 @@ class NeighbourIndex:
 
 
 def build_neighbours(
-    counts: IntArray, uids: IntArray, read: ReadDocuments, positions: Positions, stopped: Callable[[], bool]
+    counts: IntArray, uids: IntArray, read: ReadDocuments, turning: Turning, stopped: Callable[[], bool]
 ) -> NeighbourIndex:
     """Index documents of ``counts`` chunks each; document ``d`` is ``uids[d]``.
 
@@ -99,21 +101,20 @@ def build_neighbours(
     """
     faiss.omp_set_num_threads(1)  # of this thread: the others answer requests meanwhile
 
-    def rotated(documents: IntArray) -> Float32Array:
+    def turned(documents: IntArray) -> Float32Array:
         if stopped():
             raise CancelledError
         offsets = np.cumsum([0, *counts[documents].tolist()], dtype=np.int64)
-        rho = positions.rho(all_level_indices(offsets, (), positions))
-        return rotate(read(documents).astype(np.float64), rho, positions.rope_base).astype(np.float32)
+        return turning.turned(read(documents), all_level_indices(offsets, (), turning.positions))
 
     sample = np.linspace(0, len(counts) - 1, min(len(counts), TRAINING_ROWS)).astype(np.int64)
     sample = sample[: int(np.searchsorted(np.cumsum(counts[sample]), TRAINING_ROWS)) + 1]
-    training = np.concatenate([rotated(documents) for documents in _blocks(sample, counts)])
+    training = np.concatenate([turned(documents) for documents in _blocks(sample, counts)])
     index = faiss.index_factory(training.shape[1], GRAPH, faiss.METRIC_INNER_PRODUCT)
     index.hnsw.efConstruction = CONSIDERED  # type: ignore[attr-defined]
     index.train(training)
     for documents in _blocks(np.arange(len(counts)), counts):
-        index.add(rotated(documents))
+        index.add(turned(documents))
     log.info("built an index of chunks=%d documents=%d", index.ntotal, len(counts))
     return NeighbourIndex(index, uids, np.cumsum([0, *counts.tolist()]))
 

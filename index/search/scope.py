@@ -64,6 +64,12 @@ class Scope(Protocol):
     def rows(self, positions: IntArray) -> Float32Array:
         """The embeddings at ``positions``, shape ``[len(positions), d]``."""
 
+    def term_counts(self, tokens: IntArray, positions: IntArray) -> IntArray:
+        """How often each candidate has each token, shape ``[len(tokens), len(positions)]``."""
+
+    def lengths(self, positions: IntArray) -> IntArray:
+        """The number of tokens of each candidate, shape ``[len(positions)]``."""
+
     def estimate(self, states: States, selections: Sequence[Sequence[int]], function: QFunction) -> list[Estimate]:
         """``Q(s, i)`` of every candidate in each state, or of those that are likely the best.
 

@@ -2,8 +2,8 @@
 
 Which part scores what, and why:
 
-* :mod:`index.search.scan` reads every candidate once, for all states of a step. Each value is within a known bound
-  of the true one (:mod:`index.search.signals`).
+* :mod:`index.search.scanning.scan` reads every candidate once, for all states of a step. Each value is within a known
+  bound of the true one (:mod:`index.search.signals`).
 * **float64 decides.** Rounding in codes and single precision can change the order of the values. All chunks
   within the error bound of the best are scored again in float64 from their embeddings, so the argmax is the argmax of
   exact arithmetic; ties go to the first chunk in document order.
@@ -20,7 +20,7 @@ import numpy as np
 from index.arrays import Float64Array, IntArray
 from index.search.function import QFunction
 from index.search.scope import Candidate, Estimate, Scope
-from index.search.signals import Chunks
+from index.search.signals.protocol import Chunks
 from index.search.states import State
 
 BLOCK_ROWS = 4096

@@ -27,6 +27,8 @@ class State(NamedTuple):
     """Shape ``[d]``."""
     terms: TermWeights | None = None
     """None where the checkpoint has no signal that reads them."""
+    order: Float32Array | None = None
+    """What the state asks of order, ``u(s)``, shape ``[k]``; none where positions have no space of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +39,37 @@ class States:
     """Shape ``[states, d]``."""
     terms: tuple[TermWeights, ...] | None = None
     """The weights of each state's tokens; none where the checkpoint has no signal that reads them."""
+    order: Float32Array | None = None
+    """``u(s)`` of each, shape ``[states, k]``; none where positions have no space of their own."""
 
     def __len__(self) -> int:
         return len(self.embeddings)
 
     def __getitem__(self, number: int) -> State:
-        return State(self.embeddings[number], None if self.terms is None else self.terms[number])
+        return State(
+            self.embeddings[number],
+            None if self.terms is None else self.terms[number],
+            None if self.order is None else self.order[number],
+        )
 
     def __iter__(self) -> Iterator[State]:
         return (self[number] for number in range(len(self)))
 
     def between(self, low: int, high: int) -> States:
         """The states ``low <= number < high``."""
-        return States(self.embeddings[low:high], None if self.terms is None else self.terms[low:high])
+        return States(
+            self.embeddings[low:high],
+            None if self.terms is None else self.terms[low:high],
+            None if self.order is None else self.order[low:high],
+        )
 
 
 def concatenate(parts: Sequence[States]) -> States:
     """The states of all parts, in order."""
     terms = [part.terms for part in parts if part.terms is not None]
-    embeddings = np.concatenate([part.embeddings for part in parts])
-    return States(embeddings, tuple(weights for part in terms for weights in part) if terms else None)
+    order = [part.order for part in parts if part.order is not None]
+    return States(
+        np.concatenate([part.embeddings for part in parts]),
+        tuple(weights for part in terms for weights in part) if terms else None,
+        np.concatenate(order) if order else None,
+    )

@@ -69,6 +69,8 @@ class StoredChunk(NamedTuple):
     number: int
     chunk: Chunk
     text: str
+    heading: str
+    """What stands above it: the document's title; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from index.arrays import Float32Array, IntArray
-from index.search.positions import Positions
+from index.arrays import Float32Array, IntArray, TokenIds
+from index.search.turning import Turning
 from index.storage.documents import Chosen, CollectionSize, Description, Document, Published, StoredChunk
 from index.storage.news import News
-from index.storage.vectors import ChunkAddress, SearchScope, Space, Unembedded
+from index.storage.vectors import ChunkAddress, SearchScope, Space, Unbagged, Unembedded
 from qrag.wire.documents import Status
 from qrag.wire.filters import Filter
 
@@ -206,7 +206,7 @@ class Scopes(Protocol):
         exact, unless it is a whole collection for which :meth:`preselect` has built an index.
         """
 
-    def preselect(self, positions: Positions, stopped: Callable[[], bool], seconds: float) -> None:
+    def preselect(self, turning: Turning, stopped: Callable[[], bool], seconds: float) -> None:
         """Wait for a collection too large to be read at each step, and build an index for its later scopes.
 
         Waits at most ``seconds``, and returns at once after :meth:`close`. Gives up the index once ``stopped`` returns
@@ -229,12 +229,14 @@ class VectorStore(Protocol):
     def spaces(self) -> Collection[Space]:
         """Every space, the active one among them."""
 
-    def append(self, rows: Sequence[ChunkAddress], vectors: Float32Array, space: Space) -> None:
-        """Store the vectors of chunks; ``vectors`` has shape ``[len(rows), space.dimension]``, with at least one row.
+    def append(
+        self, rows: Sequence[ChunkAddress], vectors: Float32Array, bags: Sequence[TokenIds], space: Space
+    ) -> None:
+        """Store the vectors of chunks, shape ``[len(rows), space.dimension]``, with at least one row, and their bags.
 
-        A document's rows stand together and continue what :meth:`stored` counts. Rows of deleted documents are
-        skipped; where the space was dropped, all rows are. No search finds the vectors of a document
-        before :meth:`Catalogue.finish`.
+        A bag is the tokens of a chunk, for the lexical signal. A document's rows stand together and continue what
+        :meth:`stored` counts. Rows of deleted documents are skipped; where the space was dropped, all rows are. No
+        search finds the vectors of a document before :meth:`Catalogue.finish`.
         """
 
     def stored(self, uid: int, space: Space) -> int:
@@ -245,6 +247,15 @@ class VectorStore(Protocol):
 
     def share_embedded(self, space: Space) -> float:
         """The share of all searchable chunks that a space has vectors of; 1 where there are none."""
+
+    def unbagged(self, space: Space) -> Unbagged | None:
+        """Some chunks of a space that have no bags, as in storages of former versions; none where all have.
+
+        Belongs to the thread that indexes.
+        """
+
+    def add_bags(self, unbagged: Unbagged, bags: Sequence[TokenIds]) -> None:
+        """Store the bags of such chunks, one for each of their rows. Belongs to the thread that indexes."""
 
     def open_space(self, *, fingerprint: str, dimension: int, properties: Mapping[str, str | None] = {}) -> Space:
         """The space of an action tower, to be filled. All others but the active one are dropped.

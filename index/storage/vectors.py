@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -33,6 +34,14 @@ class ChunkAddress(NamedTuple):
 
     uid: int
     number: int
+
+
+class Unbagged(NamedTuple):
+    """Chunks that a space has vectors of and no bags; ``batch`` is the engine's own number for them."""
+
+    batch: int
+    rows: Sequence[ChunkAddress | None]
+    """None for what was deleted meanwhile."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from index.arrays import Float32Array, TokenIds
 from index.encoders.encoder import Encoder
 from index.episodes.episode import Episode
 from index.episodes.stepping import Running, embed_together, step_together
-from index.search.kernels import compile_loops
+from index.search.scanning.kernels import compile_loops
 from index.search.states import States
 from service.engine.embedding import EmbeddingJob
 from service.engine.runs import Run, RunEvents

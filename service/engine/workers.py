@@ -11,6 +11,7 @@ from functools import partial
 from opentelemetry.context import Context
 
 from index.errors import ChunkTooLong, DiskFull
+from index.indexing.bagging import Bagging
 from index.indexing.indexer import Indexer, Round
 from index.indexing.reembedding import Reembedding
 from index.storage.protocols import Storage
@@ -80,6 +81,10 @@ class IndexingWorker:
             listener(outcome, time.perf_counter() - began)
         return True
 
+    def _bag(self) -> bool:
+        """Make some of the bags that are missing; returns whether there were any."""
+        return Bagging(self._storage, self._checkpoints.current.encoder).work()
+
     def _reembed(self) -> bool:
         """Run one round of a change of checkpoint; returns whether there was anything to do."""
         change = self._checkpoints.change
@@ -112,7 +117,7 @@ class IndexingWorker:
                     catalogue.stall(STALLED)
                     continue
                 indexed, reembedded = self._index(), self._reembed()
-                worked = indexed or reembedded or storage.maintain() or freed
+                worked = indexed or reembedded or self._bag() or storage.maintain() or freed
                 catalogue.resume()
                 if not worked:
                     news.wait(number, IDLE_SECONDS)
@@ -156,6 +161,6 @@ class PreselectionWorker:
                 return self._stopping.is_set() or self._checkpoints.current is not current
 
             try:
-                current.scopes.preselect(current.encoder.function.positions, given_up, IDLE_SECONDS)
+                current.scopes.preselect(current.encoder.function.turning, given_up, IDLE_SECONDS)
             except Exception:
                 log.exception("building an index failed, searches stay exact")

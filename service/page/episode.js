@@ -41,7 +41,7 @@ export class Episode {
     const bars = make("div");
     const place = make("a", { href: `#span-${step.step + 1}` }, `chunk ${step.index}`);
     const head = make("p", {}, place, " of ", quoted(step.chunk.title || step.document_id), ` · Q ${step.q.toFixed(3)}`);
-    byId("steps").append(make("li", {}, head, quoted(step.chunk.text, "blockquote"), bars));
+    byId("steps").append(make("li", {}, head, quoted(step.chunk.text, "blockquote"), ...partsOf(step), bars));
     this.steps.push(step);
     this.bars.push(bars);
     this.maps.add(step);
@@ -83,6 +83,17 @@ export class Episode {
   show(sufficiency) {
     this.bars.at(-1).replaceChildren(...sufficiencyBars(sufficiency));
   }
+}
+
+const SHOWN_TERMS = 6;
+
+/** What a step's Q is made of, without what is the same for all chunks. */
+function partsOf({ parts }) {
+  if (!parts) return [];
+  const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}`;
+  const order = parts.spread > 0.0005 ? ` · order ${signed(parts.order)} (of ${parts.spread.toFixed(3)})` : "";
+  const terms = parts.terms.slice(0, SHOWN_TERMS).flatMap(({ token, q }) => [" · ", quoted(token), ` ${signed(q)}`]);
+  return [make("p", { className: "parts" }, `meaning ${signed(parts.meaning)}${order}`, ...terms)];
 }
 
 function sufficiencyBars(sufficiency) {

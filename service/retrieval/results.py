@@ -13,18 +13,21 @@ from index.episodes.head import Sufficiency
 from index.episodes.heat import HeatMap
 from index.episodes.rules import StopBelow
 from index.errors import UnknownDocument
+from index.search.explanation import Parts
 from index.search.scope import Candidate
 from index.storage.documents import Document, StoredChunk
 from index.storage.vectors import ChunkAddress, SearchScope
 from qrag.wire.retrieval import (
     CandidateOut,
     HeatMapOut,
+    PartsOut,
     RetrieveIn,
     RetrieveOut,
     SelectedChunk,
     StepEvent,
     StepOut,
     SufficiencyOut,
+    TermOut,
     Timings,
     Usage,
 )
@@ -126,7 +129,19 @@ def _step(session: Session, step: Step, number: int, documents: dict[int, Docume
         index=address.number,
         sufficiency=_sufficiency(step.sufficiency),
         candidates=_candidates(session, step.candidates, documents) if session.body.trace else None,
+        parts=_parts(session, step.parts) if session.body.trace and step.parts is not None else None,
         heatmap=[_heat_map(session, heat, documents) for heat in step.heat] if session.body.heatmap else None,
+    )
+
+
+def _parts(session: Session, parts: Parts) -> PartsOut:
+    spelled = session.loaded.encoder.chunk_tokenizer.spelled([token for token, _ in parts.terms])
+    return PartsOut(
+        constant=parts.constant,
+        meaning=parts.meaning,
+        order=parts.order,
+        spread=parts.spread,
+        terms=[TermOut(token=token, q=added) for token, (_, added) in zip(spelled, parts.terms, strict=True)],
     )
 
 
@@ -162,7 +177,7 @@ def stored_chunk(session: Session, address: ChunkAddress) -> StoredChunk:
 
 def _selected(session: Session, step: Step, number: int, documents: dict[int, Document]) -> SelectedChunk:
     address = session.scope.address(step.position)
-    _, chunk, text = stored_chunk(session, address)
+    _, chunk, text, _ = stored_chunk(session, address)
     document = documents[address.uid]
     return SelectedChunk(
         document_id=document.id,

@@ -123,12 +123,12 @@ def start(session: Session) -> RunEvents:
 
     def read_chunk(position: int) -> ChunkTokens:
         address = session.scope.address(position)
-        text = stored_chunk(session, address).text
+        _, _, text, heading = stored_chunk(session, address)
         cost = 0
         if body.max_context_tokens is not None:
             document = catalogue.documents_at([address.uid])[address.uid]
             cost = encoder.chunk_tokenizer.count([block(MAX_STEPS, document.title, document.id, text)])[0]
-        return ChunkTokens(encoder.state_tokens([text])[0], cost)
+        return ChunkTokens(encoder.state_tokens([encoder.chunk_text(heading, text)])[0], cost)
 
     episode = Episode(session.scope.scope, limits, read_chunk, encoder.stopping)
     return session.services.engine.run(encoder, session.question, episode)

@@ -213,7 +213,7 @@ def get_chunks(
         document_id=id,
         chunks=[
             ChunkOut(index=number, start=chunk.start, end=chunk.end, tokens=chunk.tokens, text=text)
-            for number, chunk, text in found[:limit]
+            for number, chunk, text, _ in found[:limit]
         ],
         next_cursor=str(found[limit][0]) if len(found) > limit else None,
     )

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from index.episodes.episode import ChunkTokens, Episode
 from index.search.function import QFunction
-from index.search.matrices import Matrices, Part
 from index.search.matrix_scope import MatrixScope
 from index.search.positions import Positions
+from index.search.scanning.matrices import Matrices, Part
 from tests.index.stepping import take_step
 from tests.index.strategies import Float32
 

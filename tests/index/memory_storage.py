@@ -12,16 +12,17 @@ from pathlib import Path
 
 import numpy as np
 
-from index.arrays import Float32Array, IntArray
+from index.arrays import Float32Array, IntArray, TokenIds
 from index.chunking import Chunk
 from index.errors import DocumentExists, QueueFull, UnknownCollection, UnknownDocument
-from index.search.matrices import Matrices, Part
 from index.search.matrix_scope import MatrixScope
-from index.search.positions import Positions
+from index.search.scanning.bags import index_bags
+from index.search.scanning.matrices import Matrices, Part
+from index.search.turning import Turning
 from index.storage.documents import Chosen, CollectionSize, Description, Document, Published, StoredChunk
 from index.storage.news import News
 from index.storage.protocols import Capacity, Upload
-from index.storage.vectors import ChunkAddress, SearchScope, Space, Unembedded
+from index.storage.vectors import ChunkAddress, SearchScope, Space, Unbagged, Unembedded
 from qrag.wire.documents import Status
 from qrag.wire.filters import Filter
 
@@ -167,7 +168,8 @@ class MemoryCatalogue:
 
     def chunks(self, uid: int, *, first: int = 0, limit: int = 100) -> list[StoredChunk]:
         chunks = list(enumerate(self._chunks.get(uid, [])))[first : first + limit]
-        return [StoredChunk(number, chunk, self.text(uid, chunk.start, chunk.end)) for number, chunk in chunks]
+        heading = self.documents_at([uid])[uid].title or "" if chunks else ""
+        return [StoredChunk(number, chunk, self.text(uid, chunk.start, chunk.end), heading) for number, chunk in chunks]
 
     def choose(
         self, collection: str, document_ids: Sequence[str] | None = None, filter: Filter | None = None
@@ -240,6 +242,10 @@ class MemoryCatalogue:
             versions[:] = [replace(each, **fields) if each.uid == uid else each for each in versions]  # type: ignore[arg-type]
 
 
+Embedded = tuple[Float32Array, TokenIds]
+"""A chunk's vector and bag."""
+
+
 class MemoryVectors:
     """The vectors of each document in a list, one dictionary a space; any scope is built when it is asked for."""
 
@@ -247,17 +253,25 @@ class MemoryVectors:
         self._catalogue = catalogue
         self._news = news
         self.space = Space(1, fingerprint, dimension)
-        self._spaces = {self.space: dict[int, list[Float32Array]]()}
+        self._spaces = {self.space: dict[int, list[Embedded]]()}
 
     @property
     def spaces(self) -> Collection[Space]:
         return self._spaces.keys()
 
-    def append(self, rows: Sequence[ChunkAddress], vectors: Float32Array, space: Space) -> None:
-        for address, vector in zip(rows, vectors, strict=True):
+    def append(
+        self, rows: Sequence[ChunkAddress], vectors: Float32Array, bags: Sequence[TokenIds], space: Space
+    ) -> None:
+        for address, vector, bag in zip(rows, vectors, bags, strict=True):
             kept = self._spaces.get(space, {}).setdefault(address.uid, [])
             assert address.number == len(kept)
-            kept.append(vector)
+            kept.append((vector, bag))
+
+    def unbagged(self, space: Space) -> Unbagged | None:  # noqa: ARG002
+        return None
+
+    def add_bags(self, unbagged: Unbagged, bags: Sequence[TokenIds]) -> None:
+        raise NotImplementedError("all chunks have bags")
 
     def stored(self, uid: int, space: Space) -> int:
         return len(self._spaces[space].get(uid, []))
@@ -305,20 +319,21 @@ class MemoryScopes:
     """A matrix of its own for each scope."""
 
     catalogue: MemoryCatalogue
-    vectors: Mapping[int, list[Float32Array]]
+    vectors: Mapping[int, list[Embedded]]
     dimension: int
 
     def scope(
         self, collection: str, document_ids: Sequence[str] | None = None, filter: Filter | None = None
     ) -> SearchScope:
         chosen = self.catalogue.choose(collection, document_ids, filter)
-        rows = [vector for uid in chosen.uids.tolist() for vector in self.vectors[uid]]
-        matrix = np.array(rows, dtype=np.float32).reshape(-1, self.dimension)
+        rows = [row for uid in chosen.uids.tolist() for row in self.vectors[uid]]
+        matrix = np.array([vector for vector, _ in rows], dtype=np.float32).reshape(-1, self.dimension)
+        part = Part(0, matrix, postings=index_bags([bag for _, bag in rows]))
         offsets = np.cumsum([0, *chosen.counts.tolist()], dtype=np.int64)
         norm = float(np.linalg.norm(matrix, axis=1).max(initial=1.0))
-        return SearchScope(MatrixScope(Matrices(offsets, (Part(0, matrix),) if rows else (), norm)), chosen.uids)
+        return SearchScope(MatrixScope(Matrices(offsets, (part,) if rows else (), norm)), chosen.uids)
 
-    def preselect(self, positions: Positions, stopped: Callable[[], bool], seconds: float) -> None:
+    def preselect(self, turning: Turning, stopped: Callable[[], bool], seconds: float) -> None:
         pass
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from index.search.function import QFunction
 from index.search.matrix_scope import MatrixScope
 from index.search.positions import Positions
+from index.search.states import State
 
 Array = NDArray[np.floating]
 
@@ -40,11 +41,47 @@ def rotated(vector: Sequence[float], angle: float, rope_base: float) -> list[flo
     return result
 
 
+def inner(left: Sequence[float], right: Sequence[float]) -> float:
+    return sum(x * y for x, y in zip(left, right, strict=True))
+
+
+def product(state: State, chunk: Sequence[float], angle: float, function: QFunction) -> float:
+    """``<s, R(rho) a>`` or, where positions have a space of their own, ``<s, a> + <u, R(rho) P a>``."""
+    embedding, base = [float(x) for x in state.embedding], function.positions.rope_base
+    if function.order_map is None:
+        return inner(embedding, rotated(chunk, angle, base))
+    assert state.order is not None
+    in_order = [inner([float(x) for x in row], chunk) for row in function.order_map]
+    return inner(embedding, chunk) + inner([float(x) for x in state.order], rotated(in_order, angle, base))
+
+
+def lexical(state: State, bag: Sequence[int], function: QFunction) -> float:
+    """``v`` times the sum over the state's tokens of weight, rarity and BM25's saturated count in the chunk."""
+    if function.lexical is None:
+        return 0.0
+    assert state.terms is not None
+    saturation = function.lexical.saturation
+    length = 1 - saturation.b + saturation.b * len(bag) / saturation.mean_length
+    total = 0.0
+    for token, weight in zip(state.terms.tokens.tolist(), state.terms.weights.tolist(), strict=True):
+        count = list(bag).count(token)
+        share = count * (saturation.k1 + 1) / (count + saturation.k1 * length)
+        total += weight * float(function.lexical.rarity[token]) * share
+    return function.lexical.factor * total
+
+
 def q(
-    state: Array, chunks: Array, counts: Sequence[int], selected: Sequence[int], function: QFunction
+    state: State,
+    chunks: Array,
+    counts: Sequence[int],
+    selected: Sequence[int],
+    function: QFunction,
+    bags: Sequence[Sequence[int]] = (),
 ) -> NDArray[np.float64]:
-    """``w * <s, R(rho) a> + b`` of every chunk of the documents laid end to end; ``-inf`` where selected."""
-    wide = [float(x) for x in state]
+    """``w * product + b``, plus the lexical signal, of every chunk of the documents laid end to end.
+
+    ``-inf`` where selected.
+    """
     values = []
     first = 0
     for count in counts:
@@ -54,16 +91,23 @@ def q(
                 values.append(-math.inf)
                 continue
             angle = rho(i, count, inside, function.positions)
-            chunk = rotated([float(x) for x in chunks[first + i]], angle, function.positions.rope_base)
-            values.append(function.w * sum(s * a for s, a in zip(wide, chunk, strict=True)) + function.b)
+            value = function.w * product(state, [float(x) for x in chunks[first + i]], angle, function) + function.b
+            values.append(value + (lexical(state, bags[first + i], function) if bags else 0.0))
         first += count
     return np.array(values, dtype=np.float64)
 
 
-def q_of(state: Array, scope: MatrixScope, selected: Sequence[int], function: QFunction) -> NDArray[np.float64]:
+def q_of(
+    state: Array | State,
+    scope: MatrixScope,
+    selected: Sequence[int],
+    function: QFunction,
+    bags: Sequence[Sequence[int]] = (),
+) -> NDArray[np.float64]:
     """:func:`q` over a scope."""
     chunks = np.concatenate([np.asarray(part.matrix) for part in scope.matrices.parts])
-    return q(state, chunks, np.diff(scope.offsets).tolist(), selected, function)
+    whole = state if isinstance(state, State) else State(np.asarray(state))
+    return q(whole, chunks, np.diff(scope.offsets).tolist(), selected, function, bags)
 
 
 def ranking(values: NDArray[np.float64]) -> list[int]:

@@ -40,6 +40,12 @@ class WordEncoder:
     def token_ends(self, text: str) -> list[int]:
         return [match.end() for match in re.finditer(r"\S+", text)]
 
+    def chunk_text(self, heading: str, text: str) -> str:
+        return f"{heading} {text}" if heading else text
+
+    def terms(self, texts: Sequence[str]) -> list[list[int]]:
+        return self.action_inputs(texts)
+
     def action_inputs(self, texts: Sequence[str]) -> list[list[int]]:
         return [[len(word) for word in text.split()] for text in texts]
 

@@ -25,6 +25,7 @@ from index.encoders.checkpoint import (
     tower_directory,
     weights_sha256,
 )
+from index.encoders.heads import Heads
 from index.encoders.loading import load_encoder
 from index.encoders.writing import write_config
 from index.errors import CheckpointError
@@ -65,9 +66,9 @@ def test_numbers_and_texts_survive_to_the_last_bit(config: CheckpointConfig) -> 
 
 
 def test_the_q_function_is_the_configs() -> None:
-    assert CONFIG.function.w == 2.5
-    assert CONFIG.function.b == -1.25
-    assert CONFIG.function.positions == CONFIG.positions
+    assert CONFIG.function(Heads()).w == 2.5
+    assert CONFIG.function(Heads()).b == -1.25
+    assert CONFIG.function(Heads()).positions == CONFIG.positions
 
 
 @pytest.mark.parametrize("version", [0, 2, "1", None, [1]])

@@ -8,10 +8,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index.search import codes
-from index.search.codes import LARGEST, encode
-from index.search.kernels import largest_query, rotate_and_round
 from index.search.positions import Positions, interval_table, rotate_back
+from index.search.scanning import codes
+from index.search.scanning.codes import LARGEST, encode
+from index.search.scanning.kernels import largest_query, rotate_and_round
 from tests.index import strategies
 
 

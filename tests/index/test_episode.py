@@ -16,9 +16,9 @@ from index.arrays import TokenIds
 from index.episodes.episode import CONSIDERED, ChunkTokens, Episode, Limits
 from index.episodes.rules import STOP_RULES, StopBelow
 from index.search.function import QFunction
-from index.search.matrices import Matrices, Part
 from index.search.matrix_scope import MatrixScope
 from index.search.positions import Positions
+from index.search.scanning.matrices import Matrices, Part
 from tests.index import reference, strategies
 from tests.index.episodes import (
     PLAIN,

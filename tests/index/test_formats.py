@@ -15,7 +15,7 @@ import pytest
 
 from index.errors import FormatError
 from index.storage.local.database import FORMAT_VERSION, READABLE_VERSIONS, Database
-from index.storage.local.segments import codes_path
+from index.storage.local.files.segments import codes_path
 from tests.index.storages import expected, index_all, laid_out, open_local, searchable
 
 TEXTS = {
@@ -43,7 +43,7 @@ def test_a_directory_of_any_format_so_far_is_opened_searched_and_added_to(tmp_pa
         assert (lease.title, lease.collection, lease.metadata) == ("Lease", "office", {"year": 2024, "tags": ["a"]})
         for id, text in TEXTS.items():
             assert "".join(storage.catalogue.text_blocks(documents[id].uid)) == text
-        assert [text for _, _, text in storage.catalogue.chunks(lease.uid)] == TEXTS["lease"].splitlines()
+        assert [chunk.text for chunk in storage.catalogue.chunks(lease.uid)] == TEXTS["lease"].splitlines()
         written = np.arange(32, dtype=np.float32).reshape(4, 8) / 8
         np.testing.assert_array_equal(searchable(storage, "office")["lease"], written[:3])
         np.testing.assert_array_equal(searchable(storage)["letter"], written[3:])

@@ -31,7 +31,7 @@ def slowly(values: dict[int, float], chunks: int, stretches: int) -> list[float]
 
 @given(strategies.cases(), st.integers(1, 20), st.integers(1, 12))
 def test_every_stretch_has_the_largest_of_its_true_values(case: Case, stretches: int, count: int) -> None:
-    state, scope, selected, function, scale = case
+    state, scope, selected, function, scale, *_ = case
     (estimated,) = scope.estimate(States(state[None]), [selected], function)
     candidates = best(estimated, count, State(state), scope, selected, function)
     exact = reference.q_of(state, scope, selected, function)

@@ -16,8 +16,8 @@ from index.episodes.head import Moment, Sufficiency
 from index.episodes.rules import STOP_RULES, StopBelow
 from index.episodes.stopping import Stopping
 from index.search.function import QFunction
-from index.search.matrices import Matrices
 from index.search.matrix_scope import MatrixScope
+from index.search.scanning.matrices import Matrices
 from tests.index import reference, strategies
 from tests.index.episodes import (
     PLAIN,

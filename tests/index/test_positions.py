@@ -11,9 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from index.search.codes import Codes
-from index.search.kernels import Selections, Tables, largest_query, multiply, rotate_and_round
-from index.search.matrices import Runs
 from index.search.positions import (
     Positions,
     all_level_indices,
@@ -24,6 +21,9 @@ from index.search.positions import (
     rotate_back,
     rotate_pairs,
 )
+from index.search.scanning.codes import Codes
+from index.search.scanning.kernels import Selections, Tables, largest_query, multiply, rotate_and_round
+from index.search.scanning.matrices import Runs
 from tests.index import reference, strategies
 
 PAPER = Positions(mode="relative", delta=10, ell=9, levels=1000)

@@ -24,6 +24,7 @@ from index.search.positions import Positions
 from index.search.scope import Candidate
 from index.search.scoring import best
 from index.search.states import State, States
+from index.search.turning import Turning
 from index.storage.local import scopes as local_scopes
 from index.storage.local.opening import LocalStorage
 from index.storage.local.scopes import LocalScopes
@@ -50,7 +51,7 @@ def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalSt
 def scopes(storage: LocalStorage) -> LocalScopes:
     scopes = storage.vectors.scopes(preselect_above=LIMIT)
     assert matrix_scope(scopes.scope("default")).preselected is None  # and it asks for an index
-    scopes.preselect(POSITIONS, lambda: False, seconds=60)
+    scopes.preselect(Turning(POSITIONS), lambda: False, seconds=60)
     assert matrix_scope(scopes.scope("default")).preselected is not None
     return scopes
 
@@ -112,7 +113,7 @@ def test_the_best_are_those_of_an_exact_search(w: float, storage: LocalStorage, 
 @pytest.mark.parametrize("mode", ["none", "absolute"])
 def test_positions_of_any_kind(mode: Literal["none", "absolute"], storage: LocalStorage) -> None:
     scopes = storage.vectors.scopes(preselect_above=LIMIT)
-    scopes.build_index("default", POSITIONS.model_copy(update={"mode": mode}), lambda: False)
+    scopes.build_index("default", Turning(POSITIONS.model_copy(update={"mode": mode})), lambda: False)
     check(storage, scopes, mode=mode)
 
 
@@ -144,7 +145,7 @@ def test_a_stale_index_is_built_again(storage: LocalStorage, scopes: LocalScopes
     assert asked_again(scopes)
     scopes.scope("default")
     assert not asked_again(scopes)  # once is enough
-    scopes.build_index("default", POSITIONS, lambda: False)
+    scopes.build_index("default", Turning(POSITIONS), lambda: False)
     check(storage, scopes)
     assert not asked_again(scopes)
 
@@ -173,7 +174,7 @@ def test_deleted_and_visited_documents_take_nobodys_place(
     storage.catalogue.delete_document("long")  # it would be read, and so hide what is missing
     add(storage, "topic", 20, spread=0.01)  # all that is nearest to one of its chunks is its own
     scopes, function = storage.vectors.scopes(preselect_above=LIMIT), QFunction(1.0, 0.0, Positions(mode="none"))
-    scopes.build_index("default", function.positions, lambda: False)
+    scopes.build_index("default", function.turning, lambda: False)
     found = scopes.scope("default")
     document = found.uids.tolist().index(storage.catalogue.document("topic").uid)
     selected = list(range(*found.scope.offsets[document : document + 2].tolist()))
@@ -206,7 +207,7 @@ def test_a_build_ends_when_its_collection_goes(storage: LocalStorage) -> None:
         return False
 
     with pytest.raises(CancelledError):
-        scopes.build_index("default", POSITIONS, delete_then_go_on)
+        scopes.build_index("default", Turning(POSITIONS), delete_then_go_on)
 
 
 def test_a_build_that_failed_is_not_asked_for_again(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +216,7 @@ def test_a_build_that_failed_is_not_asked_for_again(storage: LocalStorage, monke
     assert asked_again(scopes)
     monkeypatch.setattr(local_scopes, "build_neighbours", Mock(side_effect=MemoryError))
     with pytest.raises(MemoryError):
-        scopes.build_index("default", POSITIONS, lambda: False)
+        scopes.build_index("default", Turning(POSITIONS), lambda: False)
     add(storage, "new", 3)
     assert matrix_scope(scopes.scope("default")).preselected is None
     assert not asked_again(scopes)
@@ -226,16 +227,16 @@ def test_who_waits_for_large_collections_is_woken_by_closing_and_drops_what_is_g
 ) -> None:
     index = weakref.ref(scopes._neighbours["default"].index)
     storage.catalogue.delete_collection("default")
-    scopes.preselect(POSITIONS, lambda: False, seconds=0)
+    scopes.preselect(Turning(POSITIONS), lambda: False, seconds=0)
     gc.collect()
     assert index() is None
-    waiting = threading.Thread(target=scopes.preselect, args=(POSITIONS, lambda: False, 600))
+    waiting = threading.Thread(target=scopes.preselect, args=(Turning(POSITIONS), lambda: False, 600))
     waiting.start()
     scopes.close()
     waiting.join(60)
     assert not waiting.is_alive()
     scopes.close()
-    scopes.preselect(POSITIONS, lambda: False, seconds=600)
+    scopes.preselect(Turning(POSITIONS), lambda: False, seconds=600)
 
 
 def test_a_build_that_is_given_up_or_fails_is_no_error_or_one_that_names_the_collection(
@@ -243,22 +244,22 @@ def test_a_build_that_is_given_up_or_fails_is_no_error_or_one_that_names_the_col
 ) -> None:
     scopes = storage.vectors.scopes(preselect_above=LIMIT)
     scopes.scope("default")
-    scopes.preselect(POSITIONS, lambda: True, seconds=60)
+    scopes.preselect(Turning(POSITIONS), lambda: True, seconds=60)
     assert matrix_scope(scopes.scope("default")).preselected is None
     monkeypatch.setattr(local_scopes, "build_neighbours", Mock(side_effect=MemoryError))
     add(storage, "new", 3)
     scopes.scope("default")
     with pytest.raises(MemoryError) as raised:
-        scopes.preselect(POSITIONS, lambda: False, seconds=60)
+        scopes.preselect(Turning(POSITIONS), lambda: False, seconds=60)
     assert raised.value.__notes__ == ["collection=default"]
 
 
 def test_nothing_is_built_for_a_collection_that_is_gone_or_after_a_stop(storage: LocalStorage) -> None:
     scopes = storage.vectors.scopes(preselect_above=LIMIT)
     with pytest.raises(CancelledError):
-        scopes.build_index("default", POSITIONS, lambda: True)
+        scopes.build_index("default", Turning(POSITIONS), lambda: True)
     assert matrix_scope(scopes.scope("default")).preselected is None
     assert asked_again(scopes)
     storage.catalogue.delete_collection("default")
     with pytest.raises(UnknownCollection):
-        scopes.build_index("default", POSITIONS, lambda: False)
+        scopes.build_index("default", Turning(POSITIONS), lambda: False)

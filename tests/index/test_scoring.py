@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from unittest.mock import patch
 
 import numpy as np
@@ -10,14 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.search import device_scan, matrices, scan, scoring
+from index.search import scoring
 from index.search.function import QFunction
-from index.search.matrices import Matrices, Part
 from index.search.matrix_scope import MatrixScope
 from index.search.positions import TABLE_LEVELS, Positions, all_level_indices, rotate
+from index.search.scanning import device_scan, matrices, scan, threads
+from index.search.scanning.matrices import Matrices, Part
 from index.search.scope import Estimate
 from index.search.scoring import best, exact_q
-from index.search.states import State, States
+from index.search.states import State, States, concatenate
 from tests.index import reference, strategies
 from tests.index.strategies import Case, Float32
 
@@ -26,14 +28,29 @@ ANY_BLOCK = st.sampled_from([1, 3, scan.ROTATED_ROWS])
 ANY_TABLE = st.sampled_from([0, TABLE_LEVELS])
 
 
-def estimate_one(state: Float32, scope: MatrixScope, selected: list[int], function: QFunction) -> Estimate:
-    (found,) = scope.estimate(States(state[None]), [selected], function)
+def side_by_side(states: Sequence[State]) -> States:
+    """The states, all with the same signals, as a search takes them."""
+    return concatenate(
+        [
+            States(
+                state.embedding[None],
+                None if state.terms is None else (state.terms,),
+                None if state.order is None else state.order[None],
+            )
+            for state in states
+        ]
+    )
+
+
+def estimate_one(state: Float32 | State, scope: MatrixScope, selected: list[int], function: QFunction) -> Estimate:
+    whole = state if isinstance(state, State) else State(state)
+    (found,) = scope.estimate(side_by_side([whole]), [selected], function)
     return found
 
 
 def check_against_reference(case: Case, count: int) -> None:
-    state, scope, selected, function, scale = case
-    expected = reference.q_of(state, scope, selected, function)
+    state, scope, selected, function, scale = case.whole, case.scope, case.selected, case.function, case.scale
+    expected = reference.q_of(state, scope, selected, function, case.bags)
     estimated = estimate_one(state, scope, selected, function)
     assert estimated.values.dtype == np.float32
     assert np.flatnonzero(estimated.values == -np.inf).tolist() == selected
@@ -41,14 +58,14 @@ def check_against_reference(case: Case, count: int) -> None:
     assert np.abs(estimated.values[free] - expected[free]).max(initial=0) <= estimated.error
     assert estimated.error < 0.05 * max(scale, 1)
 
-    found = best(estimated, count, State(state), scope, selected, function)
+    found = best(estimated, count, state, scope, selected, function)
     wanted = reference.ranking(expected)[:count]
     assert [candidate.position for candidate in found] == wanted
     np.testing.assert_allclose([candidate.q for candidate in found], expected[wanted], rtol=0, atol=1e-12 * scale)
 
 
 @settings(deadline=None, max_examples=1000)
-@given(strategies.cases(), st.integers(1, 80), ANY_BLOCK, ANY_BLOCK, ANY_TABLE)
+@given(strategies.cases(signals=True), st.integers(1, 80), ANY_BLOCK, ANY_BLOCK, ANY_TABLE)
 def test_q_and_the_best_are_the_references(case: Case, count: int, block: int, task: int, table_levels: int) -> None:
     with (
         patch.object(matrices, "CACHED_ROWS", block),
@@ -84,9 +101,9 @@ def test_ten_thousand_steps_choose_what_float64_chooses(kind: strategies.Kind, c
 
 @settings(deadline=None, max_examples=200)
 @given(
-    strategies.cases(),
+    strategies.cases(signals=True),
     st.integers(2, 5),
-    st.sampled_from([1, scan.SHARED_ROWS]),
+    st.sampled_from([1, threads.SHARED_ROWS]),
     ANY_TABLE,
     st.sampled_from([1, 100, scan.TABLE_ROWS]),
     st.data(),
@@ -94,15 +111,16 @@ def test_ten_thousand_steps_choose_what_float64_chooses(kind: strategies.Kind, c
 def test_states_scored_together_are_those_scored_alone(
     case: Case, count: int, shared_rows: int, table_levels: int, table_rows: int, data: st.DataObject
 ) -> None:
-    states = strategies.random_vectors(count, len(case.state), seed=7, length=None)
+    vectors = strategies.random_vectors(count, len(case.state), seed=7, length=None)
+    states = [case.whole._replace(embedding=vector) for vector in vectors]
     selections = [data.draw(strategies.selections(case.scope.size)) for _ in states]
     with (
-        patch.object(scan, "SHARED_ROWS", shared_rows),
+        patch.object(threads, "SHARED_ROWS", shared_rows),
         patch.object(scan, "TABLE_LEVELS", table_levels),
         patch.object(scan, "TABLE_ROWS", table_rows),
         patch.object(matrices, "TASK_ROWS", 2),
     ):
-        together = case.scope.estimate(States(states), selections, case.function)
+        together = case.scope.estimate(side_by_side(states), selections, case.function)
         for state, selected, found in zip(states, selections, together, strict=True):
             alone = estimate_one(state, case.scope, selected, case.function)
             assert found.error == alone.error
@@ -113,19 +131,19 @@ LONG_AND_SHORT = st.sampled_from([[2048], [2085], [3, 2049, 5], [2048, 2047, 204
 
 
 @settings(deadline=None, max_examples=12)
-@given(strategies.cases(LONG_AND_SHORT), st.integers(1, 5))
+@given(strategies.cases(LONG_AND_SHORT, signals=True), st.integers(1, 5))
 def test_long_documents_among_short_ones_are_the_references(case: Case, count: int) -> None:
     check_against_reference(case, count)
 
 
 @settings(deadline=None)
-@given(strategies.cases(), st.data())
+@given(strategies.cases(signals=True), st.data())
 def test_exact_q_at_any_positions_in_any_order(case: Case, data: st.DataObject) -> None:
-    state, scope, selected, function, scale = case
+    state, scope, selected, function, scale = case.whole, case.scope, case.selected, case.function, case.scale
     free = [p for p in range(scope.size) if p not in selected]
     asked = data.draw(st.lists(st.sampled_from(free), max_size=12)) if free else []
-    expected = reference.q_of(state, scope, selected, function)[asked]
-    found = exact_q(State(state), scope, selected, function, np.array(asked, dtype=np.int64))
+    expected = reference.q_of(state, scope, selected, function, case.bags)[asked]
+    found = exact_q(state, scope, selected, function, np.array(asked, dtype=np.int64))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * max(scale, 1))
 
 

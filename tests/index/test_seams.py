@@ -17,12 +17,12 @@ from index.episodes.rules import Need, StopBelow
 from index.episodes.stepping import Running, Stepped, embed_together, step_together
 from index.episodes.stopping import Stopping
 from index.search.function import QFunction
-from index.search.matrices import Matrices, Part
 from index.search.matrix_scope import MatrixScope
 from index.search.positions import Positions
+from index.search.scanning.matrices import Matrices, Part
 from index.search.scope import Candidate, Estimate
 from index.search.scoring import best, exact_q
-from index.search.signals import Chunks
+from index.search.signals.protocol import Chunks
 from index.search.states import State, States, TermWeights, concatenate
 from qrag.wire.rules import StoppedBy
 from tests.index import reference, strategies
@@ -122,6 +122,12 @@ class ListedScope:
 
     def rows(self, positions: IntArray) -> Float32Array:
         return self.matrix[positions]
+
+    def term_counts(self, tokens: IntArray, positions: IntArray) -> IntArray:
+        return np.zeros((len(tokens), len(positions)), dtype=np.int64)
+
+    def lengths(self, positions: IntArray) -> IntArray:
+        return np.zeros(len(positions), dtype=np.int64)
 
     def estimate(self, states: States, selections: Sequence[Sequence[int]], function: QFunction) -> list[Estimate]:
         estimates = []

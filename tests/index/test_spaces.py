@@ -242,7 +242,7 @@ def test_what_was_half_indexed_is_cut_as_the_new_tower_reads(tmp_path: Path) -> 
         Indexer(storage, Short(), partial(embed, "other"), threading.Event()).work()
         half = storage.catalogue.document("half")
         assert half.status == "ready"
-        assert max(chunk.tokens for _, chunk, _ in storage.catalogue.chunks(half.uid)) == 2
+        assert max(stored.chunk.tokens for stored in storage.catalogue.chunks(half.uid)) == 2
 
 
 def test_a_directory_of_format_1_can_change_its_tower(tmp_path: Path) -> None:

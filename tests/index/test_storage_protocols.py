@@ -142,9 +142,9 @@ def test_vectors_are_found_only_when_the_catalogue_calls_their_document_ready(st
     uid = publish(storage, "letter", "one two\nthree").document.uid
     catalogue, vectors = storage.catalogue, storage.vectors
     catalogue.save_chunks(uid, np.array([[0, 7, 2], [8, 13, 1]]))
-    vectors.append([ChunkAddress(uid, 0)], expected("one two"), vectors.space)
+    vectors.append([ChunkAddress(uid, 0)], expected("one two"), [[1, 2]], vectors.space)
     assert vectors.stored(uid, vectors.space) == 1
-    vectors.append([ChunkAddress(uid, 1)], expected("three"), vectors.space)
+    vectors.append([ChunkAddress(uid, 1)], expected("three"), [[3]], vectors.space)
     assert searchable(storage) == {}
     assert list(catalogue.waiting(10)) == [catalogue.document("letter")]
     assert list(catalogue.choose("default").uids) == []

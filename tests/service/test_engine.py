@@ -18,8 +18,8 @@ from index.arrays import Float32Array, TokenIds
 from index.encoders.encoder import Encoder, StateInput
 from index.encoders.loading import load_encoder
 from index.episodes.episode import ChunkTokens, Episode, Limits
-from index.search.matrices import Matrices, Part
 from index.search.matrix_scope import MatrixScope
+from index.search.scanning.matrices import Matrices, Part
 from index.search.scope import Scope
 from index.search.states import States
 from service.engine.engine import INDEXING_SHARE, Engine

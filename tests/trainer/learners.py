@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from index.search.positions import Positions
-from trainer.base_models import initial_config
+from trainer.bases.models import initial_config
 from trainer.datasets.question import Question
 from trainer.hyperparameters import Hyperparameters
+from trainer.learning.heads.starting import initial_heads
 from trainer.learning.learner import Learner
 from trainer.learning.networks import QNetwork
 from trainer.recipe import DatasetTask, Recipe
@@ -23,6 +24,20 @@ WORDS = (
     "ball box key lamp river stone tower garden kitchen bridge letter clock horse ship candle mirror "
     "red green old small heavy broken golden hidden Ann Bob Carl Dora Emil Fred Gina Hugo took left found saw gave lost"
 ).split()
+
+
+WITH_SIGNALS: dict[str, Any] = {"positions": Positions(levels=8, dimension=4), "lexical": True}
+"""Fields of a recipe whose states are read for more than their embeddings."""
+
+
+def unsettle(learner: Learner) -> None:
+    """Move the heads from where they begin, at which a mistake in them would not show."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, value in learner.masters.values.items():
+            if name.startswith("heads."):
+                value.add_(0.5 * torch.randn(value.shape, generator=generator))
+    learner.masters.publish()
 
 
 def make_recipe(base: Path, **fields: Any) -> Recipe:
@@ -42,7 +57,9 @@ def make_network(recipe: Recipe, dtype: torch.dtype = torch.float32) -> QNetwork
     """The network that training by a recipe starts from."""
     base = Path(recipe.base)
     mode, stop = recipe.hyperparameters.action_mode, recipe.hyperparameters.stop
-    return QNetwork(initial_config(recipe, base), base, action_mode=mode, device=CPU, dtype=dtype, stop=stop)
+    config = initial_config(recipe, base)
+    heads = initial_heads(recipe, base, config.dimension, [[*WORDS, "ball box", "ball lamp", "ball"]])
+    return QNetwork(config, base, action_mode=mode, device=CPU, dtype=dtype, stop=stop, heads=heads)
 
 
 def make_learner(

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
+from index.encoders.cross_encoder import CrossEncoder
 from index.encoders.encoder import Encoder
 from index.encoders.loading import load_encoder
+from index.errors import CheckpointError
 from index.search.positions import Positions
 from trainer.datasets.question import Question
-from trainer.evaluation.baselines import BM25, OneStep, untrained_encoder
+from trainer.evaluation.baselines import BM25, Hybrid, OneStep, Reranked, untrained_encoder
 from trainer.evaluation.playing import Player
 from trainer.evaluation.vectors import embed_in_order
 
@@ -83,3 +87,43 @@ def test_the_untrained_encoder_is_one_tower_without_positions() -> None:
     # The real base model: it must tell the chunk about the compass from the others.
     (found,) = OneStep(encoder).select([question_of("Where is the silver compass?")])
     assert found[0] == 1
+
+
+class Listed:
+    """Ranks the chunks as it is told."""
+
+    def __init__(self, *orders: list[int]) -> None:
+        self._orders = orders
+
+    def read(self, background: Sequence[str]) -> None:
+        del background
+
+    def rank(self, questions: Sequence[Question], count: int) -> list[list[int]]:
+        return [order[:count] for order in self._orders[: len(questions)]]
+
+
+def test_ranks_of_two_lists_are_fused() -> None:
+    hybrid = Hybrid(Listed([0, 1, 2]), Listed([2, 1, 4]))
+    # 2: 1/63 + 1/61; 1: 2/62, a little less; 0: 1/61; 4: 1/63.
+    assert hybrid.select([question_of("which?", 4)]) == [[2, 1, 0, 4]]
+
+
+def test_a_cross_encoder_puts_the_head_of_a_list_in_order(tmp_path: Path, tiny_base: Path) -> None:
+    config = AutoConfig.from_pretrained(tiny_base, num_labels=1)
+    torch.manual_seed(1)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)  # type: ignore[no-untyped-call]
+    AutoTokenizer.from_pretrained(tiny_base).save_pretrained(tmp_path)
+    encoder = CrossEncoder(tmp_path, torch.device("cpu"))
+    question = question_of("Where is the silver compass?", 3)
+    scores = encoder.score(question.text, CHUNKS)
+    alone = [float(encoder.score(question.text, [chunk])[0]) for chunk in CHUNKS]
+    np.testing.assert_allclose(scores, alone, atol=1e-5)
+    assert len(set(alone)) == len(alone)
+    listed = [4, 2, 0, 3]
+    expected = sorted(listed, key=lambda position: -alone[position])[:3]
+    assert Reranked(Listed(listed), encoder).select([question]) == [expected]
+
+
+def test_a_folder_without_a_cross_encoder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="reranker"):
+        CrossEncoder(tmp_path, torch.device("cpu"))

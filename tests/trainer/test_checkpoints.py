@@ -17,13 +17,14 @@ from sentence_transformers import SentenceTransformer
 
 from index.encoders.checkpoint import DirectoryTower, PackageTower, PatchedTower, read_config, tower_directory
 from index.encoders.encoder import Encoder
+from index.encoders.heads import Heads
 from index.encoders.loading import load_encoder
 from index.encoders.writing import write_stopping
 from index.episodes.stopping import UNTAUGHT
 from index.search.positions import Positions
 from tests.random_checkpoints import BASE_MODEL, write_random_checkpoint
 from tests.trainer.learners import CPU, make_learner, make_recipe, random_questions
-from trainer.base_models import MINILM, PACKAGED, base_directory, initial_config, start_directory
+from trainer.bases.models import MINILM, PACKAGED, base_directory, initial_config, start_directory
 from trainer.errors import RecipeError
 from trainer.hyperparameters import ActionMode, Hyperparameters
 from trainer.learning.checkpoints import export, write_checkpoint
@@ -121,7 +122,7 @@ def test_the_packaged_checkpoint_can_be_gone_on_from() -> None:
     fields = {"positions": config.positions, "state_tokens": config.state_tokens, "action_tokens": config.action_tokens}
     recipe = make_recipe(Path(MINILM), start=PACKAGED, **fields)
     learner = build_learner(recipe, CPU, seed=0)
-    assert learner.function == config.function
+    assert learner.function == config.function(Heads())
 
 
 @pytest.mark.parametrize(
@@ -188,7 +189,7 @@ def in_memory(learner: Learner) -> tuple[Array, Array]:
     with torch.no_grad():
         actions = network.chunks(torch.from_numpy(encoder.embed_actions(encoder.cut_action_inputs(TEXTS))))
         states = network.embed_states(composed(encoder), 2048)
-    return states.numpy(), actions.numpy()
+    return states.embeddings.numpy(), actions.numpy()
 
 
 def composed(encoder: Encoder) -> list[Any]:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from index.episodes.episode import ChunkTokens, Episode, Limits
 from index.episodes.stepping import Running, step_once
-from index.search.matrices import Matrices, Part
 from index.search.matrix_scope import MatrixScope
 from index.search.positions import Positions
+from index.search.scanning.matrices import Matrices, Part
 from tests.index import reference, strategies
 from tests.trainer.learners import make_learner, random_question, random_questions
 from trainer.datasets.question import Question

@@ -195,7 +195,7 @@ def test_recall_rises_with_the_selections_up_to_the_recall_at_budget(cases: list
 
 def test_f1_counts_what_was_not_needed() -> None:
     question = question_of(["x"] * 10, [2, 3])
-    assert outcome(question, [2, 7, 3, 8]) == Outcome(found_after=3, selected=4, f1=2 * 2 / (2 + 4))
+    assert outcome(question, [2, 7, 3, 8]) == Outcome(3, 4, f1=2 * 2 / (2 + 4), shares=(1.0, 0.5, 1.0, 1.0))
 
 
 def test_the_standard_error_falls_with_the_questions() -> None:

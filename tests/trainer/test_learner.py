@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from index.search.matrices import Matrices, Part
 from index.search.matrix_scope import MatrixScope
+from index.search.scanning.matrices import Matrices, Part
 from index.search.scoring import exact_q
 from index.search.states import State
 from tests.trainer.learners import make_learner, random_question, random_questions
@@ -407,7 +407,7 @@ def test_stop_becomes_the_best_action_where_nothing_is_missing(tiny_base: Path, 
     gaps: dict[bool, list[float]] = {True: [], False: []}
     for played in learner.rollout(asked * 4):
         states = learner.network.embed_states([t.observation.state for t in played.transitions], 1024)
-        stop = learner.network.stop_values(states)
+        stop = learner.network.stop_values(states.embeddings)
         for transition, value in zip(played.transitions, stop.tolist(), strict=True):
             gaps[transition.observation.complete].append(value - transition.q[transition.observation.available].max())
     assert np.mean(gaps[True]) > 0.1
@@ -429,7 +429,9 @@ def test_stop_becomes_the_best_action_where_the_rest_is_not_there(tiny_base: Pat
         actions = [t.action for t in played.transitions]
         assert len(set(actions)) == len(actions)
         states = learner.network.embed_states([t.observation.state for t in played.transitions], 1024)
-        for transition, value in zip(played.transitions, learner.network.stop_values(states).tolist(), strict=True):
+        for transition, value in zip(
+            played.transitions, learner.network.stop_values(states.embeddings).tolist(), strict=True
+        ):
             left = bool(transition.observation.support.any())
             gaps[left].append(value - transition.q[transition.observation.available].max())
     assert np.mean(gaps[False]) > 0.1

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from index.arrays import Float32Array
-from index.search.matrices import Matrices, Part
 from index.search.matrix_scope import MatrixScope
+from index.search.scanning.bags import index_bags
+from index.search.scanning.matrices import Matrices, Part
 from index.search.scoring import exact_q
-from index.search.states import State
-from tests.trainer.learners import make_learner, random_question, words
+from tests.trainer.learners import WITH_SIGNALS, make_learner, random_question, unsettle, words
 from trainer.datasets.question import Question
 from trainer.hyperparameters import ActionMode, Hyperparameters
 from trainer.learning.learner import Learner
@@ -37,15 +37,20 @@ def served_q(learner: Learner, transition: Transition, text: str, level: int) ->
     levels = learner.network.encoder.function.positions.levels
     (row,) = learner.table.rows([text])
     vector = learner.network.chunks(learner.table[torch.tensor([row])]).detach().numpy()
-    state = learner.network.embed_states([transition.observation.state], 1000)[0].numpy()
+    encoder = learner.network.serving(learner.function)
     chunks = np.repeat(vector, levels, axis=0)
-    scope = MatrixScope(Matrices(np.array([0, levels]), (Part(0, chunks),), norm_bound=1.1))
-    return float(exact_q(State(state), scope, [], learner.function, np.array([level]))[0])
+    postings = index_bags(encoder.terms([text] * levels))
+    scope = MatrixScope(Matrices(np.array([0, levels]), (Part(0, chunks, postings=postings),), norm_bound=1.1))
+    (state,) = encoder.embed_states([transition.observation.state])
+    return float(exact_q(state, scope, [], learner.function, np.array([level]))[0])
 
 
 @pytest.mark.parametrize("mode", ["frozen", "adapter", "refreshed"])
-def test_they_are_the_best_of_the_pool_where_they_stand(tiny_base: Path, mode: ActionMode) -> None:
-    learner = make_learner(tiny_base, Hyperparameters(hard_negatives=5, action_mode=mode))
+@pytest.mark.parametrize("signals", [False, True])
+def test_they_are_the_best_of_the_pool_where_they_stand(tiny_base: Path, mode: ActionMode, signals: bool) -> None:
+    settings = Hyperparameters(hard_negatives=5, action_mode=mode)
+    learner = make_learner(tiny_base, settings, **(WITH_SIGNALS if signals else {}))
+    unsettle(learner)
     if learner.network.projection is not None:
         torch.nn.init.normal_(learner.network.projection.weight)
     pool = pool_of(1)

@@ -14,7 +14,7 @@ from index.encoders.loading import load_encoder
 from index.errors import CheckpointError
 from tests.architectures import ARCHITECTURES, write_base
 from tests.trainer.learners import CPU, make_learner, make_network, make_recipe, random_questions
-from trainer.base_models import initial_config
+from trainer.bases.models import initial_config
 from trainer.hyperparameters import ActionMode, Hyperparameters
 from trainer.learning.checkpoints import write_checkpoint
 from trainer.learning.networks import ChunkTable, MasterWeights, QNetwork
@@ -57,7 +57,7 @@ def test_an_architecture_is_trained_and_served(
     def embeddings() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         actions = torch.from_numpy(encoder.embed_actions(encoder.cut_action_inputs(TEXTS)))
         with torch.no_grad():
-            return network.embed_states(states(network), 40).numpy(), network.chunks(actions).numpy()
+            return network.embed_states(states(network), 40).embeddings.numpy(), network.chunks(actions).numpy()
 
     untrained = embeddings()
     learner.update(random_questions(0, 3))
@@ -199,7 +199,7 @@ def test_the_adapter_learns_from_the_questions_share_too(tiny_base: Path) -> Non
     gradients = []
     for share in (0.0, 0.3):
         network = make_network(make_recipe(tiny_base, hyperparameters=settings, question_share=share))
-        network.state_embeddings(states(network))[:, 0].sum().backward()  # type: ignore[no-untyped-call]
+        network.read_states(states(network)).embeddings[:, 0].sum().backward()  # type: ignore[no-untyped-call]
         assert network.projection is not None
         gradients.append(network.projection.weight.grad)
     assert gradients[0] is None
@@ -218,8 +218,8 @@ def test_both_networks_start_as_the_base_model(tiny_base: Path) -> None:
 
 def test_the_size_of_a_pass_changes_no_embedding(network: QNetwork) -> None:
     inputs = states(network)
-    whole = network.embed_states(inputs, 10_000)
+    whole = network.embed_states(inputs, 10_000).embeddings
     assert whole.device == CPU
-    torch.testing.assert_close(network.embed_states(inputs, 1), whole)
+    torch.testing.assert_close(network.embed_states(inputs, 1).embeddings, whole)
     for one, embedding in zip(inputs, whole, strict=True):
-        torch.testing.assert_close(network.embed_states([one], 1)[0], embedding)
+        torch.testing.assert_close(network.embed_states([one], 1).embeddings[0], embedding)

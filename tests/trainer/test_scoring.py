@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from index.arrays import IntArray
 from index.search.function import QFunction
-from index.search.matrices import Matrices, Part
 from index.search.matrix_scope import MatrixScope
 from index.search.positions import Positions
+from index.search.scanning.matrices import Matrices, Part
 from index.search.scoring import exact_q
 from index.search.states import State
 from tests.index import reference, strategies
 from tests.index.strategies import Float32
 from trainer.learning.environment import document_levels
-from trainer.learning.scoring import q_values, rotation
+from trainer.learning.scoring import rotation, turned_products
 
 CPU = torch.device("cpu")
 
@@ -72,8 +72,8 @@ def trained_q(batch: Batch) -> torch.Tensor:
         levels[at, : len(asked.rows)] = document_levels(asked.counts, asked.selected, batch.function.positions)
     turn = rotation(levels, batch.function.positions, batch.chunks.shape[1], CPU)
     states = torch.from_numpy(np.stack([asked.state for asked in batch.states]))
-    scalars = (torch.tensor(value) for value in (batch.function.w, batch.function.b))
-    return q_values(states, torch.from_numpy(batch.chunks), torch.from_numpy(rows), turn, *scalars)
+    products = turned_products(states, torch.from_numpy(batch.chunks), torch.from_numpy(rows), turn)
+    return batch.function.w * products + batch.function.b
 
 
 @settings(deadline=None, max_examples=200)
@@ -83,7 +83,7 @@ def test_q_values_are_those_of_the_formula_and_of_the_service(batch: Batch) -> N
     assert trained.dtype == np.float32
     for values, asked in zip(trained, batch.states, strict=True):
         matrix = batch.chunks[asked.rows]
-        formula = reference.q(asked.state, matrix, asked.counts, asked.selected, batch.function)
+        formula = reference.q(State(asked.state), matrix, asked.counts, asked.selected, batch.function)
         scope = MatrixScope(Matrices(np.cumsum([0, *asked.counts]), (Part(0, matrix),)))
         served = exact_q(State(asked.state), scope, asked.selected, batch.function, np.arange(scope.size))
         free = formula > -np.inf
@@ -103,7 +103,7 @@ def test_gradients_are_the_slopes(seed: int, positions: Positions) -> None:
     turn = rotation(levels, positions, 6, CPU)
     arguments = [tensor.requires_grad_() for tensor in (states, chunks, w, b)]
     assert torch.autograd.gradcheck(
-        lambda states, chunks, w, b: q_values(states, chunks, rows, turn, w, b), arguments, eps=1e-6, atol=1e-6
+        lambda states, chunks, w, b: w * turned_products(states, chunks, rows, turn) + b, arguments, eps=1e-6, atol=1e-6
     )
 
 

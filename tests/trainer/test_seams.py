@@ -123,7 +123,7 @@ class First:
 
     def losses(self, transitions: Sequence[Transition], returns: torch.Tensor) -> torch.Tensor:
         network, scorer = self.learner.network, self.learner.scorer
-        states = network.state_embeddings([transition.observation.state for transition in transitions])
+        states = network.read_states([transition.observation.state for transition in transitions])
         q, _ = scorer.chosen_q(states, transitions, [np.array([0])] * len(transitions))
         return (q[:, 0] - returns).square()
 

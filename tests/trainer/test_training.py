@@ -22,7 +22,7 @@ from index.encoders.checkpoint import read_config
 from index.encoders.encoder import Encoder
 from index.encoders.loading import load_encoder
 from tests.trainer.learners import CPU, make_recipe, random_questions
-from trainer.base_models import MINILM, base_directory, initial_config
+from trainer.bases.models import MINILM, base_directory, initial_config
 from trainer.datasets.jsonl import read_jsonl
 from trainer.datasets.question import Question
 from trainer.errors import DataError, ResumeError

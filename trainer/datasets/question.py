@@ -27,6 +27,10 @@ class Question:
     """Further texts that are no evidence: training looks for hard negatives among them. Shared between questions."""
     removed: int = 0
     """How much of the support has been taken out of the candidates: with any gone, the evidence is never complete."""
+    facts: tuple[frozenset[int], ...] | None = None
+    """The facts it needs, each with the chunks of which any one holds it; none: each support chunk is a fact."""
+    enough: int | None = None
+    """How many of the facts are enough; none: all of them."""
 
     def __post_init__(self) -> None:
         """Raises :class:`ValueError` where the parts contradict each other."""
@@ -38,25 +42,66 @@ class Question:
             raise ValueError("no chunk is marked as support")
         if not all(0 <= position < len(self.chunks) for position in self.support):
             raise ValueError(f"support {sorted(self.support)} names a chunk outside 0..{len(self.chunks) - 1}")
+        if self.facts is not None and self.support != frozenset().union(*self.facts):
+            raise ValueError("the support is not the chunks that hold the facts")
         if self.budget < 1:
             raise ValueError("the budget must allow at least one selection")
 
+    @property
+    def _holders(self) -> Sequence[frozenset[int]]:
+        """For each fact the chunks that hold it."""
+        return self.facts if self.facts is not None else [frozenset({position}) for position in self.support]
+
+    @property
+    def needed(self) -> int:
+        """How many facts are to be found."""
+        count = len(self.support if self.facts is None else self.facts)
+        return count if self.enough is None else min(count, self.enough)
+
+    def found(self, selected: Collection[int]) -> int:
+        """How many facts these selections hold."""
+        if self.facts is None:
+            return len(self.support.intersection(selected))
+        return sum(not holders.isdisjoint(selected) for holders in self.facts)
+
     def missing(self, selected: Collection[int]) -> int:
-        """How many support chunks are missing where these are selected; removed ones are never found."""
-        return len(self.support.difference(selected)) + self.removed
+        """How many facts are missing where these are selected; removed ones are never found."""
+        return max(0, self.needed - self.found(selected)) + self.removed
+
+    def open_support(self, selected: Collection[int]) -> frozenset[int]:
+        """The support chunks that hold a fact which these selections lack; none where enough is found."""
+        if self.found(selected) >= self.needed:
+            return frozenset()
+        if self.facts is None:
+            return self.support.difference(selected)
+        return frozenset().union(*(holders for holders in self.facts if holders.isdisjoint(selected)))
 
     def without(self, positions: Collection[int]) -> Question:
         """The question with these chunks taken out; documents that had no others go with them."""
         kept = [position for position in range(len(self.chunks)) if position not in positions]
-        place = {old: new for new, old in enumerate(kept)}
         first, counts = 0, []
         for count in self.counts:
             counts.append(sum(position not in positions for position in range(first, first + count)))
             first += count
+        lost = sum(holders.issubset(positions) for holders in self._holders)
+        return self._rearranged(kept, tuple(count for count in counts if count), self.removed + lost)
+
+    def rearranged(self, order: Sequence[int], counts: tuple[int, ...]) -> Question:
+        """The question with its chunks in another ``order``, in documents of ``counts`` chunks."""
+        return self._rearranged(order, counts, self.removed)
+
+    def _rearranged(self, order: Sequence[int], counts: tuple[int, ...], removed: int) -> Question:
+        place = {old: new for new, old in enumerate(order)}
+
+        def moved(positions: frozenset[int]) -> frozenset[int]:
+            return frozenset(place[position] for position in positions if position in place)
+
+        facts = None if self.facts is None else tuple(holders for holders in map(moved, self.facts) if holders)
         return replace(
             self,
-            chunks=[self.chunks[position] for position in kept],
-            counts=tuple(count for count in counts if count),
-            support=frozenset(place[position] for position in self.support if position in place),
-            removed=self.removed + len(self.support.intersection(positions)),
+            chunks=[self.chunks[position] for position in order],
+            counts=counts,
+            support=moved(self.support),
+            removed=removed,
+            facts=facts,
         )

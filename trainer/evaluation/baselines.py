@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import bm25s
 import numpy as np
 import torch
 
+from index.encoders.cross_encoder import CrossEncoder
 from index.encoders.encoder import Encoder
 from index.encoders.loading import load_model, native_dtype
 from index.encoders.tokenizer import TextTokenizer
@@ -15,11 +17,21 @@ from index.encoders.tower import Tower
 from index.search.positions import Positions
 from index.search.scoring import best
 from index.search.states import States
-from trainer.base_models import base_directory, initial_config
+from trainer.bases.models import base_directory, initial_config
 from trainer.datasets.lexical import words
 from trainer.datasets.question import Question
 from trainer.evaluation.playing import Player
 from trainer.recipe import Recipe
+
+
+class Ranking(Protocol):
+    """A way of retrieving that orders chunks."""
+
+    def read(self, background: Sequence[str], /) -> None:
+        """Expect questions whose documents consist mostly of stretches of ``background``."""
+
+    def rank(self, questions: Sequence[Question], count: int, /) -> list[list[int]]:
+        """The best ``count`` chunks of each question, best first; fewer where there are fewer."""
 
 
 class BM25:
@@ -30,25 +42,37 @@ class BM25:
 
     def __init__(self) -> None:
         self._tokens: dict[str, list[str]] = {}
+        self._index: tuple[Sequence[str], bm25s.BM25] | None = None
 
     def read(self, _background: Sequence[str]) -> None:
         """Nothing of one background is needed for the next."""
         self._tokens = {}
+        self._index = None
 
     def select(self, questions: Sequence[Question]) -> list[list[int]]:
         """The best chunks of each question, best first."""
-        return [self._best(question) for question in questions]
+        return [self._best(question, question.budget) for question in questions]
 
-    def _best(self, question: Question) -> list[int]:
-        unknown = [chunk for chunk in dict.fromkeys(question.chunks) if chunk not in self._tokens]
-        self._tokens.update(zip(unknown, words(unknown), strict=True))
+    def rank(self, questions: Sequence[Question], count: int) -> list[list[int]]:
+        """The best chunks of each question, best first."""
+        return [self._best(question, count) for question in questions]
+
+    def _best(self, question: Question, count: int) -> list[int]:
         (query,) = words([question.text])
         if not query:  # it consists of stop words
-            return list(range(min(question.budget, len(question.chunks))))
-        index = bm25s.BM25()
-        index.index([self._tokens[chunk] for chunk in question.chunks], show_progress=False)
-        order = np.argsort(-index.get_scores(query), kind="stable")
-        return [int(position) for position in order[: question.budget]]
+            return list(range(min(count, len(question.chunks))))
+        order = np.argsort(-self._indexed(question.chunks).get_scores(query), kind="stable")
+        return [int(position) for position in order[:count]]
+
+    def _indexed(self, chunks: Sequence[str]) -> bm25s.BM25:
+        """An index of the chunks; that of the question before, where it is asked about the same."""
+        if self._index is None or self._index[0] is not chunks:
+            unknown = [chunk for chunk in dict.fromkeys(chunks) if chunk not in self._tokens]
+            self._tokens.update(zip(unknown, words(unknown), strict=True))
+            index = bm25s.BM25()
+            index.index([self._tokens[chunk] for chunk in chunks], show_progress=False)
+            self._index = (chunks, index)
+        return self._index[1]
 
 
 class OneStep(Player):
@@ -56,17 +80,85 @@ class OneStep(Player):
 
     def select(self, questions: Sequence[Question]) -> list[list[int]]:
         """The nearest chunks of each question, nearest first."""
+        return self._nearest(questions, [question.budget for question in questions])
+
+    def rank(self, questions: Sequence[Question], count: int) -> list[list[int]]:
+        """The nearest chunks of each question, nearest first."""
+        return self._nearest(questions, [count] * len(questions))
+
+    def _nearest(self, questions: Sequence[Question], counts: Sequence[int]) -> list[list[int]]:
         encoder, vectors = self.encoder, self.vectors(questions)
         inputs = [
             encoder.compose_state(encoder.question_tokens(question.text)[: encoder.question_limit], [])
             for question in questions
         ]
         selections: list[list[int]] = []
-        for question, state in zip(questions, encoder.embed_states(inputs), strict=True):
+        for question, state, count in zip(questions, encoder.embed_states(inputs), counts, strict=True):
             scope = vectors.scope(question)
             (estimate,) = scope.estimate(States(state.embedding[None]), [()], encoder.function)
-            candidates = best(estimate, question.budget, state, scope, (), encoder.function)
+            candidates = best(estimate, count, state, scope, (), encoder.function)
             selections.append([candidate.position for candidate in candidates])
+        return selections
+
+
+FUSED = 60
+"""The constant of reciprocal rank fusion (Cormack et al. 2009)."""
+
+LISTED = 100
+"""How much of each list is fused."""
+
+
+class Hybrid:
+    """Two lists fused by reciprocal ranks: a chunk's score is the sum of ``1 / (60 + rank)``."""
+
+    def __init__(self, first: Ranking, second: Ranking) -> None:
+        self._both = (first, second)
+
+    def read(self, background: Sequence[str]) -> None:
+        """Both read it."""
+        for ranking in self._both:
+            ranking.read(background)
+
+    def select(self, questions: Sequence[Question]) -> list[list[int]]:
+        """The best chunks of each question, best first."""
+        ranked = self.rank(questions, LISTED)
+        return [order[: question.budget] for order, question in zip(ranked, questions, strict=True)]
+
+    def rank(self, questions: Sequence[Question], count: int) -> list[list[int]]:
+        """The best chunks of each question, best first."""
+        lists = [ranking.rank(questions, LISTED) for ranking in self._both]
+        return [_fused(orders)[:count] for orders in zip(*lists, strict=True)]
+
+
+def _fused(orders: Sequence[Sequence[int]]) -> list[int]:
+    scores: dict[int, float] = {}
+    for order in orders:
+        for rank, position in enumerate(order, start=1):
+            scores[position] = scores.get(position, 0.0) + 1 / (FUSED + rank)
+    return sorted(scores, key=lambda position: (-scores[position], position))
+
+
+RERANKED = 30
+"""How many of a list a cross-encoder reads."""
+
+
+class Reranked:
+    """A list whose first chunks a cross-encoder puts in order."""
+
+    def __init__(self, ranking: Ranking, encoder: CrossEncoder) -> None:
+        self._ranking, self._encoder = ranking, encoder
+
+    def read(self, background: Sequence[str]) -> None:
+        """What ranks reads it."""
+        self._ranking.read(background)
+
+    def select(self, questions: Sequence[Question]) -> list[list[int]]:
+        """The best chunks of each question, best first."""
+        selections = []
+        for question, order in zip(questions, self._ranking.rank(questions, RERANKED), strict=True):
+            scores = self._encoder.score(question.text, [question.chunks[position] for position in order])
+            reordered = [order[place] for place in np.argsort(-scores, kind="stable").tolist()]
+            selections.append(reordered[: question.budget])
         return selections
 
 

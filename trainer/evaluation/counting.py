@@ -18,14 +18,7 @@ from trainer.datasets.question import Question
 
 def found_after(question: Question, selected: Sequence[int]) -> int | None:
     """After how many selections all support was found; none if it was not, or is not there."""
-    if question.removed:
-        return None
-    missing = set(question.support)
-    for step, position in enumerate(selected, start=1):
-        missing.discard(position)
-        if not missing:
-            return step
-    return None
+    return next((step for step in range(1, len(selected) + 1) if question.missing(selected[:step]) == 0), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +30,21 @@ class Outcome:
     selected: int
     f1: float
     """F1 of the selected chunks against the support."""
+    shares: tuple[float, ...] = ()
+    """The share of the evidence among the first 1, 2, ... selections: see :func:`evidence_shares`."""
 
 
 def outcome(question: Question, selected: Sequence[int]) -> Outcome:
     """What these selections bring."""
     hits = len(question.support.intersection(selected))
-    return Outcome(found_after(question, selected), len(selected), 2 * hits / (len(question.support) + len(selected)))
+    f1 = 2 * hits / (len(question.support) + len(selected))
+    return Outcome(found_after(question, selected), len(selected), f1, evidence_shares(question, selected))
+
+
+def evidence_shares(question: Question, selected: Sequence[int]) -> tuple[float, ...]:
+    """The share of the facts, of at most ``k``, that the first ``k`` selections hold, for each ``k`` up to all."""
+    facts = len(question.support if question.facts is None else question.facts)
+    return tuple(min(1.0, question.found(selected[:k]) / max(1, min(k, facts))) for k in range(1, len(selected) + 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,8 @@ class Recall:
     """``by_step[k - 1]`` is the recall at ``k``."""
     support_f1: float
     """Mean F1 of the selected chunks against the support, at the budget."""
+    share_by_step: tuple[float, ...] = ()
+    """``share_by_step[k - 1]`` is the mean :func:`evidence_shares` at ``k``."""
 
     @property
     def standard_error(self) -> float:
@@ -84,6 +88,10 @@ def summary(outcomes: Sequence[Outcome]) -> Recall:
         at_budget=sum(step is not None for step in after) / len(outcomes),
         by_step=by_step,
         support_f1=float(np.mean([episode.f1 for episode in outcomes])),
+        share_by_step=tuple(
+            float(np.mean([episode.shares[min(k, len(episode.shares)) - 1] for episode in outcomes]))
+            for k in range(1, max(len(episode.shares) for episode in outcomes) + 1)
+        ),
     )
 
 

@@ -11,7 +11,7 @@ from index.episodes.episode import ChunkTokens, Episode, Limits
 from index.episodes.stepping import Running, step_once
 from index.episodes.stopping import Stopping
 from trainer.datasets.question import Question
-from trainer.evaluation.vectors import ChunkVectors, embed_in_order, embed_texts
+from trainer.evaluation.vectors import ChunkVectors, embed_in_order, embed_texts, tokenizer_of
 
 EPISODES = 64
 """Episodes stepped together: their states share a forward pass."""
@@ -38,12 +38,14 @@ class Player:
         self._cache = cache
         self._beam_width = beam_width
         self._background: Sequence[str] = ()
-        self._vectors = ChunkVectors()
+        self._vectors = ChunkVectors(tokenize=tokenizer_of(encoder))
 
     def read(self, background: Sequence[str]) -> None:
         """Embed the background, unless it is the one read last."""
         if background is not self._background:
-            self._vectors = ChunkVectors()  # first, so that both are never in memory together
+            self._vectors = ChunkVectors(
+                tokenize=tokenizer_of(self.encoder)
+            )  # first, so that both are never in memory together
             self._background = background
             if background:
                 self._vectors = embed_texts(self.encoder, background, self._cache)

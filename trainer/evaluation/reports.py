@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from index.encoders.checkpoint import CheckpointConfig
 from qrag.wire.models import FrozenModel
 from trainer.errors import DataError
 from trainer.evaluation.counting import Outcome, outcome, summary
+from trainer.evaluation.paired import paired_difference
 from trainer.evaluation.playing import Retriever, together
 from trainer.evaluation.suites import TestSet
 
@@ -35,6 +36,10 @@ class Row(FrozenModel):
     standard_error: float
     support_f1: float
     seconds: float
+    share_by_step: tuple[float, ...] = ()
+    """Mean share of the evidence among the first ``k`` selections, for each ``k`` up to the budget."""
+    shares: tuple[float, ...] = ()
+    """Each question's share at the budget, in order, to compare two ways question by question."""
 
 
 class Result(FrozenModel):
@@ -84,6 +89,8 @@ def measure(retriever: Retriever, test_set: TestSet) -> Row:
         standard_error=round(recall.standard_error, 5),
         support_f1=round(recall.support_f1, 5),
         seconds=round(time.monotonic() - began, 2),
+        share_by_step=tuple(round(value, 5) for value in recall.share_by_step),
+        shares=tuple(round(episode.shares[-1], 4) if episode.shares else 0.0 for episode in outcomes),
     )
 
 
@@ -128,15 +135,18 @@ def fingerprint(config: CheckpointConfig) -> str:
 
 # -- tables -----------------------------------------------------------------------------------------------------------
 
-AVERAGED = ("babilong", "ruler", "ruler-files")
+AVERAGED = ("babilong", "ruler", "ruler-files", "evidence")
 """Suites whose tasks are of one kind, so that their mean says something."""
+
+SHARED = ("evidence", "reader")
+"""Suites with questions of much evidence: of these the share that is found is reported."""
 
 Cell = tuple[str, str, str]
 """Task, length, and the name of what retrieved."""
 
 
 def markdown(results: Sequence[Result]) -> str:
-    """Tables of all-support recall at the budget, one a suite.
+    """Tables of all-support recall at the budget, or of the share of the evidence, one a suite.
 
     Results of one name are merged: mean and, with more than one, the standard deviation between them.
     """
@@ -152,7 +162,10 @@ def _table(suite: str, results: Sequence[Result]) -> str:
     tasks, lengths, names = (list(dict.fromkeys(key[part] for key in cells)) for part in range(3))
     tokens = {key[1]: rows[0].tokens or 0 for key, rows in cells.items()}
     lengths.sort(key=lambda length: tokens[length])
-    values = {key: [row.at_budget for row in rows] for key, rows in cells.items()}
+    values = {
+        key: [row.share_by_step[-1] if suite in SHARED else row.at_budget for row in rows]
+        for key, rows in cells.items()
+    }
     if suite in AVERAGED and len(tasks) > 1:
         for length in lengths:
             for name in names:
@@ -175,6 +188,28 @@ def _table(suite: str, results: Sequence[Result]) -> str:
         else:
             shown = [_cell(values.get((task, lengths[0], name), [])) for name in names]
             lines.append(f"| {task} | {budget} | {' | '.join(shown)} |")
+    table = "\n".join(lines) + "\n"
+    return table + _differences(cells, tasks, names) if suite in SHARED and len(names) > 1 else table
+
+
+def _differences(cells: Mapping[Cell, Sequence[Row]], tasks: Sequence[str], names: Sequence[str]) -> str:
+    """By how much the last way finds more than each other one, with the 95% interval over the questions."""
+    last, others = names[-1], names[:-1]
+    lines = ["", f"| {last}, more than | {' | '.join(others)} |", "|" + "---|" * (1 + len(others))]
+    for task in tasks:
+        if (task, "", last) not in cells:
+            continue
+        own = cells[task, "", last][0].shares
+        shown = []
+        for other in others:
+            rows = cells.get((task, "", other), ())
+            if not rows or len(rows[0].shares) != len(own):
+                shown.append("")
+                continue
+            mean, low, high = difference = paired_difference(own, rows[0].shares)
+            text = f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
+            shown.append(f"**{text}**" if difference.significant and mean < 0 else text)
+        lines.append(f"| {task} | {' | '.join(shown)} |")
     return "\n".join(lines) + "\n"
 
 

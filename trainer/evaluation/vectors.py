@@ -9,19 +9,20 @@ import logging
 import math
 import os
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from index.arrays import Float32Array, IntArray
+from index.arrays import Float32Array, IntArray, TokenIds
 from index.encoders.encoder import Encoder
 from index.encoders.tower import Tower, project
-from index.search.codes import Codes, encode
-from index.search.matrices import Matrices, Part
 from index.search.matrix_scope import MatrixScope
+from index.search.scanning.bags import Postings, index_bags
+from index.search.scanning.codes import Codes, encode
+from index.search.scanning.matrices import Matrices, Part
 from trainer.datasets.question import Question
 
 log = logging.getLogger(__name__)
@@ -40,8 +41,18 @@ class ChunkVectors:
     a question as they stand there are then one slice of the matrix, not a copy, however long the document is.
     """
 
-    def __init__(self, texts: Iterable[str] = (), matrix: Float32Array | None = None) -> None:
-        """``matrix`` has the embedding of each text, shape ``[texts, d]``."""
+    def __init__(
+        self,
+        texts: Iterable[str] = (),
+        matrix: Float32Array | None = None,
+        tokenize: Callable[[Sequence[str]], Sequence[TokenIds]] | None = None,
+    ) -> None:
+        """``matrix`` has the embedding of each text, shape ``[texts, d]``.
+
+        With ``tokenize`` the texts have bags too, for the lexical signal.
+        """
+        self._tokenize = tokenize
+        self._postings: list[Postings | None] = []
         self._row: dict[str, int] = {}
         self._first = np.empty(0, dtype=np.int64)  # for each row the first row with the same text
         self._matrices: list[Float32Array] = []
@@ -55,6 +66,8 @@ class ChunkVectors:
         """Add a matrix with its texts, shape ``[texts, d]``."""
         if not len(matrix):
             return
+        texts = list(texts)
+        self._postings.append(None if self._tokenize is None else index_bags(self._tokenize(texts)))
         start = len(self._first)
         first = [self._row.setdefault(text, row) for row, text in enumerate(texts, start)]
         self._first = np.concatenate((self._first, np.array(first, dtype=np.int64)))
@@ -79,7 +92,8 @@ class ChunkVectors:
             block = bisect_right(self._starts, row) - 1
             low = row - self._starts[block]
             count = _agreement(rows[position:], self._first[row : row + len(self._matrices[block]) - low])
-            parts.append(Part(position, self._matrices[block][low : low + count], self._codes[block], low))
+            inside = self._matrices[block][low : low + count]
+            parts.append(Part(position, inside, self._codes[block], low, postings=self._postings[block]))
             position += count
             if row + count < len(self._first):
                 follow[int(self._first[row + count])] = row + count
@@ -103,7 +117,12 @@ def _agreement(left: IntArray, right: IntArray) -> int:
 
 def embed_texts(encoder: Encoder, texts: Sequence[str], cache: Path | None = None) -> ChunkVectors:
     """Embeddings of texts in their order, repeated ones once for each time; what the tower cannot read is cut."""
-    return ChunkVectors(texts, embed_in_order(encoder, texts, cache))
+    return ChunkVectors(texts, embed_in_order(encoder, texts, cache), tokenizer_of(encoder))
+
+
+def tokenizer_of(encoder: Encoder) -> Callable[[Sequence[str]], Sequence[TokenIds]] | None:
+    """What gives the texts of :class:`ChunkVectors` their bags; none where no signal reads them."""
+    return encoder.terms if encoder.function.lexical is not None else None
 
 
 def embed_in_order(

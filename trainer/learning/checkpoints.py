@@ -13,14 +13,34 @@ import torch
 from transformers import AutoTokenizer
 
 from index.encoders.checkpoint import CheckpointConfig, PackageTower, TowerSource, read_config, tower_directory
+from index.encoders.encoder import Encoder
 from index.encoders.loading import load_encoder
-from index.encoders.writing import write_config, write_patch, write_stopping, write_tower
+from index.encoders.writing import (
+    write_config,
+    write_packed,
+    write_patch,
+    write_signals,
+    write_stopping,
+    write_tower,
+)
 from index.episodes.stopping import Stopping
-from trainer.base_models import MINILM, base_directory, base_source, start_directory
+from trainer.bases.models import MINILM, base_directory, base_source, start_directory
 from trainer.errors import RecipeError
 from trainer.learning.learner import Learner
 from trainer.learning.networks import QNetwork
 from trainer.recipe import Recipe
+
+SHARED_FIELDS = (
+    "dimension",
+    "pooling",
+    "normalize",
+    "separator",
+    "state_prefix",
+    "action_prefix",
+    "headings",
+    "positions",
+)
+"""What a run keeps of the checkpoint that it starts from."""
 
 
 def start_from(network: QNetwork, checkpoint: Path) -> None:
@@ -30,7 +50,7 @@ def start_from(network: QNetwork, checkpoint: Path) -> None:
     recipe would train something else than it is.
     """
     config, expected = read_config(checkpoint), network.encoder.config
-    for name in ("dimension", "pooling", "normalize", "separator", "state_prefix", "action_prefix", "positions"):
+    for name in SHARED_FIELDS:
         if (theirs := getattr(config, name)) != (ours := getattr(expected, name)):
             raise RecipeError(f"start: {checkpoint} has {name} {theirs}, the recipe {ours}. Use the same.")
     encoder = load_encoder(checkpoint, device=str(network.w.device), dtype=network.state.dtype)
@@ -98,6 +118,7 @@ def write_checkpoint(directory: Path, recipe: Recipe, learner: Learner, validati
     config = network.encoder.config.model_copy(
         update={
             **towers,
+            "signals": write_signals(directory, network.heads),
             "stopping": stopping,
             "w": learner.function.w,
             "b": learner.function.b,
@@ -113,17 +134,34 @@ def write_checkpoint(directory: Path, recipe: Recipe, learner: Learner, validati
     write_config(directory, config)
 
 
+def pack(checkpoint: Path, destination: Path) -> CheckpointConfig:
+    """Copy a checkpoint with both towers in one byte a number: a quarter of the size, and nothing else is needed.
+
+    Raises :class:`~index.errors.CheckpointError` if it cannot be read, :class:`~trainer.errors.RecipeError` if the
+    destination holds something or the towers have different tokenizers.
+    """
+    encoder, config = _opened(checkpoint, destination)
+    directories = [tower_directory(checkpoint, source) for source in (config.state, config.action)]
+    if len({(directory / "tokenizer.json").read_bytes() for directory in directories}) > 1:
+        raise RecipeError(f"{checkpoint} has towers with different tokenizers: these cannot be packed together.")
+    towers = write_packed(
+        destination,
+        {
+            "state": (encoder.state_tower.model, encoder.state_tower.projection),
+            "action": (encoder.action_tower.model, encoder.action_tower.projection),
+        },
+        AutoTokenizer.from_pretrained(directories[0]),
+    )
+    return _finish_copy(checkpoint, destination, encoder, config.model_copy(update={**towers}))
+
+
 def export(checkpoint: Path, destination: Path) -> CheckpointConfig:
     """Copy a checkpoint with both towers whole, as sentence-transformers loads them: ``state/`` and ``action/``.
 
     Raises :class:`~index.errors.CheckpointError` if it cannot be read, :class:`~trainer.errors.RecipeError` if the
     destination holds something.
     """
-    if destination.exists() and any(destination.iterdir()):
-        raise RecipeError(f"{destination} is not empty. Export into a new folder.")
-    destination.mkdir(parents=True, exist_ok=True)
-    encoder = load_encoder(checkpoint, device="cpu", dtype=torch.float32)
-    config = read_config(checkpoint)
+    encoder, config = _opened(checkpoint, destination)
     towers = {
         name: write_tower(
             destination,
@@ -140,17 +178,31 @@ def export(checkpoint: Path, destination: Path) -> CheckpointConfig:
             ("action", config.action, encoder.action_tower, config.action_tokens),
         )
     }
+    return _finish_copy(checkpoint, destination, encoder, config.model_copy(update={**towers}))
+
+
+def _opened(checkpoint: Path, destination: Path) -> tuple[Encoder, CheckpointConfig]:
+    """What is to be copied, in single precision, and its description; the destination is a new folder."""
+    if destination.exists() and any(destination.iterdir()):
+        raise RecipeError(f"{destination} is not empty. Export into a new folder.")
+    destination.mkdir(parents=True, exist_ok=True)
+    return load_encoder(checkpoint, device="cpu", dtype=torch.float32), read_config(checkpoint)
+
+
+def _finish_copy(checkpoint: Path, destination: Path, encoder: Encoder, config: CheckpointConfig) -> CheckpointConfig:
+    """Write what stands beside the towers."""
     stopping = None
     if config.stopping is not None:
         learned = config.stopping
         stopping = write_stopping(
             destination, encoder.stopping, learned.calibration, fitted_action=learned.fitted_action
         )
-    exported = config.model_copy(update={**towers, "stopping": stopping})
-    write_config(destination, exported)
+    signals = write_signals(destination, encoder.heads)
+    copied = config.model_copy(update={"signals": signals, "stopping": stopping})
+    write_config(destination, copied)
     for card in checkpoint.glob("README.md"):
         (destination / card.name).write_text(card.read_text(encoding="utf-8"), encoding="utf-8")
-    return exported
+    return copied
 
 
 def _commit() -> str | None:

@@ -97,7 +97,7 @@ class Observer:
         available = np.ones(len(question.chunks), dtype=np.bool_)
         available[selected] = False
         support = np.zeros(len(question.chunks), dtype=np.bool_)
-        support[list(question.support.difference(selected))] = True
+        support[list(question.open_support(selected))] = True
         return Observation(
             state=self._encoder.compose_state(environment.tokens, chunks),
             selected=tuple(selected),

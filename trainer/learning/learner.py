@@ -17,6 +17,8 @@ import numpy as np
 import torch
 
 from index.arrays import Float32Array, IntArray
+from index.encoders.encoder import ReadStates
+from index.encoders.heads import q_function
 from index.encoders.tower import token_batches
 from index.search.function import QFunction
 from trainer.datasets.question import Question
@@ -24,7 +26,7 @@ from trainer.hyperparameters import Hyperparameters
 from trainer.learning.distributed import average_gradients, largest, total
 from trainer.learning.environment import Environment, Observation, Observer
 from trainer.learning.negatives import Negatives
-from trainer.learning.networks import ChunkTable, MasterWeights, QNetwork
+from trainer.learning.networks import ChunkTable, MasterWeights, QNetwork, gathered
 from trainer.learning.objectives import LambdaReturns, Objective, WarmStart
 from trainer.learning.rewards import REWARDS, Reward
 from trainer.learning.scoring import Scorer
@@ -83,7 +85,8 @@ class Learner:
         """The Q-function as it is now."""
         values = self.masters.values
         config = self.network.encoder.config
-        return QFunction(values["w"].item(), values["b"].item(), config.positions, config.temperature)
+        w, b = values["w"].item(), values["b"].item()
+        return q_function(w, b, config.positions, config.temperature, self.network.heads)
 
     @property
     def progress(self) -> float:
@@ -170,14 +173,16 @@ class Learner:
             return int(np.where(observation.support, noise, -np.inf).argmax())
         return int(np.where(observation.available, q / self.alpha + noise, -np.inf).argmax())
 
-    def _hardened(self, transitions: Sequence[Transition], states: torch.Tensor) -> list[Transition]:
+    def _hardened(self, transitions: Sequence[Transition], states: ReadStates) -> list[Transition]:
         """The transitions with the hard negatives of their pools as further candidates."""
         hardened = list(transitions)
         pools = [transition.question.pool for transition in transitions]
         for pool in {id(pool): pool for pool in pools if pool}.values():
             members = [i for i, other in enumerate(pools) if other is pool]
             levels = [int(self.generator.choice(transitions[i].observation.levels)) for i in members]
-            negatives = self.negatives.search(states[members], levels, pool, [transitions[i].rows for i in members])
+            negatives = self.negatives.search(
+                gathered(states, members), levels, pool, [transitions[i].rows for i in members]
+            )
             for i, level, texts in zip(members, levels, negatives, strict=True):
                 hardened[i] = with_negatives(transitions[i], level, texts)
         return hardened

@@ -11,10 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.sparse import csc_matrix, csr_matrix
 
 from index.arrays import IntArray
+from index.encoders.encoder import ReadStates
 from trainer.learning.networks import ChunkTable, QNetwork
-from trainer.learning.scoring import halves, rotated_back, rotation
+from trainer.learning.scoring import queries_at
 from trainer.learning.transitions import HardNegatives
 
 
@@ -34,6 +36,7 @@ class Negatives:
         self._texts: dict[int, _Texts] = {}
         self._pools: list[Sequence[str]] = []  # kept, so that no other pool gets the id of one that is gone
         self._vectors: dict[int, torch.Tensor] = {}
+        self._bags: dict[int, csc_matrix] = {}
 
     def forget(self) -> None:
         """Compute the pools' embeddings again when they are next needed: the adapter or the tower has changed."""
@@ -41,17 +44,23 @@ class Negatives:
 
     @torch.no_grad()
     def search(
-        self, states: torch.Tensor, levels: Sequence[int], pool: Sequence[str], rows: Sequence[IntArray]
+        self, states: ReadStates, levels: Sequence[int], pool: Sequence[str], rows: Sequence[IntArray]
     ) -> list[HardNegatives]:
         """The texts of the pool with the largest Q in each state.
 
-        ``states`` has shape ``[n, d]``. The texts stand at the given level of each state's document, and are not in the
+        The texts stand at the given level of each state's document, and are not in the
         ``rows`` of its question's chunks: those are candidates already, or selected, or support.
         """
         texts, vectors = self._pool(pool)
-        positions = self._network.encoder.function.positions
-        turn = rotation(np.array(levels)[:, None], positions, states.shape[1], states.device)
-        q = self._network.w * (rotated_back(states, turn) @ vectors.T) + self._network.b
+        q = self._network.w * (queries_at(self._network, states, levels) @ vectors.T) + self._network.b
+        bags = self._table.bags
+        head = self._network.heads.terms
+        if bags is not None and head is not None and states.terms is not None:
+            of_pool = self._bags_of(pool, texts, bags)
+            factor = head.factor
+            for scores, terms in zip(q, states.terms, strict=True):
+                added = of_pool[:, terms.tokens] @ terms.weights.cpu().numpy()
+                scores += factor * torch.from_numpy(added).to(q.device)
         for scores, chunks in zip(q, rows, strict=True):
             place = np.minimum(np.searchsorted(texts.rows, chunks), len(texts.rows) - 1)
             scores[torch.from_numpy(place[texts.rows[place] == chunks]).to(q.device)] = -torch.inf
@@ -62,6 +71,12 @@ class Negatives:
             negatives.append(HardNegatives(texts.places[kept], texts.rows[kept], values[values > -np.inf]))
         return negatives
 
+    def _bags_of(self, pool: Sequence[str], texts: _Texts, bags: csr_matrix) -> csc_matrix:
+        """The bags of a pool's distinct texts; no training changes them."""
+        if id(pool) not in self._bags:
+            self._bags[id(pool)] = bags[texts.rows].tocsc()
+        return self._bags[id(pool)]
+
     def _pool(self, pool: Sequence[str]) -> tuple[_Texts, torch.Tensor]:
         """The pool's distinct texts, and their embeddings, shape ``[texts, d]``."""
         key = id(pool)
@@ -70,5 +85,5 @@ class Negatives:
             rows, places = np.unique(self._table.rows(pool), return_index=True)
             self._texts[key] = _Texts(rows, places)
         if key not in self._vectors:
-            self._vectors[key] = halves(self._network.chunks(self._table[torch.from_numpy(self._texts[key].rows)]))
+            self._vectors[key] = self._network.chunks(self._table[torch.from_numpy(self._texts[key].rows)])
         return self._texts[key], self._vectors[key]

@@ -13,16 +13,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.sparse import csr_matrix
 from transformers import PreTrainedModel
 
 from index.arrays import Float32Array, IntArray, TokenIds
 from index.encoders.checkpoint import CheckpointConfig
-from index.encoders.encoder import Encoder, StateInput
+from index.encoders.encoder import Encoder, ReadStates, StateInput, read_states
+from index.encoders.heads import Heads
 from index.encoders.loading import load_model
 from index.encoders.tokenizer import TextTokenizer
 from index.encoders.tower import Tower, project, token_batches
 from index.search.function import QFunction
 from trainer.hyperparameters import ActionMode
+from trainer.learning.heads.bags import BagTable
 
 
 class QNetwork(torch.nn.Module):
@@ -37,6 +40,7 @@ class QNetwork(torch.nn.Module):
         device: torch.device,
         dtype: torch.dtype,
         stop: bool = False,
+        heads: Heads | None = None,
     ) -> None:
         super().__init__()
         self.state = _trainable(load_model(base, device, dtype))
@@ -51,6 +55,7 @@ class QNetwork(torch.nn.Module):
             torch.nn.init.zeros_(self.projection.bias)
         self.w = torch.nn.Parameter(torch.tensor(config.w, device=device))
         self.b = torch.nn.Parameter(torch.tensor(config.b, device=device))
+        self.heads = (heads or Heads()).requires_grad_(True).to(device)
         self.stop = torch.nn.Parameter(torch.zeros(config.dimension, device=device)) if stop else None
         """The embedding of STOP, shape ``[d]``; no position, so never rotated."""
         tokenizer = TextTokenizer(base)
@@ -60,12 +65,12 @@ class QNetwork(torch.nn.Module):
         self._projected = Tower(
             self.action, tokenizer, pooling=pooling, normalize=normalize, projection=self.projection
         )
-        self.encoder = Encoder(config, self.state_tower, self.action_tower)
+        self.encoder = Encoder(config, self.state_tower, self.action_tower, heads=self.heads)
         """Embeds chunks as the action tower itself does: the adapter comes behind the table of them."""
 
     def serving(self, function: QFunction) -> Encoder:
         """The networks as they are now, the way a checkpoint of them would serve; not to be kept beyond an update."""
-        encoder = Encoder(self.encoder.config, self.state_tower, self._projected)
+        encoder = Encoder(self.encoder.config, self.state_tower, self._projected, heads=self.heads)
         encoder.function = function
         return encoder
 
@@ -73,20 +78,20 @@ class QNetwork(torch.nn.Module):
         """Chunk embeddings from those of the action tower itself, shape ``[n, d]``."""
         return base if self.projection is None else project(self.projection, base)
 
-    def state_embeddings(self, states: Sequence[StateInput]) -> torch.Tensor:
-        """State embeddings with gradients, in one batch, shape ``[len(states), d]``; see ``Encoder.embed_states``."""
+    def read_states(self, states: Sequence[StateInput]) -> ReadStates:
+        """States with gradients, in one batch; see ``Encoder.embed_states``."""
         with _attention_for_gradients(self.state), _attention_for_gradients(self.action):
-            return self._embedded(states)
+            return self._read(states)
 
-    def _embedded(self, states: Sequence[StateInput]) -> torch.Tensor:
-        embeddings = self.state_tower.forward([state.ids for state in states])
+    def _read(self, states: Sequence[StateInput]) -> ReadStates:
+        read = read_states(self.state_tower, self.heads, states)
         share = self.encoder.config.question_share
         if not share:
-            return embeddings
+            return read
         questions = list(dict.fromkeys(state.question for state in states))
         row = {question: number for number, question in enumerate(questions)}
         embedded = self._projected.forward(questions)
-        return embeddings + share * embedded[[row[state.question] for state in states]]
+        return read._replace(embeddings=read.embeddings + share * embedded[[row[state.question] for state in states]])
 
     def chunk_embeddings(self, inputs: Sequence[TokenIds]) -> torch.Tensor:
         """The action tower's embeddings with gradients, in one batch, shape ``[len(inputs), d]``."""
@@ -99,12 +104,31 @@ class QNetwork(torch.nn.Module):
         return self.w * (states.float() @ self.stop) + self.b
 
     @torch.no_grad()
-    def embed_states(self, states: Sequence[StateInput], budget: int) -> torch.Tensor:
-        """State embeddings without gradients, shape ``[len(states), d]``."""
-        result = torch.empty(len(states), self.encoder.config.dimension, device=self.w.device)
-        for batch in token_batches([len(state.ids) for state in states], budget):
-            result[batch] = self._embedded([states[i] for i in batch])
-        return result
+    def embed_states(self, states: Sequence[StateInput], budget: int) -> ReadStates:
+        """States without gradients, in batches of at most ``budget`` tokens."""
+        batches = list(token_batches([len(state.ids) for state in states], budget))
+        parts = [self._read([states[i] for i in batch]) for batch in batches]
+        return gathered(joined_states(parts), np.argsort([i for batch in batches for i in batch]).tolist())
+
+
+def joined_states(parts: Sequence[ReadStates]) -> ReadStates:
+    """The states of all parts, in order."""
+    first = parts[0]
+    return ReadStates(
+        torch.cat([part.embeddings for part in parts]),
+        None if first.order is None else torch.cat([part.order for part in parts if part.order is not None]),
+        None if first.terms is None else [terms for part in parts for terms in part.terms or ()],
+    )
+
+
+def gathered(states: ReadStates, numbers: Sequence[int]) -> ReadStates:
+    """The states with these numbers, in this order."""
+    some = list(numbers)
+    return ReadStates(
+        states.embeddings[some],
+        None if states.order is None else states.order[some],
+        None if states.terms is None else [states.terms[number] for number in some],
+    )
 
 
 @contextmanager
@@ -164,6 +188,8 @@ class ChunkTable:
         self._network = network
         self.row: dict[str, int] = {}
         self._texts: list[str] = []
+        lexical = network.encoder.function.lexical
+        self._bags = None if lexical is None else BagTable(network.encoder, lexical)
         self._vectors = torch.empty(0, network.encoder.config.dimension, device=network.w.device)
 
     def rows(self, texts: Iterable[str]) -> IntArray:
@@ -191,6 +217,15 @@ class ChunkTable:
         self.row = {text: row for row, text in enumerate(texts)}
         self._texts = list(texts)
         self._vectors = vectors.to(self._vectors.device)
+
+    @property
+    def bags(self) -> csr_matrix | None:
+        """The weighed bags of all texts so far, shape ``[texts, vocabulary]``; none without the lexical signal."""
+        if self._bags is None:
+            return None
+        if len(self._texts) < len(self.row):
+            self._texts = list(self.row)
+        return self._bags.matrix(self._texts)
 
     def __getitem__(self, rows: torch.Tensor) -> torch.Tensor:
         return self._vectors[rows]

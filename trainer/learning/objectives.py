@@ -75,7 +75,7 @@ class WarmStart:
     def losses(self, transitions: Sequence[Transition], returns: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
         """:func:`clairvoyant_loss` over the support and the best of the other candidates."""
         observations = [transition.observation for transition in transitions]
-        states = self._network.state_embeddings([observation.state for observation in observations])
+        states = self._network.read_states([observation.state for observation in observations])
         chosen = [self._contenders(transition) for transition in transitions]
         both = list(zip(transitions, chosen, strict=True))
         q, padding = self._scorer.chosen_q(states, transitions, chosen)
@@ -88,13 +88,13 @@ class WarmStart:
             return clairvoyant_loss(q, optimal, available, support, self._settings)
         # STOP is one candidate more: the one to take where no support is left, be it found or not there.
         complete = completeness(observations, self._scorer.device)
-        stop = self._network.stop_values(states)
+        stop = self._network.stop_values(states.embeddings)
         q = torch.cat((q, stop[:, None]), dim=1)
         available = torch.cat((available, torch.ones_like(complete)[:, None]), dim=1)
         support = torch.cat((support, ~support.any(dim=1, keepdim=True)), dim=1)
         optimal = torch.cat((optimal, complete[:, None].float()), dim=1)
         # Among many other candidates its error would hardly weigh.
-        error = torch.where(support[:, -1], 0.0, stop_errors(self._network, states, complete))
+        error = torch.where(support[:, -1], 0.0, stop_errors(self._network, states.embeddings, complete))
         return clairvoyant_loss(q, optimal, available, support, self._settings) + self._settings.squared * error
 
     def _contenders(self, transition: Transition) -> IntArray:
@@ -168,13 +168,13 @@ class LambdaReturns:
     def losses(self, transitions: Sequence[Transition], returns: torch.Tensor) -> torch.Tensor:
         """Squared errors of the selected candidates, and of STOP where it is learned."""
         observations = [transition.observation for transition in transitions]
-        states = self._network.state_embeddings([observation.state for observation in observations])
+        states = self._network.read_states([observation.state for observation in observations])
         actions = [np.array([transition.action]) for transition in transitions]
         q, _ = self._scorer.chosen_q(states, transitions, actions)
         errors = (q[:, 0] - returns).square()
         if not self._settings.stop:
             return errors
-        return errors + stop_errors(self._network, states, completeness(observations, self._scorer.device))
+        return errors + stop_errors(self._network, states.embeddings, completeness(observations, self._scorer.device))
 
     def _soft_values(self, states: Sequence[tuple[Observation, IntArray]], alpha: float) -> list[float]:
         """The soft value of each state, from its observation and its candidates' rows."""

@@ -10,11 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from index.arrays import Float32Array, IntArray
+from index.encoders.encoder import ReadStates
+from index.encoders.heads import WeighedTerms
 from index.encoders.tower import token_batches
 from index.search.positions import Positions, cosine_and_sine, rotate_pairs
 from trainer.hyperparameters import Hyperparameters
 from trainer.learning.environment import Observation
-from trainer.learning.networks import ChunkTable, QNetwork
+from trainer.learning.networks import ChunkTable, QNetwork, gathered
 from trainer.learning.transitions import Transition
 
 Element = TypeVar("Element", bound=np.generic)
@@ -41,24 +43,20 @@ def rotation(level_indices: IntArray, positions: Positions, dimension: int, devi
     return Rotation(*(table[place] for table in tables))
 
 
-def rotated_back(states: torch.Tensor, turn: Rotation) -> torch.Tensor:
-    """``R(-ρ) s``, shape ``[states, d]``: its products with chunks are those of the state with the chunks at ``ρ``.
-
-    ``turn`` has one candidate for each state. The even coordinates come first, then the odd ones: see :func:`halves`.
-    """
+def queries_at(network: QNetwork, states: ReadStates, levels: Sequence[int]) -> torch.Tensor:
+    """The query of each state at one level each, shape ``[states, d]``; see :mod:`index.search.turning`."""
+    asks = states.embeddings if states.order is None else states.order
+    turn = rotation(np.array(levels)[:, None], network.encoder.function.positions, asks.shape[1], asks.device)
     cosine, sine = turn.cosine[:, 0], turn.sine[:, 0]
-    return torch.cat(rotate_pairs(states[:, 0::2], states[:, 1::2], cosine, -sine), dim=1)
+    turned = torch.stack(rotate_pairs(asks[:, 0::2], asks[:, 1::2], cosine, -sine), dim=-1).flatten(1)
+    if states.order is None:
+        return turned
+    assert network.heads.order is not None
+    return states.embeddings + turned @ network.heads.order.map
 
 
-def halves(chunks: torch.Tensor) -> torch.Tensor:
-    """The even coordinates, then the odd ones."""
-    return torch.cat((chunks[..., 0::2], chunks[..., 1::2]), dim=-1)
-
-
-def q_values(
-    states: torch.Tensor, chunks: torch.Tensor, rows: torch.Tensor, turn: Rotation, w: torch.Tensor, b: torch.Tensor
-) -> torch.Tensor:
-    """``w · <s, R(ρ) a> + b``, shape ``[states, candidates]``.
+def turned_products(states: torch.Tensor, chunks: torch.Tensor, rows: torch.Tensor, turn: Rotation) -> torch.Tensor:
+    """``<s, R(ρ) a>``, shape ``[states, candidates]``.
 
     ``states`` has shape ``[states, d]``; the candidates are the rows of ``chunks``, shape ``[m, d]``, that ``rows``
     names, shape ``[states, candidates]``.
@@ -66,8 +64,7 @@ def q_values(
     # The halves of the pairs apart: contiguous memory, several times the speed of strided pairs on a CPU.
     even, odd = (chunks[:, half::2].contiguous()[rows] for half in (0, 1))
     turned_even, turned_odd = rotate_pairs(even, odd, turn.cosine, turn.sine)
-    products = turned_even @ states[:, 0::2, None] + turned_odd @ states[:, 1::2, None]
-    return w * products.squeeze(-1) + b
+    return (turned_even @ states[:, 0::2, None] + turned_odd @ states[:, 1::2, None]).squeeze(-1)
 
 
 def padded(arrays: Sequence[NDArray[Element]]) -> NDArray[Element]:
@@ -86,15 +83,15 @@ class Scorer:
         self.device = network.w.device
         self.batch_tokens = settings.batch_tokens or (65_536 if self.device.type == "cuda" else 1024)
 
-    def embed_states(self, network: QNetwork, observations: Sequence[Observation]) -> torch.Tensor:
-        """State embeddings without gradients, shape ``[observations, d]``."""
+    def embed_states(self, network: QNetwork, observations: Sequence[Observation]) -> ReadStates:
+        """The observed states without gradients."""
         return network.embed_states([observation.state for observation in observations], self.batch_tokens)
 
     @torch.no_grad()
     def all_q(
         self,
         network: QNetwork,
-        states: torch.Tensor,
+        states: ReadStates,
         observations: Sequence[Observation],
         rows: Sequence[IntArray],
     ) -> list[Float32Array]:
@@ -102,16 +99,16 @@ class Scorer:
         q: dict[int, Float32Array] = {}
         for batch in token_batches([len(candidates) for candidates in rows], SCORED_CANDIDATES):
             levels = [observations[i].levels for i in batch]
-            scores, _ = self._q(network, states[batch], [rows[i] for i in batch], levels)
+            scores, _ = self._q(network, gathered(states, batch), [rows[i] for i in batch], levels)
             q |= {i: values[: len(rows[i])] for i, values in zip(batch, scores.cpu().numpy(), strict=True)}
         return [q[i] for i in range(len(rows))]
 
     def chosen_q(
-        self, states: torch.Tensor, transitions: Sequence[Transition], chosen: Sequence[IntArray]
+        self, states: ReadStates, transitions: Sequence[Transition], chosen: Sequence[IntArray]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Q of the ``chosen`` candidates of each transition, with gradients, and whether an entry is padding.
 
-        Both have shape ``[transitions, candidates]``, ``states`` has ``[transitions, d]``.
+        Both have shape ``[transitions, candidates]``; ``states`` are those of the transitions.
         """
         live = self._live_rows(transitions) if self._settings.action_mode == "refreshed" else ()
         return self._q(
@@ -125,7 +122,7 @@ class Scorer:
     def _q(
         self,
         network: QNetwork,
-        states: torch.Tensor,
+        states: ReadStates,
         rows: Sequence[IntArray],
         levels: Sequence[IntArray],
         live: Collection[int] = (),
@@ -135,11 +132,37 @@ class Scorer:
         base = self._table[torch.from_numpy(distinct)]
         if live:
             base = self._with_live(base, distinct, live)
-        turn = rotation(padded(levels), network.encoder.function.positions, base.shape[1], self.device)
+        chunks = network.chunks(base)
         row_of = torch.from_numpy(inverse.reshape(matrix.shape)).to(self.device)
-        q = q_values(states, network.chunks(base), row_of, turn, network.w, network.b)
+        products = self._products(network, states, chunks, row_of, padded(levels))
+        q = network.w * products + network.b
+        if states.terms is not None and network.heads.terms is not None:
+            q = q + network.heads.terms.factor * self._lexical(states.terms, rows, matrix.shape[1])
         padding = ~padded([np.ones(len(candidates), dtype=np.bool_) for candidates in rows])
         return q, torch.from_numpy(padding).to(self.device)
+
+    def _products(
+        self, network: QNetwork, states: ReadStates, chunks: torch.Tensor, row_of: torch.Tensor, levels: IntArray
+    ) -> torch.Tensor:
+        """``<q, a>`` with each state's query at each candidate's level, shape ``[states, candidates]``."""
+        positions = network.encoder.function.positions
+        if states.order is None:
+            turn = rotation(levels, positions, chunks.shape[1], self.device)
+            return turned_products(states.embeddings, chunks, row_of, turn)
+        assert network.heads.order is not None
+        turn = rotation(levels, positions, states.order.shape[1], self.device)
+        in_order = turned_products(states.order, chunks @ network.heads.order.map.T, row_of, turn)
+        return (states.embeddings @ chunks.T).gather(1, row_of) + in_order
+
+    def _lexical(self, terms: Sequence[WeighedTerms], rows: Sequence[IntArray], width: int) -> torch.Tensor:
+        """``Σ θ β`` of each state's candidates, zeros where padded, shape ``[states, width]``."""
+        bags = self._table.bags
+        assert bags is not None
+        sums = []
+        for (tokens, weights), candidates in zip(terms, rows, strict=True):
+            known = torch.from_numpy(bags[candidates][:, tokens].toarray()).to(self.device)
+            sums.append(torch.nn.functional.pad(known @ weights, (0, width - len(candidates))))
+        return torch.stack(sums)
 
     def _live_rows(self, transitions: Sequence[Transition]) -> set[int]:
         """Rows to embed with gradients: support, the best candidates and the selected ones."""

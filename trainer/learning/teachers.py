@@ -45,7 +45,7 @@ class Clairvoyant:
         if missing == 0 or question.removed:
             return values
         completed = question.support.union(evidence)
-        needed = np.isin(candidates, list(question.support.difference(evidence)))
+        needed = np.isin(candidates, list(question.open_support(evidence)))
         values[needed] = self._gamma ** (missing - 1) * self._reward.worth(question, completed)
         others = candidates[~np.isin(candidates, list(completed))]
         if len(others):

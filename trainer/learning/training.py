@@ -6,11 +6,12 @@ validation questions), ``validation.jsonl`` and TensorBoard's event files.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -23,13 +24,14 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from index.encoders.loading import native_dtype
-from trainer.base_models import base_directory, initial_config, start_directory
+from trainer.bases.models import base_directory, initial_config, start_directory
 from trainer.errors import ResumeError
 from trainer.evaluation.counting import by_task, recall
 from trainer.evaluation.playing import play
-from trainer.evaluation.vectors import CACHE_FROM, ChunkVectors, embed_in_order
+from trainer.evaluation.vectors import CACHE_FROM, ChunkVectors, embed_in_order, tokenizer_of
 from trainer.learning.checkpoints import start_from, write_checkpoint
 from trainer.learning.distributed import join, own_share, wait_for_others
+from trainer.learning.heads.starting import initial_heads
 from trainer.learning.learner import Learner
 from trainer.learning.networks import QNetwork
 from trainer.learning.state import load_state, save_state, stored_state
@@ -66,7 +68,7 @@ def train(
     rank, device = join(device)
     _check_folder(run, recipe, resume, rank)
     mixture = build_mixture(recipe, data)
-    learner = build_learner(recipe, device, seed=recipe.seed + 1000 * rank)
+    learner = build_learner(recipe, device, seed=recipe.seed + 1000 * rank, texts=mixture.known_chunks())
     best, trained_seconds = -1.0, 0.0
     if cache is not None and not resume:  # what is resumed has its table
         _fill_table(learner, mixture, cache, cache_from)
@@ -127,8 +129,11 @@ def train(
     return run / "best"
 
 
-def build_learner(recipe: Recipe, device: torch.device, *, seed: int) -> Learner:
-    """Both networks from the base model, and the learner around them."""
+def build_learner(recipe: Recipe, device: torch.device, *, seed: int, texts: Iterable[list[str]] = ()) -> Learner:
+    """Both networks from the base model, and the learner around them.
+
+    How rare tokens are is counted in the ``texts``, or was in those of the run to go on from.
+    """
     torch.manual_seed(recipe.seed)
     torch.use_deterministic_algorithms(device.type == "cpu")
     # A debugging aid that costs a fifth of the speed.
@@ -136,6 +141,7 @@ def build_learner(recipe: Recipe, device: torch.device, *, seed: int) -> Learner
     base = base_directory(recipe.base)
     config = initial_config(recipe, base)
     settings = recipe.hyperparameters
+    heads = initial_heads(recipe, base, config.dimension, texts)
     network, target = (
         QNetwork(
             config,
@@ -144,6 +150,7 @@ def build_learner(recipe: Recipe, device: torch.device, *, seed: int) -> Learner
             device=device,
             dtype=native_dtype(device),
             stop=settings.stop,
+            heads=copy.deepcopy(heads),
         )
         for _ in range(2)
     )
@@ -188,7 +195,7 @@ def learner_vectors(learner: Learner, texts: Iterator[str]) -> ChunkVectors:
     rows = torch.from_numpy(learner.table.rows(distinct))
     with torch.no_grad():
         matrix = learner.network.chunks(learner.table[rows]).cpu().numpy()
-    return ChunkVectors(distinct, matrix)
+    return ChunkVectors(distinct, matrix, tokenizer_of(learner.network.serving(learner.function)))
 
 
 def _forget_after(file: Path, seen: int) -> None:

@@ -17,6 +17,11 @@ def dataset_sources(task: DatasetTask, material: Material) -> list[Source]:
     """The source of a task; raises :class:`~trainer.errors.RecipeError` for too few questions or a budget too small."""
     dataset, path, held_out = task.dataset, material.data / task.path, material.held_out[task.path]
     questions = _in_random_order(list(dataset.questions(path, task.words)))
+    if task.unanswerable == 0:
+        questions = [question for question in questions if question.support]
+    if task.questions is not None:
+        # What is held out stands at the end.
+        questions = questions[max(0, len(questions) - held_out - task.questions) :]
     source = fixed_source(questions, task.weight, task.validation, task.budget, held_out)
     pool = source.chunks if task.mine else ()
     training = questions[: training_count(questions, held_out)]
@@ -35,7 +40,12 @@ def dataset_sources(task: DatasetTask, material: Material) -> list[Source]:
         question = with_distractors(question, training, task.distractors, generator)
         question = shuffled(question, generator) if len(question.counts) > 1 else question
         question = joined(question, task.joined, generator)
-        if task.unanswerable > 0 and len(question.chunks) > 1 and generator.random() < task.unanswerable:
+        if (
+            task.unanswerable > 0
+            and question.support
+            and len(question.chunks) > 1
+            and generator.random() < task.unanswerable
+        ):
             # Its pool would hold what was taken out.
             return question.without([int(generator.choice(sorted(question.support)))])
         return replace(question, pool=pool)
@@ -54,6 +64,8 @@ def _in_random_order(questions: Sequence[Question]) -> list[Question]:
     Files are often sorted, MuSiQue's by the number of hops: what is held out must be like the rest.
     """
     articles = [list(group) for _, group in groupby(questions, key=lambda question: id(question.chunks))]
+    if len(articles) == 1:  # one pool of texts
+        articles = [[question] for question in articles[0]]
     order = np.random.default_rng(0).permutation(len(articles))
     return [question for place in order for question in articles[place]]
 
@@ -94,10 +106,4 @@ def shuffled(question: Question, generator: np.random.Generator) -> Question:
     firsts = [0, *accumulate(question.counts)]
     documents_in_order = generator.permutation(len(question.counts)).tolist()
     order = [chunk for document in documents_in_order for chunk in range(firsts[document], firsts[document + 1])]
-    place = {old: new for new, old in enumerate(order)}
-    return replace(
-        question,
-        chunks=[question.chunks[old] for old in order],
-        counts=tuple(question.counts[document] for document in documents_in_order),
-        support=frozenset(place[old] for old in question.support),
-    )
+    return question.rearranged(order, tuple(question.counts[document] for document in documents_in_order))

@@ -54,8 +54,13 @@ def check_budget(budget: int, support: int, where: str) -> None:
 
 
 def training_count(questions: Sequence[Question], held_out: int) -> int:
-    """How many questions to train on: all but the last ``held_out`` and those about the same article (SQuAD)."""
+    """How many questions to train on: all but the last ``held_out`` and those about the same article (SQuAD).
+
+    Where all questions are asked of one pool of texts, they share it.
+    """
     count = len(questions) - held_out
+    if questions and all(question.chunks is questions[0].chunks for question in questions):
+        return count
     while 0 < count < len(questions) and questions[count - 1].chunks is questions[count].chunks:
         count -= 1
     return count
@@ -69,7 +74,7 @@ def fixed_source(
     Raises :class:`~trainer.errors.RecipeError` for too few questions, or a budget that is too small.
     """
     if budget is not None:
-        check_budget(budget, max(len(question.support) for question in questions), questions[0].task)
+        check_budget(budget, max(question.needed for question in questions), questions[0].task)
     count = training_count(questions, held_out)
     if count <= 0:
         raise RecipeError(f"{len(questions)} questions are too few to hold out {held_out}.")

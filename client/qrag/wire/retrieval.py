@@ -240,6 +240,26 @@ class HeatMapOut(ResponseModel):
     )
 
 
+class TermOut(ResponseModel):
+    """What a token that the state weighs adds to a Q-value."""
+
+    token: str = Field(description="as the checkpoint's tokenizer spells it; `##` marks the rest of a word")
+    q: float
+
+
+class PartsOut(ResponseModel):
+    """The summands of a Q-value: `constant + meaning + order` and those of `terms`."""
+
+    constant: float = Field(description="the same for all chunks")
+    meaning: float = Field(description="how like question and evidence the chunk is, wherever it stands")
+    order: float = Field(description="what its position among the selected chunks adds")
+    spread: float = Field(
+        description="how much the Q-value of this chunk varies over all positions that it could have; 0 where the "
+        "question does not ask about order"
+    )
+    terms: list[TermOut] = Field(description="largest first")
+
+
 class StepOut(ResponseModel):
     """One step of the episode."""
 
@@ -251,6 +271,7 @@ class StepOut(ResponseModel):
     candidates: list[CandidateOut] | None = Field(
         default=None, description="with `trace`: the best candidates of this step, best first"
     )
+    parts: PartsOut | None = Field(default=None, description="with `trace`: what `q` is made of")
     heatmap: list[HeatMapOut] | None = Field(
         default=None,
         description="with `heatmap`: at most eight documents, that of the best candidate first, then "

@@ -19,7 +19,7 @@ the two, the next round of indexing finds nothing left to embed in them and make
 * :mod:`~index.storage.local.catalogue` is the catalogue, with :mod:`~index.storage.local.uploads`,
   :mod:`~index.storage.local.deletion` and :mod:`~index.storage.local.rows` over
   :mod:`~index.storage.local.database` (schema, connections, transactions).
-* :mod:`~index.storage.local.vectors` is the vector store: :mod:`~index.storage.local.segments` are its files,
+* :mod:`~index.storage.local.vectors` is the vector store: :mod:`~index.storage.local.files.segments` are its files,
   :mod:`~index.storage.local.spaces` its rows, :mod:`~index.storage.local.scopes` what is searched, and
   :mod:`~index.storage.local.compaction` merges segments.
 * :mod:`~index.storage.local.backup` copies a data directory and puts it back, for operators.

@@ -17,7 +17,8 @@ from pathlib import Path, PurePosixPath
 
 from index.errors import BackupError
 from index.storage.local.directory import DATABASE, INCOMING, SEGMENTS, lock_directory
-from index.storage.local.segments import codes_path, sync
+from index.storage.local.files.durable import sync
+from index.storage.local.files.segments import derived_files
 
 MANIFEST = "manifest.json"
 """The file with the checksums of all others."""
@@ -158,8 +159,9 @@ def _copy_segments(directory: Path, target: Path, progress: Progress) -> None:
         source, copy = directory / SEGMENTS / name, target / SEGMENTS / name
         if not copy.exists():
             shutil.copy2(source, copy)
-            if codes_path(source).exists():  # otherwise they are written again at the start
-                shutil.copy2(codes_path(source), codes_path(copy))
+            for derived, target_file in zip(derived_files(source), derived_files(copy), strict=True):
+                if derived.exists():  # otherwise it is made again
+                    shutil.copy2(derived, target_file)
             sync(copy)
         done += size
         progress(done, total)

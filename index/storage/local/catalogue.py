@@ -185,7 +185,7 @@ class LocalCatalogue:
         """At most ``limit`` of a document's chunks from number ``first`` on."""
         with self._database.read() as connection:
             rows = connection.execute(
-                "SELECT number, start, end, c.tokens FROM chunks c JOIN documents USING (uid) "
+                "SELECT number, start, end, c.tokens, COALESCE(title, '') FROM chunks c JOIN documents USING (uid) "
                 "WHERE uid = ? AND number >= ? ORDER BY number LIMIT ?",
                 (uid, first, limit),
             ).fetchall()
@@ -194,8 +194,8 @@ class LocalCatalogue:
             begin = rows[0]["start"]
             text = text_between(connection, uid, begin, rows[-1]["end"])
         return [
-            StoredChunk(number, Chunk(start, end, tokens), text[start - begin : end - begin])
-            for number, start, end, tokens in rows
+            StoredChunk(number, Chunk(start, end, tokens), text[start - begin : end - begin], title)
+            for number, start, end, tokens, title in rows
         ]
 
     # Searching

@@ -10,12 +10,14 @@ import logging
 import math
 import sqlite3
 from collections import defaultdict
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
 
 from index.arrays import Float32Array
+from index.search.scanning.bags import Postings, merged_bags
 from index.storage.local.database import Database
 from index.storage.local.rows import Piece
 from index.storage.local.vectors import LocalVectors
@@ -59,7 +61,7 @@ def compact(database: Database, vectors: LocalVectors, news: News, *, segment_ro
     moved = [
         (piece.uid, piece.first_chunk, end - piece.rows, piece.rows) for piece, end in zip(pieces, ends, strict=True)
     ]
-    with vectors.new_segment(matrix, space) as (connection, target):
+    with vectors.new_segment(matrix, _bags(vectors, pieces), space) as (connection, target):
         # A document deleted meanwhile has no piece to update, and its rows stay dead.
         connection.executemany(
             "UPDATE pieces SET segment = ?, first_row = ? WHERE uid = ? AND space = ? AND first_chunk = ?",
@@ -94,6 +96,17 @@ def _choose(segments: list[_Segment], segment_rows: int) -> tuple[int, list[int]
         if len(tiers[tier]) >= MERGE:
             return tier[1], [member.segment for member in tiers[tier][:MERGE]]
     return 0, []
+
+
+def _bags(vectors: LocalVectors, pieces: Sequence[Piece]) -> Postings | None:
+    """The posting lists of the pieces; none where a segment lacks its own: those are made from the text again."""
+    parts: list[tuple[Postings, int, int]] = []
+    for piece in pieces:
+        postings = vectors.segments[piece.segment].postings
+        if postings is None:
+            return None
+        parts.append((postings, piece.first_row, piece.rows))
+    return merged_bags(parts)
 
 
 def _rows(vectors: LocalVectors, piece: Piece) -> Float32Array:

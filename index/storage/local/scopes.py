@@ -18,13 +18,13 @@ import numpy as np
 
 from index.arrays import Float32Array, IntArray
 from index.errors import UnknownCollection
-from index.search.matrices import Matrices, Part
 from index.search.matrix_scope import MatrixScope, Preselected
-from index.search.positions import Positions
 from index.search.preselection import LONG_DOCUMENT, STALE, NeighbourIndex, build_neighbours
+from index.search.scanning.matrices import Matrices, Part
+from index.search.turning import Turning
 from index.storage.local.database import Database
+from index.storage.local.files.segments import Segment
 from index.storage.local.rows import Piece, has_documents, narrowed
-from index.storage.local.segments import Segment
 from index.storage.news import News
 from index.storage.vectors import SearchScope, Space
 from qrag.wire.filters import Filter
@@ -106,7 +106,7 @@ class LocalScopes:
                 self._cache.popitem(last=False)
         return built
 
-    def preselect(self, positions: Positions, stopped: Callable[[], bool], seconds: float) -> None:
+    def preselect(self, turning: Turning, stopped: Callable[[], bool], seconds: float) -> None:
         """Wait for a collection that is too large, and build an index for its later scopes.
 
         Where there is none, the indexes of deleted collections are dropped.
@@ -120,14 +120,14 @@ class LocalScopes:
             self.too_large.put(None)  # it stays closed
             return
         try:
-            self.build_index(collection, positions, stopped)
+            self.build_index(collection, turning, stopped)
         except (CancelledError, UnknownCollection):
             return
         except Exception as error:
             error.add_note(f"collection={collection}")
             raise
 
-    def build_index(self, collection: str, positions: Positions, stopped: Callable[[], bool]) -> None:
+    def build_index(self, collection: str, turning: Turning, stopped: Callable[[], bool]) -> None:
         """Build an index of a collection's short documents, for the scopes that are built from then on.
 
         Raises :class:`~index.errors.UnknownCollection`, or :class:`concurrent.futures.CancelledError` once ``stopped``
@@ -144,7 +144,7 @@ class LocalScopes:
             counts = _counts(sorted(self._pieces(collection, None, None)[0]))
             short = {uid: count for uid, count in counts.items() if count < LONG_DOCUMENT}
             uids, sizes = np.array(list(short), dtype=np.int64), np.array(list(short.values()), dtype=np.int64)
-            index = build_neighbours(sizes, uids, read, positions, stopped)
+            index = build_neighbours(sizes, uids, read, turning, stopped)
         except (CancelledError, UnknownCollection):
             with self._lock:
                 self._queued.discard(collection)
@@ -252,11 +252,11 @@ class LocalScopes:
         return MatrixScope(Matrices(offsets, tuple(parts), norm_bound)), np.fromiter(counts, np.int64, len(counts))
 
     def _part(self, start: int, first: Piece, rows: int) -> Part:
-        matrix, codes, half = self._segments[first.segment]
+        matrix, codes, half, postings = self._segments[first.segment]
         inside = slice(first.first_row, first.first_row + rows)
         if half is not None:
             half = half._replace(rows=half.rows[inside])
-        return Part(start, matrix[inside], codes, first.first_row, half)
+        return Part(start, matrix[inside], codes, first.first_row, half, postings)
 
 
 def _counts(pieces: Sequence[Piece]) -> dict[int, int]:

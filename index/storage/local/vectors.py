@@ -17,12 +17,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from index.arrays import Float32Array
+from index.arrays import Float32Array, TokenIds
+from index.search.scanning.bags import Postings, index_bags
 from index.storage.local.database import upgrade
 from index.storage.local.deletion import remove_unused_segments, unused_segments
 from index.storage.local.directory import DataDirectory
+from index.storage.local.files.postings import open_postings, write_postings
+from index.storage.local.files.segments import Segment, derived_files, open_segment, remove_segment, write_segment
 from index.storage.local.scopes import LocalScopes
-from index.storage.local.segments import Segment, codes_path, open_segment, remove_segment, write_segment
 from index.storage.local.spaces import (
     activate,
     find_or_add,
@@ -35,7 +37,10 @@ from index.storage.local.spaces import (
     write_properties,
 )
 from index.storage.protocols import APPEND_ROWS
-from index.storage.vectors import ChunkAddress, Space, Unembedded
+from index.storage.vectors import ChunkAddress, Space, Unbagged, Unembedded
+
+BAG_BYTES = 512
+"""About what the posting lists take of a chunk of 64 tokens."""
 
 
 class LocalVectors:
@@ -78,9 +83,11 @@ class LocalVectors:
         """Every space."""
         return self._spaces.values()
 
-    def append(self, rows: Sequence[ChunkAddress], vectors: Float32Array, space: Space) -> None:
-        """Store the vectors of chunks as a segment, shape ``[len(rows), space.dimension]``."""
-        with self.new_segment(vectors, space.number) as (connection, segment):
+    def append(
+        self, rows: Sequence[ChunkAddress], vectors: Float32Array, bags: Sequence[TokenIds], space: Space
+    ) -> None:
+        """Store the vectors of chunks as a segment, shape ``[len(rows), space.dimension]``, and their bags."""
+        with self.new_segment(vectors, index_bags(bags), space.number) as (connection, segment):
             connection.executemany(
                 "INSERT INTO pieces SELECT uid, space, ?, ?, ?, ? FROM documents, spaces WHERE uid = ? AND space = ?",
                 [
@@ -139,15 +146,43 @@ class LocalVectors:
             self._database, self.segments, self._directory.news, self._space, preselect_above=preselect_above
         )
 
+    def unbagged(self, space: Space) -> Unbagged | None:
+        """The rows of one segment of a space that has no posting lists."""
+        with self._database.read() as connection:
+            of_space = connection.execute(
+                "SELECT segment FROM segments WHERE space = ? ORDER BY segment", (space.number,)
+            ).fetchall()
+            for (number,) in of_space:
+                if (segment := self.segments[number]).postings is None:
+                    rows: list[ChunkAddress | None] = [None] * len(segment.matrix)
+                    for uid, first_chunk, first_row, count in connection.execute(
+                        "SELECT uid, first_chunk, first_row, rows FROM pieces WHERE segment = ?", (number,)
+                    ):
+                        rows[first_row : first_row + count] = [
+                            ChunkAddress(uid, first_chunk + at) for at in range(count)
+                        ]
+                    return Unbagged(number, rows)
+        return None
+
+    def add_bags(self, unbagged: Unbagged, bags: Sequence[TokenIds]) -> None:
+        """Write the posting lists of that segment."""
+        segment, path = self.segments[unbagged.batch], self.segment_path(unbagged.batch)
+        with self._database.write():  # tells a full disk
+            write_postings(path, index_bags(bags))
+        self.segments[unbagged.batch] = segment._replace(postings=open_postings(path, len(segment.matrix)))
+        self._directory.news.announce(searchable=True)
+
     def has_room(self) -> bool:
-        """Whether the disk takes another full segment: four bytes a number for embeddings, one for codes."""
+        """Whether the disk takes another full segment: four bytes a number for embeddings, one for codes, and bags."""
         dimension = max(space.dimension for space in self.spaces)
-        return shutil.disk_usage(self._directory.path).free >= APPEND_ROWS * 5 * dimension
+        return shutil.disk_usage(self._directory.path).free >= APPEND_ROWS * (5 * dimension + BAG_BYTES)
 
     # Beyond the protocol
 
     @contextmanager
-    def new_segment(self, vectors: Float32Array, space: int) -> Iterator[tuple[sqlite3.Connection, int]]:
+    def new_segment(
+        self, vectors: Float32Array, postings: Postings | None, space: int
+    ) -> Iterator[tuple[sqlite3.Connection, int]]:
         """A transaction with a new segment in it; if it fails, nothing of the segment is left.
 
         The caller records the documents of the rows.
@@ -163,7 +198,7 @@ class LocalVectors:
                     ).lastrowid
                     or 0
                 )
-                size = write_segment(self.segment_path(segment), vectors)
+                size = write_segment(self.segment_path(segment), vectors, postings)
                 connection.execute("UPDATE segments SET bytes = ? WHERE segment = ?", (size, segment))
                 self.segments[segment] = self._open_segment(segment, len(vectors), size, vectors.shape[1])
                 yield connection, segment
@@ -195,7 +230,7 @@ class LocalVectors:
     def files(self) -> set[Path]:
         """The files of all segments."""
         paths = [self.segment_path(segment) for segment in self.segments]
-        return {*paths, *map(codes_path, paths)}
+        return {*paths, *(derived for path in paths for derived in derived_files(path))}
 
     def _open_segment(self, segment: int, rows: int, size: int, dimension: int) -> Segment:
         path = self.segment_path(segment)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from trainer.evaluation.suites.evidence import evidence, reader
 from trainer.evaluation.suites.needles import ruler, ruler_files
 from trainer.evaluation.suites.paragraphs import multihop, multihop_joined, own_file
 from trainer.evaluation.suites.prose import squad
@@ -24,6 +25,8 @@ SUITES: Mapping[str, Callable[[Path, Sequence[str] | None, int | None, int], Ite
     "multihop": multihop,
     "multihop-joined": multihop_joined,
     "squad": squad,
+    "evidence": evidence,
+    "reader": reader,
     "jsonl": own_file,
 }
 """Every suite by name: a function of the data, labels of lengths (none: all), questions a row (none: as many as usual)

@@ -5,8 +5,8 @@ once written. Each is a FAISS ``IndexFlatIP``, written to a temporary name, fsyn
 a file either exists whole or not at all. Reading maps it: no copy is made, and a restart with
 gigabytes of vectors is immediate. A GPU holds a copy in half precision of each segment.
 
-A search reads the codes (:mod:`index.search.codes`) of all chunks, or on a GPU their halves, and the embeddings of a
-few. Codes follow from the embeddings: where their file is missing or truncated, it is written again.
+A search reads the codes (:mod:`index.search.scanning.codes`) of all chunks, or on a GPU their halves, and the
+embeddings of a few. Codes follow from the embeddings: where their file is missing or truncated, it is written again.
 
 :mod:`index.search.scoring` says which part computes what with them.
 """
@@ -14,7 +14,6 @@ few. Codes follow from the embeddings: where their file is missing or truncated,
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,8 +24,11 @@ from numpy.typing import NDArray
 
 from index.arrays import Float32Array
 from index.errors import DamagedStore
-from index.search.codes import Codes, encode
-from index.search.matrices import Half
+from index.search.scanning.bags import Postings
+from index.search.scanning.codes import Codes, encode
+from index.search.scanning.matrices import Half
+from index.storage.local.files.durable import write_durably
+from index.storage.local.files.postings import open_postings, postings_path, write_postings
 
 log = logging.getLogger(__name__)
 
@@ -35,34 +37,45 @@ TAIL_BYTES = 16
 
 
 class Segment(NamedTuple):
-    """The embeddings of a segment, and what a search reads of them: codes, or half precision on a GPU."""
+    """The embeddings of a segment, and what a search reads of them: codes, or half precision on a GPU; bags."""
 
     matrix: Float32Array
     codes: Codes | None
     half: Half | None
+    postings: Postings | None
+    """None where they must be made again."""
 
 
-def write_segment(path: Path, vectors: Float32Array) -> int:
-    """Write embeddings, shape ``[rows, d]``, and their codes durably; returns the bytes of the embeddings' file.
+def write_segment(path: Path, vectors: Float32Array, postings: Postings | None) -> int:
+    """Write embeddings, shape ``[rows, d]``, their codes and their posting lists durably.
+
+    Returns the bytes of the embeddings' file.
 
     Raises :class:`OSError` (for example ``ENOSPC``) and then leaves nothing behind.
     """
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(np.ascontiguousarray(vectors))
     content: NDArray[np.uint8] = faiss.serialize_index(index)
-    _write_codes(path, encode(vectors))
     try:
-        _write_durably(path, content.data)
+        _write_codes(path, encode(vectors))
+        if postings is not None:
+            write_postings(path, postings)
+        write_durably(path, content.data)
     except OSError:
-        codes_path(path).unlink(missing_ok=True)
+        remove_segment(path)
         raise
     return len(content)
 
 
 def remove_segment(path: Path) -> None:
     """Remove a segment's files, where they exist."""
-    path.unlink(missing_ok=True)
-    codes_path(path).unlink(missing_ok=True)
+    for file in (path, *derived_files(path)):
+        file.unlink(missing_ok=True)
+
+
+def derived_files(path: Path) -> tuple[Path, Path]:
+    """The files beside a segment: its codes and its posting lists. They can be made again."""
+    return codes_path(path), postings_path(path)
 
 
 def codes_path(path: Path) -> Path:
@@ -73,30 +86,7 @@ def codes_path(path: Path) -> Path:
 def _write_codes(path: Path, codes: Codes) -> None:
     """Write the codes of the segment at ``path``: the numbers, then scale and error."""
     tail = np.array([codes.scale, codes.error], dtype="<f8")
-    _write_durably(codes_path(path), codes.numbers.tobytes() + tail.tobytes())
-
-
-def _write_durably(path: Path, content: bytes | memoryview) -> None:
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Make a file's content durable, or the entries of a directory."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    write_durably(codes_path(path), codes.numbers.tobytes() + tail.tobytes())
 
 
 def open_segment(path: Path, *, rows: int, dimension: int, size: int, device: torch.device) -> Segment:
@@ -122,8 +112,8 @@ def open_segment(path: Path, *, rows: int, dimension: int, size: int, device: to
         )
     matrix: Float32Array = np.asarray(_MappedMatrix(index))
     if device.type != "cpu":
-        return Segment(matrix, None, to_half(matrix, device))
-    return Segment(matrix, _open_codes(path, matrix), None)
+        return Segment(matrix, None, to_half(matrix, device), open_postings(path, rows))
+    return Segment(matrix, _open_codes(path, matrix), None, open_postings(path, rows))
 
 
 def to_half(matrix: Float32Array, device: torch.device) -> Half:

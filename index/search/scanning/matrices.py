@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from index.arrays import Float32Array, IntArray
-from index.search.codes import ROW_BLOCK, Codes, encode
+from index.search.scanning.bags import Postings, counts_in
+from index.search.scanning.codes import ROW_BLOCK, Codes, encode
 
 CACHED_ROWS = 512
 """Rows of codes that stay in a core's cache while all states are multiplied with them."""
@@ -44,6 +45,18 @@ class Part(NamedTuple):
     first_row: int = 0
     half: Half | None = None
     """The same rows in half precision."""
+    postings: Postings | None = None
+    """The bags of the whole segment; none where no signal reads them, or they are not made yet."""
+
+
+class Bags(NamedTuple):
+    """Rows whose bags stand in the posting lists of a segment."""
+
+    start: int
+    """Where the first of them stands on the candidate axis."""
+    postings: Postings
+    first_row: int
+    rows: int
 
 
 class Runs(NamedTuple):
@@ -99,6 +112,15 @@ class Matrices:
         return tasks
 
     @cached_property
+    def bags(self) -> list[Bags]:
+        """The candidates that have bags, in order."""
+        return [
+            Bags(part.start, part.postings, part.first_row, len(part.matrix))
+            for part in self.parts
+            if part.postings is not None
+        ]
+
+    @cached_property
     def plans(self) -> dict[tuple[str, str, int], Any]:
         """A cache of what a scan computes once."""
         return {}
@@ -115,6 +137,24 @@ class Matrices:
             part, inside = self.parts[number], part_of == number
             rows[inside] = part.matrix[positions[inside] - part.start]
         return rows
+
+    def term_counts(self, tokens: IntArray, positions: IntArray) -> IntArray:
+        """How often each candidate has each token, shape ``[len(tokens), len(positions)]``; 0 where it has no bag."""
+        counts = np.zeros((len(tokens), len(positions)), dtype=np.int64)
+        for start, postings, first_row, count in self.bags:
+            inside = (positions >= start) & (positions < start + count)
+            if inside.any():
+                rows = positions[inside] - start + first_row
+                counts[:, inside] = [counts_in(postings, token, rows) for token in tokens.tolist()]
+        return counts
+
+    def lengths(self, positions: IntArray) -> IntArray:
+        """The number of tokens of each candidate, shape ``[len(positions)]``; 0 where it has no bag."""
+        lengths = np.zeros(len(positions), dtype=np.int64)
+        for start, postings, first_row, count in self.bags:
+            inside = (positions >= start) & (positions < start + count)
+            lengths[inside] = postings.lengths[positions[inside] - start + first_row]
+        return lengths
 
     @cached_property
     def _part_starts(self) -> IntArray:

