@@ -107,6 +107,7 @@ def open_services(settings: Settings) -> Services:
         dimension=encoder.config.dimension,
         fingerprint=encoder.config.action_fingerprint,
         device=encoder.device,
+        embed_again=settings.other_vectors == "embed",
     )
     # Spooled uploads count against the data disk, which is watched, not against /tmp, which may be memory.
     tempfile.tempdir = str(storage.incoming_directory)

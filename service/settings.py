@@ -53,6 +53,11 @@ class Settings(BaseSettings):
     min_free_bytes: int = Field(64 << 20, ge=0, description="uploads are refused with less disk space left")
     parse_seconds: float = Field(120.0, gt=0, description="time for reading one PDF, DOCX, HTML or Markdown file")
     parse_memory_bytes: int = Field(1 << 30, gt=0, description="memory for the same")
+    other_vectors: Literal["embed", "refuse"] = Field(
+        "embed",
+        description="where the stored vectors are those of another checkpoint: embed all documents again in the "
+        "background, each is found again once that is done; or refuse to start",
+    )
     preselect_above: int = Field(
         3_000_000, ge=0, description="chunks in short documents from which whole collections are searched approximately"
     )

@@ -14,7 +14,7 @@ from typing import TextIO
 import service.app
 import service.observing.observer
 import service.services  # noqa: F401
-from index.search.kernels import compile_loops
+from index.search.scanning.kernels import compile_loops
 from service.__main__ import main
 
 compile_loops()  # loads them: a second of every start

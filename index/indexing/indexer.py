@@ -20,7 +20,7 @@ import numpy as np
 
 from index.arrays import Float32Array, IntArray, TokenIds
 from index.chunking import Chunk, Tokenizer, chunk_document
-from index.errors import DiskFull
+from index.errors import ChunkTooLong, DiskFull
 from index.indexing.batches import BATCH_CHUNKS, ChunkText, batches, one_ahead, read_chunks
 from index.storage.documents import Document
 from index.storage.protocols import APPEND_ROWS, Storage
@@ -144,7 +144,14 @@ class Indexer:
                 yield texts, ahead.submit(self._embedded, texts)
 
     def _embedded(self, texts: Sequence[ChunkText]) -> Float32Array:
-        return self._embed(self._encoder.action_inputs(read_texts(self._encoder, texts)))
+        inputs = self._encoder.action_inputs(read_texts(self._encoder, texts))
+        longest = max(map(len, inputs))
+        if longest > self._encoder.input_limit:  # they were cut for another checkpoint
+            raise ChunkTooLong(
+                f"A chunk makes {longest} tokens of the {self._encoder.input_limit} that this checkpoint reads. "
+                "Run `python -m service reindex`, which cuts all documents anew."
+            )
+        return self._embed(inputs)
 
     def _add_or_fail(self, current: _Round, texts: Sequence[ChunkText], embeddings: Future[Float32Array]) -> None:
         """Add a batch or, if that fails, each of its documents by itself. After a cancelled batch nothing is added."""
@@ -236,5 +243,7 @@ class Indexer:
     def _fail(self, current: _Round, uids: set[int], error: Exception) -> None:
         current.failed |= uids
         reason = f"Indexing failed ({type(error).__name__}). Retry the document; the server's log has the details."
+        if isinstance(error, ChunkTooLong):
+            reason = str(error)
         log.error("indexing failed uids=%s", sorted(uids), exc_info=error)
         self._catalogue.fail(uids, reason)

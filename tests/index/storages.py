@@ -55,9 +55,13 @@ def embed(inputs: Sequence[Sequence[int]]) -> Float32Array:
     return np.stack([np.random.default_rng(list(ids)).standard_normal(DIMENSION, dtype=np.float32) for ids in inputs])
 
 
-def open_local(directory: Path, *, dimension: int = DIMENSION, fingerprint: str = "words") -> LocalStorage:
+def open_local(
+    directory: Path, *, dimension: int = DIMENSION, fingerprint: str = "words", embed_again: bool = False
+) -> LocalStorage:
     """A data directory for vectors of this tower."""
-    return open_storage(directory, dimension=dimension, fingerprint=fingerprint, device=torch.device("cpu"))
+    return open_storage(
+        directory, dimension=dimension, fingerprint=fingerprint, device=torch.device("cpu"), embed_again=embed_again
+    )
 
 
 def post(storage: Storage, id: str, text: str, collection: str = "default", queue_limit: int = 1000) -> None:

@@ -263,6 +263,72 @@ def test_a_directory_of_format_1_that_is_refused_stays_what_it_is(tmp_path: Path
         assert connection.execute("SELECT COUNT(*) FROM pieces").fetchone() == (2,)
 
 
+def taken_over(directory: Path, tower: str) -> LocalStorage:
+    """The directory opened for a tower, whatever vectors it has."""
+    return open_local(directory, dimension=DIMENSIONS[tower], fingerprint=tower, embed_again=True)
+
+
+def test_documents_of_another_tower_are_found_as_they_are_embedded_again(tmp_path: Path) -> None:
+    texts = {f"d{number}": lines(f"d{number}", 5) for number in range(4)}
+    with closing(open_local(tmp_path)) as storage:
+        for id, text in texts.items():
+            post(storage, id, text)
+        index_all(storage, partial(embed, "words"))
+        post(storage, "late", "not indexed yet")
+    with closing(taken_over(tmp_path, "other")) as storage:
+        assert seen_by(storage) == {}
+        assert storage.catalogue.count_by_status() == {"queued": 5, "indexing": 0, "ready": 0, "failed": 0}
+        indexer = Indexer(storage, WordEncoder(), partial(embed, "other"), threading.Event(), round_chunks=8)
+        assert indexer.work()  # interrupted here
+        assert set(seen_by(storage)) == {"d0"}
+    with closing(taken_over(tmp_path, "other")) as storage:
+        index_all(storage, partial(embed, "other"))
+        assert set(seen_by(storage)) == {*texts, "late"}
+        for id, text in texts.items():
+            inputs = WordEncoder().action_inputs(text.splitlines())
+            np.testing.assert_array_equal(seen_by(storage)[id], embed("other", inputs))
+
+
+def test_going_back_to_a_tower_whose_vectors_are_there_embeds_nothing_again(tmp_path: Path) -> None:
+    with closing(open_local(tmp_path)) as storage:
+        post(storage, "letter", lines("letter", 9))
+        index_all(storage, partial(embed, "words"))
+        before = seen_by(storage)
+    with closing(taken_over(tmp_path, "other")) as storage:
+        index_all(storage, partial(embed, "other"))
+        post(storage, "late", "came meanwhile")
+        index_all(storage, partial(embed, "other"))
+    with closing(taken_over(tmp_path, "words")) as storage:
+        np.testing.assert_array_equal(seen_by(storage)["letter"], before["letter"])
+        embedded: list[int] = []
+
+        def noted(inputs: Sequence[Sequence[int]]) -> Float32Array:
+            embedded.append(len(inputs))
+            return embed("words", inputs)
+
+        index_all(storage, noted)
+        assert embedded == [1]
+        assert set(seen_by(storage)) == {"letter", "late"}
+
+
+def test_chunks_that_the_new_tower_cannot_read_fail_with_what_to_do(tmp_path: Path) -> None:
+    class Short(WordEncoder):
+        input_limit = 2
+
+    with closing(open_local(tmp_path)) as storage:
+        post(storage, "letter", "one two three")
+        post(storage, "note", "one two")
+        index_all(storage, partial(embed, "words"))
+    with closing(taken_over(tmp_path, "other")) as storage:
+        indexer = Indexer(storage, Short(), partial(embed, "other"), threading.Event())
+        while indexer.work():
+            pass
+        assert set(seen_by(storage)) == {"note"}
+        error = storage.catalogue.document("letter").error
+        assert error is not None
+        assert "python -m service reindex" in error
+
+
 def test_segments_of_different_spaces_are_never_merged(tmp_path: Path) -> None:
     with closing(open_local(tmp_path)) as storage:
         work = reembedding(storage, "third")

@@ -71,6 +71,7 @@ def run_all(commands: Mapping[str, tuple[Path, Path, Sequence[str]]], really: Se
     processes: dict[str, subprocess.Popen[str] | ForkedService] = {}
     for name, (checkpoint, data, arguments) in commands.items():
         variables = {"QRAG_DATA_DIR": str(data), "QRAG_CHECKPOINT": str(checkpoint), "QRAG_PORT": "0"}
+        variables["QRAG_OTHER_VECTORS"] = "refuse"
         if name in really:
             others = {key: value for key, value in os.environ.items() if not key.startswith("QRAG_")}
             command = [sys.executable, "-m", "service", *arguments]
@@ -157,8 +158,8 @@ def refused(
         ("format", "data format 999", "Start the version that wrote it"),
         ("truncated", "bytes instead of", "python -m service reindex"),
         ("missing", "is missing", "python -m service reindex"),
-        ("dimension", "another dimension", "python -m service reindex"),
-        ("weights", "another action tower", "python -m service reindex"),
+        ("dimension", "another dimension", "QRAG_OTHER_VECTORS=embed"),
+        ("weights", "another action tower", "QRAG_OTHER_VECTORS=embed"),
         ("in use", "Another process", "Stop it"),
         ("no database", "is damaged", "Restore it from a backup"),
     ],
@@ -198,6 +199,24 @@ def mended(
             name: stack.enter_context(httpx.Client(base_url=server.wait_until_listening(), timeout=60))
             for name, server in servers.items()
         }
+
+
+def test_the_vectors_of_another_checkpoint_are_made_again_while_the_service_runs(
+    healthy: Path, other_weights: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    directory = shutil.copytree(healthy, tmp_path / "data")
+    for checkpoint in (other_weights, tiny_checkpoint):  # there, and back to vectors that are still there
+        server = Server(directory, checkpoint)
+        try:
+            with httpx.Client(base_url=server.wait_until_listening(), timeout=60) as client:
+                for id, text in TEXTS.items():
+                    again = client.post("/documents?wait=true", json={"id": id, "text": text, "collection": "c"})
+                    assert (again.status_code, again.json()["status"]) == (200, "ready")
+                result = ask(client, "Who kept bees?", collection="c")
+                assert {chunk["document_id"]: chunk["text"] for chunk in result["chunks"]} == TEXTS
+            assert "another action tower's: documents=" in "".join(server.log)
+        finally:
+            server.kill()
 
 
 @pytest.mark.parametrize("name", ["truncated", "weights"])

@@ -61,16 +61,19 @@ class LocalStorage:
         self.directory.close()
 
 
-def open_storage(directory: Path, *, dimension: int, fingerprint: str, device: torch.device) -> LocalStorage:
+def open_storage(
+    directory: Path, *, dimension: int, fingerprint: str, device: torch.device, embed_again: bool = False
+) -> LocalStorage:
     """Open a data directory for the action tower with this fingerprint.
 
-    Raises :class:`~index.errors.StoreInUse`, :class:`~index.errors.FormatError`, :class:`~index.errors.DamagedStore`,
+    With ``embed_again``, documents with another tower's vectors are queued. Raises :class:`~index.errors.StoreInUse`,
+    :class:`~index.errors.FormatError`, :class:`~index.errors.DamagedStore`,
     :class:`~index.errors.CheckpointMismatch` or :class:`~index.errors.DiskFull`; nothing is changed then, and nothing
     stays open.
     """
     with ExitStack() as opened:
         files = opened.enter_context(closing(DataDirectory(directory)))
-        vectors = LocalVectors(files, device, dimension=dimension, fingerprint=fingerprint)
+        vectors = LocalVectors(files, device, dimension=dimension, fingerprint=fingerprint, embed_again=embed_again)
         storage = LocalStorage(files, LocalCatalogue(files), vectors)
         opened.callback(vectors.close)
         files.sweep(known=vectors.files())

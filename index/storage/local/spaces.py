@@ -6,12 +6,16 @@ Another checkpoint's tower gets a space of its own. It is filled in the backgrou
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from index.errors import CheckpointMismatch
+from index.storage.local.rows import now
 from index.storage.vectors import Space, Unembedded
+
+log = logging.getLogger(__name__)
 
 _EMBEDDED = "SELECT uid, SUM(rows) AS rows FROM pieces WHERE space = ? GROUP BY uid"
 """The number of embedded chunks of each document in a space."""
@@ -35,10 +39,13 @@ def find_or_add(connection: sqlite3.Connection, *, fingerprint: str, dimension: 
     return added
 
 
-def require_active(connection: sqlite3.Connection, directory: Path, *, dimension: int, fingerprint: str) -> Space:
+def require_active(
+    connection: sqlite3.Connection, directory: Path, *, dimension: int, fingerprint: str, embed_again: bool
+) -> Space:
     """The active space; in a new directory, the space of the action tower with this fingerprint.
 
-    Raises :class:`~index.errors.CheckpointMismatch` where it is another tower's.
+    Where it is another tower's, :func:`take_over` with ``embed_again``; without it raises
+    :class:`~index.errors.CheckpointMismatch`.
     """
     number = active(connection)
     if number is None:
@@ -48,6 +55,8 @@ def require_active(connection: sqlite3.Connection, directory: Path, *, dimension
     space = read_spaces(connection)[number]
     if (space.fingerprint, space.dimension) == (fingerprint, dimension):
         return space
+    if embed_again:
+        return take_over(connection, dimension=dimension, fingerprint=fingerprint)
     difference = (
         "have another dimension than the checkpoint's"
         if space.dimension != dimension
@@ -56,9 +65,28 @@ def require_active(connection: sqlite3.Connection, directory: Path, *, dimension
     raise CheckpointMismatch(
         f"The vectors in {directory} {difference} (dimension {space.dimension} there, "
         f"{dimension} in the checkpoint). Start with the checkpoint that made them and change it while the service "
-        "runs (POST /admin/checkpoints), give another QRAG_DATA_DIR, or run `python -m service reindex` to compute "
-        "them again. Nothing was changed."
+        "runs (POST /admin/checkpoints), give another QRAG_DATA_DIR, or set QRAG_OTHER_VECTORS=embed to compute them "
+        "again in the background. Nothing was changed."
     )
+
+
+def take_over(connection: sqlite3.Connection, *, dimension: int, fingerprint: str) -> Space:
+    """Search the space of this action tower from now on, whatever it lacks.
+
+    Documents that it does not have whole are queued: each is found again once it is embedded. How they are cut stays,
+    and so does the former space, for going back.
+    """
+    former = active(connection)
+    space = find_or_add(connection, fingerprint=fingerprint, dimension=dimension)
+    forget_others(connection, {space.number, *([] if former is None else [former])})
+    queued = connection.execute(
+        f"UPDATE documents SET status = 'queued', updated_at = ? WHERE status = 'ready' AND chunks > COALESCE("
+        f"(SELECT rows FROM ({_EMBEDDED}) e WHERE e.uid = documents.uid), 0)",
+        (now(), space.number),
+    ).rowcount
+    write_property(connection, "space", str(space.number))
+    log.warning("the vectors are another action tower's: documents=%d are embedded again in the background", queued)
+    return space
 
 
 def active(connection: sqlite3.Connection) -> int | None:

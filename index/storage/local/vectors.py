@@ -47,17 +47,28 @@ class LocalVectors:
     """The embeddings of a data directory (:class:`~index.storage.protocols.VectorStore`).
 
     Opening brings the database to the current format and maps all segments. Raises
-    :class:`~index.errors.CheckpointMismatch` or :class:`~index.errors.DamagedStore`, and then holds no segment.
+    :class:`~index.errors.CheckpointMismatch` (unless the texts may be embedded again) or
+    :class:`~index.errors.DamagedStore`, and then holds no segment.
     """
 
-    def __init__(self, directory: DataDirectory, device: torch.device, *, dimension: int, fingerprint: str) -> None:
+    def __init__(
+        self,
+        directory: DataDirectory,
+        device: torch.device,
+        *,
+        dimension: int,
+        fingerprint: str,
+        embed_again: bool = False,
+    ) -> None:
         self._directory = directory
         self._database = directory.database
         self._device = device
         self.segments: dict[int, Segment] = {}
         with self._database.write() as connection:
             upgrade(connection)
-            self._space = require_active(connection, directory.path, dimension=dimension, fingerprint=fingerprint)
+            self._space = require_active(
+                connection, directory.path, dimension=dimension, fingerprint=fingerprint, embed_again=embed_again
+            )
         with self._database.read() as connection:
             rows = connection.execute("SELECT segment, rows, bytes, space FROM segments").fetchall()
             self._spaces = read_spaces(connection)
