@@ -34,6 +34,7 @@ lint: .venv/dev.stamp
 
 bench: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.scan
+	$(BIN)/python -m benchmarks.signals
 	$(BIN)/python -m benchmarks.spin
 	$(BIN)/python -m benchmarks.crowd
 	$(BIN)/python -m benchmarks.indexing

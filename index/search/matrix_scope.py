@@ -99,7 +99,8 @@ class MatrixScope:
         errors = np.array(first.add(states, self.matrices, selections, values))
         for signal in further:
             errors += signal.add(states, self.matrices, selections, values)
-            errors += UNIT * np.abs(values).max(axis=1, initial=0.0)  # rounding of the sum in single precision
+            # Rounding of the sum in single precision.
+            errors += UNIT * np.maximum(values.max(axis=1, initial=0.0), -values.min(axis=1, initial=0.0))
         for row, selected in zip(values, selections, strict=True):
             row[list(selected)] = -np.inf
         if self.mask is not None:

@@ -5,5 +5,5 @@
     scan, device_scan   each candidate times each state's query, once
     matrices            embeddings laid end to end, with codes, halves and bags
     codes, bags         what is read instead of embeddings; which tokens a chunk has
-    kernels, threads    the compiled loops, and who runs them
+    kernels, compiling, threads   the compiled loops, and who runs them
 """

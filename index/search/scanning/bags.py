@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.arrays import IntArray, TokenIds
+from index.search.scanning.compiling import compiled
 
 MOST_COUNTED = 255
 """Occurrences of a token in one chunk that are told apart; so many say no more than fewer."""
@@ -85,19 +86,22 @@ def _read_only(postings: Postings) -> Postings:
     return postings
 
 
-def entries_of(postings: Postings, token: int) -> slice:
-    """Where a token's list stands among the entries."""
-    place = int(np.searchsorted(postings.tokens, token))
-    if place == len(postings.tokens) or postings.tokens[place] != token:
-        return slice(0, 0)
-    return slice(int(postings.borders[place]), int(postings.borders[place + 1]))
+def counts_in(postings: Postings, tokens: IntArray, rows: IntArray) -> IntArray:
+    """How often each of the ``rows`` has each of the ``tokens``, shape ``[tokens, rows]``."""
+    counts = np.zeros((len(tokens), len(rows)), dtype=np.int64)
+    count_terms(postings, tokens, rows, counts)
+    return counts
 
 
-def counts_in(postings: Postings, token: int, rows: NDArray[Any]) -> IntArray:
-    """How often each of the ``rows`` has a token, same shape."""
-    entries = entries_of(postings, token)
-    with_token, counts = postings.rows[entries], postings.counts[entries]
-    if not len(with_token):
-        return np.zeros(rows.shape, dtype=np.int64)
-    place = np.minimum(np.searchsorted(with_token, rows), len(with_token) - 1)
-    return np.where(with_token[place] == rows, counts[place], 0).astype(np.int64)
+@compiled(fastmath=False)
+def count_terms(postings: Postings, tokens: IntArray, rows: IntArray, counts: IntArray) -> None:
+    """Write :func:`counts_in` over zeros."""
+    for number in range(len(tokens)):
+        place = np.searchsorted(postings.tokens, tokens[number])
+        if place == len(postings.tokens) or postings.tokens[place] != tokens[number]:
+            continue
+        low, high = postings.borders[place], postings.borders[place + 1]
+        for at in range(len(rows)):
+            entry = low + np.searchsorted(postings.rows[low:high], rows[at])
+            if entry < high and postings.rows[entry] == rows[at]:
+                counts[number, at] = postings.counts[entry]

@@ -10,29 +10,16 @@ each chunk.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from index.arrays import Float32Array, Float64Array, Int16Array, IntArray
-from index.search.scanning.bags import Postings, index_bags
+from index.search.scanning.bags import Postings, count_terms, index_bags
 from index.search.scanning.codes import LARGEST, Codes
+from index.search.scanning.compiling import compiled
 from index.search.scanning.matrices import Runs
-
-Loop = TypeVar("Loop", bound=Callable[..., Any])
-
-
-def _compiled(*, fastmath: bool) -> Callable[[Loop], Loop]:
-    def compiled(loop: Loop) -> Loop:
-        try:
-            return cast(Loop, numba.njit(nogil=True, fastmath=fastmath, cache=True)(loop))
-        except RuntimeError:  # no folder that a cache can be written to
-            return cast(Loop, numba.njit(nogil=True, fastmath=fastmath)(loop))
-
-    return compiled
 
 
 def largest_query(dimension: int) -> int:
@@ -40,7 +27,7 @@ def largest_query(dimension: int) -> int:
     return int(min(np.iinfo(np.int16).max, np.iinfo(np.int32).max // (LARGEST * dimension)))
 
 
-@_compiled(fastmath=True)
+@compiled(fastmath=True)
 def rotate_and_round(
     state: Float64Array,
     cosine: Float64Array,
@@ -76,7 +63,7 @@ def rotate_and_round(
     return np.sqrt(farthest)  # type: ignore[no-any-return]
 
 
-@_compiled(fastmath=True)
+@compiled(fastmath=True)
 def round_rows(rows: Float64Array, largest: int, numbers: Int16Array, scales: Float64Array) -> float:
     """Write ``rows``, shape ``[n, d]``, into ``numbers * scales``; returns the largest Euclidean rounding error.
 
@@ -118,7 +105,7 @@ class Tables(NamedTuple):
     """The first row of each state: from there on ``levels`` rows for each interval of a document."""
 
 
-@_compiled(fastmath=False)
+@compiled(fastmath=False)
 def multiply(
     runs: Runs,
     offsets: IntArray,
@@ -193,7 +180,7 @@ class Terms(NamedTuple):
     """Where each state's tokens end."""
 
 
-@_compiled(fastmath=False)
+@compiled(fastmath=False)
 def add_terms(
     postings: Postings, first_row: int, count: int, terms: Terms, flat: float, slope: float, values: Float32Array
 ) -> None:
@@ -235,5 +222,7 @@ def compile_loops() -> None:
         multiply(runs, np.array([0, 1]), nothing, Tables(numbers, scales, start), 1, 1.0, 0.0, values)
     with suppress(OSError):
         round_rows(np.zeros((1, 2)), 1, numbers, scales)
+    with suppress(OSError):
+        count_terms(index_bags([[0]]), start, start, np.zeros((1, 1), dtype=np.int64))
     with suppress(OSError):
         add_terms(index_bags([[0]]), 0, 1, Terms(start, np.zeros(1), count), 1.0, 0.0, values)

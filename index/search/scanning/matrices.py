@@ -144,8 +144,7 @@ class Matrices:
         for start, postings, first_row, count in self.bags:
             inside = (positions >= start) & (positions < start + count)
             if inside.any():
-                rows = positions[inside] - start + first_row
-                counts[:, inside] = [counts_in(postings, token, rows) for token in tokens.tolist()]
+                counts[:, inside] = counts_in(postings, tokens, positions[inside] - start + first_row)
         return counts
 
     def lengths(self, positions: IntArray) -> IntArray:

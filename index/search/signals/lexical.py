@@ -14,14 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
 from index.arrays import Float32Array, Float64Array, IntArray
 from index.search.scanning.kernels import Terms, add_terms
 from index.search.scanning.matrices import Matrices
-from index.search.scanning.threads import run_tasks, thread_count
 from index.search.signals.protocol import UNIT, Chunks
 from index.search.states import State, States, TermWeights
 from qrag.wire.models import FrozenModel
@@ -78,24 +76,12 @@ class Lexical:
         tokens = np.concatenate([term.tokens for term in terms])
         weights = np.concatenate([self._scaled(term) for term in terms])
         ends = np.cumsum([len(term.tokens) for term in terms], dtype=np.int64)
-        highest = np.abs(values).max(axis=1, initial=0.0)
+        highest = np.maximum(values.max(axis=1, initial=0.0), -values.min(axis=1, initial=0.0))
+        together = Terms(tokens, weights, ends)
         flat, slope = self.saturation.flat, self.saturation.slope
-        run_tasks(
-            [
-                partial(
-                    add_terms,
-                    postings,
-                    first_row,
-                    count,
-                    Terms(tokens, weights, ends),
-                    flat,
-                    slope,
-                    values[:, start : start + count],
-                )
-                for start, postings, first_row, count in matrices.bags
-            ],
-            thread_count(values),
-        )
+        # Some ten thousand entries in all: sharing them out to threads would take longer than reading them.
+        for start, postings, first_row, count in matrices.bags:
+            add_terms(postings, first_row, count, together, flat, slope, values[:, start : start + count])
         most = [float(np.abs(self._scaled(term)).sum()) for term in terms]
         return [
             (len(term.tokens) + 2) * UNIT * (float(high) + total)
