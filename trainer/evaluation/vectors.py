@@ -181,6 +181,8 @@ def _digest(encoder: Encoder, texts: Iterable[str]) -> str:
     settings = [config.pooling, config.normalize, config.action_prefix, config.action_tokens, encoder.device.type]
     digest = hashlib.sha256(json.dumps(settings).encode())
     for name, parameter in encoder.action_tower.model.named_parameters():
+        if name.startswith("pooler."):  # not used, and random where the files have none
+            continue
         digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}\0".encode())
         digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     for text in texts:
