@@ -72,7 +72,7 @@ class TermHead(torch.nn.Module):
         self.factor = torch.nn.Parameter(torch.tensor(FACTOR))
         self.register_buffer("rarity", rarity)
         self.rarity: torch.Tensor
-        """Of each token, shape ``[vocabulary]``; a token of rarity 0 is never searched."""
+        """How rare each token is, shape ``[vocabulary]``; a token of rarity 0 is never searched."""
 
     def forward(
         self, hidden: Sequence[torch.Tensor], inputs: Sequence[TokenIds], asked: Sequence[int]

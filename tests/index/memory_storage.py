@@ -270,8 +270,8 @@ class MemoryVectors:
     def unbagged(self, space: Space) -> Unbagged | None:  # noqa: ARG002
         return None
 
-    def add_bags(self, unbagged: Unbagged, bags: Sequence[TokenIds]) -> None:
-        raise NotImplementedError("all chunks have bags")
+    def add_bags(self, unbagged: Unbagged, bags: Sequence[TokenIds]) -> None:  # noqa: ARG002
+        raise AssertionError("no chunk of this engine lacks a bag")
 
     def stored(self, uid: int, space: Space) -> int:
         return len(self._spaces[space].get(uid, []))

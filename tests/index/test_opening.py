@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from unittest.mock import Mock, patch
@@ -30,12 +29,6 @@ from tests.index.storages import (
     post,
     searchable,
 )
-
-
-@pytest.fixture
-def storage(tmp_path: Path) -> Iterator[LocalStorage]:
-    with closing(open_local(tmp_path)) as storage:
-        yield storage
 
 
 def test_leftovers_of_a_crash_are_swept_away(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ class Words:
     """Adds a bonus for each token of a chunk that the state weighs; rounds what it adds to sixteenths."""
 
     bonus: Float64Array
-    """Of each token in each chunk, shape ``[chunks, tokens]``."""
+    """The bonus of each token in each chunk, shape ``[chunks, tokens]``."""
 
     def add(
         self, states: States, matrices: Matrices, selections: Sequence[Sequence[int]], values: Float32Array

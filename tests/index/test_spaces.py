@@ -23,7 +23,7 @@ from index.storage.local.opening import LocalStorage
 from tests.index.storages import DIMENSION, WordEncoder, index_all, laid_out, lines, open_local, post, searchable
 
 DIMENSIONS = {"words": DIMENSION, "other": 6, "third": DIMENSION}
-"""Of the action tower with this fingerprint."""
+"""The dimension of each action tower's vectors, by its fingerprint."""
 
 
 def embed(tower: str, inputs: Sequence[Sequence[int]]) -> Float32Array:

@@ -6,7 +6,7 @@ import errno
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -46,12 +46,6 @@ from tests.index.storages import (
     searchable,
 )
 from tests.index.strategies import random_vectors
-
-
-@pytest.fixture
-def storage(tmp_path: Path) -> Iterator[LocalStorage]:
-    with closing(open_local(tmp_path)) as storage:
-        yield storage
 
 
 def test_documents_span_segments_and_share_them(storage: LocalStorage) -> None:

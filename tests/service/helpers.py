@@ -99,7 +99,7 @@ def text_of(client: httpx.Client, id: str, **range_: int) -> str:
 
 
 def sha256(text: str) -> str:
-    """Of the text in UTF-8, as the service reports it."""
+    """The checksum of a text in UTF-8, as the service reports it."""
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 

@@ -13,8 +13,9 @@ from index.chunking import Chunk
 from trainer.datasets.evidence import read_evidence
 from trainer.datasets.question import Question
 from trainer.datasets.reader import read_reader
-from trainer.errors import DataError
+from trainer.errors import DataError, RecipeError
 from trainer.evaluation.counting import evidence_shares, found_after
+from trainer.evaluation.suites.evidence import evidence, reader
 
 
 def written(path: Path, *records: dict[str, Any]) -> Path:
@@ -121,3 +122,35 @@ def test_taking_away_the_last_chunk_of_a_fact_removes_the_fact(tmp_path: Path) -
     assert question.without([0]).missing(range(3)) == 1
     assert question.without([1]).missing(range(3)) == 0
     assert question.without([1, 2]).missing(range(2)) == 1
+
+
+def test_the_suites_ask_every_set_and_both_kinds_of_a_readers_questions(tmp_path: Path) -> None:
+    (tmp_path / "evidence").mkdir()
+    (tmp_path / "reader" / "books").mkdir(parents=True)
+    (tmp_path / "reader" / "books" / "b.txt").write_text(BOOK)
+    unanswerable = {"id": "n", "question": "Why?", "chunks": ["one"], "support": [], "answerable": False}
+    for name in ("first", "second"):
+        record = {"id": name, "question": "Who?", "chunks": ["one", "two"], "support": [1]}
+        written(tmp_path / "evidence" / f"{name}_dev.jsonl.gz", record, unanswerable)
+        written(tmp_path / "evidence" / f"{name}_train.jsonl.gz", record)
+    kinds = {"single": [[(0, 8)]], "two": [[(0, 8)], [(21, 30)]], "none": []}
+    records = [
+        {"id": kind, "book": "b.txt", "question": "Who?", "kind": kind, "facts": facts} for kind, facts in kinds.items()
+    ]
+    path = tmp_path / "reader" / "reader_dev.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    sets = [*evidence(tmp_path, None, None, 0), *reader(tmp_path, None, None, 0)]
+    assert [(each.task, each.count) for each in sets] == [
+        ("first", 1),
+        ("second", 1),
+        ("reader_single", 1),
+        ("reader_two", 1),
+    ]
+    assert [each.task for each in evidence(tmp_path, ["second"], None, 0)] == ["second"]
+    with pytest.raises(RecipeError, match="no set third"):
+        list(evidence(tmp_path, ["third"], None, 0))
+    (tmp_path / "reader" / "books" / "b.txt").unlink()
+    (tmp_path / "books" / "dev").mkdir(parents=True)
+    (tmp_path / "books" / "dev" / "another.txt").write_text(BOOK)
+    with pytest.raises(DataError, match="no book of the dev part has this name"):
+        list(reader(tmp_path, None, None, 0))

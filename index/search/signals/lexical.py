@@ -56,12 +56,12 @@ class Saturation(FrozenModel):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lexical:
-    """The signal; :class:`~index.search.signals.Signal`."""
+    """The signal (:class:`~index.search.signals.protocol.Signal`)."""
 
     factor: float
     """``v``."""
     rarity: Float32Array
-    """Of each token, shape ``[vocabulary]``; 0 for tokens that say nothing."""
+    """How rare each token is, shape ``[vocabulary]``; 0 for tokens that say nothing."""
     saturation: Saturation
 
     def add(

@@ -17,6 +17,9 @@ from trainer.datasets.reader import read_reader
 from trainer.errors import DataError, RecipeError
 from trainer.evaluation.suites.test_sets import TestSet, listed
 
+EXAMPLES = Path(__file__).parents[3] / "examples"
+"""Where a checkout has the book that its documents use."""
+
 CHUNK_TOKENS = 64
 """Most tokens of a chunk, as the service cuts text by default."""
 
@@ -65,17 +68,16 @@ def _tokenizer() -> TextTokenizer:
 
 
 def _book(data: Path, name: str) -> str:
-    """The text of a book: beside the questions, or one of the books' dev part."""
-    beside = data / "reader" / "books" / name
-    if beside.exists():
-        return beside.read_bytes().decode()
+    """The text of a book: beside the questions, among the project's examples, or of the books' dev part."""
+    for beside in (data / "reader" / "books" / name, EXAMPLES / name):
+        if beside.exists():
+            return beside.read_bytes().decode()
     books = _dev_books(data / "books")
-    # The archive names a book after its author, too.
-    ending = name.removeprefix("franklin-")
-    found = [text for file, text in books.items() if file == name or file.endswith(f"franklin-{ending}")]
-    if not found:
-        raise DataError(beside, None, "is not there, and no book of the dev part has this name")
-    return found[0]
+    if name not in books:
+        raise DataError(
+            data / "reader" / "books" / name, None, "is not there, and no book of the dev part has this name"
+        )
+    return books[name]
 
 
 @lru_cache(maxsize=1)
