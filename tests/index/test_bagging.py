@@ -127,3 +127,17 @@ def test_a_directory_of_a_former_version_gets_its_bags(tmp_path: Path) -> None:
         assert rounds > 0
         found = storage.vectors.scopes().scope("default").scope
         assert found.lengths(np.arange(found.size)).min() > 0
+
+
+def test_merged_segments_keep_their_bags(tmp_path: Path) -> None:
+    with closing(stored(tmp_path)) as storage:
+        for number in range(8):
+            post(storage, f"other-{number}", "a bb")
+            index_all(storage)
+        before = len(storage.vectors.segments)
+        while storage.maintain():
+            pass
+        assert len(storage.vectors.segments) < before
+        assert not Bagging(storage, WordEncoder()).work()
+        found = counted(storage)
+        assert {id: found[id] for id in TEXTS} == expected("letter", "list", "note")

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from index.arrays import Float32Array
 from index.encoders.checkpoint import CheckpointConfig, read_config
-from index.encoders.encoder import Encoder
+from index.encoders.encoder import HEADING_TOKENS, Encoder
 from index.encoders.loading import load_encoder, load_model, resolve_device
 from index.encoders.packing import is_packed
 from index.encoders.tokenizer import TextTokenizer
@@ -432,3 +432,15 @@ def test_the_device_is_the_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatc
 def test_a_device_of_another_name_is_refused(name: str) -> None:
     with pytest.raises(CheckpointError, match="Set auto, cpu, cuda or cuda:N"):
         resolve_device(name)
+
+
+def test_a_chunk_is_read_below_its_heading_where_the_checkpoint_was_trained_so(tiny_checkpoint: Path) -> None:
+    plain = load_encoder(tiny_checkpoint, device="cpu")
+    headed = Encoder(plain.config.model_copy(update={"headings": True}), plain.state_tower, plain.action_tower)
+    assert plain.chunk_text("Bees", "They hum.") == "They hum."
+    assert headed.chunk_text("Bees", "They hum.") == "Bees\nThey hum."
+    assert headed.chunk_text("", "They hum.") == "They hum."
+    assert headed.chunk_limit == plain.chunk_limit - HEADING_TOKENS
+    cut, _ = headed.chunk_text("a " * 100, "They hum.").split("\n")
+    assert headed.chunk_tokenizer.count([cut]) == [HEADING_TOKENS]
+    assert headed.config.action_fingerprint != plain.config.action_fingerprint
