@@ -1,10 +1,10 @@
-"""What positions in a space of their own and weighed tokens cost a search: one step over 400,000 chunks of a book.
+"""What the signals beside the inner product cost a search: one step over 400,000 chunks of a book.
 
     python -m benchmarks.signals [--chunks 400000]
 
 Sentences of the bundled book, over and over, each with a number, with random embeddings: what a search costs does not
-depend on what they say. Four functions, run in turn, round by round in one process: the paper's (everything turns),
-positions in a space of their own, the paper's with the lexical signal, and both. Result:
+depend on what they say. Run in turn, round by round in one process: the paper's function (everything turns), positions
+in a space of their own, the paper's with the lexical signal, both, and both with what stands beside a chunk. Result:
 ``benchmarks/results/signals.json``.
 """
 
@@ -15,6 +15,7 @@ import json
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -77,15 +78,18 @@ def main() -> None:
             1.0, 0.0, Positions(levels=LEVELS, dimension=ORDER), further=(lexical,), order_map=order_map
         ),
     }
-    times: dict[str, list[float]] = {name: [] for name in functions}
     assert state.terms is not None
     assert state.order is not None
-    states = States(state.embedding[None], (state.terms,), state.order[None])
+    alone = States(state.embedding[None], (state.terms,), state.order[None])
+    states = dict.fromkeys(functions, alone)
+    functions["all"] = functions["order_and_tokens"]
+    states["all"] = replace(alone, surroundings=np.array([0.2], dtype=np.float32))
+    times: dict[str, list[float]] = {name: [] for name in functions}
     for number in range(ROUNDS + 1):
         for name, function in functions.items():
             began = time.perf_counter()
-            (estimate,) = scope.estimate(states, [selected], function)
-            best(estimate, 1, state, scope, selected, function)
+            (estimate,) = scope.estimate(states[name], [selected], function)
+            best(estimate, 1, states[name][0], scope, selected, function)
             if number:  # the first round compiles
                 times[name].append(time.perf_counter() - began)
     shares = {name: [own / paper for own, paper in zip(times[name], times["paper"], strict=True)] for name in times}

@@ -24,7 +24,7 @@ import torch
 from transformers import AutoTokenizer
 
 from index.encoders.loading import load_model
-from trainer.bases.models import base_directory
+from trainer.bases.models import base_directory, base_of
 from trainer.datasets.question import Question
 from trainer.evaluation.machine import describe_machine
 from trainer.learning.learner import Learner
@@ -224,7 +224,7 @@ def compare(data: Path, rounds: int, updates: int) -> dict[str, object]:
     own.learner.table.rows(dict.fromkeys(chunk for question in mixture.validation for chunk in question.chunks))
     books = len(own.learner.table.row) / (time.perf_counter() - began)
     generator = np.random.default_rng(0)
-    public = PublicWay(base_directory(recipe.base), lambda: mixture.draw(1, generator)[0])
+    public = PublicWay(base_directory(base_of(recipe)), lambda: mixture.draw(1, generator)[0])
 
     share = recipe.hyperparameters.warm_start
     parts = ((share / 2, share), ((1 + share) / 2, 1 - share))  # the middle of the warm start, of what follows

@@ -178,6 +178,12 @@ class NotCalibrated(ServiceError):
     status, code, title = 422, "not_calibrated", "Checkpoint is not calibrated for this stop rule"
 
 
+class CannotRerank(ServiceError):
+    """The request wants a second look that it cannot have."""
+
+    status, code, title = 422, "cannot_rerank", "There can be no second look"
+
+
 class QuestionTooLong(ServiceError):
     """The question does not fit the state tower's input."""
 

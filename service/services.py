@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from anyio import CapacityLimiter
 
+from index.encoders.cross_encoder import CrossEncoder
 from index.encoders.loading import load_encoder
 from index.errors import DiskFull
 from index.storage.news import News
@@ -64,6 +65,8 @@ class Services:
     keys: Keys
     language_model: LanguageModel | None
     """The model that writes answers; none where it is not configured."""
+    reranker: CrossEncoder | None
+    """The model that takes a second look; none where it is not configured."""
     readers: CapacityLimiter
     """The limit of files that are read at the same time."""
 
@@ -102,6 +105,7 @@ def open_services(settings: Settings) -> Services:
     keys = Keys(settings.keys_path, [key.get_secret_value() for key in settings.api_keys])
     name, checkpoint = chosen_checkpoint(settings)
     encoder = load_encoder(checkpoint, device=settings.device)
+    reranker = None if settings.reranker is None else CrossEncoder(settings.reranker, encoder.device)
     storage = open_storage(
         settings.data_dir,
         dimension=encoder.config.dimension,
@@ -121,7 +125,9 @@ def open_services(settings: Settings) -> Services:
     readers = CapacityLimiter(READERS)
     metrics = Metrics(Watched(storage, engine, worker, preselection, readers))
     model = _language_model(settings)
-    return Services(settings, storage, checkpoints, engine, worker, preselection, metrics, keys, model, readers)
+    return Services(
+        settings, storage, checkpoints, engine, worker, preselection, metrics, keys, model, reranker, readers
+    )
 
 
 def _language_model(settings: Settings) -> LanguageModel | None:

@@ -61,6 +61,9 @@ class Settings(BaseSettings):
     preselect_above: int = Field(
         3_000_000, ge=0, description="chunks in short documents from which whole collections are searched approximately"
     )
+    reranker: Path | None = Field(
+        None, description="folder of a cross-encoder, for requests that ask for a second look with `rerank`"
+    )
     llm_base_url: HttpUrl | None = Field(
         None, validation_alias="LLM_BASE_URL", description="OpenAI-compatible endpoint that writes answers, up to `/v1`"
     )

@@ -20,7 +20,9 @@ class Hyperparameters:
     environments: int = 64
     """Episodes stepped as one batch."""
     minibatch: int = 96
-    """Transitions of one optimiser step."""
+    """Transitions of one optimiser step under λ-returns; in the warm start an update is one step."""
+    frozen_layers: int = 0
+    """Layers of a trained tower, from the bottom, that stay the base model's: no backward pass goes through them."""
     batch_tokens: int = 0
     """Tokens of states in one forward and backward pass; changes nothing but speed and memory. 0: 1,024 on a CPU,
     whose caches they then fit (8,192 were measured to halve its speed), 65,536 on a GPU."""
@@ -74,7 +76,7 @@ class Hyperparameters:
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0")
         rates = ("learning_rate", "head_learning_rate", "weight_decay")
-        for name in (*rates, "squared", "contrast", "live_chunks", "batch_tokens", "hard_negatives"):
+        for name in (*rates, "squared", "contrast", "live_chunks", "batch_tokens", "hard_negatives", "frozen_layers"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be 0 or above")
         for name in ("gamma", "lambda_", "warm_start", "target_decay"):

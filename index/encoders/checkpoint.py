@@ -294,6 +294,8 @@ def read_heads(checkpoint: Path, config: CheckpointConfig) -> Heads:
         sizes.add((config.dimension, heads.terms.weight.shape[1]))
     if heads.order is not None:
         sizes |= {(config.dimension, heads.order.map.shape[1]), (config.positions.dimension, heads.order.map.shape[0])}
+    if heads.surroundings is not None:
+        sizes.add((config.dimension, len(heads.surroundings.gate)))
     if any(claimed != actual for claimed, actual in sizes) or (
         config.positions.dimension is not None and heads.order is None
     ):

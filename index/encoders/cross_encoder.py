@@ -18,6 +18,9 @@ BATCH_PAIRS = 32
 LONGEST = 512
 """Tokens of a pair; a longer text is cut at its end."""
 
+LONGEST_QUESTION = 256
+"""Tokens of a question with the evidence so far."""
+
 
 class CrossEncoder:
     """A sequence classifier with one output, as transformers loads it; safetensors only."""
@@ -39,8 +42,12 @@ class CrossEncoder:
         self._device = device
 
     @torch.inference_mode()
-    def score(self, question: str, texts: Sequence[str]) -> Float32Array:
-        """How well each text fits the question, larger is better, shape ``[texts]``."""
+    def score(self, question: str, texts: Sequence[str], evidence: Sequence[str] = ()) -> Float32Array:
+        """How well each text fits the question and the ``evidence`` so far, larger is better, shape ``[texts]``.
+
+        Question and evidence are read as one question, cut behind :data:`LONGEST_QUESTION` tokens.
+        """
+        question = self._shortened(" ".join((question, *evidence)))
         scores = np.empty(len(texts), dtype=np.float32)
         order = sorted(range(len(texts)), key=lambda number: -len(texts[number]))
         for low in range(0, len(texts), BATCH_PAIRS):
@@ -55,3 +62,12 @@ class CrossEncoder:
             ).to(self._device)
             scores[numbers] = self._model(**pairs).logits[:, 0].float().cpu().numpy()
         return scores
+
+    def _shortened(self, question: str) -> str:
+        ends = [
+            end
+            for _, end in self._tokenizer(question, add_special_tokens=False, return_offsets_mapping=True)[
+                "offset_mapping"
+            ]
+        ]
+        return question if len(ends) <= LONGEST_QUESTION else question[: ends[LONGEST_QUESTION - 1]]

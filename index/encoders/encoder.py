@@ -51,6 +51,8 @@ class ReadStates(NamedTuple):
     """What each asks of order, shape ``[states, k]``; none where positions have no space of their own."""
     terms: list[WeighedTerms] | None
     """None where no tokens are weighed."""
+    surroundings: torch.Tensor | None = None
+    """How much the chunks beside a candidate count, shape ``[states]``; none where each stands for itself."""
 
 
 def read_states(tower: Tower, heads: Heads, states: Sequence[StateInput]) -> ReadStates:
@@ -62,6 +64,7 @@ def read_states(tower: Tower, heads: Heads, states: Sequence[StateInput]) -> Rea
         None
         if heads.terms is None
         else heads.terms(hidden, [state.ids for state in states], [state.asked for state in states]),
+        None if heads.surroundings is None else heads.surroundings(embeddings),
     )
 
 
@@ -162,6 +165,7 @@ class Encoder:
             embeddings,
             None if together.terms is None else tuple(together.terms[number] for number in order.tolist()),
             None if together.order is None else together.order[order],
+            None if together.surroundings is None else together.surroundings[order],
         )
 
     @torch.inference_mode()
@@ -170,9 +174,11 @@ class Encoder:
         terms = None
         if read.terms is not None:
             terms = tuple(TermWeights(tokens, weights.float().cpu().numpy()) for tokens, weights in read.terms)
-        return States(
-            read.embeddings.cpu().numpy(), terms, None if read.order is None else read.order.float().cpu().numpy()
+        order, surroundings = (
+            None if read_of_all is None else read_of_all.float().cpu().numpy()
+            for read_of_all in (read.order, read.surroundings)
         )
+        return States(read.embeddings.cpu().numpy(), terms, order, surroundings)
 
     def _embed_questions(self, questions: Sequence[tuple[int, ...]]) -> Float32Array:
         """Each question is embedded once, however many steps its episode takes."""

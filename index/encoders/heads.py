@@ -1,6 +1,7 @@
-"""What is read of a state beside its embedding: what it asks of order, and how much each of its tokens matters.
+"""What is read of a state beside its embedding: what it asks of order, how much each of its tokens matters, and how
+much what stands beside a chunk.
 
-Both heads sit on the state tower's last layer. The same modules are trained and served.
+All heads sit on the state tower's last layer. The same modules are trained and served.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ FACTOR = 0.1
 """The lexical signal's factor before anything is learned."""
 
 
+BESIDE = -2.0
+"""Softplus of it is .13: how much the chunks beside a candidate count before anything is learned."""
+
+
 class OrderHead(torch.nn.Module):
     """What a state asks of order, ``u(s)``, and the map ``P`` of chunks into that space.
 
@@ -47,6 +52,19 @@ class OrderHead(torch.nn.Module):
         """``u(s)`` of state embeddings, shape ``[states, k]``."""
         opened = torch.relu(embeddings @ self.gate + self.gate_bias)
         return opened[:, None] * (embeddings @ self.query.T)
+
+
+class SurroundingsHead(torch.nn.Module):
+    """How much the chunks beside a candidate count: ``κ(s) = softplus(<g, s> + g_0)`` of the state's embedding."""
+
+    def __init__(self, dimension: int) -> None:
+        super().__init__()
+        self.gate = torch.nn.Parameter(torch.zeros(dimension))
+        self.bias = torch.nn.Parameter(torch.tensor(BESIDE))
+
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """``κ(s)`` of state embeddings, shape ``[states]``."""
+        return torch.nn.functional.softplus(embeddings @ self.gate + self.bias)
 
 
 class WeighedTerms(NamedTuple):
@@ -107,10 +125,16 @@ class TermHead(torch.nn.Module):
 class Heads(torch.nn.Module):
     """The heads that a checkpoint has."""
 
-    def __init__(self, order: OrderHead | None = None, terms: TermHead | None = None) -> None:
+    def __init__(
+        self,
+        order: OrderHead | None = None,
+        terms: TermHead | None = None,
+        surroundings: SurroundingsHead | None = None,
+    ) -> None:
         super().__init__()
         self.order = order
         self.terms = terms
+        self.surroundings = surroundings
 
 
 def q_function(w: float, b: float, positions: Positions, temperature: float, heads: Heads) -> QFunction:
@@ -128,12 +152,14 @@ def heads_from(tensors: Mapping[str, torch.Tensor], saturation: Saturation) -> H
 
     Raises :class:`KeyError` or :class:`RuntimeError` where some are missing or do not fit together.
     """
-    order = terms = None
+    order = terms = surroundings = None
     if "order.map" in tensors:
         size, dimension = tensors["order.map"].shape
         order = OrderHead(dimension, size)
     if "terms.weight" in tensors:
         terms = TermHead(tensors["terms.weight"].shape[1], tensors["terms.rarity"], saturation)
-    heads = Heads(order, terms)
+    if "surroundings.gate" in tensors:
+        surroundings = SurroundingsHead(len(tensors["surroundings.gate"]))
+    heads = Heads(order, terms, surroundings)
     heads.load_state_dict(dict(tensors))
     return heads.requires_grad_(False)

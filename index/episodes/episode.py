@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from index.arrays import TokenIds
+from index.arrays import Float32Array, TokenIds
 from index.episodes.head import NOTHING_THERE, Moment, Sufficiency
 from index.episodes.heat import HeatMap, heat_maps
 from index.episodes.rules import StopBelow
@@ -49,6 +49,9 @@ class Limits:
     max_context_tokens: int | None = None
     candidates: int = 0
     stretches: int = 0
+    second_look: int = 0
+    """With more than 1, somebody else chooses each chunk from so many of the best (:attr:`Episode.contenders`), in a
+    greedy episode."""
 
 
 class ChunkTokens(NamedTuple):
@@ -72,6 +75,8 @@ class Step:
     """Heat maps of whole documents, where the limits ask for them."""
     parts: Parts | None = None
     """What the Q-value is made of, where the limits ask for candidates."""
+    second_score: float | None = None
+    """By what it was chosen in a second look, larger is better; none where its Q-value decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +93,20 @@ class _Path:
     """The sufficiency of its last state, once it has ended."""
 
 
+class _SecondLook(NamedTuple):
+    """A selection that somebody else makes."""
+
+    path: _Path
+    contenders: tuple[Candidate, ...]
+    chosen: Callable[[Candidate], Step]
+    """The step of selecting one of the contenders."""
+
+
 class Episode:
     """One question being answered over one scope.
 
-    Until :attr:`stopped_by` is set, its states are embedded and it takes a step (:mod:`index.episodes.stepping`).
+    Until :attr:`stopped_by` is set, its states are embedded and it takes a step (:mod:`index.episodes.stepping`). With
+    a second look it takes none as long as it has :attr:`contenders`, of which :meth:`choose` selects one.
 
     Q-values compare the chunks of one state, hardly those of different states. So a beam compares paths by the
     probability that the policy ``softmax(Q / temperature)`` selects their set, summed over all orders. A path that has
@@ -111,6 +126,7 @@ class Episode:
         self._stopping = stopping
         self._chunks: dict[int, ChunkTokens] = {}
         self._paths = [_Path()]
+        self._second_look: _SecondLook | None = None
         self.stopped_by: StoppedBy | None = None
         self.exact = True
         """Whether every step has scored every candidate."""
@@ -144,6 +160,25 @@ class Episode:
         return self._paths[0].sufficiency
 
     @property
+    def selected(self) -> tuple[int, ...]:
+        """The positions of the best path's chunks, in increasing order."""
+        return self._paths[0].selected
+
+    @property
+    def contenders(self) -> tuple[int, ...]:
+        """The positions of the chunks that wait for a second look, those with the largest Q-values first."""
+        return () if self._second_look is None else tuple(one.position for one in self._second_look.contenders)
+
+    def choose(self, scores: Float32Array) -> None:
+        """Select the one of the :attr:`contenders` with the largest score, shape ``[contenders]``."""
+        assert self._second_look is not None
+        path, contenders, chosen = self._second_look
+        self._second_look = None
+        best_score = int(np.argmax(scores))
+        step = replace(chosen(contenders[best_score]), second_score=float(scores[best_score]))
+        self._take([self._extended(path, step, path.likelihood)])
+
+    @property
     def _considered(self) -> int:
         return 1 if self.is_greedy else max(self._limits.beam_width, CONSIDERED)
 
@@ -165,13 +200,23 @@ class Episode:
         expansions = [path for path in self._paths if path.ended_by is not None]
         for path, state, estimate in zip(self._open, states, estimates, strict=True):
             # The head reads the two largest Q-values.
-            count = max(self._considered, self._limits.candidates, 2 if self._stopping.assesses else 1)
+            count = max(
+                self._considered,
+                self._limits.candidates,
+                self._limits.second_look,
+                2 if self._stopping.assesses else 1,
+            )
             candidates = best(estimate, count, state, self.scope, path.selected, function)
             selected_q = tuple(step.q for step in path.steps)
             moment = Moment(state, tuple(candidate.q for candidate in candidates[:2]), selected_q)
             heat = heat_maps(estimate, self.scope, candidates, path.selected, self._limits.stretches)
             expansions += self._expand(path, candidates, moment, function, heat)
         self.exact = self.exact and all(estimate.exact for estimate in estimates)
+        if self._second_look is None:
+            self._take(expansions)
+
+    def _take(self, expansions: Sequence[_Path]) -> None:
+        """Go on with the likeliest of the paths."""
         self._paths = self._best_sets(expansions)
         if len(self.steps) == self._limits.max_steps and not self._stopping.assesses:
             self.stopped_by = "budget"  # without a head the last states need not be embedded
@@ -194,17 +239,26 @@ class Episode:
         logits = np.array([candidate.q for candidate in candidates[: self._considered]]) / function.temperature
         likelihoods = path.likelihood + logits - np.logaddexp.reduce(logits)
         shown = tuple(candidates[: self._limits.candidates])
-        for candidate, likelihood in zip(candidates[: self._limits.beam_width], likelihoods.tolist(), strict=False):
-            if not self._fits(path, candidate):
-                continue
-            selected = list(path.selected)
-            insort(selected, candidate.position)
+
+        def step_to(candidate: Candidate) -> Step:
             parts = None
             if self._limits.candidates:
                 parts = explain(moment.state, self.scope, path.selected, function, candidate.position)
-            step = Step(candidate.position, candidate.q, shown, sufficiency, heat, parts)
-            cost = path.cost + (self._chunk(candidate.position).cost if self._limits.max_context_tokens else 0)
-            yield _Path((*path.steps, step), tuple(selected), cost, likelihood)
+            return Step(candidate.position, candidate.q, shown, sufficiency, heat, parts)
+
+        if self._limits.second_look > 1:
+            contenders = [one for one in candidates[: self._limits.second_look] if self._fits(path, one)]
+            self._second_look = _SecondLook(path, tuple(contenders), step_to)
+            return
+        for candidate, likelihood in zip(candidates[: self._limits.beam_width], likelihoods.tolist(), strict=False):
+            if self._fits(path, candidate):
+                yield self._extended(path, step_to(candidate), likelihood)
+
+    def _extended(self, path: _Path, step: Step, likelihood: float) -> _Path:
+        selected = list(path.selected)
+        insort(selected, step.position)
+        cost = path.cost + (self._chunk(step.position).cost if self._limits.max_context_tokens else 0)
+        return _Path((*path.steps, step), tuple(selected), cost, likelihood)
 
     def _reason_to_stop(
         self,

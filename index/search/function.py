@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from index.arrays import Float64Array
 from index.search.positions import Positions
@@ -28,11 +30,18 @@ class QFunction:
     """Signals beside the inner product."""
     order_map: Float64Array | None = None
     """``P``, shape ``[k, d]``; none where the whole embedding turns with the position."""
+    _order_norm: float = field(init=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        """Computes once what every search needs."""
+        if self.order_map is not None:
+            object.__setattr__(self, "order_map", np.ascontiguousarray(self.order_map))
+            object.__setattr__(self, "_order_norm", float(np.linalg.norm(self.order_map, 2)))
 
     @property
     def turning(self) -> Turning:
         """The positions and what they turn."""
-        return Turning(self.positions, self.order_map)
+        return Turning(self.positions, self.order_map, self._order_norm)
 
     @property
     def lexical(self) -> Lexical | None:

@@ -16,6 +16,7 @@ from index.search.scope import Candidate, Estimate
 from index.search.scoring import exact_q
 from index.search.signals.protocol import UNIT
 from index.search.states import States
+from index.search.surroundings import average, beside
 
 NAMED = 64
 """Candidates of a scope too large to be read that are scored for what they gain beside the inner product."""
@@ -101,6 +102,9 @@ class MatrixScope:
             errors += signal.add(states, self.matrices, selections, values)
             # Rounding of the sum in single precision.
             errors += UNIT * np.maximum(values.max(axis=1, initial=0.0), -values.min(axis=1, initial=0.0))
+        for number, state in enumerate(states):
+            if state.surroundings:
+                errors[number] += average(values[number], self.offsets, selections[number], state.surroundings)
         for row, selected in zip(values, selections, strict=True):
             row[list(selected)] = -np.inf
         if self.mask is not None:
@@ -160,9 +164,10 @@ class MatrixScope:
             document_of = np.searchsorted(self.offsets, nearest, side="right") - 1
             unvisited = nearest[~np.isin(document_of, [-1, *documents])]
             of_visited = [np.arange(*self.offsets[document : document + 2]) for document in documents]
-            candidates = np.setdiff1d(
-                np.concatenate([unvisited, named, *of_visited]), np.concatenate([selected, exact_positions])
-            ).astype(np.int64)
+            likely = np.concatenate([unvisited, named, *of_visited]).astype(np.int64)
+            if state.surroundings:  # the best has a neighbour that is worth as much, if not itself
+                likely = np.append(likely, beside(likely, self.offsets, selected))
+            candidates = np.setdiff1d(likely, np.concatenate([[-1], selected, exact_positions])).astype(np.int64)
             q = exact_q(state, self, selected, function, candidates)
             inner_product_error = function.inner_product.error(state, exact.matrices, 0.0)
             error = max(exact_estimate.error, inner_product_error, UNIT * float(np.abs(q).max(initial=0.0)))

@@ -22,6 +22,7 @@ from index.search.function import QFunction
 from index.search.scope import Candidate, Estimate, Scope
 from index.search.signals.protocol import Chunks
 from index.search.states import State
+from index.search.surroundings import averaged, beside
 
 BLOCK_ROWS = 4096
 """Contenders scored at once: a document of repeated lines makes hundreds of thousands of them."""
@@ -65,6 +66,22 @@ def best(
 def exact_q(
     state: State, chunks: Chunks, selected: Sequence[int], function: QFunction, positions: IntArray
 ) -> Float64Array:
-    """``Q(s, i)`` in float64 at the given positions of the candidate axis, same shape: the sum of all signals."""
+    """``Q(s, i)`` in float64 at the given positions of the candidate axis, same shape.
+
+    The sum of all signals, averaged with that of the chunks beside them (:mod:`index.search.surroundings`).
+    """
+    if not state.surroundings:
+        return sum_of_signals(state, chunks, selected, function, positions)
+    around = beside(positions, chunks.offsets, selected)
+    needed, place = np.unique(np.concatenate((positions[None], around)), return_inverse=True)
+    values = sum_of_signals(state, chunks, selected, function, needed[needed >= 0])
+    own, *others = np.concatenate((np.zeros(int(np.count_nonzero(needed < 0))), values))[place.reshape(3, -1)]
+    return averaged(own, np.stack(others), (around >= 0).astype(np.float64), state.surroundings)
+
+
+def sum_of_signals(
+    state: State, chunks: Chunks, selected: Sequence[int], function: QFunction, positions: IntArray
+) -> Float64Array:
+    """What the chunks at the given positions are worth by themselves, in float64, same shape."""
     first, *further = (signal.exact(state, chunks, selected, positions) for signal in function.signals)
     return sum(further, start=first)

@@ -27,6 +27,8 @@ class Turning:
     positions: Positions
     order_map: Float64Array | None = None
     """``P``, shape ``[k, d]``; none where the whole embedding turns."""
+    order_norm: float = 0.0
+    """Its largest singular value."""
 
     def queries(self, state: State, indices: IntArray) -> Float64Array:
         """The vectors whose inner products with embeddings are the state's at these level indices.
@@ -35,14 +37,20 @@ class Turning:
         """
         if self.order_map is None:
             return rotate_back(state.embedding, indices, self.positions)
-        return state.embedding + rotate_back(_order(state), indices, self.positions) @ self.order_map
+        # No BLAS: its threads would wait for those that compute something else.
+        mapped: Float64Array = np.einsum("nk,kd->nd", self.turned_order(state, indices), self.order_map)
+        return state.embedding + mapped
+
+    def turned_order(self, state: State, indices: IntArray) -> Float64Array:
+        """``R(-ρ) u`` at these level indices, shape ``[len(indices), k]``."""
+        return rotate_back(_order(state), indices, self.positions)
 
     def longest(self, state: State) -> float:
         """A bound of the Euclidean norm of the state's queries."""
         length = float(np.linalg.norm(state.embedding.astype(np.float64)))
         if self.order_map is None:
             return length
-        return length + float(np.linalg.norm(_order(state).astype(np.float64)) * np.linalg.norm(self.order_map, 2))
+        return length + float(np.linalg.norm(_order(state).astype(np.float64))) * self.order_norm
 
     def turns(self, state: State) -> bool:
         """Whether the state's query depends on a chunk's position."""

@@ -4,6 +4,9 @@ At each tick the states of the running episodes are embedded in one forward pass
 step; where there are too many for one pass they take turns. Between ticks chunks are embedded for indexing, in pieces
 small enough for a retrieval to wait for one: while episodes run for a share of the time that their ticks take, and
 whenever none does. So neither can starve the other. An episode whose client has gone is dropped at the next tick.
+
+Where a request wants a second look at the best chunks of each step, another thread takes it, one episode at a time:
+the others go on meanwhile.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 import torch
 
@@ -24,7 +27,7 @@ from index.episodes.stepping import Running, embed_together, step_together
 from index.search.scanning.kernels import compile_loops
 from index.search.states import States
 from service.engine.embedding import EmbeddingJob
-from service.engine.runs import Run, RunEvents
+from service.engine.runs import Run, RunEvents, SecondLook
 from service.errors import Overloaded
 from service.observing.tracing import record_span
 
@@ -68,6 +71,10 @@ class Engine:
         self._tick_states = GPU_TICK_STATES if device.type == "cuda" else CPU_TICK_STATES
         self._running: list[Run] = []
         self._waiting: deque[Run] = deque()
+        self._looking: list[Run] = []
+        """Episodes with contenders; another thread looks at them."""
+        self._looked: deque[tuple[Run, Float32Array | Exception]] = deque()
+        self._looks = ThreadPoolExecutor(1, thread_name_prefix="second-look")
         self._jobs: deque[EmbeddingJob] = deque()
         self._piece_tokens = GPU_PIECE_TOKENS if device.type == "cuda" else CPU_PIECE_TOKENS
         self._piece_seconds = 0.0
@@ -90,6 +97,7 @@ class Engine:
             self._stopping = True
             self._wake.notify()
         self._thread.join()
+        self._looks.shutdown(cancel_futures=True)
 
     @property
     def alive(self) -> bool:
@@ -99,11 +107,16 @@ class Engine:
     @property
     def load(self) -> tuple[int, int]:
         """Episodes running and waiting."""
-        return len(self._running), len(self._waiting)
+        return len(self._running) + len(self._looking), len(self._waiting)
 
-    def run(self, encoder: Encoder, question: TokenIds, episode: Episode) -> RunEvents:
-        """Start an episode; raises :class:`~service.errors.Overloaded` if there is no room for it."""
-        events = RunEvents(encoder, question, episode)
+    def run(
+        self, encoder: Encoder, question: TokenIds, episode: Episode, second_look: SecondLook | None = None
+    ) -> RunEvents:
+        """Start an episode; raises :class:`~service.errors.Overloaded` if there is no room for it.
+
+        ``second_look`` scores its contenders, in a thread of its own, where its limits ask for that.
+        """
+        events = RunEvents(encoder, question, episode, second_look)
         self._submit(events.run)
         return events
 
@@ -125,7 +138,8 @@ class Engine:
             waiting = [run for run in self._waiting if not run.cancelled]
             self.cancelled += len(self._waiting) - len(waiting)
             self._waiting = deque(waiting)
-            running = sum(run.episode.stopped_by is None and not run.cancelled for run in self._running)
+            unfinished = (*self._running, *self._looking)
+            running = sum(run.episode.stopped_by is None and not run.cancelled for run in unfinished)
             if self._stopping or running + len(waiting) >= self._max_waiting + self._max_running:
                 raise Overloaded("Too many retrievals are waiting. Try again in a second.", retry_after=1)
             self._waiting.append(run)
@@ -134,14 +148,17 @@ class Engine:
     def _loop(self) -> None:
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._stopping or self._waiting or self._running or self._jobs)
+                self._wake.wait_for(lambda: self._stopping or self._has_work)
                 if self._stopping:
-                    for run in [*self._running, *self._waiting]:
+                    for run in [*self._running, *self._looking, *self._waiting]:
                         run.notify(Overloaded("The service is shutting down. Try again shortly.", retry_after=5))
                     for job in self._jobs:
                         job.future.set_exception(CancelledError())
                     return
                 self._admit()
+                looked = [self._looked.popleft() for _ in range(len(self._looked))]
+            for run, scores in looked:
+                self._choose(run, scores)
             if self._running:
                 self._take_turn()
             while self._jobs and self._running and self._credit >= self._piece_seconds:
@@ -151,6 +168,12 @@ class Engine:
             if not self._jobs:
                 self._credit = 0.0
 
+    @property
+    def _has_work(self) -> bool:
+        """Whether there is anything to do; with all places taken by episodes that are looked at, those behind wait."""
+        room = len(self._running) + len(self._looking) < self._max_running
+        return bool(self._looked or self._running or self._jobs or (self._waiting and room))
+
     def _take_turn(self) -> None:
         """Step the episodes whose turn it is. At its end its locals are released, and with them a former checkpoint."""
         began = time.perf_counter()
@@ -159,7 +182,11 @@ class Engine:
             self._tick(encoder, runs)
         next_turns = self._running[len(turn) :]
         unfinished = [run for run in turn if run.episode.stopped_by is None and not run.failed]
-        self._running = next_turns + unfinished
+        self._running = next_turns + [run for run in unfinished if not run.episode.contenders]
+        for run in unfinished:
+            if run.episode.contenders:
+                self._looking.append(run)
+                self._looks.submit(self._look, run, run.episode.selected, run.episode.contenders)
         self._last_tick = time.perf_counter()
         self._credit += INDEXING_SHARE * (self._last_tick - began)
 
@@ -176,7 +203,7 @@ class Engine:
         running = [run for run in self._running if not run.cancelled]
         self.cancelled += len(self._running) - len(running)
         self._running = running
-        while self._waiting and len(self._running) < self._max_running:
+        while self._waiting and len(self._running) + len(self._looking) < self._max_running:
             run = self._waiting.popleft()
             if run.cancelled:
                 self.cancelled += 1
@@ -221,6 +248,35 @@ class Engine:
             run.search_seconds += outcome.ended_at - encoded
             record_span("search", encoded, run.trace, ended=outcome.ended_at, step=before)
             self._report(run, before)
+
+    def _look(self, run: Run, evidence: Sequence[int], contenders: Sequence[int]) -> None:
+        """Score an episode's contenders, in the thread of second looks."""
+        began = time.perf_counter()
+        scores: Float32Array | Exception
+        try:
+            assert run.second_look is not None
+            scores = CancelledError() if run.cancelled else run.second_look(evidence, contenders)
+        except Exception as error:
+            scores = error
+        run.second_look_seconds += time.perf_counter() - began
+        record_span("second look", began, run.trace, step=len(evidence))
+        with self._wake:
+            self._looked.append((run, scores))
+            self._wake.notify()
+
+    def _choose(self, run: Run, scores: Float32Array | Exception) -> None:
+        """Let an episode that was looked at select its chunk and run on."""
+        self._looking = [other for other in self._looking if other is not run]
+        if run.cancelled:
+            self.cancelled += 1
+        elif isinstance(scores, Exception):
+            run.give_up(scores)
+        else:
+            before = len(run.episode.steps)
+            run.episode.choose(scores)
+            self._report(run, before)
+            if run.episode.stopped_by is None:
+                self._running.append(run)
 
     def _report(self, run: Run, steps_before: int) -> None:
         """Report an episode's new steps, and its end, to the request."""

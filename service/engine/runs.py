@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from opentelemetry import context
@@ -13,6 +13,9 @@ from opentelemetry.context import Context
 from index.arrays import Float32Array, TokenIds
 from index.encoders.encoder import Encoder
 from index.episodes.episode import Episode, Step
+
+SecondLook = Callable[[Sequence[int], Sequence[int]], Float32Array]
+"""Scores candidates beside the evidence that is selected already, both by their positions; shape ``[candidates]``."""
 
 
 @dataclass
@@ -23,6 +26,8 @@ class Run:
     question: TokenIds
     episode: Episode
     notify: Callable[[Step | Exception | None], None]
+    second_look: SecondLook | None = None
+    """What chooses from an episode's contenders."""
     cancelled: bool = False
     failed: bool = False
     submitted: float = field(default_factory=time.perf_counter)
@@ -31,6 +36,7 @@ class Run:
     queue_seconds: float = 0.0
     encode_seconds: float = 0.0
     search_seconds: float = 0.0
+    second_look_seconds: float = 0.0
     truncated_tokens: int = 0
     question_embedding: Float32Array | None = None
     """The embedding of the first state, shape ``[d]``."""
@@ -47,7 +53,9 @@ class RunEvents:
     Greedy steps come one by one, those of a beam together at the end. Closing drops the episode.
     """
 
-    def __init__(self, encoder: Encoder, question: TokenIds, episode: Episode) -> None:
+    def __init__(
+        self, encoder: Encoder, question: TokenIds, episode: Episode, second_look: SecondLook | None = None
+    ) -> None:
         loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[Step | Exception | None] = asyncio.Queue()
         self._ended = False
@@ -55,7 +63,7 @@ class RunEvents:
         def notify(event: Step | Exception | None) -> None:
             loop.call_soon_threadsafe(self._queue.put_nowait, event)
 
-        self.run = Run(encoder, question, episode, notify)
+        self.run = Run(encoder, question, episode, notify, second_look)
 
     def __aiter__(self) -> RunEvents:
         return self

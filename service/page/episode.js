@@ -93,7 +93,8 @@ function partsOf({ parts }) {
   const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}`;
   const order = parts.spread > 0.0005 ? ` · order ${signed(parts.order)} (of ${parts.spread.toFixed(3)})` : "";
   const terms = parts.terms.slice(0, SHOWN_TERMS).flatMap(({ token, q }) => [" · ", quoted(token), ` ${signed(q)}`]);
-  return [make("p", { className: "parts" }, `meaning ${signed(parts.meaning)}${order}`, ...terms)];
+  const beside = Math.abs(parts.surroundings) > 0.0005 ? [` · what stands beside it ${signed(parts.surroundings)}`] : [];
+  return [make("p", { className: "parts" }, `meaning ${signed(parts.meaning)}${order}`, ...terms, ...beside)];
 }
 
 function sufficiencyBars(sufficiency) {

@@ -88,6 +88,7 @@ def result(session: Session, run: Run) -> RetrieveOut:
             queue_ms=1000 * run.queue_seconds,
             encode_ms=1000 * run.encode_seconds,
             search_ms=1000 * run.search_seconds,
+            rerank_ms=1000 * run.second_look_seconds,
             total_ms=1000 * (time.perf_counter() - session.began),
         ),
     )
@@ -130,6 +131,7 @@ def _step(session: Session, step: Step, number: int, documents: dict[int, Docume
         sufficiency=_sufficiency(step.sufficiency),
         candidates=_candidates(session, step.candidates, documents) if session.body.trace else None,
         parts=_parts(session, step.parts) if session.body.trace and step.parts is not None else None,
+        rerank_score=step.second_score,
         heatmap=[_heat_map(session, heat, documents) for heat in step.heat] if session.body.heatmap else None,
     )
 
@@ -141,6 +143,7 @@ def _parts(session: Session, parts: Parts) -> PartsOut:
         meaning=parts.meaning,
         order=parts.order,
         spread=parts.spread,
+        surroundings=parts.surroundings,
         terms=[TermOut(token=token, q=added) for token, (_, added) in zip(spelled, parts.terms, strict=True)],
     )
 

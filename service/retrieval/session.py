@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from anyio import to_thread
 
+from index.arrays import Float32Array
 from index.encoders.encoder import Encoder
 from index.episodes.episode import ChunkTokens, Episode, Limits
 from index.episodes.rules import STOP_RULES, StopBelow, has_learned
@@ -21,7 +22,7 @@ from qrag.wire.retrieval import (
     Stop,
 )
 from service.engine.runs import RunEvents
-from service.errors import DocumentsChanged, NotCalibrated, QuestionTooLong
+from service.errors import CannotRerank, DocumentsChanged, NotCalibrated, QuestionTooLong
 from service.observing.tracing import TRACER
 from service.retrieval.context import block
 from service.retrieval.results import Session, result, step_event, stored_chunk
@@ -34,8 +35,8 @@ ATTEMPTS = 3
 async def prepare(body: RetrieveIn, services: Services) -> Session:
     """Check what a schema cannot, and look up the scope.
 
-    Raises :class:`~service.errors.QuestionTooLong`, :class:`~service.errors.NotCalibrated`, and what
-    :meth:`index.storage.protocols.Scopes.scope` raises.
+    Raises :class:`~service.errors.QuestionTooLong`, :class:`~service.errors.NotCalibrated`,
+    :class:`~service.errors.CannotRerank`, and what :meth:`index.storage.protocols.Scopes.scope` raises.
     """
     began = time.perf_counter()
     loaded = services.checkpoints.current
@@ -48,9 +49,19 @@ async def prepare(body: RetrieveIn, services: Services) -> Session:
             f"The question has {len(question)} tokens and may have {encoder.question_limit}. Shorten it; "
             "long material belongs into a document."
         )
+    _check_second_look(body, services)
     stop = _stop_rule(body.stop, encoder)
     scope = await to_thread.run_sync(loaded.scopes.scope, body.collection, body.document_ids, body.filter)
     return Session(services, loaded, body, question, stop, scope, began, tokenize_seconds)
+
+
+def _check_second_look(body: RetrieveIn, services: Services) -> None:
+    if body.rerank is None:
+        return
+    if services.reranker is None:
+        raise CannotRerank("This service has no cross-encoder. Leave out rerank, or start it with QRAG_RERANKER.")
+    if body.beam_width > 1:
+        raise CannotRerank("A second look selects every chunk by itself. Leave out rerank or beam_width.")
 
 
 def _stop_rule(stop: Stop, encoder: Encoder) -> StopBelow | None:
@@ -119,7 +130,17 @@ def start(session: Session) -> RunEvents:
         max_context_tokens=body.max_context_tokens,
         candidates=TRACE_CANDIDATES if body.trace or body.heatmap else 0,
         stretches=body.heatmap or 0,
+        second_look=body.rerank or 0,
     )
+
+    def text_of(position: int) -> str:
+        _, _, text, heading = stored_chunk(session, session.scope.address(position))
+        return encoder.chunk_text(heading, text)
+
+    def second_look(evidence: Sequence[int], contenders: Sequence[int]) -> Float32Array:
+        reranker = session.services.reranker
+        assert reranker is not None  # checked before
+        return reranker.score(body.question, [*map(text_of, contenders)], [*map(text_of, evidence)])
 
     def read_chunk(position: int) -> ChunkTokens:
         address = session.scope.address(position)
@@ -131,4 +152,4 @@ def start(session: Session) -> RunEvents:
         return ChunkTokens(encoder.state_tokens([encoder.chunk_text(heading, text)])[0], cost)
 
     episode = Episode(session.scope.scope, limits, read_chunk, encoder.stopping)
-    return session.services.engine.run(encoder, session.question, episode)
+    return session.services.engine.run(encoder, session.question, episode, second_look)

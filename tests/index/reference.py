@@ -80,9 +80,9 @@ def q(
 ) -> NDArray[np.float64]:
     """``w * product + b``, plus the lexical signal, of every chunk of the documents laid end to end.
 
-    ``-inf`` where selected.
+    Averaged with what stands beside it and is not selected, where that counts. ``-inf`` where selected.
     """
-    values = []
+    values: list[float] = []
     first = 0
     for count in counts:
         inside = [p - first for p in selected if first <= p < first + count]
@@ -94,6 +94,13 @@ def q(
             value = function.w * product(state, [float(x) for x in chunks[first + i]], angle, function) + function.b
             values.append(value + (lexical(state, bags[first + i], function) if bags else 0.0))
         first += count
+    own = list(values)
+    for i in range(len(own)):
+        start = max(border for border in np.cumsum([0, *counts]).tolist() if border <= i)
+        end = min(border for border in np.cumsum(counts).tolist() if border > i)
+        beside = [own[j] for j in (i - 1, i + 1) if start <= j < end and j not in selected]
+        if i not in selected:
+            values[i] = (own[i] + state.surroundings * sum(beside)) / (1 + state.surroundings * len(beside))
     return np.array(values, dtype=np.float64)
 
 

@@ -153,7 +153,8 @@ small_documents = st.lists(st.integers(1, 12), min_size=1, max_size=6)
 def cases(draw: st.DrawFn, counts: st.SearchStrategy[list[int]] = small_documents, *, signals: bool = False) -> Case:
     """A state, a scope, a selection and a Q-function.
 
-    With ``signals`` positions may have a space of their own, and tokens may be weighed.
+    With ``signals`` positions may have a space of their own, tokens may be weighed, and what stands beside a chunk may
+    count.
     """
     dimension = 2 * draw(st.integers(1, 8))
     unit = draw(st.booleans())
@@ -184,5 +185,6 @@ def cases(draw: st.DrawFn, counts: st.SearchStrategy[list[int]] = small_document
         function = replace(function, further=(lexical,))
         total = lexical.factor * float(terms.weights @ rarity[tokens]) * (lexical.saturation.k1 + 1)
     scale = abs(w) * length * scope.matrices.norm_bound + abs(b) + total
-    whole = State(state, terms, order)
+    surroundings = draw(st.sampled_from([0.0, 0.2, 3.0])) if signals else 0.0
+    whole = State(state, terms, order, surroundings)
     return Case(state, scope, draw(selections(scope.size)), function, scale, whole, bags)

@@ -36,6 +36,7 @@ def side_by_side(states: Sequence[State]) -> States:
                 state.embedding[None],
                 None if state.terms is None else (state.terms,),
                 None if state.order is None else state.order[None],
+                np.array([state.surroundings], dtype=np.float32),
             )
             for state in states
         ]

@@ -71,7 +71,7 @@ def test_the_parts_of_a_q_value_add_up_to_it(case: Case, data: st.DataObject) ->
     position = data.draw(st.sampled_from(free))
     parts = explain(case.whole, case.scope, case.selected, case.function, position)
     (q,) = exact_q(case.whole, case.scope, case.selected, case.function, np.array([position]))
-    total = parts.constant + parts.meaning + parts.order + sum(added for _, added in parts.terms)
+    total = parts.constant + parts.meaning + parts.order + parts.surroundings + sum(added for _, added in parts.terms)
     assert total == pytest.approx(q, abs=1e-9 * max(1.0, case.scale))
     if not case.function.turning.turns(case.whole):
         assert parts.spread == pytest.approx(0.0, abs=1e-9 * max(1.0, case.scale))

@@ -23,6 +23,7 @@ from index.search.scanning.matrices import Matrices, Part
 from index.search.scope import Scope
 from index.search.states import States
 from service.engine.engine import INDEXING_SHARE, Engine
+from service.engine.runs import SecondLook
 from tests.random_checkpoints import write_random_checkpoint
 
 TEXTS = [f"{'Ann took the lamp to the kitchen. ' * (1 + number % 7)}{number}" for number in range(300)]
@@ -42,12 +43,15 @@ def engine(encoder: Encoder) -> Iterator[Engine]:
         engine.stop()
 
 
-async def retrieve(engine: Engine, encoder: Encoder, scope: Scope, steps: int = 3) -> list[int]:
+async def retrieve(
+    engine: Engine, encoder: Encoder, scope: Scope, steps: int = 3, second_look: SecondLook | None = None
+) -> list[int]:
     def read_chunk(position: int) -> ChunkTokens:
         return ChunkTokens(encoder.state_tokens([TEXTS[position]])[0], 0)
 
     question = encoder.question_tokens("Where is the lamp?")
-    events = engine.run(encoder, question, Episode(scope, Limits(steps), read_chunk))
+    limits = Limits(steps, second_look=3 if second_look else 0)
+    events = engine.run(encoder, question, Episode(scope, limits, read_chunk), second_look)
     return [step.position async for _, step in events if step is not None]
 
 
@@ -85,6 +89,68 @@ def test_episodes_of_two_checkpoints_run_side_by_side(engine: Engine, encoder: E
         return await asyncio.gather(*(retrieve(engine, each, scopes[each]) for each in [encoder, other] * 3))
 
     assert asyncio.run(together()) == [alone[encoder], alone[other]] * 3
+
+
+@pytest.fixture
+def scope(encoder: Encoder) -> Scope:
+    vectors = encoder.embed_actions(encoder.action_inputs(TEXTS))
+    return MatrixScope(Matrices(np.array([0, len(TEXTS)]), (Part(0, vectors),), norm_bound=2.0))
+
+
+def test_others_are_answered_while_one_is_looked_at_again(engine: Engine, encoder: Encoder, scope: Scope) -> None:
+    looking, answered = threading.Event(), threading.Event()
+    asked: list[tuple[int, int]] = []
+
+    def look(evidence: Sequence[int], contenders: Sequence[int]) -> Float32Array:
+        asked.append((len(evidence), len(contenders)))
+        looking.set()
+        assert answered.wait(60)
+        return np.arange(len(contenders), dtype=np.float32)  # the last of the best
+
+    async def both() -> tuple[list[int], list[int]]:
+        slow = asyncio.create_task(retrieve(engine, encoder, scope, 2, look))
+        assert await asyncio.to_thread(looking.wait, 60)
+        assert engine.load == (1, 0)
+        fast = await retrieve(engine, encoder, scope, 2)
+        answered.set()
+        return await slow, fast
+
+    looked_at, others = asyncio.run(both())
+    assert asked == [(0, 3), (1, 3)]
+    assert len(set(looked_at)) == 2
+    assert looked_at[0] != others[0]
+    assert engine.load == (0, 0)
+
+
+def test_a_second_look_that_fails_ends_its_episode_alone(engine: Engine, encoder: Encoder, scope: Scope) -> None:
+    def fail(_evidence: Sequence[int], _contenders: Sequence[int]) -> Float32Array:
+        raise ArithmeticError("no score")
+
+    with pytest.raises(ArithmeticError, match="no score"):
+        asyncio.run(retrieve(engine, encoder, scope, 2, fail))
+    assert len(asyncio.run(retrieve(engine, encoder, scope, 2))) == 2
+
+
+def test_who_leaves_during_a_second_look_is_dropped(engine: Engine, encoder: Encoder, scope: Scope) -> None:
+    looking, left = threading.Event(), threading.Event()
+
+    def look(_evidence: Sequence[int], contenders: Sequence[int]) -> Float32Array:
+        looking.set()
+        assert left.wait(60)
+        return np.zeros(len(contenders), dtype=np.float32)
+
+    async def leave() -> None:
+        question = encoder.question_tokens("Where is the lamp?")
+        episode = Episode(scope, Limits(5, second_look=3), lambda _: ChunkTokens([1], 0))
+        events = engine.run(encoder, question, episode, look)
+        assert await asyncio.to_thread(looking.wait, 60)
+        await events.aclose()
+        left.set()
+
+    asyncio.run(leave())
+    assert len(asyncio.run(retrieve(engine, encoder, scope, 2, look))) == 2  # looked at after the one that was dropped
+    assert engine.cancelled == 1
+    assert engine.load == (0, 0)
 
 
 def test_an_idle_engine_does_not_keep_a_former_checkpoint_in_memory(engine: Engine, tiny_checkpoint: Path) -> None:

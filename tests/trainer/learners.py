@@ -26,7 +26,11 @@ WORDS = (
 ).split()
 
 
-WITH_SIGNALS: dict[str, Any] = {"positions": Positions(levels=8, dimension=4), "lexical": True}
+WITH_SIGNALS: dict[str, Any] = {
+    "positions": Positions(levels=8, dimension=4),
+    "lexical": True,
+    "surroundings": True,
+}
 """Fields of a recipe whose states are read for more than their embeddings."""
 
 
@@ -55,11 +59,20 @@ def make_recipe(base: Path, **fields: Any) -> Recipe:
 
 def make_network(recipe: Recipe, dtype: torch.dtype = torch.float32) -> QNetwork:
     """The network that training by a recipe starts from."""
-    base = Path(recipe.base)
-    mode, stop = recipe.hyperparameters.action_mode, recipe.hyperparameters.stop
+    base = Path(str(recipe.base))
+    settings = recipe.hyperparameters
     config = initial_config(recipe, base)
     heads = initial_heads(recipe, base, config.dimension, [[*WORDS, "ball box", "ball lamp", "ball"]])
-    return QNetwork(config, base, action_mode=mode, device=CPU, dtype=dtype, stop=stop, heads=heads)
+    return QNetwork(
+        config,
+        base,
+        action_mode=settings.action_mode,
+        device=CPU,
+        dtype=dtype,
+        stop=settings.stop,
+        frozen_layers=settings.frozen_layers,
+        heads=heads,
+    )
 
 
 def make_learner(

@@ -227,7 +227,7 @@ def test_of_a_story_nothing_is_left_and_of_other_evidence_one_chunk_less(data: P
     generator = np.random.default_rng(0)
     kinds = set()
     for question in mixture.draw(30, generator):
-        poorer = deprived(mixture, question, generator)
+        poorer = deprived(mixture, question, [question], generator)
         kinds.add(question.task)
         assert poorer.removed >= 1
         if question.task == "qa2":
@@ -236,6 +236,20 @@ def test_of_a_story_nothing_is_left_and_of_other_evidence_one_chunk_less(data: P
         else:
             assert list(poorer.chunks) == ["It rained.", "The end."]
     assert kinds == {"qa2", "own"}
+
+
+def test_half_of_the_others_are_asked_of_another_document(data: Path) -> None:
+    mixture = build_mixture(make_recipe(TASKS), data)
+    generator = np.random.default_rng(0)
+    drawn = [question for question in mixture.draw(200, generator) if question.task == "own"]
+    elsewhere = 0
+    for question in drawn:
+        poorer = deprived(mixture, question, drawn, generator)
+        assert poorer.text == question.text
+        assert poorer.removed >= 1
+        assert not any(question.chunks[place] in poorer.chunks for place in question.support)
+        elsewhere += len(poorer.chunks) == 3
+    assert 0.25 * len(drawn) < elsewhere < 0.75 * len(drawn)
 
 
 # -- commands ---------------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from tests.trainer.learners import CPU, make_learner, make_recipe, random_questi
 from trainer.bases.models import MINILM, PACKAGED, base_directory, initial_config, start_directory
 from trainer.errors import RecipeError
 from trainer.hyperparameters import ActionMode, Hyperparameters
-from trainer.learning.checkpoints import export, write_checkpoint
+from trainer.learning.checkpoints import export, pack, write_checkpoint
 from trainer.learning.learner import Learner
 from trainer.learning.networks import QNetwork
 from trainer.learning.training import build_learner
@@ -153,6 +153,24 @@ def test_a_trained_tower_is_not_dropped_silently(tiny_base: Path, tmp_path: Path
         build_learner(recipe.model_copy(update=frozen), CPU, seed=0)
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_a_packed_checkpoint_can_be_gone_on_from(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    monkeypatch.setenv("QRAG_MODELS", str(tmp_path / "models"))
+    recipe, learner = trained(tiny_base, "adapter")
+    write_checkpoint(tmp_path / "whole", recipe, learner, {})
+    pack(tmp_path / "whole", tmp_path / "packed")
+    follows = recipe.model_copy(update={"start": str(tmp_path / "packed")})
+    if not named:  # it holds its base model itself
+        follows = follows.model_copy(update={"base": None})
+    again = build_learner(follows, CPU, seed=0)
+    assert again.network.encoder.config.base_model == read_config(tmp_path / "packed").base_model
+    packed = load_encoder(tmp_path / "packed", device="cpu", dtype=torch.float32)
+    for found, expected in zip(served(again.network.serving(again.function)), served(packed), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_the_questions_share_is_that_of_the_start_unless_the_recipe_has_one(tiny_base: Path, tmp_path: Path) -> None:
     recipe, learner = trained(tiny_base, "frozen")
     write_checkpoint(tmp_path / "without", recipe, learner, {})
@@ -219,7 +237,7 @@ def test_a_checkpoint_serves_what_was_trained(tiny_base: Path, tmp_path: Path, b
 
 
 def learner_at_start(recipe: Recipe) -> Encoder:
-    base = base_directory(recipe.base)
+    base = base_directory(str(recipe.base))
     dtype = torch.bfloat16 if recipe.base == MINILM else torch.float32
     return QNetwork(initial_config(recipe, base), base, action_mode="frozen", device=CPU, dtype=dtype).encoder
 

@@ -11,15 +11,17 @@ import pytest
 import torch
 
 from index.arrays import Float32Array
+from index.encoders.encoder import ReadStates
 from index.search.matrix_scope import MatrixScope
 from index.search.scanning.bags import index_bags
 from index.search.scanning.matrices import Matrices, Part
-from index.search.scoring import exact_q
+from index.search.scoring import sum_of_signals
 from tests.trainer.learners import WITH_SIGNALS, make_learner, random_question, unsettle, words
 from trainer.datasets.question import Question
 from trainer.hyperparameters import ActionMode, Hyperparameters
 from trainer.learning.learner import Learner
-from trainer.learning.transitions import Batch, Trajectory, Transition
+from trainer.learning.objectives import WarmStart
+from trainer.learning.transitions import Batch, Transition
 
 
 def pool_of(seed: int, count: int = 40) -> list[str]:
@@ -42,7 +44,7 @@ def served_q(learner: Learner, transition: Transition, text: str, level: int) ->
     postings = index_bags(encoder.terms([text] * levels))
     scope = MatrixScope(Matrices(np.array([0, levels]), (Part(0, chunks, postings=postings),), norm_bound=1.1))
     (state,) = encoder.embed_states([transition.observation.state])
-    return float(exact_q(state, scope, [], learner.function, np.array([level]))[0])
+    return float(sum_of_signals(state, scope, [], learner.function, np.array([level]))[0])
 
 
 @pytest.mark.parametrize("mode", ["frozen", "adapter", "refreshed"])
@@ -121,18 +123,22 @@ def test_an_update_searches_with_the_adapter_as_it_is(tiny_base: Path, monkeypat
     learner = make_learner(tiny_base, settings)
     questions = questions_with(pool_of(6), (7,), 8)
     rolled_out: list[tuple[float, float]] = []
-    real = Learner.targets
+    real = WarmStart.losses
 
-    def targets(self: Learner, trajectories: Sequence[Trajectory]) -> Batch:
-        """Called after an update's rollout and before the network changes."""
-        transition = trajectories[0].transitions[0]
-        level = int(transition.observation.levels[-1])
-        best = max(served_q(self, transition, text, level) for text in questions[0].pool)
-        rolled_out.append((float(transition.q[7:].max()), best))
-        return real(self, trajectories)
+    def losses(
+        self: WarmStart, states: ReadStates, transitions: Sequence[Transition], returns: torch.Tensor
+    ) -> torch.Tensor:
+        """Called before the network changes."""
+        transition = transitions[0]
+        if not transition.observation.selected:
+            level = int(transition.observation.levels[-1])
+            best = max(served_q(learner, transition, text, level) for text in questions[0].pool)
+            rolled_out.append((float(transition.q[7:].max()), best))
+        return real(self, states, transitions, returns)
 
-    monkeypatch.setattr(Learner, "targets", targets)
+    monkeypatch.setattr(WarmStart, "losses", losses)
     for _ in range(3):
         learner.update(questions)
+    assert len(rolled_out) >= 3
     for found, best in rolled_out:
         assert found == pytest.approx(best, abs=1e-5)

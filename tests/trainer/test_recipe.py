@@ -194,6 +194,7 @@ BEYOND: dict[str, list[Any]] = {
     "reward": ["sparse"],
     "behaviour": ["greedy"],
     "stop": ["maybe"],
+    "frozen_layers": [-1],
     "action_mode": ["trained"],
 }
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from index.arrays import Float32Array, IntArray
+from index.encoders.encoder import ReadStates
 from tests.trainer.learners import make_learner, make_network, random_questions
 from tests.trainer.learners import make_recipe as make_tiny_recipe
 from tests.trainer.mixtures import drawn, make_recipe, write_multihop
@@ -20,7 +21,7 @@ from trainer.errors import RecipeError
 from trainer.evaluation.suites import SUITES
 from trainer.hyperparameters import Hyperparameters
 from trainer.learning.learner import Learner
-from trainer.learning.transitions import Batch, Trajectory, Transition
+from trainer.learning.transitions import Trajectory, Transition
 from trainer.recipe import DatasetTask, read_recipe
 from trainer.tasks.mixture import build_mixture
 
@@ -113,6 +114,7 @@ class First:
     """Wants the first candidate of every state to be worth 1, and reads nothing else."""
 
     learner: Learner
+    looks_ahead: bool = True
     reads_negatives: bool = False
 
     def shows_support(self, progress: float, generator: np.random.Generator) -> bool:  # noqa: ARG002
@@ -121,9 +123,8 @@ class First:
     def returns(self, trajectories: Sequence[Trajectory], alpha: float) -> Float32Array:  # noqa: ARG002
         return np.ones(sum(len(played.transitions) for played in trajectories), dtype=np.float32)
 
-    def losses(self, transitions: Sequence[Transition], returns: torch.Tensor) -> torch.Tensor:
-        network, scorer = self.learner.network, self.learner.scorer
-        states = network.read_states([transition.observation.state for transition in transitions])
+    def losses(self, states: ReadStates, transitions: Sequence[Transition], returns: torch.Tensor) -> torch.Tensor:
+        scorer = self.learner.scorer
         q, _ = scorer.chosen_q(states, transitions, [np.array([0])] * len(transitions))
         return (q[:, 0] - returns).square()
 
@@ -137,9 +138,9 @@ def test_another_objective_is_minimised_by_the_same_updates(tiny_base: Path) -> 
 
     def loss() -> float:
         transitions = [t for played in learner.rollout(questions) for t in played.transitions]
-        batch = Batch(transitions, np.ones(len(transitions), dtype=np.float32))
         with torch.no_grad():
-            return float(learner.objective.losses(batch.transitions, torch.from_numpy(batch.returns)).mean())
+            states = learner.network.read_states([transition.observation.state for transition in transitions])
+            return float(learner.objective.losses(states, transitions, torch.ones(len(transitions))).mean())
 
     before = loss()
     for _ in range(10):

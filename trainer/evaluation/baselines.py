@@ -17,7 +17,7 @@ from index.encoders.tower import Tower
 from index.search.positions import Positions
 from index.search.scoring import best
 from index.search.states import States
-from trainer.bases.models import base_directory, initial_config
+from trainer.bases.models import base_directory, base_of, initial_config
 from trainer.datasets.lexical import words
 from trainer.datasets.question import Question
 from trainer.evaluation.playing import Player
@@ -166,7 +166,7 @@ def untrained_encoder(recipe: Recipe | None, device: torch.device) -> Encoder:
     """The base model in both roles, as a recipe names and reads it (none: the packaged one), without positions."""
     # A recipe without tasks is none that could be trained; only what it says about the base model is used.
     recipe = recipe or Recipe.model_construct(name="untrained", tasks=())
-    directory = base_directory(recipe.base)
+    directory = base_directory(base_of(recipe))
     config = initial_config(recipe, directory).model_copy(update={"positions": Positions(mode="none")})
     tower = Tower(
         load_model(directory, device, native_dtype(device)),

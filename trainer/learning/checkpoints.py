@@ -12,7 +12,14 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 
-from index.encoders.checkpoint import CheckpointConfig, PackageTower, TowerSource, read_config, tower_directory
+from index.encoders.checkpoint import (
+    CheckpointConfig,
+    PackageTower,
+    PackedTower,
+    TowerSource,
+    read_config,
+    tower_directory,
+)
 from index.encoders.encoder import Encoder
 from index.encoders.loading import load_encoder
 from index.encoders.writing import (
@@ -24,7 +31,7 @@ from index.encoders.writing import (
     write_tower,
 )
 from index.episodes.stopping import Stopping
-from trainer.bases.models import MINILM, base_directory, base_source, start_directory
+from trainer.bases.models import MINILM, base_directory, base_of, base_source, start_directory
 from trainer.errors import RecipeError
 from trainer.learning.learner import Learner
 from trainer.learning.networks import QNetwork
@@ -54,17 +61,20 @@ def start_from(network: QNetwork, checkpoint: Path) -> None:
         if (theirs := getattr(config, name)) != (ours := getattr(expected, name)):
             raise RecipeError(f"start: {checkpoint} has {name} {theirs}, the recipe {ours}. Use the same.")
     encoder = load_encoder(checkpoint, device=str(network.w.device), dtype=network.state.dtype)
-    towers = [(network.state, encoder.state_tower), (network.action, encoder.action_tower)]
+    towers = [
+        (network.state, encoder.state_tower, config.state),
+        (network.action, encoder.action_tower, config.action),
+    ]
     with torch.no_grad():
-        for model, tower in towers:
+        for model, tower, source in towers:
             trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
             theirs = dict(tower.model.named_parameters())
             for name, parameter in model.named_parameters():
-                # What is not trained is not stored either: it must be the base model's.
+                # What is not trained must be the base model's, but for the rounding of a packed checkpoint.
                 if (
                     theirs.get(name) is None
                     or theirs[name].shape != parameter.shape
-                    or not (name in trained or torch.equal(theirs[name], parameter))
+                    or not (name in trained or isinstance(source, PackedTower) or torch.equal(theirs[name], parameter))
                 ):
                     raise RecipeError(
                         f"start: {checkpoint} differs from the recipe's base model in {name}, which the recipe does "
@@ -88,16 +98,17 @@ def write_checkpoint(directory: Path, recipe: Recipe, learner: Learner, validati
     trained in. Those of another base are stored whole, in the precision in which they were trained.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    base = base_directory(recipe.base)
+    name_of_base = base_of(recipe)
+    base = base_directory(name_of_base)
     network = learner.network
     towers: dict[str, TowerSource] = {}
     for name, model, projection in (
         ("state", network.state, None),
         ("action", network.action, network.projection),
     ):
-        if recipe.base == MINILM:
+        if name_of_base == MINILM:
             changed = {key: value.bfloat16() for key, value in model.named_parameters() if value.requires_grad}
-            source = base_source(recipe.base, base)
+            source = base_source(name_of_base, base)
             assert isinstance(source, PackageTower)
             differs = changed or projection is not None
             towers[name] = write_patch(directory, name, changed, source, projection) if differs else source

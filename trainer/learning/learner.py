@@ -6,12 +6,15 @@ One *update* is
 2. *targets*: the return of every transition, as the objective of the moment has it;
 3. *regression*: one pass over the transitions in minibatches; then the target network follows.
 
-The objectives are in :mod:`trainer.learning.objectives`: the clairvoyant warm start, then λ-returns.
+The objectives are in :mod:`trainer.learning.objectives`: the clairvoyant warm start, then λ-returns. What the first one
+says of a state does not depend on what follows, so the three are one there: a state is learned from where it is met,
+from the forward pass that its selection was made with, and the optimiser takes one step at the end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +29,7 @@ from trainer.hyperparameters import Hyperparameters
 from trainer.learning.distributed import average_gradients, largest, total
 from trainer.learning.environment import Environment, Observation, Observer
 from trainer.learning.negatives import Negatives
-from trainer.learning.networks import ChunkTable, MasterWeights, QNetwork, gathered
+from trainer.learning.networks import ChunkTable, MasterWeights, QNetwork, detached, gathered
 from trainer.learning.objectives import LambdaReturns, Objective, WarmStart
 from trainer.learning.rewards import REWARDS, Reward
 from trainer.learning.scoring import Scorer
@@ -35,6 +38,15 @@ from trainer.learning.transitions import Batch, Trajectory, Transition, with_neg
 
 OVERSHOOT = 0.25
 """How often, where STOP is learned, an episode goes on after a state in which nothing was missing."""
+
+
+class _Choice(NamedTuple):
+    """A state in which a selection is due."""
+
+    question: Question
+    observation: Observation
+    rows: IntArray
+    """Rows of the question's chunks in the chunk table."""
 
 
 class Learner:
@@ -112,18 +124,22 @@ class Learner:
     def update(self, questions: Sequence[Question]) -> dict[str, float]:
         """Play one episode on each question and learn from all of them; returns what a log should show."""
         self.negatives.forget()
-        trajectories = self.rollout(questions)
-        batch = self.targets(trajectories)
-        losses = [self.regress(minibatch) for minibatch in self._minibatches(batch)]
-        self.seen += total(len(batch.transitions), self.device)
+        if self.objective.looks_ahead:
+            trajectories = self.rollout(questions)
+            batch = self.targets(trajectories)
+            loss = float(np.mean([self.regress(minibatch) for minibatch in self._minibatches(batch)]))
+        else:
+            trajectories, loss = self.learn_on_the_way(questions)
+        count = sum(len(trajectory.transitions) for trajectory in trajectories)
+        self.seen += total(count, self.device)
         self.updates += 1
         self._follow()
         if self.settings.action_mode == "refreshed" and self.updates % self.settings.refresh_updates == 0:
             self.table.refresh()
         return {
-            "loss": float(np.mean(losses)),
+            "loss": loss,
             "solved": float(np.mean([trajectory.final is None for trajectory in trajectories])),
-            "steps": len(batch.transitions) / len(trajectories),
+            "steps": count / len(trajectories),
             "alpha": self.alpha,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "w": self.masters.values["w"].item(),
@@ -133,38 +149,77 @@ class Learner:
 
     def rollout(self, questions: Sequence[Question]) -> list[Trajectory]:
         """Episodes over the questions, all stepped together, with the Boltzmann policy."""
-        objective = self.objective
+
+        def select(choices: Sequence[_Choice]) -> list[Transition]:
+            states = self.scorer.embed_states(self.network, [choice.observation for choice in choices])
+            return self._select(choices, states)
+
+        return self._play(questions, select)
+
+    def learn_on_the_way(self, questions: Sequence[Question]) -> tuple[list[Trajectory], float]:
+        """Episodes as :meth:`rollout` plays them, and one optimiser step on all of their states; with the mean loss."""
+        objective, losses = self.objective, []
+
+        def select(choices: Sequence[_Choice]) -> list[Transition]:
+            transitions: dict[int, Transition] = {}
+            lengths = [len(choice.observation.state.ids) for choice in choices]
+            for part in token_batches(lengths, self.scorer.batch_tokens):
+                states = self.network.read_states([choices[i].observation.state for i in part])
+                made = self._select([choices[i] for i in part], detached(states))
+                returns = torch.zeros(len(made), device=self.device)
+                of_part = objective.losses(states, made, returns)
+                of_part.sum().backward()  # type: ignore[no-untyped-call]
+                self.masters.accumulate()
+                losses.extend(of_part.tolist())
+                transitions.update(zip(part, made, strict=True))
+            return [transitions[i] for i in range(len(choices))]
+
+        trajectories = self._play(questions, select)
+        self._step(1 / len(losses))
+        return trajectories, float(np.mean(losses))
+
+    def _play(
+        self, questions: Sequence[Question], select: Callable[[Sequence[_Choice]], list[Transition]]
+    ) -> list[Trajectory]:
+        """Episodes, each to its end, that are stepped together; ``select`` makes the selections of a step."""
         environments = [self.observer.start(question) for question in questions]
         rows = [self.table.rows(question.chunks) for question in questions]
-        candidates = [np.arange(len(question.chunks)) for question in questions]
         trajectories = [Trajectory([], [], None) for _ in questions]
         running = list(range(len(questions)))
         while running:
-            observations = [self.observer.observe(environments[i]) for i in running]
-            states = self.scorer.embed_states(self.network, observations)
-            q = self.scorer.all_q(self.network, states, observations, [rows[i] for i in running])
-            transitions = [
-                Transition(
-                    questions[i],
-                    observation,
-                    candidates[i],
-                    rows[i],
-                    self._sample(values, observation, objective),
-                    values,
-                )
-                for i, observation, values in zip(running, observations, q, strict=True)
-            ]
+            observed = [_Choice(questions[i], self.observer.observe(environments[i]), rows[i]) for i in running]
+            transitions = select(observed)
             for i, transition in zip(running, transitions, strict=True):
                 trajectories[i].rewards.append(environments[i].step(transition.action, self.reward))
-            if objective.reads_negatives:
-                transitions = self._hardened(transitions, states)
-            for i, transition in zip(running, transitions, strict=True):
                 trajectories[i].transitions.append(transition)
             running = [i for i, t in zip(running, transitions, strict=True) if self._goes_on(environments[i], t)]
         return [
             self._cut_off(trajectory, environment, rows_of_chunks)
             for trajectory, environment, rows_of_chunks in zip(trajectories, environments, rows, strict=True)
         ]
+
+    def _select(self, choices: Sequence[_Choice], states: ReadStates) -> list[Transition]:
+        """A selection in each state, with the hard negatives that the objective reads."""
+        objective = self.objective
+        q = self.scorer.all_q(
+            self.network,
+            states,
+            [choice.observation for choice in choices],
+            [choice.rows for choice in choices],
+            [choice.question.counts for choice in choices],
+        )
+        transitions = [
+            Transition(
+                choice.question,
+                choice.observation,
+                np.arange(len(choice.question.chunks)),
+                choice.rows,
+                self._sample(values, choice.observation, objective),
+                values,
+            )
+            for choice, values in zip(choices, q, strict=True)
+        ]
+        return self._hardened(transitions, states) if objective.reads_negatives else transitions
 
     def _sample(self, q: Float32Array, observation: Observation, objective: Objective) -> int:
         """The next selection: by the Gumbel trick, the argmax of Q/α plus noise is distributed as softmax(Q/α)."""
@@ -217,23 +272,31 @@ class Learner:
 
     def regress(self, batch: Batch) -> float:
         """One optimiser step; returns the loss."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * _schedule(self.progress)
         summed = 0.0
         lengths = [len(transition.observation.state.ids) for transition in batch.transitions]
         for part in token_batches(lengths, self.scorer.batch_tokens):
-            returns = torch.from_numpy(batch.returns[part]).to(self.device)
-            losses = self.objective.losses([batch.transitions[i] for i in part], returns)
-            loss = losses.sum() / len(lengths)
+            transitions = [batch.transitions[i] for i in part]
+            states = self.network.read_states([transition.observation.state for transition in transitions])
+            losses = self.objective.losses(states, transitions, torch.from_numpy(batch.returns[part]).to(self.device))
+            loss = losses.sum()
             loss.backward()  # type: ignore[no-untyped-call]
             self.masters.accumulate()
             summed += loss.item()
+        self._step(1 / len(lengths))
+        return summed / len(lengths)
+
+    def _step(self, share: float) -> None:
+        """One step of the optimiser along ``share`` times the gradients that were accumulated."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * _schedule(self.progress)
+        for value in self.masters.values.values():
+            if value.grad is not None:
+                value.grad.mul_(share)
         average_gradients(self.masters.values.values())
         torch.nn.utils.clip_grad_norm_(self.masters.values.values(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.masters.publish()
-        return summed
 
     @torch.no_grad()
     def _follow(self) -> None:

@@ -40,14 +40,15 @@ class QNetwork(torch.nn.Module):
         device: torch.device,
         dtype: torch.dtype,
         stop: bool = False,
+        frozen_layers: int = 0,
         heads: Heads | None = None,
     ) -> None:
         super().__init__()
-        self.state = _trainable(load_model(base, device, dtype))
+        self.state = _trainable(load_model(base, device, dtype), frozen_layers)
         self.action = load_model(base, device, dtype)
         self.action.requires_grad_(False)
         if action_mode == "refreshed":
-            _trainable(self.action)
+            _trainable(self.action, frozen_layers)
         self.projection: torch.nn.Linear | None = None
         if action_mode == "adapter":
             self.projection = torch.nn.Linear(config.dimension, config.dimension, device=device)
@@ -118,6 +119,9 @@ def joined_states(parts: Sequence[ReadStates]) -> ReadStates:
         torch.cat([part.embeddings for part in parts]),
         None if first.order is None else torch.cat([part.order for part in parts if part.order is not None]),
         None if first.terms is None else [terms for part in parts for terms in part.terms or ()],
+        None
+        if first.surroundings is None
+        else torch.cat([part.surroundings for part in parts if part.surroundings is not None]),
     )
 
 
@@ -128,6 +132,17 @@ def gathered(states: ReadStates, numbers: Sequence[int]) -> ReadStates:
         states.embeddings[some],
         None if states.order is None else states.order[some],
         None if states.terms is None else [states.terms[number] for number in some],
+        None if states.surroundings is None else states.surroundings[some],
+    )
+
+
+def detached(states: ReadStates) -> ReadStates:
+    """The states without their gradients."""
+    return ReadStates(
+        states.embeddings.detach(),
+        None if states.order is None else states.order.detach(),
+        None if states.terms is None else [terms._replace(weights=terms.weights.detach()) for terms in states.terms],
+        None if states.surroundings is None else states.surroundings.detach(),
     )
 
 
@@ -145,14 +160,27 @@ def _attention_for_gradients(model: PreTrainedModel) -> Iterator[None]:
         model.set_attn_implementation(usual)
 
 
-def _trainable(model: PreTrainedModel) -> PreTrainedModel:
-    """Gradients for the layers; the vocabulary stays the base model's: it is half of the weights and learns nothing."""
+def _trainable(model: PreTrainedModel, frozen_layers: int) -> PreTrainedModel:
+    """Gradients for the layers above the lowest ``frozen_layers``.
+
+    The vocabulary stays the base model's: it is half of the weights and learns nothing.
+    """
     model.requires_grad_(True)
     model.get_input_embeddings().requires_grad_(False)
     for name, parameter in model.named_parameters():
         if name.startswith(("embeddings.", "pooler.")):
             parameter.requires_grad_(False)
+    for layer in layers_of(model)[:frozen_layers]:
+        layer.requires_grad_(False)
     return model
+
+
+def layers_of(model: PreTrainedModel) -> Sequence[torch.nn.Module]:
+    """The layers of an encoder, the lowest first."""
+    count = model.config.num_hidden_layers
+    return next(
+        list(module) for module in model.modules() if isinstance(module, torch.nn.ModuleList) and len(module) == count
+    )
 
 
 class MasterWeights:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from index.arrays import Float32Array, IntArray
+from index.encoders.encoder import ReadStates
 from trainer.hyperparameters import Hyperparameters
 from trainer.learning.environment import Observation
 from trainer.learning.networks import QNetwork
@@ -23,6 +24,10 @@ from trainer.learning.transitions import Trajectory, Transition
 
 class Objective(Protocol):
     """What the networks learn from episodes."""
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether a return depends on what follows in the episode."""
 
     @property
     def reads_negatives(self) -> bool:
@@ -40,8 +45,8 @@ class Objective(Protocol):
         ``alpha`` is the temperature of the soft values.
         """
 
-    def losses(self, transitions: Sequence[Transition], returns: torch.Tensor) -> torch.Tensor:
-        """The loss of each transition, with gradients, shape ``[transitions]``."""
+    def losses(self, states: ReadStates, transitions: Sequence[Transition], returns: torch.Tensor) -> torch.Tensor:
+        """The loss of each transition, whose ``states`` were read with gradients, shape ``[transitions]``."""
 
 
 # -- the warm start ---------------------------------------------------------------------------------------------------
@@ -58,6 +63,11 @@ class WarmStart:
         self._network, self._scorer, self._teacher, self._settings = network, scorer, teacher, settings
 
     @property
+    def looks_ahead(self) -> bool:
+        """False: a teacher knows what a candidate is worth."""
+        return False
+
+    @property
     def reads_negatives(self) -> bool:
         """True where there are any."""
         return self._settings.hard_negatives > 0
@@ -72,10 +82,14 @@ class WarmStart:
         """Zeros: the teacher's values do not depend on what followed."""
         return np.zeros(sum(len(played.transitions) for played in trajectories), dtype=np.float32)
 
-    def losses(self, transitions: Sequence[Transition], returns: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+    def losses(
+        self,
+        states: ReadStates,
+        transitions: Sequence[Transition],
+        returns: torch.Tensor,  # noqa: ARG002
+    ) -> torch.Tensor:
         """:func:`clairvoyant_loss` over the support and the best of the other candidates."""
         observations = [transition.observation for transition in transitions]
-        states = self._network.read_states([observation.state for observation in observations])
         chosen = [self._contenders(transition) for transition in transitions]
         both = list(zip(transitions, chosen, strict=True))
         q, padding = self._scorer.chosen_q(states, transitions, chosen)
@@ -140,6 +154,11 @@ class LambdaReturns:
         self._target = target if settings.target_decay > 0 else network
 
     @property
+    def looks_ahead(self) -> bool:
+        """True."""
+        return True
+
+    @property
     def reads_negatives(self) -> bool:
         """False: nobody selected them."""
         return False
@@ -152,8 +171,12 @@ class LambdaReturns:
         """The λ-returns; what comes after the completion, if anything, is worth nothing."""
         lengths = [sum(not t.observation.complete for t in played.transitions) for played in trajectories]
         inner = [played.transitions[1:length] for played, length in zip(trajectories, lengths, strict=True)]
-        states = [(t.observation, t.rows) for transitions in inner for t in transitions]
-        ends = [played.final for played in trajectories if played.final is not None]
+        states = [(t.observation, t.rows, t.question.counts) for transitions in inner for t in transitions]
+        ends = [
+            (*played.final, played.transitions[0].question.counts)
+            for played in trajectories
+            if played.final is not None
+        ]
         values = iter(self._soft_values(states + ends, alpha))
         following = [[next(values) for _ in transitions] for transitions in inner]
         returns: list[float] = []
@@ -165,10 +188,9 @@ class LambdaReturns:
             returns += [0.0] * (len(played.transitions) - length)
         return np.array(returns, dtype=np.float32)
 
-    def losses(self, transitions: Sequence[Transition], returns: torch.Tensor) -> torch.Tensor:
+    def losses(self, states: ReadStates, transitions: Sequence[Transition], returns: torch.Tensor) -> torch.Tensor:
         """Squared errors of the selected candidates, and of STOP where it is learned."""
         observations = [transition.observation for transition in transitions]
-        states = self._network.read_states([observation.state for observation in observations])
         actions = [np.array([transition.action]) for transition in transitions]
         q, _ = self._scorer.chosen_q(states, transitions, actions)
         errors = (q[:, 0] - returns).square()
@@ -176,11 +198,11 @@ class LambdaReturns:
             return errors
         return errors + stop_errors(self._network, states.embeddings, completeness(observations, self._scorer.device))
 
-    def _soft_values(self, states: Sequence[tuple[Observation, IntArray]], alpha: float) -> list[float]:
-        """The soft value of each state, from its observation and its candidates' rows."""
-        observations = [observation for observation, _ in states]
+    def _soft_values(self, states: Sequence[tuple[Observation, IntArray, Sequence[int]]], alpha: float) -> list[float]:
+        """The soft value of each state, from its observation, its candidates' rows and its documents' counts."""
+        observations, rows, counts = zip(*states, strict=True) if states else ((), (), ())
         embeddings = self._scorer.embed_states(self._target, observations)
-        every_q = self._scorer.all_q(self._target, embeddings, observations, [rows for _, rows in states])
+        every_q = self._scorer.all_q(self._target, embeddings, observations, rows, counts)
         return [
             float(soft_value(torch.from_numpy(q)[None], torch.from_numpy(observation.available)[None], alpha))
             for observation, q in zip(observations, every_q, strict=True)

@@ -14,6 +14,7 @@ from index.encoders.encoder import ReadStates
 from index.encoders.heads import WeighedTerms
 from index.encoders.tower import token_batches
 from index.search.positions import Positions, cosine_and_sine, rotate_pairs
+from index.search.surroundings import beside
 from trainer.hyperparameters import Hyperparameters
 from trainer.learning.environment import Observation
 from trainer.learning.networks import ChunkTable, QNetwork, gathered
@@ -23,6 +24,27 @@ Element = TypeVar("Element", bound=np.generic)
 
 SCORED_CANDIDATES = 16_384
 """Candidates, padding included, scored at once: their rotations fit the cache of a CPU."""
+
+
+class _Scored(NamedTuple):
+    """The candidates of one state: the chunks of its question, hard negatives behind them.
+
+    Arrays have shape ``[candidates]``.
+    """
+
+    rows: IntArray
+    """Rows in the chunk table."""
+    levels: IntArray
+    beside: IntArray
+    """The candidates right before and after each, shape ``[2, candidates]``; -1 for none."""
+
+
+def _beside(rows: IntArray, counts: Sequence[int], selected: Sequence[int]) -> IntArray:
+    """:func:`index.search.surroundings.beside` of all candidates; hard negatives stand alone."""
+    offsets = np.cumsum([0, *counts], dtype=np.int64)
+    around = np.full((2, len(rows)), -1, dtype=np.int64)
+    around[:, : offsets[-1]] = beside(np.arange(offsets[-1]), offsets, selected)
+    return around
 
 
 class Rotation(NamedTuple):
@@ -94,12 +116,20 @@ class Scorer:
         states: ReadStates,
         observations: Sequence[Observation],
         rows: Sequence[IntArray],
+        counts: Sequence[Sequence[int]],
     ) -> list[Float32Array]:
-        """Q of all candidates of each state, without gradients; ``rows`` are those of the candidates in the table."""
+        """Q of all candidates of each state, without gradients.
+
+        ``rows`` are those of the candidates in the table, ``counts`` those of the chunks of each document.
+        """
         q: dict[int, Float32Array] = {}
         for batch in token_batches([len(candidates) for candidates in rows], SCORED_CANDIDATES):
-            levels = [observations[i].levels for i in batch]
-            scores, _ = self._q(network, gathered(states, batch), [rows[i] for i in batch], levels)
+            scored = [
+                _Scored(rows[i], observations[i].levels, _beside(rows[i], counts[i], observations[i].selected))
+                for i in batch
+            ]
+            everything = [np.arange(len(rows[i])) for i in batch]
+            scores, _ = self._averaged(network, gathered(states, batch), scored, everything)
             q |= {i: values[: len(rows[i])] for i, values in zip(batch, scores.cpu().numpy(), strict=True)}
         return [q[i] for i in range(len(rows))]
 
@@ -111,13 +141,59 @@ class Scorer:
         Both have shape ``[transitions, candidates]``; ``states`` are those of the transitions.
         """
         live = self._live_rows(transitions) if self._settings.action_mode == "refreshed" else ()
-        return self._q(
-            self._network,
+        scored = [
+            _Scored(
+                transition.rows,
+                transition.observation.levels,
+                _beside(transition.rows, transition.question.counts, transition.observation.selected),
+            )
+            for transition in transitions
+        ]
+        return self._averaged(self._network, states, scored, chosen, live)
+
+    def _averaged(
+        self,
+        network: QNetwork,
+        states: ReadStates,
+        scored: Sequence[_Scored],
+        chosen: Sequence[IntArray],
+        live: Collection[int] = (),
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """:func:`index.search.surroundings.averaged` of the ``chosen`` candidates of each state."""
+        if states.surroundings is None:
+            rows = [of.rows[some] for of, some in zip(scored, chosen, strict=True)]
+            levels = [of.levels[some] for of, some in zip(scored, chosen, strict=True)]
+            return self._q(network, states, rows, levels, live)
+        around = [of.beside[:, some] for of, some in zip(scored, chosen, strict=True)]
+        needed = [
+            np.union1d(some, beside_some[beside_some >= 0]) for some, beside_some in zip(chosen, around, strict=True)
+        ]
+        q, _ = self._q(
+            network,
             states,
-            [transition.rows[some] for transition, some in zip(transitions, chosen, strict=True)],
-            [transition.observation.levels[some] for transition, some in zip(transitions, chosen, strict=True)],
+            [of.rows[some] for of, some in zip(scored, needed, strict=True)],
+            [of.levels[some] for of, some in zip(scored, needed, strict=True)],
             live,
         )
+        own = self._places(needed, chosen)
+        counted = [self._tensor([beside_some[side] >= 0 for beside_some in around]) for side in range(2)]
+        others = [
+            q.gather(1, self._places(needed, [np.maximum(beside_some[side], 0) for beside_some in around]))
+            for side in range(2)
+        ]
+        share = states.surroundings[:, None]
+        sums = q.gather(1, own) + share * sum(value * there for value, there in zip(others, counted, strict=True))
+        padding = ~self._tensor([np.ones(len(some), dtype=np.bool_) for some in chosen])
+        return sums / (1 + share * sum(counted)), padding
+
+    def _places(self, needed: Sequence[IntArray], some: Sequence[IntArray]) -> torch.Tensor:
+        """Where among the ``needed`` candidates of each state ``some`` of them stand, shape ``[states, some]``."""
+        return self._tensor(
+            [np.minimum(np.searchsorted(all_of, of), len(all_of) - 1) for all_of, of in zip(needed, some, strict=True)]
+        )
+
+    def _tensor(self, arrays: Sequence[NDArray[Element]]) -> torch.Tensor:
+        return torch.from_numpy(padded(arrays)).to(self.device)
 
     def _q(
         self,
@@ -138,8 +214,7 @@ class Scorer:
         q = network.w * products + network.b
         if states.terms is not None and network.heads.terms is not None:
             q = q + network.heads.terms.factor * self._lexical(states.terms, rows, matrix.shape[1])
-        padding = ~padded([np.ones(len(candidates), dtype=np.bool_) for candidates in rows])
-        return q, torch.from_numpy(padding).to(self.device)
+        return q, ~self._tensor([np.ones(len(candidates), dtype=np.bool_) for candidates in rows])
 
     def _products(
         self, network: QNetwork, states: ReadStates, chunks: torch.Tensor, row_of: torch.Tensor, levels: IntArray

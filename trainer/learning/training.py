@@ -24,7 +24,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from index.encoders.loading import native_dtype
-from trainer.bases.models import base_directory, initial_config, start_directory
+from trainer.bases.models import base_directory, base_of, initial_config, start_directory
 from trainer.errors import ResumeError
 from trainer.evaluation.counting import by_task, recall
 from trainer.evaluation.playing import play
@@ -138,7 +138,7 @@ def build_learner(recipe: Recipe, device: torch.device, *, seed: int, texts: Ite
     torch.use_deterministic_algorithms(device.type == "cpu")
     # A debugging aid that costs a fifth of the speed.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    base = base_directory(recipe.base)
+    base = base_directory(base_of(recipe))
     config = initial_config(recipe, base)
     settings = recipe.hyperparameters
     heads = initial_heads(recipe, base, config.dimension, texts)
@@ -150,6 +150,7 @@ def build_learner(recipe: Recipe, device: torch.device, *, seed: int, texts: Ite
             device=device,
             dtype=native_dtype(device),
             stop=settings.stop,
+            frozen_layers=settings.frozen_layers,
             heads=copy.deepcopy(heads),
         )
         for _ in range(2)

@@ -45,6 +45,9 @@ counts as hopeless."""
 REMOVED = 0.25
 """Share of the questions of which something is taken out of the candidates: enough to learn from."""
 
+ELSEWHERE = 0.5
+"""Share of these that are asked of what another question is about instead, as far as there is one of the same task."""
+
 MISSING = 0.05
 """What these weigh among all: how often evidence is taken to be missing in use. Where a state does not show it, as it
 does not among paragraphs, `complete` is lower by this share. Of .25, .1, .05 and 0 this was the best on held-out
@@ -111,7 +114,7 @@ def calibrate(
     log.info("playing the held-out questions")
     held_out = play_mixture(player, mixture.validation)
     some = [question for question in mixture.validation if generator.random() < REMOVED]
-    removed = play_mixture(player, [deprived(mixture, question, generator) for question in some])
+    removed = play_mixture(player, [deprived(mixture, question, mixture.validation, generator) for question in some])
     config = read_config(checkpoint)
     trained = encoder.stopping.action if config.stopping is not None and not config.stopping.fitted_action else None
     stopping, calibration = fit(encoder.function, trained, training, held_out, removed)
@@ -198,11 +201,13 @@ def play_mixture(player: Player, questions: Sequence[Question]) -> list[Trace]:
 def with_removed(mixture: Mixture, questions: Sequence[Question], generator: np.random.Generator) -> Iterator[Question]:
     """The questions, a share of them without the chunks that would answer them."""
     for question in questions:
-        yield deprived(mixture, question, generator) if generator.random() < REMOVED else question
+        yield deprived(mixture, question, questions, generator) if generator.random() < REMOVED else question
 
 
-def deprived(mixture: Mixture, question: Question, generator: np.random.Generator) -> Question:
-    """The question without one chunk of its support.
+def deprived(
+    mixture: Mixture, question: Question, questions: Sequence[Question], generator: np.random.Generator
+) -> Question:
+    """The question without one chunk of its support, or asked of what another of these ``questions`` is about.
 
     A story without one fact is evidence for something else, so all of it is taken out: only the text it was hidden in
     is left.
@@ -210,7 +215,24 @@ def deprived(mixture: Mixture, question: Question, generator: np.random.Generato
     if question.task in BUDGETS:
         facts = [place for place, chunk in enumerate(question.chunks) if chunk not in mixture.background]
         return question.without(facts)
+    evidence = {question.chunks[place] for place in question.support}
+    others = [other for other in questions if other.task == question.task and evidence.isdisjoint(other.chunks)]
+    if others and generator.random() < ELSEWHERE:
+        return asked_elsewhere(question, others[int(generator.integers(len(others)))])
     return question.without([int(generator.choice(sorted(question.support)))])
+
+
+def asked_elsewhere(question: Question, other: Question) -> Question:
+    """The question, asked of what another one is about: nothing there answers it."""
+    return replace(
+        question,
+        chunks=other.chunks,
+        counts=other.counts,
+        support=frozenset(),
+        removed=question.removed + question.needed,
+        facts=None,
+        enough=None,
+    )
 
 
 # -- the head ---------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import accumulate, groupby
+from itertools import accumulate, chain, groupby
 
 import numpy as np
 
@@ -19,12 +19,20 @@ def dataset_sources(task: DatasetTask, material: Material) -> list[Source]:
     questions = _in_random_order(list(dataset.questions(path, task.words)))
     if task.unanswerable == 0:
         questions = [question for question in questions if question.support]
+    others: Sequence[Question] = ()
     if task.questions is not None:
         # What is held out stands at the end.
-        questions = questions[max(0, len(questions) - held_out - task.questions) :]
+        first = max(0, len(questions) - held_out - task.questions)
+        others, questions = questions[max(0, first - task.evidence_only) : first], questions[first:]
     source = fixed_source(questions, task.weight, task.validation, task.budget, held_out)
-    pool = source.chunks if task.mine else ()
     training = questions[: training_count(questions, held_out)]
+    bare = [
+        bare_question(replace(question, budget=task.budget or question.budget))
+        for question in others
+        if question.support
+    ]
+    chunks = list(dict.fromkeys(chain(source.chunks, (chunk for question, _ in bare for chunk in question.chunks))))
+    pool = chunks if task.mine else ()
     hops: list[Question] = []
     if task.single_hops > 0 and dataset.read_single_hops is not None:
         known = {question.id for question in training}
@@ -36,8 +44,12 @@ def dataset_sources(task: DatasetTask, material: Material) -> list[Source]:
 
     def draw(generator: np.random.Generator) -> Question:
         single = hops and generator.random() < task.single_hops
-        question = pick(hops, generator) if single else source.draw(generator)
-        question = with_distractors(question, training, task.distractors, generator)
+        if not single and generator.random() * (len(bare) + len(training)) < len(bare):
+            question, lost = pick(bare, generator)
+            question = with_distractors(question, training, lost + task.distractors, generator)
+        else:
+            question = pick(hops, generator) if single else source.draw(generator)
+            question = with_distractors(question, training, task.distractors, generator)
         question = shuffled(question, generator) if len(question.counts) > 1 else question
         question = joined(question, task.joined, generator)
         if (
@@ -55,7 +67,7 @@ def dataset_sources(task: DatasetTask, material: Material) -> list[Source]:
     if dataset.one_article:
         validation = tuple(with_distractors(question, training, task.distractors, fixed) for question in validation)
     validation = tuple(joined(question, task.joined, fixed) for question in validation)
-    return [replace(source, draw=draw, validation=validation)]
+    return [replace(source, draw=draw, validation=validation, chunks=chunks)]
 
 
 def _in_random_order(questions: Sequence[Question]) -> list[Question]:
@@ -78,6 +90,12 @@ def joined(question: Question, share: float, generator: np.random.Generator) -> 
 def as_one_document(question: Question) -> Question:
     """The question, its documents laid end to end."""
     return replace(question, counts=(len(question.chunks),))
+
+
+def bare_question(question: Question) -> tuple[Question, int]:
+    """The question with its evidence alone, and how many of its documents are gone."""
+    bare = question.without(frozenset(range(len(question.chunks))).difference(question.support))
+    return bare, len(question.counts) - len(bare.counts)
 
 
 def with_distractors(

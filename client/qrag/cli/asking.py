@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--collection", metavar="C", help="default: default")
     parser.add_argument("--document", action="append", metavar="ID", help="search only this document; may be repeated")
     parser.add_argument("--max-steps", type=int, metavar="N", help="most chunks to select (default: 6)")
+    parser.add_argument("--rerank", type=int, metavar="N", help="let a cross-encoder choose among the best N")
     parser.add_argument("--beam-width", type=int, metavar="N", help="1 is greedy, more plans ahead (default: 1)")
     stop = parser.add_mutually_exclusive_group()
     stop.add_argument("--step-cost", type=float, metavar="X", help="cost of a chunk; complete evidence is worth 1")
@@ -56,6 +57,7 @@ def run(client: Client, arguments: argparse.Namespace) -> int:
         document_ids=arguments.document,
         max_steps=arguments.max_steps,
         beam_width=arguments.beam_width,
+        rerank=arguments.rerank,
         stop=stop_of(arguments),
         trace=arguments.trace,
     )

@@ -43,6 +43,7 @@ class RetrieveOptions(TypedDict, total=False):
     max_steps: int | None
     stop: Stop | None
     beam_width: int | None
+    rerank: int | None
     max_context_tokens: int | None
     order: Literal["document", "selection"] | None
     trace: bool

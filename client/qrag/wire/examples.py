@@ -87,7 +87,7 @@ RESULT: Example = {
     "sufficiency": {"complete": 0.96, "hopeless": 0.02},
     "usage": {"question_tokens": 6, "context_tokens": 67, "candidates": 2198, "exact": True, "truncated_tokens": 0},
     "model": "qrag-minilm",
-    "timings": {"queue_ms": 0.1, "encode_ms": 11.2, "search_ms": 1.3, "total_ms": 13.9},
+    "timings": {"queue_ms": 0.1, "encode_ms": 11.2, "search_ms": 1.3, "rerank_ms": 0.0, "total_ms": 13.9},
 }
 ANSWER: Example = {
     "answer": "Benjamin Franklin invented the Franklin stove [1].",

@@ -27,6 +27,9 @@ MAX_FILTER_VALUES = 3000
 TRACE_CANDIDATES = 10
 """Candidates of each step that a trace shows."""
 
+MAX_RERANKED = 100
+"""Most chunks of a step that are looked at a second time."""
+
 MAX_STRETCHES = 512
 """Most stretches of a document in a heat map."""
 
@@ -161,6 +164,11 @@ class EpisodeIn(RequestModel):
     beam_width: PositiveInteger = Field(
         default=1, le=MAX_BEAM_WIDTH, description="1 is greedy; more plans ahead by beam search"
     )
+    rerank: Annotated[int, Field(ge=2, le=MAX_RERANKED), BeforeValidator(whole_number)] | None = Field(
+        default=None,
+        description="a second look: of so many chunks with the largest Q-values each step selects the one that a "
+        "cross-encoder finds fittest for question and evidence so far. Slower; needs QRAG_RERANKER, and no beam",
+    )
     max_context_tokens: PositiveInteger | None = Field(
         default=None, description="stop before `context` gets longer, in tokens of the checkpoint's tokenizer"
     )
@@ -248,7 +256,7 @@ class TermOut(ResponseModel):
 
 
 class PartsOut(ResponseModel):
-    """The summands of a Q-value: `constant + meaning + order` and those of `terms`."""
+    """The summands of a Q-value: `constant + meaning + order + surroundings` and those of `terms`."""
 
     constant: float = Field(description="the same for all chunks")
     meaning: float = Field(description="how like question and evidence the chunk is, wherever it stands")
@@ -256,6 +264,9 @@ class PartsOut(ResponseModel):
     spread: float = Field(
         description="how much the Q-value of this chunk varies over all positions that it could have; 0 where the "
         "question does not ask about order"
+    )
+    surroundings: float = Field(
+        description="what the average with the chunks right before and after it changes; 0 where they do not count"
     )
     terms: list[TermOut] = Field(description="largest first")
 
@@ -272,6 +283,9 @@ class StepOut(ResponseModel):
         default=None, description="with `trace`: the best candidates of this step, best first"
     )
     parts: PartsOut | None = Field(default=None, description="with `trace`: what `q` is made of")
+    rerank_score: float | None = Field(
+        default=None, description="with `rerank`: the score by which the chunk was selected"
+    )
     heatmap: list[HeatMapOut] | None = Field(
         default=None,
         description="with `heatmap`: at most eight documents, that of the best candidate first, then "
@@ -318,6 +332,7 @@ class Timings(ResponseModel):
     queue_ms: float = Field(description="waiting for a place in the engine")
     encode_ms: float = Field(description="state tower; shared with the requests stepped together")
     search_ms: float = Field(description="scoring every candidate and taking the best")
+    rerank_ms: float = Field(default=0.0, description="with `rerank`: the second look")
     total_ms: float
 
 

@@ -64,23 +64,37 @@ def rotate_and_round(
 
 
 @compiled(fastmath=True)
-def round_rows(rows: Float64Array, largest: int, numbers: Int16Array, scales: Float64Array) -> float:
-    """Write ``rows``, shape ``[n, d]``, into ``numbers * scales``; returns the largest Euclidean rounding error.
+def map_and_round(
+    state: Float64Array,
+    asks: Float64Array,
+    order_map: Float64Array,
+    largest: int,
+    numbers: Int16Array,
+    scales: Float64Array,
+) -> float:
+    """Write ``s + Pᵀ v`` for each row ``v`` of ``asks`` into ``numbers * scales``; returns the largest rounding error.
 
-    Shapes are those of :func:`rotate_and_round`.
+    ``asks`` has shape ``[levels, k]`` and ``order_map``, ``P``, ``[k, d]``; the others are those of
+    :func:`rotate_and_round`.
     """
+    query = np.empty(len(state))
     farthest = 0.0
-    for row in range(len(scales)):
+    for level in range(len(scales)):
+        query[:] = state
+        for row in range(len(order_map)):
+            ask = asks[level, row]
+            for i in range(len(query)):
+                query[i] += ask * order_map[row, i]
         peak = 0.0
-        for i in range(rows.shape[1]):
-            peak = max(peak, abs(rows[row, i]))
+        for i in range(len(query)):
+            peak = max(peak, abs(query[i]))
         scale = peak / largest if peak > 0.0 else 1.0
         square = 0.0
-        for i in range(rows.shape[1]):
-            whole = np.rint(rows[row, i] / scale)
-            numbers[row, i] = np.int16(whole)
-            square += (rows[row, i] - whole * scale) ** 2
-        scales[row] = scale
+        for i in range(len(query)):
+            whole = np.rint(query[i] / scale)
+            numbers[level, i] = np.int16(whole)
+            square += (query[i] - whole * scale) ** 2
+        scales[level] = scale
         farthest = max(farthest, square)
     return np.sqrt(farthest)  # type: ignore[no-any-return]
 
@@ -208,6 +222,34 @@ def add_terms(
         begin = terms.ends[state]
 
 
+@compiled(fastmath=True)
+def average_beside(
+    own: Float32Array, offsets: IntArray, selected: IntArray, share: np.float32, values: Float32Array
+) -> None:
+    """Write the average of each of one state's values with those beside it in its document.
+
+    ``own`` are the values, shape ``[candidates]``, ``offsets`` those of the scope, ``selected`` increasing positions,
+    which do not count and are not written. A value becomes ``(own + share · sum) / (1 + share · number)``.
+    """
+    one, two = np.float32(1) / (np.float32(1) + share), np.float32(1) / (np.float32(1) + np.float32(2) * share)
+    border = 0
+    for document in range(len(offsets) - 1):
+        start, end = offsets[document], offsets[document + 1]
+        while start < end:
+            # A run of chunks that have each other beside them: up to the next selected one.
+            while border < len(selected) and selected[border] < start:
+                border += 1
+            stop = min(end, selected[border]) if border < len(selected) else end
+            if stop - start == 1:
+                values[start] = own[start]
+            elif stop > start:
+                values[start] = (own[start] + share * own[start + 1]) * one
+                for position in range(start + 1, stop - 1):
+                    values[position] = (own[position] + share * (own[position - 1] + own[position + 1])) * two
+                values[stop - 1] = (own[stop - 1] + share * own[stop - 2]) * one
+            start = stop + 1
+
+
 def compile_loops() -> None:
     """Compile all loops, or load them from the cache, so that the first search does not have to."""
     numbers, scales, values = np.zeros((1, 2), dtype=np.int16), np.zeros(1), np.zeros((1, 1), dtype=np.float32)
@@ -221,7 +263,9 @@ def compile_loops() -> None:
     with suppress(OSError):
         multiply(runs, np.array([0, 1]), nothing, Tables(numbers, scales, start), 1, 1.0, 0.0, values)
     with suppress(OSError):
-        round_rows(np.zeros((1, 2)), 1, numbers, scales)
+        map_and_round(np.zeros(2), table, np.zeros((1, 2)), 1, numbers, scales)
+    with suppress(OSError):
+        average_beside(values[0], np.array([0, 1]), start[:0], np.float32(0), values[0])
     with suppress(OSError):
         count_terms(index_bags([[0]]), start, start, np.zeros((1, 1), dtype=np.int64))
     with suppress(OSError):

@@ -21,7 +21,7 @@ import numpy as np
 from index.arrays import Float32Array
 from index.search.positions import TABLE_LEVELS, all_level_indices, interval_table
 from index.search.scanning.device_scan import scan_halves
-from index.search.scanning.kernels import Selections, Tables, largest_query, multiply, rotate_and_round, round_rows
+from index.search.scanning.kernels import Selections, Tables, largest_query, map_and_round, multiply, rotate_and_round
 from index.search.scanning.matrices import Matrices
 from index.search.scanning.threads import run_tasks, thread_count
 from index.search.states import State, States
@@ -124,8 +124,8 @@ def _tabulate(
                 cosine, sine = interval_table(turning.positions, dimension, interval)
                 error = rotate_and_round(wide, cosine, sine, largest, numbers[inside], scales[inside])
             else:
-                queries = turning.queries(state, np.arange(interval * levels, (interval + 1) * levels))
-                error = round_rows(queries, largest, numbers[inside], scales[inside])
+                asks = turning.turned_order(state, np.arange(interval * levels, (interval + 1) * levels))
+                error = map_and_round(wide, asks, turning.order_map, largest, numbers[inside], scales[inside])
             errors[number] = max(errors[number], error)
 
     run_tasks([partial(fill, number) for number in range(len(states))], threads)

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from index.arrays import Float32Array, Float64Array, IntArray
 from index.search.scanning.kernels import Terms, add_terms
-from index.search.scanning.matrices import Matrices
+from index.search.scanning.matrices import Bags, Matrices
+from index.search.scanning.threads import run_tasks, thread_count
 from index.search.signals.protocol import UNIT, Chunks
 from index.search.states import State, States, TermWeights
 from qrag.wire.models import FrozenModel
@@ -79,9 +81,14 @@ class Lexical:
         highest = np.maximum(values.max(axis=1, initial=0.0), -values.min(axis=1, initial=0.0))
         together = Terms(tokens, weights, ends)
         flat, slope = self.saturation.flat, self.saturation.slope
-        # Some ten thousand entries in all: sharing them out to threads would take longer than reading them.
-        for start, postings, first_row, count in matrices.bags:
-            add_terms(postings, first_row, count, together, flat, slope, values[:, start : start + count])
+
+        def add_some(bags: Sequence[Bags]) -> None:
+            for start, postings, first_row, count in bags:
+                add_terms(postings, first_row, count, together, flat, slope, values[:, start : start + count])
+
+        # Few entries are read of each of many lists, so it is memory that one waits for: threads wait together.
+        threads = thread_count(values)
+        run_tasks([partial(add_some, matrices.bags[first::threads]) for first in range(threads)], threads)
         most = [float(np.abs(self._scaled(term)).sum()) for term in terms]
         return [
             (len(term.tokens) + 2) * UNIT * (float(high) + total)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from index.encoders.checkpoint import read_config, read_heads
-from index.encoders.heads import Heads, OrderHead, TermHead
+from index.encoders.heads import Heads, OrderHead, SurroundingsHead, TermHead
 from index.encoders.tokenizer import TextTokenizer
 from index.search.signals.lexical import Saturation
 from trainer.bases.models import start_directory
@@ -36,4 +36,5 @@ def initial_heads(recipe: Recipe, base: Path, dimension: int, texts: Iterable[li
     elif terms is None:
         rarity, mean_length = rarity_of(TextTokenizer(base), list(dict.fromkeys(chain.from_iterable(texts))))
         terms = TermHead(dimension, torch.from_numpy(rarity), Saturation(mean_length=mean_length))
-    return Heads(order, terms)
+    surroundings = (started.surroundings or SurroundingsHead(dimension)) if recipe.surroundings else None
+    return Heads(order, terms, surroundings)
