@@ -11,6 +11,7 @@ import numpy as np
 
 from index.arrays import BoolArray, Float32Array, IntArray
 from index.search.function import QFunction
+from index.search.scanning.bags import Frequencies
 from index.search.scanning.matrices import Matrices
 from index.search.scope import Candidate, Estimate
 from index.search.scoring import exact_q
@@ -85,6 +86,10 @@ class MatrixScope:
     def term_counts(self, tokens: IntArray, positions: IntArray) -> IntArray:
         """How often each candidate has each token, shape ``[len(tokens), len(positions)]``."""
         return self.matrices.term_counts(tokens, positions)
+
+    def frequencies(self, tokens: IntArray) -> Frequencies:
+        """In how many candidates each token stands."""
+        return self.matrices.frequencies(tokens)
 
     def lengths(self, positions: IntArray) -> IntArray:
         """The number of tokens of each candidate, shape ``[len(positions)]``."""

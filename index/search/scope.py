@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 from index.arrays import BoolArray, Float32Array, IntArray
 from index.search.function import QFunction
+from index.search.scanning.bags import Frequencies
 from index.search.states import States
 
 
@@ -66,6 +67,9 @@ class Scope(Protocol):
 
     def term_counts(self, tokens: IntArray, positions: IntArray) -> IntArray:
         """How often each candidate has each token, shape ``[len(tokens), len(positions)]``."""
+
+    def frequencies(self, tokens: IntArray) -> Frequencies:
+        """In how many candidates each token stands."""
 
     def lengths(self, positions: IntArray) -> IntArray:
         """The number of tokens of each candidate, shape ``[len(positions)]``."""

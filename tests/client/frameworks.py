@@ -26,6 +26,7 @@ OPTIONS: dict[str, Any] = {
     "max_steps": 3,
     "stop": Stop(step_cost=0.1),
     "beam_width": 2,
+    "rerank": 20,
     "max_context_tokens": 99,
     "order": "selection",
 }

@@ -55,7 +55,18 @@ def product(state: State, chunk: Sequence[float], angle: float, function: QFunct
     return inner(embedding, chunk) + inner([float(x) for x in state.order], rotated(in_order, angle, base))
 
 
-def lexical(state: State, bag: Sequence[int], function: QFunction) -> float:
+def rarity(token: int, bags: Sequence[Sequence[int]], function: QFunction) -> float:
+    """BM25's rarity among the chunks, as a share of the largest, and the checkpoint's as if of 1,000 chunks more."""
+    assert function.lexical is not None
+    count, prior = len(bags), float(function.lexical.rarity[token])
+    if prior == 0:
+        return 0.0
+    found = sum(token in bag for bag in bags)
+    here = math.log(1 + (count - found + 0.5) / (found + 0.5)) / math.log(1 + (count + 0.5) / 0.5)
+    return (1000 * prior + count * here) / (1000 + count)
+
+
+def lexical(state: State, bag: Sequence[int], bags: Sequence[Sequence[int]], function: QFunction) -> float:
     """``v`` times the sum over the state's tokens of weight, rarity and BM25's saturated count in the chunk."""
     if function.lexical is None:
         return 0.0
@@ -66,7 +77,7 @@ def lexical(state: State, bag: Sequence[int], function: QFunction) -> float:
     for token, weight in zip(state.terms.tokens.tolist(), state.terms.weights.tolist(), strict=True):
         count = list(bag).count(token)
         share = count * (saturation.k1 + 1) / (count + saturation.k1 * length)
-        total += weight * float(function.lexical.rarity[token]) * share
+        total += weight * rarity(token, bags, function) * share
     return function.lexical.factor * total
 
 
@@ -92,7 +103,7 @@ def q(
                 continue
             angle = rho(i, count, inside, function.positions)
             value = function.w * product(state, [float(x) for x in chunks[first + i]], angle, function) + function.b
-            values.append(value + (lexical(state, bags[first + i], function) if bags else 0.0))
+            values.append(value + (lexical(state, bags[first + i], bags, function) if bags else 0.0))
         first += count
     own = list(values)
     for i in range(len(own)):

@@ -19,6 +19,7 @@ from index.episodes.stopping import Stopping
 from index.search.function import QFunction
 from index.search.matrix_scope import MatrixScope
 from index.search.positions import Positions
+from index.search.scanning.bags import Frequencies
 from index.search.scanning.matrices import Matrices, Part
 from index.search.scope import Candidate, Estimate
 from index.search.scoring import best, exact_q
@@ -125,6 +126,9 @@ class ListedScope:
 
     def term_counts(self, tokens: IntArray, positions: IntArray) -> IntArray:
         return np.zeros((len(tokens), len(positions)), dtype=np.int64)
+
+    def frequencies(self, tokens: IntArray) -> Frequencies:
+        return Frequencies(np.zeros(len(tokens), dtype=np.int64), 0)
 
     def lengths(self, positions: IntArray) -> IntArray:
         return np.zeros(len(positions), dtype=np.int64)

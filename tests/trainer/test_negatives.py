@@ -21,6 +21,7 @@ from trainer.datasets.question import Question
 from trainer.hyperparameters import ActionMode, Hyperparameters
 from trainer.learning.learner import Learner
 from trainer.learning.objectives import WarmStart
+from trainer.learning.training import learner_vectors
 from trainer.learning.transitions import Batch, Transition
 
 
@@ -42,7 +43,10 @@ def served_q(learner: Learner, transition: Transition, text: str, level: int) ->
     encoder = learner.network.serving(learner.function)
     chunks = np.repeat(vector, levels, axis=0)
     postings = index_bags(encoder.terms([text] * levels))
-    scope = MatrixScope(Matrices(np.array([0, levels]), (Part(0, chunks, postings=postings),), norm_bound=1.1))
+    # Tokens are counted in the question's own chunks.
+    own = learner_vectors(learner, iter(transition.question.chunks)).scope(transition.question).matrices
+    part = Part(0, chunks, postings=postings)
+    scope = MatrixScope(Matrices(np.array([0, levels]), (part,), norm_bound=1.1, counted=own))
     (state,) = encoder.embed_states([transition.observation.state])
     return float(sum_of_signals(state, scope, [], learner.function, np.array([level]))[0])
 

@@ -15,6 +15,7 @@ from scipy.sparse import csc_matrix, csr_matrix
 
 from index.arrays import IntArray
 from index.encoders.encoder import ReadStates
+from trainer.learning.heads.bags import rarity_among
 from trainer.learning.networks import ChunkTable, QNetwork
 from trainer.learning.scoring import queries_at
 from trainer.learning.transitions import HardNegatives
@@ -58,8 +59,10 @@ class Negatives:
         if bags is not None and head is not None and states.terms is not None:
             of_pool = self._bags_of(pool, texts, bags)
             factor = head.factor
-            for scores, terms in zip(q, states.terms, strict=True):
-                added = of_pool[:, terms.tokens] @ terms.weights.cpu().numpy()
+            prior = head.rarity.cpu().numpy()
+            for scores, terms, chunks in zip(q, states.terms, rows, strict=True):
+                rarity = rarity_among(bags, chunks, terms.tokens, prior)
+                added = of_pool[:, terms.tokens] @ (rarity * terms.weights.cpu().numpy())
                 scores += factor * torch.from_numpy(added).to(q.device)
         for scores, chunks in zip(q, rows, strict=True):
             place = np.minimum(np.searchsorted(texts.rows, chunks), len(texts.rows) - 1)

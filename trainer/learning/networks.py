@@ -248,7 +248,7 @@ class ChunkTable:
 
     @property
     def bags(self) -> csr_matrix | None:
-        """The weighed bags of all texts so far, shape ``[texts, vocabulary]``; none without the lexical signal."""
+        """The saturated bags of all texts so far, shape ``[texts, vocabulary]``; none without the lexical signal."""
         if self._bags is None:
             return None
         if len(self._texts) < len(self.row):

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from index.arrays import Float32Array, IntArray
 from index.encoders.encoder import ReadStates
-from index.encoders.heads import WeighedTerms
+from index.encoders.heads import TermHead, WeighedTerms
 from index.encoders.tower import token_batches
 from index.search.positions import Positions, cosine_and_sine, rotate_pairs
 from index.search.surroundings import beside
 from trainer.hyperparameters import Hyperparameters
 from trainer.learning.environment import Observation
+from trainer.learning.heads.bags import rarity_among
 from trainer.learning.networks import ChunkTable, QNetwork, gathered
 from trainer.learning.transitions import Transition
 
@@ -35,16 +36,25 @@ class _Scored(NamedTuple):
     rows: IntArray
     """Rows in the chunk table."""
     levels: IntArray
-    beside: IntArray
-    """The candidates right before and after each, shape ``[2, candidates]``; -1 for none."""
+    counts: Sequence[int]
+    """The chunks of each document of the question."""
+    selected: Sequence[int]
 
+    @property
+    def chunks(self) -> IntArray:
+        """The rows of the question's own chunks: tokens are counted in these."""
+        return self.rows[: sum(self.counts)]
 
-def _beside(rows: IntArray, counts: Sequence[int], selected: Sequence[int]) -> IntArray:
-    """:func:`index.search.surroundings.beside` of all candidates; hard negatives stand alone."""
-    offsets = np.cumsum([0, *counts], dtype=np.int64)
-    around = np.full((2, len(rows)), -1, dtype=np.int64)
-    around[:, : offsets[-1]] = beside(np.arange(offsets[-1]), offsets, selected)
-    return around
+    @property
+    def beside(self) -> IntArray:
+        """The candidates right before and after each, shape ``[2, candidates]``; -1 for none.
+
+        Hard negatives stand alone.
+        """
+        offsets = np.cumsum([0, *self.counts], dtype=np.int64)
+        around = np.full((2, len(self.rows)), -1, dtype=np.int64)
+        around[:, : offsets[-1]] = beside(np.arange(offsets[-1]), offsets, self.selected)
+        return around
 
 
 class Rotation(NamedTuple):
@@ -124,10 +134,7 @@ class Scorer:
         """
         q: dict[int, Float32Array] = {}
         for batch in token_batches([len(candidates) for candidates in rows], SCORED_CANDIDATES):
-            scored = [
-                _Scored(rows[i], observations[i].levels, _beside(rows[i], counts[i], observations[i].selected))
-                for i in batch
-            ]
+            scored = [_Scored(rows[i], observations[i].levels, counts[i], observations[i].selected) for i in batch]
             everything = [np.arange(len(rows[i])) for i in batch]
             scores, _ = self._averaged(network, gathered(states, batch), scored, everything)
             q |= {i: values[: len(rows[i])] for i, values in zip(batch, scores.cpu().numpy(), strict=True)}
@@ -145,7 +152,8 @@ class Scorer:
             _Scored(
                 transition.rows,
                 transition.observation.levels,
-                _beside(transition.rows, transition.question.counts, transition.observation.selected),
+                transition.question.counts,
+                transition.observation.selected,
             )
             for transition in transitions
         ]
@@ -163,7 +171,7 @@ class Scorer:
         if states.surroundings is None:
             rows = [of.rows[some] for of, some in zip(scored, chosen, strict=True)]
             levels = [of.levels[some] for of, some in zip(scored, chosen, strict=True)]
-            return self._q(network, states, rows, levels, live)
+            return self._q(network, states, scored, rows, levels, live)
         around = [of.beside[:, some] for of, some in zip(scored, chosen, strict=True)]
         needed = [
             np.union1d(some, beside_some[beside_some >= 0]) for some, beside_some in zip(chosen, around, strict=True)
@@ -171,6 +179,7 @@ class Scorer:
         q, _ = self._q(
             network,
             states,
+            scored,
             [of.rows[some] for of, some in zip(scored, needed, strict=True)],
             [of.levels[some] for of, some in zip(scored, needed, strict=True)],
             live,
@@ -199,6 +208,7 @@ class Scorer:
         self,
         network: QNetwork,
         states: ReadStates,
+        scored: Sequence[_Scored],
         rows: Sequence[IntArray],
         levels: Sequence[IntArray],
         live: Collection[int] = (),
@@ -213,7 +223,9 @@ class Scorer:
         products = self._products(network, states, chunks, row_of, padded(levels))
         q = network.w * products + network.b
         if states.terms is not None and network.heads.terms is not None:
-            q = q + network.heads.terms.factor * self._lexical(states.terms, rows, matrix.shape[1])
+            q = q + network.heads.terms.factor * self._lexical(
+                network.heads.terms, states.terms, scored, rows, matrix.shape[1]
+            )
         return q, ~self._tensor([np.ones(len(candidates), dtype=np.bool_) for candidates in rows])
 
     def _products(
@@ -229,14 +241,23 @@ class Scorer:
         in_order = turned_products(states.order, chunks @ network.heads.order.map.T, row_of, turn)
         return (states.embeddings @ chunks.T).gather(1, row_of) + in_order
 
-    def _lexical(self, terms: Sequence[WeighedTerms], rows: Sequence[IntArray], width: int) -> torch.Tensor:
+    def _lexical(
+        self,
+        head: TermHead,
+        terms: Sequence[WeighedTerms],
+        scored: Sequence[_Scored],
+        rows: Sequence[IntArray],
+        width: int,
+    ) -> torch.Tensor:
         """``Σ θ β`` of each state's candidates, zeros where padded, shape ``[states, width]``."""
         bags = self._table.bags
         assert bags is not None
+        prior = head.rarity.cpu().numpy()
         sums = []
-        for (tokens, weights), candidates in zip(terms, rows, strict=True):
+        for (tokens, weights), of, candidates in zip(terms, scored, rows, strict=True):
+            rarity = torch.from_numpy(rarity_among(bags, of.chunks, tokens, prior)).to(self.device)
             known = torch.from_numpy(bags[candidates][:, tokens].toarray()).to(self.device)
-            sums.append(torch.nn.functional.pad(known @ weights, (0, width - len(candidates))))
+            sums.append(torch.nn.functional.pad(known @ (rarity * weights), (0, width - len(candidates))))
         return torch.stack(sums)
 
     def _live_rows(self, transitions: Sequence[Transition]) -> set[int]:

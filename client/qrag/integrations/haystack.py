@@ -47,6 +47,7 @@ class QRagRetriever:
         max_steps: int | None = None,
         stop: Stop | None = None,
         beam_width: int | None = None,
+        rerank: int | None = None,
         max_context_tokens: int | None = None,
         order: Literal["document", "selection"] | None = None,
     ) -> None:
@@ -60,6 +61,7 @@ class QRagRetriever:
             "max_steps": max_steps,
             "stop": stop,
             "beam_width": beam_width,
+            "rerank": rerank,
             "max_context_tokens": max_context_tokens,
             "order": order,
         }

@@ -43,6 +43,7 @@ class QRagRetriever(BaseRetriever):
     max_steps: int | None = None
     stop: Stop | None = None
     beam_width: int | None = None
+    rerank: int | None = None
     max_context_tokens: int | None = None
     order: Literal["document", "selection"] | None = None
 
@@ -93,6 +94,7 @@ class QRagRetriever(BaseRetriever):
             "max_steps": self.max_steps,
             "stop": self.stop,
             "beam_width": self.beam_width,
+            "rerank": self.rerank,
             "max_context_tokens": self.max_context_tokens,
             "order": self.order,
         }

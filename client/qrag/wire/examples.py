@@ -56,7 +56,7 @@ _CHUNK: Example = {
     "q": 0.896,
     "metadata": {"year": 1916},
 }
-_WITHOUT_TRACE: Example = {"candidates": None, "parts": None, "heatmap": None}
+_WITHOUT_TRACE: Example = {"candidates": None, "parts": None, "rerank_score": None, "heatmap": None}
 """The fields of a step that a request without ``trace`` and ``heatmap`` leaves empty."""
 
 RESULT: Example = {

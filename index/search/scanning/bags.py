@@ -35,6 +35,15 @@ class Postings(NamedTuple):
     """Number of tokens of each row, shape ``[rows]``."""
 
 
+class Frequencies(NamedTuple):
+    """How common tokens are among the chunks that one searches."""
+
+    of_tokens: IntArray
+    """In how many chunks each of the tokens stands."""
+    chunks: int
+    """The chunks that were counted."""
+
+
 def index_bags(texts: Sequence[TokenIds]) -> Postings:
     """The posting lists of tokenised rows."""
     count = len(texts)
@@ -91,6 +100,22 @@ def counts_in(postings: Postings, tokens: IntArray, rows: IntArray) -> IntArray:
     counts = np.zeros((len(tokens), len(rows)), dtype=np.int64)
     count_terms(postings, tokens, rows, counts)
     return counts
+
+
+@compiled(fastmath=False)
+def count_rows(postings: Postings, first_row: int, rows: int, tokens: IntArray, frequencies: IntArray) -> None:
+    """Add to ``frequencies``, shape ``[tokens]``, in how many of some rows each of the ``tokens`` stands."""
+    whole = first_row == 0 and rows == len(postings.lengths)
+    for number in range(len(tokens)):
+        place = np.searchsorted(postings.tokens, tokens[number])
+        if place == len(postings.tokens) or postings.tokens[place] != tokens[number]:
+            continue
+        low, high = postings.borders[place], postings.borders[place + 1]
+        if whole:
+            frequencies[number] += high - low
+        else:
+            inside = postings.rows[low:high]
+            frequencies[number] += np.searchsorted(inside, first_row + rows) - np.searchsorted(inside, first_row)
 
 
 @compiled(fastmath=False)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from index.arrays import Float32Array, Float64Array, Int16Array, IntArray
-from index.search.scanning.bags import Postings, count_terms, index_bags
+from index.search.scanning.bags import Postings, count_rows, count_terms, index_bags
 from index.search.scanning.codes import LARGEST, Codes
 from index.search.scanning.compiling import compiled
 from index.search.scanning.matrices import Runs
@@ -266,6 +266,8 @@ def compile_loops() -> None:
         map_and_round(np.zeros(2), table, np.zeros((1, 2)), 1, numbers, scales)
     with suppress(OSError):
         average_beside(values[0], np.array([0, 1]), start[:0], np.float32(0), values[0])
+    with suppress(OSError):
+        count_rows(index_bags([[0]]), 0, 1, start, np.zeros(1, dtype=np.int64))
     with suppress(OSError):
         count_terms(index_bags([[0]]), start, start, np.zeros((1, 1), dtype=np.int64))
     with suppress(OSError):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from index.arrays import Float32Array, IntArray
-from index.search.scanning.bags import Postings, counts_in
+from index.search.scanning.bags import Frequencies, Postings, count_rows, counts_in
 from index.search.scanning.codes import ROW_BLOCK, Codes, encode
 
 CACHED_ROWS = 512
@@ -80,6 +80,8 @@ class Matrices:
     offsets: IntArray
     parts: tuple[Part, ...]
     norm_bound: float = 1.0
+    counted: Matrices | None = None
+    """Those among whose chunks tokens are counted, where these are some of them; none: these."""
 
     @property
     def size(self) -> int:
@@ -146,6 +148,24 @@ class Matrices:
             if inside.any():
                 counts[:, inside] = counts_in(postings, tokens, positions[inside] - start + first_row)
         return counts
+
+    def frequencies(self, tokens: IntArray) -> Frequencies:
+        """In how many candidates that have bags each token stands."""
+        if self.counted is not None:
+            return self.counted.frequencies(tokens)
+        known = self._frequencies
+        if unknown := [token for token in tokens.tolist() if token not in known]:
+            counts = np.zeros(len(unknown), dtype=np.int64)
+            for _, postings, first_row, rows in self.bags:
+                count_rows(postings, first_row, rows, np.array(unknown, dtype=np.int64), counts)
+            known.update(zip(unknown, counts.tolist(), strict=True))
+        of_tokens = np.array([known[token] for token in tokens.tolist()], dtype=np.int64)
+        return Frequencies(of_tokens, sum(bags.rows for bags in self.bags))
+
+    @cached_property
+    def _frequencies(self) -> dict[int, int]:
+        """In how many candidates tokens that were searched stand."""
+        return {}
 
     def lengths(self, positions: IntArray) -> IntArray:
         """The number of tokens of each candidate, shape ``[len(positions)]``; 0 where it has no bag."""

@@ -6,8 +6,10 @@ a chunk without a model: whether it has the token, how rare that is, and how lon
 (Robertson and Zaragoza 2009, "The Probabilistic Relevance Framework"). The idea of weights by a model over bags of
 tokens is SiDR's (arXiv 2405.01924).
 
-Rarity and mean length are constants of the checkpoint: nothing goes stale when documents come and go, nothing leaks
-from one collection into another, and Q-values keep their meaning.
+How rare a token is, is counted among the chunks that are searched: in a life of Franklin his name tells nothing. It is
+what the posting lists say at the moment, so nothing goes stale when documents come and go, and nothing leaks from one
+collection into another. Among few chunks it says little; so it is mixed with a constant of the checkpoint, counted in
+the texts of its training, which weighs as :data:`PRIOR_CHUNKS` chunks do. Mean length is a constant, too.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from functools import partial
 import numpy as np
 
 from index.arrays import Float32Array, Float64Array, IntArray
+from index.search.scanning.bags import Frequencies
 from index.search.scanning.kernels import Terms, add_terms
 from index.search.scanning.matrices import Bags, Matrices
 from index.search.scanning.threads import run_tasks, thread_count
@@ -28,6 +31,10 @@ from qrag.wire.models import FrozenModel
 
 KEPT_TERMS = 32
 """Tokens of a state that are searched: those whose weight times rarity is largest."""
+
+
+PRIOR_CHUNKS = 1000
+"""The number of chunks from which on a token's rarity there weighs more than that in the texts of the training."""
 
 
 class Saturation(FrozenModel):
@@ -63,7 +70,7 @@ class Lexical:
     factor: float
     """``v``."""
     rarity: Float32Array
-    """How rare each token is, shape ``[vocabulary]``; 0 for tokens that say nothing."""
+    """How rare each token is in the texts of the training, shape ``[vocabulary]``; 0 for tokens that say nothing."""
     saturation: Saturation
 
     def add(
@@ -76,7 +83,8 @@ class Lexical:
         """Read the posting lists of the states' tokens."""
         terms = [self._terms(state) for state in states]
         tokens = np.concatenate([term.tokens for term in terms])
-        weights = np.concatenate([self._scaled(term) for term in terms])
+        scaled = [self._scaled(term, matrices.frequencies(term.tokens)) for term in terms]
+        weights = np.concatenate(scaled)
         ends = np.cumsum([len(term.tokens) for term in terms], dtype=np.int64)
         highest = np.maximum(values.max(axis=1, initial=0.0), -values.min(axis=1, initial=0.0))
         together = Terms(tokens, weights, ends)
@@ -89,7 +97,7 @@ class Lexical:
         # Few entries are read of each of many lists, so it is memory that one waits for: threads wait together.
         threads = thread_count(values)
         run_tasks([partial(add_some, matrices.bags[first::threads]) for first in range(threads)], threads)
-        most = [float(np.abs(self._scaled(term)).sum()) for term in terms]
+        most = [float(np.abs(weights_of_state).sum()) for weights_of_state in scaled]
         return [
             (len(term.tokens) + 2) * UNIT * (float(high) + total)
             for term, high, total in zip(terms, highest, most, strict=True)
@@ -115,7 +123,7 @@ class Lexical:
             return []
         counts = chunks.term_counts(terms.tokens, positions)
         lengths = chunks.lengths(positions)
-        scaled = self.factor * terms.weights.astype(np.float64) * self.rarity[terms.tokens]
+        scaled = self._weights(terms, chunks.frequencies(terms.tokens))
         return [
             (token, scale * self.saturation.weight(occurrences, lengths))
             for token, scale, occurrences in zip(terms.tokens.tolist(), scaled.tolist(), counts, strict=True)
@@ -126,12 +134,25 @@ class Lexical:
             raise ValueError("the state has no weights of tokens: embed it with the checkpoint of this signal")
         return state.terms
 
-    def _scaled(self, terms: TermWeights) -> Float64Array:
+    def _weights(self, terms: TermWeights, frequencies: Frequencies) -> Float64Array:
+        """``v θ`` times rarity of each token."""
+        rarity = mixed_rarity(self.rarity[terms.tokens].astype(np.float64), frequencies)
+        weights: Float64Array = self.factor * terms.weights.astype(np.float64) * rarity
+        return weights
+
+    def _scaled(self, terms: TermWeights, frequencies: Frequencies) -> Float64Array:
         """What a chunk gets for each token, were its occurrences not saturated."""
-        scaled: Float64Array = (
-            self.factor
-            * terms.weights.astype(np.float64)
-            * self.rarity[terms.tokens].astype(np.float64)
-            * (self.saturation.k1 + 1)
-        )
-        return scaled
+        return self._weights(terms, frequencies) * (self.saturation.k1 + 1)
+
+
+def mixed_rarity(prior: Float64Array, frequencies: Frequencies) -> Float64Array:
+    """How rare each token is where one searches, 0 to 1, mixed with what the ``prior`` says, same shape.
+
+    That of a token in ``f`` of ``n`` chunks is ``ln(1 + (n - f + .5) / (f + .5))``, as a share of that of a token in
+    none; it weighs ``n / (n + PRIOR_CHUNKS)``. A token of rarity 0 is never searched.
+    """
+    count, of_tokens = frequencies.chunks, frequencies.of_tokens
+    here = np.log1p((count - of_tokens + 0.5) / (of_tokens + 0.5)) / np.log1p((count + 0.5) / 0.5)
+    share = count / (count + PRIOR_CHUNKS)
+    mixed: Float64Array = np.where(prior > 0, (1 - share) * prior + share * here, 0.0)
+    return mixed

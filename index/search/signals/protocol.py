@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from index.arrays import Float32Array, Float64Array, IntArray
+from index.search.scanning.bags import Frequencies
 from index.search.scanning.matrices import Matrices
 from index.search.states import State, States
 
@@ -30,6 +31,9 @@ class Chunks(Protocol):
 
     def term_counts(self, tokens: IntArray, positions: IntArray) -> IntArray:
         """How often each chunk has each token, shape ``[len(tokens), len(positions)]``."""
+
+    def frequencies(self, tokens: IntArray) -> Frequencies:
+        """In how many chunks each token stands."""
 
     def lengths(self, positions: IntArray) -> IntArray:
         """The number of tokens of each chunk, shape ``[len(positions)]``."""

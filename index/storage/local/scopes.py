@@ -196,6 +196,8 @@ class LocalScopes:
         is_exact = ~np.isin(uids, index.uids)
         exact_uids = set(uids[is_exact].tolist())
         exact, _ = self._build(([piece for piece in pieces[0] if piece.uid in exact_uids], pieces[1]))
+        # A token is as rare in these as in all that is searched.
+        exact = replace(exact, matrices=replace(exact.matrices, counted=scope.matrices))
         exact_positions = np.flatnonzero(np.repeat(is_exact, counts))
         return replace(scope, preselected=Preselected(index.within(scope, uids), exact, exact_positions))
 

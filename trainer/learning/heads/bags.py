@@ -1,4 +1,4 @@
-"""The bags of tokens of the texts in a chunk table, weighed as the lexical signal weighs them."""
+"""The bags of tokens of the texts in a chunk table, saturated as the lexical signal saturates them."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.sparse import csr_matrix, vstack
 
-from index.arrays import Float32Array
+from index.arrays import Float32Array, IntArray
 from index.encoders.encoder import Encoder
-from index.search.scanning.bags import Postings, index_bags
-from index.search.signals.lexical import Lexical, Saturation
+from index.search.scanning.bags import Frequencies, Postings, index_bags
+from index.search.signals.lexical import Lexical, Saturation, mixed_rarity
 
 
-def weighed(postings: Postings, rarity: Float32Array, saturation: Saturation) -> csr_matrix:
-    """``β`` of rows and tokens, shape ``[rows, vocabulary]``: what a token of weight 1 adds to a row's Q, times 1/v."""
+def saturated(postings: Postings, vocabulary: int, saturation: Saturation) -> csr_matrix:
+    """The weight of each row's occurrences of each token, shape ``[rows, vocabulary]``; rarity comes to it."""
     tokens = np.repeat(postings.tokens, np.diff(postings.borders))
-    weights = rarity[tokens] * saturation.weight(
-        postings.counts.astype(np.int64), postings.lengths[postings.rows].astype(np.int64)
-    )
-    shape = (len(postings.lengths), len(rarity))
+    weights = saturation.weight(postings.counts.astype(np.int64), postings.lengths[postings.rows].astype(np.int64))
+    shape = (len(postings.lengths), vocabulary)
     return csr_matrix((weights.astype(np.float32), (postings.rows, tokens)), shape=shape)
 
 
@@ -31,10 +29,20 @@ class BagTable:
         self._matrix = csr_matrix((0, len(lexical.rarity)), dtype=np.float32)
 
     def matrix(self, texts: Sequence[str]) -> csr_matrix:
-        """``β`` of the table's ``texts``, shape ``[texts, vocabulary]``."""
+        """:func:`saturated` of the table's ``texts``."""
         known = self._matrix.shape[0]
         if known < len(texts):
             postings = index_bags(self._encoder.terms(texts[known:]))
-            new = weighed(postings, self._lexical.rarity, self._lexical.saturation)
+            new = saturated(postings, len(self._lexical.rarity), self._lexical.saturation)
             self._matrix = vstack((self._matrix, new), format="csr")
         return self._matrix
+
+
+def rarity_among(bags: csr_matrix, rows: IntArray, tokens: IntArray, prior: Float32Array) -> Float32Array:
+    """How rare ``tokens`` are among some rows, as the service counts it (:mod:`index.search.signals.lexical`).
+
+    ``prior`` is the rarity of each token of the vocabulary in the texts of the training.
+    """
+    found = np.asarray((bags[rows][:, tokens] > 0).sum(axis=0)).ravel().astype(np.int64)
+    mixed = mixed_rarity(prior[tokens].astype(np.float64), Frequencies(found, len(rows)))
+    return mixed.astype(np.float32)
