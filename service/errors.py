@@ -179,7 +179,7 @@ class NotCalibrated(ServiceError):
 
 
 class CannotRerank(ServiceError):
-    """The request wants a second look that it cannot have."""
+    """The request wants a second look and there is no cross-encoder."""
 
     status, code, title = 422, "cannot_rerank", "There can be no second look"
 

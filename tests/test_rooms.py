@@ -171,7 +171,7 @@ def test_modules_import_in_no_circle() -> None:
 
 
 def test_rooms_import_in_no_circle() -> None:
-    """Of each folder, the modules and folders directly in it."""
+    """The modules and folders directly in each folder."""
     graphs: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for module, names in IMPORTS.items():
         for name in names:

@@ -56,12 +56,8 @@ async def prepare(body: RetrieveIn, services: Services) -> Session:
 
 
 def _check_second_look(body: RetrieveIn, services: Services) -> None:
-    if body.rerank is None:
-        return
-    if services.reranker is None:
+    if body.rerank is not None and services.reranker is None:
         raise CannotRerank("This service has no cross-encoder. Leave out rerank, or start it with QRAG_RERANKER.")
-    if body.beam_width > 1:
-        raise CannotRerank("A second look selects every chunk by itself. Leave out rerank or beam_width.")
 
 
 def _stop_rule(stop: Stop, encoder: Encoder) -> StopBelow | None:

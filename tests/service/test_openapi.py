@@ -36,15 +36,6 @@ ensure_resource_availability.enabled = false
 [[operations]]
 include-name = "POST /documents"
 checks.positive_data_acceptance.enabled = false
-
-# Nor can it say whether this server has a cross-encoder: without one, `rerank` is refused.
-[[operations]]
-include-name = "POST /retrieve"
-checks.positive_data_acceptance.enabled = false
-
-[[operations]]
-include-name = "POST /answer"
-checks.positive_data_acceptance.enabled = false
 """
 
 

@@ -15,7 +15,7 @@ from tests.service.helpers import ask, problem, stream
 from tests.service.library import QUESTION, SENTENCES, add_library, add_lines
 
 TOLERANCE = 0.005
-"""Of a Q-value: bfloat16 rounds a state's embedding differently in another batch."""
+"""How far a Q-value may be off: bfloat16 rounds a state's embedding differently in another batch."""
 
 Vector = NDArray[np.float64]
 

@@ -71,7 +71,7 @@ def test_the_final_reward(kind: RewardName, worth: float) -> None:
 
 
 def best_return(environment: Environment, action: int, gamma: float, reward: Reward) -> float:
-    """Of every order in which the chunks can be selected after the action, the largest discounted sum of rewards."""
+    """The largest discounted sum of rewards, over every order of selecting the chunks after the action."""
     rest = [p for p in range(len(environment.question.chunks)) if p not in (*environment.selected, action)]
     best = -np.inf
     for order in itertools.permutations(rest):

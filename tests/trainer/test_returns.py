@@ -106,7 +106,7 @@ def test_lambda_one_is_the_discounted_sum_and_lambda_zero_one_step(
 def slow_loss(
     q: Sequence[float], optimal: Sequence[float], available: Sequence[bool], support: Sequence[bool], s: Hyperparameters
 ) -> float:
-    """Of one state, candidate after candidate."""
+    """The loss of one state, candidate after candidate."""
     groups: dict[bool, list[float]] = {True: [], False: []}
     everything = wanted = 0.0
     for value, best, usable, needed in zip(q, optimal, available, support, strict=True):

@@ -29,7 +29,7 @@ class Asked(NamedTuple):
 
     state: Float32
     rows: IntArray
-    """Of the candidates in the table of chunks."""
+    """The rows of the candidates in the table of chunks."""
     counts: list[int]
     selected: list[int]
 

@@ -8,7 +8,14 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from qrag.wire import examples
 from qrag.wire.models import ResponseModel
-from qrag.wire.retrieval import Citation, RetrieveIn, RetrieveOut, SufficiencyOut, whole_number
+from qrag.wire.retrieval import (
+    NO_BEAM_BESIDE_RERANK,
+    Citation,
+    RetrieveIn,
+    RetrieveOut,
+    SufficiencyOut,
+    whole_number,
+)
 
 
 class AnswerIn(RetrieveIn):
@@ -19,7 +26,8 @@ class AnswerIn(RetrieveIn):
             "examples": [
                 {"question": "Where did the office of the person who signed the lease move?", "max_steps": 4},
                 {"question": "Who signed the lease?", "max_answer_tokens": 200, "temperature": 0},
-            ]
+            ],
+            "allOf": NO_BEAM_BESIDE_RERANK,
         }
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, JsonValue, field_validator, model_validator
 
@@ -62,6 +62,10 @@ _STOP_SAYS_ONE_THING: list[JsonValue] = [
     {"not": {"properties": {"rule": {"type": "null"}, "threshold": _NUMBER}, "required": ["threshold"]}},
 ]
 """The checks of `Stop._says_one_thing` as JSON Schema."""
+
+
+NO_BEAM_BESIDE_RERANK: list[JsonValue] = [_never(rerank=_NUMBER, beam_width={**_NUMBER, "minimum": 2})]
+"""The check of `EpisodeIn._chooses_one_way` as JSON Schema."""
 
 
 class Stop(RequestModel):
@@ -178,6 +182,12 @@ class EpisodeIn(RequestModel):
 
     _is_shallow = field_validator("filter", mode="before")(must_be_shallow)
 
+    @model_validator(mode="after")
+    def _chooses_one_way(self) -> Self:
+        if self.rerank is not None and self.beam_width > 1:
+            raise ValueError("a second look selects every chunk by itself: give rerank or beam_width, not both")
+        return self
+
 
 class RetrieveIn(EpisodeIn):
     """A question, where and how to search for its evidence, and what to report of each step."""
@@ -192,7 +202,8 @@ class RetrieveIn(EpisodeIn):
                     "filter": {"and": [{"field": "year", "gte": 2020}, {"not": {"field": "tags", "equals": "draft"}}]},
                     "trace": True,
                 },
-            ]
+            ],
+            "allOf": NO_BEAM_BESIDE_RERANK,
         }
     )
 
