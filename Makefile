@@ -45,11 +45,9 @@ TRAIN = $(BIN)/python -m trainer train --data $(DATA) --cache $(RUN)/cache
 
 train: .venv/train.stamp
 	$(TRAIN) trainer/recipes/default.yaml --out $(RUN)/first $(if $(wildcard $(RUN)/first/state),--resume)
-	$(TRAIN) trainer/recipes/default-long.yaml --out $(RUN)/long --set start=$(RUN)/first/best $(if $(wildcard $(RUN)/long/state),--resume)
-	$(TRAIN) trainer/recipes/default-stop.yaml --out $(RUN)/stop --set start=$(RUN)/long/best $(if $(wildcard $(RUN)/stop/state),--resume)
-	$(TRAIN) trainer/recipes/default-last.yaml --out $(RUN)/last --set start=$(RUN)/stop/best $(if $(wildcard $(RUN)/last/state),--resume)
-	$(TRAIN) trainer/recipes/default-prose.yaml --out $(RUN)/prose --set start=$(RUN)/last/best $(if $(wildcard $(RUN)/prose/state),--resume)
-	$(BIN)/python -m trainer calibrate $(RUN)/prose/best trainer/recipes/default-prose.yaml --data $(DATA) --cache $(RUN)/cache --episodes 2000 --out $(RUN)/calibrated
+	$(TRAIN) trainer/recipes/default-last.yaml --out $(RUN)/last --set start=$(RUN)/first/best $(if $(wildcard $(RUN)/last/state),--resume)
+	$(BIN)/python -m trainer calibrate $(RUN)/last/best trainer/recipes/default-last.yaml --data $(DATA) --cache $(RUN)/cache --episodes 1000 --out $(RUN)/calibrated
+	$(BIN)/python -m trainer pack $(RUN)/calibrated $(RUN)/packed
 
 check-readme: .venv/dev.stamp
 	$(BIN)/python .ci/check_readme.py

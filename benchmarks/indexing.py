@@ -25,7 +25,6 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from benchmarks.stores import numbered_sentences
-from index.encoders.checkpoint import tower_directory
 from index.encoders.encoder import Encoder
 from index.encoders.loading import load_encoder, native_dtype
 from index.indexing.indexer import Indexer
@@ -34,6 +33,7 @@ from index.storage.opening import open_storage
 from qrag.wire.chunking import Chunking
 from service.engine.engine import Engine
 from service.settings import DEFAULT_CHECKPOINT
+from trainer.bases.unpacking import unpack_base
 from trainer.evaluation.machine import describe_machine
 
 RESULT = Path(__file__).parent / "results" / "indexing.json"
@@ -82,9 +82,8 @@ def main() -> None:
     inputs = encoder.action_inputs(texts)
     tokens = sum(map(len, inputs))
     # What people would call; the dtype is the library's own.
-    plain = SentenceTransformer(
-        str(tower_directory(DEFAULT_CHECKPOINT, encoder.config.action)), device=str(encoder.device)
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        plain = SentenceTransformer(str(unpack_base(DEFAULT_CHECKPOINT, Path(folder))), device=str(encoder.device))
     ways: dict[str, Callable[[], object]] = {
         "service": lambda: index(encoder, engine, lines, chunking),
         "forward_passes_alone": lambda: encoder.embed_actions(inputs),

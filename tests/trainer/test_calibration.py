@@ -24,9 +24,11 @@ from tests.index.stopping import random_stopping
 from tests.random_checkpoints import write_random_checkpoint
 from tests.trainer.mixtures import BOOK, make_recipe, write_stories
 from trainer.command_line.main import main
+from trainer.datasets.question import Question
 from trainer.hyperparameters import Hyperparameters
 from trainer.recipe import BabiTask
 from trainer.stopping.calibration import (
+    HARDLY_ANY,
     HELD_OUT,
     LONGEST,
     MISSING,
@@ -116,7 +118,17 @@ def test_stories_are_hidden_in_documents_of_all_lengths() -> None:
     story, own = for_calibration(make_recipe(tasks, hyperparameters=Hyperparameters(stop=True))).tasks
     assert isinstance(story, BabiTask)
     assert (story.sentences, story.spread) == ((4, LONGEST), "log")
-    assert own == make_recipe(TASKS).tasks[1]  # what is taken out is decided by the calibration
+    # What is taken out is decided by the calibration.
+    assert own == make_recipe(TASKS).tasks[1].model_copy(update={"unanswerable": HARDLY_ANY})
+    kept, left_alone = for_calibration(make_recipe(TASKS)).tasks
+    assert left_alone == make_recipe(TASKS).tasks[1]
+    assert kept == story
+
+
+def test_of_a_question_that_has_no_answer_by_itself_nothing_is_taken(data: Path) -> None:
+    mixture = build_mixture(make_recipe(TASKS), data)
+    question = Question("u", "own", "Why?", ["It rained.", "It snowed."], (2,), frozenset(), 2, removed=1)
+    assert deprived(mixture, question, [question], np.random.default_rng(0)) is question
 
 
 def test_every_task_and_every_episode_weighs_the_same() -> None:
@@ -298,6 +310,9 @@ def test_a_checkpoint_is_calibrated_in_its_folder_and_judged(
     assert whole.oracle.recall == 1
     assert (removed.oracle.recall, removed.oracle.chunks) == (0, 0)
     assert all(stops.not_found == 1 for by_cost in removed.rules.values() for stops in by_cost)
+    assert removed.told_apart is not None
+    assert 0 <= removed.told_apart.low <= removed.told_apart.mean <= removed.told_apart.high <= 1
+    assert whole.told_apart is None
     table = out.with_suffix(".md").read_text()
     assert "mine, seed 3, paired bootstrap" in table
     assert table in capsys.readouterr().out

@@ -17,7 +17,6 @@ from sentence_transformers import SentenceTransformer
 
 from index.encoders.checkpoint import DirectoryTower, PackageTower, PatchedTower, read_config, tower_directory
 from index.encoders.encoder import Encoder
-from index.encoders.heads import Heads
 from index.encoders.loading import load_encoder
 from index.encoders.writing import write_stopping
 from index.episodes.stopping import UNTAUGHT
@@ -117,12 +116,18 @@ def test_training_goes_on_from_a_checkpoint(tiny_base: Path, tmp_path: Path, bas
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_the_packaged_checkpoint_can_be_gone_on_from() -> None:
+def test_the_packaged_checkpoint_can_be_gone_on_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `examples/training/own.yaml` does: with the same positions and heads, and no base."""
+    monkeypatch.setenv("QRAG_MODELS", str(tmp_path))
     config = read_config(start_directory(PACKAGED))
-    fields = {"positions": config.positions, "state_tokens": config.state_tokens, "action_tokens": config.action_tokens}
-    recipe = make_recipe(Path(MINILM), start=PACKAGED, **fields)
+    shared = ("pooling", "positions", "state_tokens", "action_tokens", "headings")
+    fields = {name: getattr(config, name) for name in shared} | {"lexical": True, "surroundings": True}
+    recipe = make_recipe(Path(PACKAGED), start=PACKAGED, **fields).model_copy(update={"base": None})
     learner = build_learner(recipe, CPU, seed=0)
-    assert learner.function == config.function(Heads())
+    packaged = load_encoder(start_directory(PACKAGED), device="cpu", dtype=learner.network.state.dtype)
+    assert (learner.function.w, learner.function.b) == (config.w, config.b)
+    for found, expected in zip(served(learner.network.serving(learner.function)), served(packaged), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +171,7 @@ def test_a_packed_checkpoint_can_be_gone_on_from(
         follows = follows.model_copy(update={"base": None})
     again = build_learner(follows, CPU, seed=0)
     assert again.network.encoder.config.base_model == read_config(tmp_path / "packed").base_model
-    packed = load_encoder(tmp_path / "packed", device="cpu", dtype=torch.float32)
+    packed = load_encoder(tmp_path / "packed", device="cpu", dtype=again.network.state.dtype)
     for found, expected in zip(served(again.network.serving(again.function)), served(packed), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from index.chunking import Chunk
-from trainer.datasets.evidence import read_evidence
+from trainer.datasets.evidence import read_evidence, read_evidence_sentences
 from trainer.datasets.question import Question
 from trainer.datasets.reader import read_reader
 from trainer.errors import DataError, RecipeError
@@ -69,6 +69,57 @@ def test_of_much_evidence_five_chunks_are_enough(tmp_path: Path) -> None:
     assert question.open_support([3]) == frozenset(range(20)) - {3}
     assert question.open_support(range(5)) == frozenset()
     assert list(evidence_shares(question, [0, 25, 1, 2, 3])) == pytest.approx([1.0, 0.5, 2 / 3, 0.75, 0.8])
+
+
+STORY = "The king had a hat. It was made of red felt! He lost it in the river. Nobody found the red hat."
+
+
+def cut(tmp_path: Path, record: dict[str, Any], words: int = 6) -> list[Question]:
+    path = written(tmp_path / "set_train.jsonl.gz", {"id": "a", "question": "Which?", "answerable": True} | record)
+    return list(read_evidence_sentences(path, words))
+
+
+def test_packed_sentences_that_have_an_answer_are_each_its_evidence(tmp_path: Path) -> None:
+    record = {"chunks": ["A red hat is here, too.", STORY], "support": [1], "answer": "The RED hat", "budget": 2}
+    (question,) = cut(tmp_path, record | {"answer": "Red.", "answer_aliases": ["in the river"]})
+    assert question.chunks[0] == "A red hat is here, too."  # outside the evidence, so none
+    assert "".join(piece + " " for piece in question.chunks[1:]).strip() == STORY
+    held = {question.chunks[place] for place in question.support}
+    assert held == {"It was made of red felt!", "He lost it in the river.", "Nobody found the red hat."}
+    assert question.missing([0]) == 1
+    assert all(question.missing([place]) == 0 for place in question.support)
+    (question,) = cut(tmp_path, record)
+    assert {question.chunks[place] for place in question.support} == {"Nobody found the red hat."}
+
+
+def test_packed_sentences_keep_titles_and_documents(tmp_path: Path) -> None:
+    documents = [{"title": "Hats", "text": STORY}, {"title": "Rivers", "text": "It is long.\nIt is deep."}]
+    (question,) = cut(tmp_path, {"documents": documents, "support": [1], "answer": "deep"}, 3)
+    assert all(piece.startswith("Hats\n") for piece in question.chunks[: question.counts[0]])
+    assert list(question.chunks[question.counts[0] :]) == ["Rivers\nIt is long.", "Rivers\nIt is deep."]
+    assert {question.chunks[place] for place in question.support} == {"Rivers\nIt is deep."}
+
+
+def test_what_cannot_be_told_is_left_out_where_sentences_are_packed(tmp_path: Path) -> None:
+    for record in (
+        {"chunks": [STORY], "support": [0], "answer": "green"},
+        {"chunks": [STORY], "support": [0]},
+        {"chunks": [STORY], "support": [0], "answer": "the"},
+        {"chunks": [STORY, STORY + " Indeed."], "support": [0, 1], "answer": "felt"},
+        {"chunks": [STORY], "support": [], "answer": None, "answerable": False},
+    ):
+        assert cut(tmp_path, record) == []
+
+
+def test_questions_about_one_text_share_its_packed_sentences(tmp_path: Path) -> None:
+    written(tmp_path / "set.docs.jsonl.gz", {"doc_id": "d", "chunks": [STORY]})
+    records = [
+        {"id": str(n), "question": "Which?", "doc_id": "d", "support": [0], "answer": answer}
+        for n, answer in enumerate(("king", "felt"))
+    ]
+    first, second = read_evidence_sentences(written(tmp_path / "set_train.jsonl.gz", *records), 6)
+    assert first.chunks is second.chunks
+    assert first.support != second.support
 
 
 @pytest.mark.parametrize(
@@ -146,6 +197,7 @@ def test_the_suites_ask_every_set_and_both_kinds_of_a_readers_questions(tmp_path
         ("reader_single", 1),
         ("reader_two", 1),
     ]
+    assert [[question.id for question in each.unanswered] for each in sets] == [["n"], ["n"], ["none"], ["none"]]
     assert [each.task for each in evidence(tmp_path, ["second"], None, 0)] == ["second"]
     with pytest.raises(RecipeError, match="no set third"):
         list(evidence(tmp_path, ["third"], None, 0))

@@ -8,11 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from tests.trainer.mixtures import OWN, drawn, make_recipe, support_texts, write_own
+from tests.trainer.mixtures import BOOK, OWN, drawn, make_recipe, support_texts, write_own
 from trainer.datasets.question import Question
+from trainer.datasets.squad import SENTENCE_WORDS
+from trainer.tasks.background import training_passages
 from trainer.tasks.documents import documents, shuffled, with_distractors
 from trainer.tasks.mixture import build_mixture
 
@@ -117,6 +121,33 @@ def test_a_share_of_the_questions_has_its_documents_laid_end_to_end(data: Path) 
     always, never = (build_mixture(make_recipe([task | {"joined": share}]), data) for share in (1, 0))
     assert {len(question.counts) for question in [*drawn(always), *always.validation]} == {1}
     assert min(len(question.counts) for question in [*drawn(never), *never.validation]) == 4
+
+
+def test_a_share_of_the_questions_is_asked_somewhere_in_a_book(data: Path) -> None:
+    write_own(data / "own.jsonl", 80)
+    task = OWN | {"validation": 40, "mine": True}
+    mixture = build_mixture(make_recipe([task | {"in_books": 0.5}]), data)
+    passages = training_passages(data / "books", SENTENCE_WORDS, 8000)
+    assert all(passage in BOOK for passage in passages)
+    for questions, fewest, most in ((drawn(mixture, 400), 150, 250), (mixture.validation, 10, 30)):
+        inside = [question for question in questions if len(question.chunks) > 4]
+        assert fewest < len(inside) < most
+        begins = set()
+        for question in inside:
+            number = int(question.id[1:])
+            first = question.chunks.index(next(text for text in question.chunks if text.startswith(f"text {number}.")))
+            assert sorted(question.chunks[first : first + 4]) == [f"text {number}.{place}" for place in range(4)]
+            around = [*question.chunks[:first], *question.chunks[first + 4 :]]
+            assert " ".join(around) in " ".join(passages)
+            assert question.counts == (len(question.chunks),)
+            assert support_texts(question) == {f"text {number}.{place % 4}" for place in (number, number + 1)}
+            begins.add(first)
+        assert len(begins) > 1
+    # Books are among what is searched for hard negatives, where there are any.
+    assert set(passages) <= set(drawn(mixture, 1)[0].pool)
+    assert mixture.validation == build_mixture(make_recipe([task | {"in_books": 0.5}], seed=7), data).validation
+    with pytest.raises(ValidationError, match="set `books`"):
+        make_recipe([OWN | {"in_books": 0.5}], books=None)
 
 
 def test_single_hops_of_held_out_questions_are_not_trained_on(data: Path) -> None:

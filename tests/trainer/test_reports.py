@@ -8,7 +8,7 @@ from index.encoders.checkpoint import read_config
 from tests.trainer.results import result, row
 from trainer.datasets.question import Question
 from trainer.errors import DataError
-from trainer.evaluation.reports import fingerprint, joined, markdown, measure, read_report, write_report
+from trainer.evaluation.reports import Result, fingerprint, joined, markdown, measure, read_report, write_report
 from trainer.evaluation.suites import TestSet
 
 
@@ -108,3 +108,21 @@ def test_a_fingerprint_follows_the_weights_and_not_the_name(tiny_checkpoint: Pat
     config = read_config(tiny_checkpoint)
     assert fingerprint(config) == fingerprint(config.model_copy(update={"name": "other", "training": {"seed": 1}}))
     assert fingerprint(config) != fingerprint(config.model_copy(update={"w": 2.0}))
+
+
+def test_shares_are_compared_question_by_question_and_over_all_sets() -> None:
+    def of(name: str, first: list[float], second: list[float]) -> Result:
+        rows = [
+            row(task, 0.0).model_copy(update={"shares": tuple(shares), "share_by_step": (sum(shares) / len(shares),)})
+            for task, shares in (("a", first), ("b", second))
+        ]
+        return result(name, "evidence", *rows)
+
+    table = markdown([of("peer", [1.0] * 40, [0.0] * 4), of("ours", [0.5] * 40, [1.0] * 4)])
+    assert "| ours, more than | peer |" in table
+    assert "| a | **-0.500 (-0.500 to -0.500)** |" in table  # a loss is bold
+    assert "| b | +1.000 (+1.000 to +1.000) |" in table
+    assert "| mean | +0.250 (+0.250 to +0.250) |" in table
+    unlike = markdown([of("peer", [1.0] * 40, [0.0] * 3), of("ours", [0.5] * 40, [1.0] * 4)])
+    assert "| b |  |" in unlike  # other questions: nothing to compare
+    assert "| mean |  |" in unlike

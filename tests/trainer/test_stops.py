@@ -12,6 +12,7 @@ from trainer.stopping.stops import (
     COSTS,
     Calibrated,
     Point,
+    area_under_curve,
     bootstrap,
     budget_curve,
     calibration,
@@ -143,3 +144,26 @@ def test_the_bootstrap_keeps_together_what_is_about_one_question() -> None:
 
     bootstrap(strata, measure)
     assert set(seen) == {(0, 1, 2, 3, 4), (0, 0, 1, 3, 4, 4), (1, 2, 2, 3)}
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=9), st.lists(st.integers(0, 4), min_size=1, max_size=9))
+def test_the_area_under_the_curve_counts_pairs(positive: list[int], negative: list[int]) -> None:
+    area = area_under_curve(np.array(positive, dtype=float), np.array(negative, dtype=float))
+    assert area is not None
+    counted = [(one > other) + 0.5 * (one == other) for one in positive for other in negative]
+    assert area.mean == pytest.approx(sum(counted) / len(counted))
+    assert 0 <= area.low <= area.high <= 1
+
+
+def test_there_is_no_area_without_values_of_both_kinds() -> None:
+    assert area_under_curve(np.array([]), np.array([0.5])) is None
+    assert area_under_curve(np.array([0.5]), np.array([])) is None
+
+
+def test_the_interval_of_an_area_is_narrower_with_more_values() -> None:
+    generator = np.random.default_rng(0)
+    few, many = (area_under_curve(generator.normal(1, 1, count), generator.normal(0, 1, count)) for count in (20, 400))
+    assert few is not None
+    assert many is not None
+    assert many.low < 0.76 < many.high  # the normal distribution function at the square root of one half
+    assert many.high - many.low < 0.5 * (few.high - few.low)

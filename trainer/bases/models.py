@@ -49,7 +49,7 @@ def base_of(recipe: Recipe) -> str:
         directory = start_directory(recipe.start)
         if isinstance(read_config(directory).action, PackedTower):
             return str(unpack_base(directory, models_folder()))
-    return MINILM
+    return BGE_SMALL
 
 
 def base_directory(base: str) -> Path:
@@ -70,7 +70,7 @@ def base_directory(base: str) -> Path:
     if not described or not any(directory.glob("*.safetensors")):
         raise RecipeError(
             f"base: {base} holds no model (config.json, *.safetensors, tokenizer.json). "
-            f"Give the folder that a model was downloaded to, or {MINILM}."
+            f"Give the folder that a model was downloaded to, {BGE_SMALL} or {MINILM}."
         )
     return directory
 
@@ -127,8 +127,7 @@ def initial_config(recipe: Recipe, directory: Path) -> CheckpointConfig:
 
 def _name_of(base: str, recipe: Recipe) -> str:
     """What the model is called where it comes from."""
-    if recipe.base is None and base != MINILM:
-        assert recipe.start is not None
+    if recipe.base is None and recipe.start is not None and base != BGE_SMALL:
         return read_config(start_directory(recipe.start)).base_model
     return NAMES.get(base, Path(base).name)
 

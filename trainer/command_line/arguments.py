@@ -64,7 +64,7 @@ def command_line() -> argparse.ArgumentParser:
         default=commands.BASELINES,
         help="which of the built-in ones; default: all",
     )
-    command.add_argument("--recipe", type=Path, help="whose base model is used untrained; default: the packaged one")
+    command.add_argument("--recipe", type=Path, help="whose base model is used; default: the default checkpoint's")
     command.add_argument(
         "--reranker", type=Path, metavar="DIR", help="a cross-encoder, for `reranked`; without one it is left out"
     )

@@ -26,7 +26,7 @@ from trainer.learning.checkpoints import export, pack
 from trainer.learning.training import train
 from trainer.recipe import read_recipe
 from trainer.stopping.calibration import calibrate
-from trainer.stopping.judging import Played, judge, play_sets, unanswerable
+from trainer.stopping.judging import Played, asked_of_others, judge, play_sets, unanswerable, unanswered
 from trainer.stopping.plots import completeness
 from trainer.stopping.stop_reports import read_stop_report, write_stop_report
 from trainer.stopping.stop_tables import stop_tables
@@ -96,12 +96,21 @@ def run_stops(arguments: argparse.Namespace) -> None:
 
 
 def _answerable_or_not(arguments: argparse.Namespace) -> Iterator[TestSet]:
-    """The test sets, and after each from which evidence can be removed the same without a part of it."""
+    """The test sets, and after each the same questions without an answer, in each way that this is possible.
+
+    Where documents are as they come, questions are asked of others, too.
+    """
     for suite in arguments.suite:
         for test_set in SUITES[suite](arguments.data, arguments.lengths, arguments.questions, arguments.seed):
             yield test_set
-            if test_set.removable and not test_set.part:
+            if test_set.part:
+                continue
+            if test_set.removable:
                 yield unanswerable(test_set, arguments.seed)
+            if not test_set.length:
+                yield asked_of_others(test_set, arguments.seed)
+            if test_set.unanswered:
+                yield unanswered(test_set)
 
 
 def run_baselines(arguments: argparse.Namespace) -> None:

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cache
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,11 +19,14 @@ from pydantic import BaseModel, Field, model_validator
 
 from trainer.datasets.files import entries
 from trainer.datasets.question import Question
+from trainer.datasets.squad import passages
 
 BUDGET = 5
 """Selections that the protocol allows; of more evidence than that, so many chunks are enough."""
 
 _PART = re.compile(r"_(train|dev|test)$")
+_WORD = re.compile(r"[^\W_]+")
+_ARTICLES = frozenset({"a", "an", "the"})
 
 
 class _Document(BaseModel):
@@ -43,6 +49,8 @@ class _Stored(BaseModel):
 class _Asked(BaseModel):
     id: str
     question: str
+    answer: str | None = None
+    answer_aliases: list[str] = []
     support: list[int | list[int]]
     answerable: bool = True
     scenario: str | None = None
@@ -70,6 +78,55 @@ def read_evidence(path: Path) -> Iterator[Question]:
     Title and text of a document's chunk are two lines, as the action tower reads them. A long text that several
     questions are about is one object. Raises :class:`~trainer.errors.DataError` for a record that is not as described.
     """
+    return (question for _, question in _read(path))
+
+
+def read_evidence_sentences(path: Path, words: int) -> Iterator[Question]:
+    """The questions whose answer stands in a chunk of their evidence, over sentences packed up to so many words.
+
+    The evidence is then each piece of that chunk that has all words of an answer. Questions with several chunks of
+    evidence are left out: which piece of the others counts cannot be told. Raises as :func:`read_evidence`.
+    """
+
+    @cache
+    def cut(chunks: tuple[str, ...], titled: bool) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        pieces = [_pieces(chunk, words, titled) for chunk in chunks]
+        return tuple(piece for some in pieces for piece in some), tuple(accumulate(map(len, pieces), initial=0))
+
+    for asked, question in _read(path):
+        if len(question.support) != 1:
+            continue
+        (place,) = question.support
+        chunks, firsts = cut(tuple(question.chunks), asked.documents is not None)
+        answers = [_words_of(answer) for answer in (asked.answer or "", *asked.answer_aliases)]
+        holders = frozenset(
+            number
+            for number in range(firsts[place], firsts[place + 1])
+            if any(answer and answer <= _words_of(chunks[number]) for answer in answers)
+        )
+        if holders:
+            borders = [firsts[end] for end in accumulate(question.counts, initial=0)]
+            yield replace(
+                question,
+                chunks=chunks,
+                counts=tuple(after - before for before, after in pairwise(borders)),
+                support=holders,
+                facts=(holders,),
+                enough=None,
+            )
+
+
+def _pieces(chunk: str, words: int, titled: bool) -> list[str]:
+    """The packed sentences of a chunk, each below its title where the first line may be one."""
+    title, line, text = chunk.partition("\n") if titled and "\n" in chunk else ("", "", chunk)
+    return [f"{title}{line}{text[piece.start : piece.end]}" for piece in passages(text, words)] or [chunk]
+
+
+def _words_of(text: str) -> frozenset[str]:
+    return frozenset(_WORD.findall(text.casefold())).difference(_ARTICLES)
+
+
+def _read(path: Path) -> Iterator[tuple[_Asked, Question]]:
     task = _PART.sub("", path.name.partition(".")[0])
     stored = _stored(path, task)
     for entry in entries(path):
@@ -81,7 +138,7 @@ def read_evidence(path: Path) -> Iterator[Question]:
                 if asked.answerable
                 else frozenset()
             )
-            yield Question(
+            question = Question(
                 id=asked.id,
                 task=task,
                 text=f"{asked.scenario} {asked.question}" if asked.scenario else asked.question,
@@ -94,6 +151,7 @@ def read_evidence(path: Path) -> Iterator[Question]:
             )
         except ValueError as failure:
             raise entry.error(f"question {asked.id}: {failure}") from None
+        yield asked, question
 
 
 def _stored(path: Path, task: str) -> dict[str, _Texts]:

@@ -90,6 +90,15 @@ class Question:
         """The question with its chunks in another ``order``, in documents of ``counts`` chunks."""
         return self._rearranged(order, counts, self.removed)
 
+    def placed(self, chunks: Sequence[str], first: int) -> Question:
+        """The question in one document of ``chunks``, in which its own begin at ``first``."""
+
+        def moved(positions: frozenset[int]) -> frozenset[int]:
+            return frozenset(first + position for position in positions)
+
+        facts = None if self.facts is None else tuple(map(moved, self.facts))
+        return replace(self, chunks=chunks, counts=(len(chunks),), support=moved(self.support), facts=facts)
+
     def _rearranged(self, order: Sequence[int], counts: tuple[int, ...], removed: int) -> Question:
         place = {old: new for new, old in enumerate(order)}
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainer.datasets.evidence import read_evidence
+from trainer.datasets.evidence import read_evidence, read_evidence_sentences
 from trainer.datasets.jsonl import read_jsonl
 from trainer.datasets.multihop import musique_hops, read_2wiki, read_hotpotqa, read_musique, read_musique_single_hops
 from trainer.datasets.question import Question
@@ -77,7 +77,7 @@ DATASETS: dict[str, Dataset] = {
             one_article=True,
             test_files={"squad": "squad/xquad_en_dev.json"},
         ),
-        Dataset("evidence", read_evidence),
+        Dataset("evidence", read_evidence, read_evidence_sentences),
         Dataset("jsonl", read_jsonl),
     )
 }

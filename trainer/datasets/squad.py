@@ -18,6 +18,9 @@ from index.chunking import Chunk, chunk_document
 from trainer.datasets.files import Entry, numbered_lines
 from trainer.datasets.question import Question
 
+SENTENCE_WORDS = 45
+"""Words of a chunk of packed sentences: about the 64 tokens that the service packs by default."""
+
 _WORD = re.compile(r"\S+")
 
 

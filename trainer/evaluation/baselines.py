@@ -9,6 +9,7 @@ import bm25s
 import numpy as np
 import torch
 
+from index.encoders.checkpoint import read_config
 from index.encoders.cross_encoder import CrossEncoder
 from index.encoders.encoder import Encoder
 from index.encoders.loading import load_model, native_dtype
@@ -17,7 +18,7 @@ from index.encoders.tower import Tower
 from index.search.positions import Positions
 from index.search.scoring import best
 from index.search.states import States
-from trainer.bases.models import base_directory, base_of, initial_config
+from trainer.bases.models import PACKAGED, base_directory, base_of, initial_config, start_directory
 from trainer.datasets.lexical import words
 from trainer.datasets.question import Question
 from trainer.evaluation.playing import Player
@@ -163,9 +164,11 @@ class Reranked:
 
 
 def untrained_encoder(recipe: Recipe | None, device: torch.device) -> Encoder:
-    """The base model in both roles, as a recipe names and reads it (none: the packaged one), without positions."""
-    # A recipe without tasks is none that could be trained; only what it says about the base model is used.
-    recipe = recipe or Recipe.model_construct(name="untrained", tasks=())
+    """The base model in both roles, as a recipe names and reads it, without positions.
+
+    Without a recipe it is the one that the packaged checkpoint holds.
+    """
+    recipe = recipe or _packaged()
     directory = base_directory(base_of(recipe))
     config = initial_config(recipe, directory).model_copy(update={"positions": Positions(mode="none")})
     tower = Tower(
@@ -175,3 +178,11 @@ def untrained_encoder(recipe: Recipe | None, device: torch.device) -> Encoder:
         normalize=config.normalize,
     )
     return Encoder(config, tower, tower)
+
+
+def _packaged() -> Recipe:
+    """What the packaged checkpoint says about its base model; without tasks, so none that could be trained."""
+    config = read_config(start_directory(PACKAGED))
+    shared = ("pooling", "normalize", "action_prefix", "state_prefix", "action_tokens", "state_tokens", "headings")
+    fields = {name: getattr(config, name) for name in shared}
+    return Recipe.model_construct(name="untrained", start=PACKAGED, tasks=(), **fields)

@@ -25,8 +25,20 @@ class Difference(NamedTuple):
 
 def paired_difference(left: Sequence[float], right: Sequence[float], seed: int = 0) -> Difference:
     """The difference between two ways on the same questions, by bootstrap over the questions (percentiles)."""
-    differences = np.asarray(left, dtype=np.float64) - np.asarray(right, dtype=np.float64)
+    return mean_difference([(left, right)], seed)
+
+
+def mean_difference(sets: Sequence[tuple[Sequence[float], Sequence[float]]], seed: int = 0) -> Difference:
+    """The difference between two ways on several sets, each weighing the same, by bootstrap over each set's questions.
+
+    Each of ``sets`` has the values of either way on the same questions.
+    """
     generator = np.random.default_rng(seed)
-    means = differences[generator.integers(len(differences), size=(RESAMPLES, len(differences)))].mean(axis=1)
+    mean, means = 0.0, np.zeros(RESAMPLES)
+    for left, right in sets:
+        differences = np.asarray(left, dtype=np.float64) - np.asarray(right, dtype=np.float64)
+        mean += differences.mean() / len(sets)
+        drawn = generator.integers(len(differences), size=(RESAMPLES, len(differences)))
+        means += differences[drawn].mean(axis=1) / len(sets)
     low, high = np.percentile(means, (2.5, 97.5)).tolist()
-    return Difference(float(differences.mean()), low, high)
+    return Difference(float(mean), low, high)

@@ -16,7 +16,7 @@ from index.encoders.checkpoint import CheckpointConfig
 from qrag.wire.models import FrozenModel
 from trainer.errors import DataError
 from trainer.evaluation.counting import Outcome, outcome, summary
-from trainer.evaluation.paired import paired_difference
+from trainer.evaluation.paired import Difference, mean_difference, paired_difference
 from trainer.evaluation.playing import Retriever, together
 from trainer.evaluation.suites import TestSet
 
@@ -196,21 +196,28 @@ def _differences(cells: Mapping[Cell, Sequence[Row]], tasks: Sequence[str], name
     """By how much the last way finds more than each other one, with the 95% interval over the questions."""
     last, others = names[-1], names[:-1]
     lines = ["", f"| {last}, more than | {' | '.join(others)} |", "|" + "---|" * (1 + len(others))]
-    for task in tasks:
-        if (task, "", last) not in cells:
-            continue
+    pairs: dict[str, list[tuple[Sequence[float], Sequence[float]]]] = {other: [] for other in others}
+    compared = [task for task in tasks if (task, "", last) in cells]
+    for task in compared:
         own = cells[task, "", last][0].shares
         shown = []
         for other in others:
             rows = cells.get((task, "", other), ())
-            if not rows or len(rows[0].shares) != len(own):
-                shown.append("")
-                continue
-            mean, low, high = difference = paired_difference(own, rows[0].shares)
-            text = f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
-            shown.append(f"**{text}**" if difference.significant and mean < 0 else text)
+            same = bool(rows) and len(rows[0].shares) == len(own)
+            pairs[other] += [(own, rows[0].shares)] if same else []
+            shown.append(_difference(paired_difference(own, rows[0].shares)) if same else "")
         lines.append(f"| {task} | {' | '.join(shown)} |")
+    if len(compared) > 1:
+        whole = [_difference(mean_difference(some)) if len(some) == len(compared) else "" for some in pairs.values()]
+        lines.append(f"| mean | {' | '.join(whole)} |")
     return "\n".join(lines) + "\n"
+
+
+def _difference(difference: Difference) -> str:
+    """With its interval, and bold where it is a loss that is none of chance."""
+    mean, low, high = difference
+    text = f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
+    return f"**{text}**" if difference.significant and mean < 0 else text
 
 
 def _budget(row: Row) -> str:

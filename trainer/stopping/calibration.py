@@ -53,6 +53,10 @@ MISSING = 0.05
 does not among paragraphs, `complete` is lower by this share. Of .25, .1, .05 and 0 this was the best on held-out
 questions, by cross-entropy and by calibration error."""
 
+HARDLY_ANY = 1e-12
+"""Share of the questions from which a task takes evidence, where it took more in the training: with none, the questions
+that have no answer by themselves would be left out."""
+
 LONGEST = 5000
 """Sentences of the longest documents that stories are hidden in."""
 
@@ -187,7 +191,9 @@ def for_calibration(recipe: Recipe) -> Recipe:
         if isinstance(task, BabiTask):
             lengths = (task.sentences[0], max(LONGEST, task.sentences[1]))
             return task.model_copy(update={"sentences": lengths, "spread": "log"})
-        return task.model_copy(update={"unanswerable": 0.0}) if isinstance(task, DatasetTask) else task
+        if isinstance(task, DatasetTask) and task.unanswerable > 0:
+            return task.model_copy(update={"unanswerable": HARDLY_ANY})
+        return task
 
     return recipe.model_copy(update={"tasks": tuple(changed(task) for task in recipe.tasks)})
 
@@ -212,6 +218,8 @@ def deprived(
     A story without one fact is evidence for something else, so all of it is taken out: only the text it was hidden in
     is left.
     """
+    if not question.support:
+        return question
     if question.task in BUDGETS:
         facts = [place for place, chunk in enumerate(question.chunks) if chunk not in mixture.background]
         return question.without(facts)

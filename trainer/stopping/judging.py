@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import ConfigDict
 from tqdm import tqdm
 
-from index.arrays import Float32Array, IntArray
+from index.arrays import Float32Array, Float64Array, IntArray
 from index.encoders.encoder import Encoder
 from qrag.wire.models import FrozenModel
 from qrag.wire.rules import Rule
@@ -19,12 +19,13 @@ from trainer.datasets.question import Question
 from trainer.errors import RecipeError
 from trainer.evaluation.playing import Player, together
 from trainer.evaluation.suites import TestSet
-from trainer.stopping.calibration import BUDGET
+from trainer.stopping.calibration import BUDGET, asked_elsewhere
 from trainer.stopping.mixed import compare
 from trainer.stopping.stop_reports import StopReport, StopSet, Target
 from trainer.stopping.stops import (
     COSTS,
     Calibrated,
+    area_under_curve,
     calibration,
     measure_stops,
     point,
@@ -33,6 +34,10 @@ from trainer.stopping.stops import (
     stop_with_oracle,
 )
 from trainer.stopping.traces import Label, Trace, scores, trace
+
+REMOVED, ELSEWHERE, UNANSWERED = "_removed", "_elsewhere", "_unanswered"
+"""What comes behind the name of a test set where its questions have no answer: a chunk of their evidence is gone, they
+are asked of another document, or their authors left them without."""
 
 TARGETS = (0.9, 0.95, 0.98)
 """Wanted completeness that is checked."""
@@ -71,9 +76,35 @@ def unanswerable(test_set: TestSet, seed: int) -> TestSet:
         generator = np.random.default_rng(seed)
         for question in test_set.draw():
             removed = int(generator.choice(sorted(question.support)))
-            yield replace(question.without([removed]), task=f"{question.task}_removed")
+            yield replace(question.without([removed]), task=f"{question.task}{REMOVED}")
 
-    return replace(test_set, task=f"{test_set.task}_removed", draw=draw, part=True)
+    return replace(test_set, task=f"{test_set.task}{REMOVED}", draw=draw, part=True)
+
+
+def asked_of_others(test_set: TestSet, seed: int) -> TestSet:
+    """The questions of a test set, each asked of what another one is about; not a set of its own.
+
+    Those to which no other document of the set belongs are left out, so it may have none.
+    """
+
+    def draw() -> Iterator[Question]:
+        generator = np.random.default_rng(seed)
+        every = list(test_set.draw())
+        for question in every:
+            own = set(question.chunks)
+            others = [other for other in every if own.isdisjoint(other.chunks)]
+            if others:
+                elsewhere = asked_elsewhere(question, others[int(generator.integers(len(others)))])
+                yield replace(elsewhere, task=f"{question.task}{ELSEWHERE}")
+
+    return replace(test_set, task=f"{test_set.task}{ELSEWHERE}", draw=draw, part=True)
+
+
+def unanswered(test_set: TestSet) -> TestSet:
+    """The questions that the documents of a test set do not answer, as its authors have them; not a set of its own."""
+    name = f"{test_set.task}{UNANSWERED}"
+    asked = [replace(question, task=name) for question in test_set.unanswered]
+    return replace(test_set, task=name, count=len(asked), draw=lambda: iter(asked), part=True)
 
 
 def judge(encoder: Encoder, played: Sequence[Played], **described: Any) -> StopReport:
@@ -101,10 +132,18 @@ def judge(encoder: Encoder, played: Sequence[Played], **described: Any) -> StopR
         default_rule=calibrated.default_rule,
         step_cost=calibrated.step_cost,
         budget=BUDGET,
-        sets=tuple(test_set.result() for test_set in judged),
+        sets=tuple(test_set.result(_answered(test_set, whole)) for test_set in judged),
         mixed=mixed,
         **described,
     )
+
+
+def _answered(judged: _Judged, whole: Sequence[_Judged]) -> _Judged | None:
+    """The test set whose questions ``judged`` has without an answer; none where they have one."""
+    named = {(one.played.task, one.played.length): one for one in whole}
+    task, length = judged.played.task, judged.played.length
+    without = [task.removesuffix(ending) for ending in (REMOVED, ELSEWHERE, UNANSWERED) if task.endswith(ending)]
+    return named.get((without[0], length)) if without else None
 
 
 class _Judged:
@@ -127,14 +166,29 @@ class _Judged:
         """Selections after which the rule, calibrated for a wish or the default cost, stops each episode."""
         return stop_at(self.traces, self.scores[rule], self.calibration.rule_for(rule, **wish).threshold)
 
-    def result(self) -> StopSet:
-        """All measures."""
-        default = self.calibration.default_rule
-        # A trace may end before the rule stops: then its last state stands for the later ones.
-        last = [
+    @property
+    def last(self) -> list[tuple[int, int]]:
+        """The state in which the default rule stops each episode: its number, and how many are selected.
+
+        A trace may end before the rule stops: then its last state stands for the later ones.
+        """
+        return [
             (episode, min(int(taken), len(self.traces[episode].moments) - 1))
-            for episode, taken in enumerate(self.stopped(default))
+            for episode, taken in enumerate(self.stopped(self.calibration.default_rule))
         ]
+
+    def complete_at_stop(self, label: Label | None = None) -> Float64Array:
+        """The estimate of p(complete) where the default rule stops; with a ``label``, in such states alone."""
+        estimates = [
+            self.estimates[episode][taken]
+            for episode, taken in self.last
+            if label in (None, self.traces[episode].label(taken))
+        ]
+        return np.array([estimate.complete for estimate in estimates if estimate is not None])
+
+    def result(self, answered: _Judged | None) -> StopSet:
+        """All measures; ``answered`` has the same questions where they have an answer."""
+        last = self.last
         every = [(episode, taken) for episode, trace in enumerate(self.traces) for taken in range(len(trace.moments))]
         at_stop = [self.estimates[episode][taken] for episode, taken in last]
         return StopSet(
@@ -155,6 +209,9 @@ class _Judged:
             complete_at_stop=self._calibrated(last, "complete", 0),
             hopeless=self._calibrated(every, "hopeless", 2),
             hopeless_at_stop=statistics.fmean(estimate.hopeless for estimate in at_stop if estimate is not None),
+            told_apart=None
+            if answered is None
+            else area_under_curve(answered.complete_at_stop(0), self.complete_at_stop()),
         )
 
     def _target(self, wanted: float) -> Target:

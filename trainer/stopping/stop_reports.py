@@ -46,6 +46,9 @@ class StopSet(FrozenModel):
     """The estimate of p(hopeless) in all states."""
     hopeless_at_stop: float
     """Its mean where the default rule stops."""
+    told_apart: Difference | None = None
+    """For questions without an answer: the area under the curve of p(complete) where the default rule stops, of those
+    whose evidence was found against these; none where they have an answer, or nothing was found."""
 
 
 class Mixed(FrozenModel):

@@ -20,7 +20,7 @@ def stop_tables(reports: Sequence[StopReport]) -> str:
         raise RecipeError("These reports are about different default rules, costs or budgets. Merge those of one kind.")
     rule = reports[0].default_rule
     cost = COSTS.index(reports[0].step_cost)
-    columns: dict[str, Callable[[StopSet], float]] = {
+    columns: dict[str, Callable[[StopSet], float | None]] = {
         "found": lambda result: 1 - result.rules[rule][cost].not_found,
         "recall": lambda result: result.rules[rule][cost].recall,
         "exact": lambda result: result.rules[rule][cost].exact,
@@ -37,6 +37,7 @@ def stop_tables(reports: Sequence[StopReport]) -> str:
         "ECE at stop": lambda result: result.complete_at_stop.ece,
         "hopeless": lambda result: result.hopeless_at_stop,
         "ECE of hopeless": lambda result: result.hopeless.ece,
+        "told apart": lambda result: None if result.told_apart is None else result.told_apart.mean,
     }
     lines = [
         f"Rule `{rule}` at a cost of {reports[0].step_cost} a chunk, at most {reports[0].budget} chunks.",
@@ -90,6 +91,9 @@ def _mixed_table(reports: Sequence[StopReport]) -> Iterator[str]:
         )
 
 
-def _cell(values: Sequence[float]) -> str:
+def _cell(measured: Sequence[float | None]) -> str:
+    values = [value for value in measured if value is not None]
+    if not values:
+        return ""
     spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):.3f}{spread}"

@@ -31,6 +31,19 @@ def training_sentences(books: Path, count: int) -> list[str]:
     return sentences[:count]
 
 
+def training_passages(books: Path, words: int, count: int) -> list[str]:
+    """At most ``count`` passages of packed sentences: a run from each of the first books of the training part."""
+    share = -(-count // KEPT_BOOKS.start)
+    runs: list[str] = []
+    for book in islice(read_books(books, "train"), KEPT_BOOKS.start):
+        cut = [book.text[chunk.start : chunk.end] for chunk in passages(book.text, words)]
+        first = max(0, (len(cut) - share) // 2)
+        runs += cut[first : first + share]
+        if len(runs) >= count:
+            break
+    return runs[:count]
+
+
 def trainable_sentences(books: Path) -> list[str]:
     """All sentences of the training part but those of the :data:`KEPT_BOOKS`."""
     return [

@@ -12,6 +12,9 @@ from trainer.datasets.question import Question
 from trainer.recipe import DatasetTask
 from trainer.tasks.source import Material, Source, fixed_source, pick, training_count
 
+STRETCH = (20, 400)
+"""Fewest and most packed sentences of a book around the documents of a question that is asked ``in_books``."""
+
 
 def dataset_sources(task: DatasetTask, material: Material) -> list[Source]:
     """The source of a task; raises :class:`~trainer.errors.RecipeError` for too few questions or a budget too small."""
@@ -32,7 +35,7 @@ def dataset_sources(task: DatasetTask, material: Material) -> list[Source]:
         if question.support
     ]
     chunks = list(dict.fromkeys(chain(source.chunks, (chunk for question, _ in bare for chunk in question.chunks))))
-    pool = chunks if task.mine else ()
+    pool = list(dict.fromkeys((*chunks, *(material.passages if task.in_books else ())))) if task.mine else ()
     hops: list[Question] = []
     if task.single_hops > 0 and dataset.read_single_hops is not None:
         known = {question.id for question in training}
@@ -52,6 +55,8 @@ def dataset_sources(task: DatasetTask, material: Material) -> list[Source]:
             question = with_distractors(question, training, task.distractors, generator)
         question = shuffled(question, generator) if len(question.counts) > 1 else question
         question = joined(question, task.joined, generator)
+        if task.in_books > 0 and generator.random() < task.in_books:
+            question = in_a_book(question, material.passages, stretch(generator), generator)
         if (
             task.unanswerable > 0
             and question.support
@@ -67,6 +72,10 @@ def dataset_sources(task: DatasetTask, material: Material) -> list[Source]:
     if dataset.one_article:
         validation = tuple(with_distractors(question, training, task.distractors, fixed) for question in validation)
     validation = tuple(joined(question, task.joined, fixed) for question in validation)
+    validation = tuple(
+        in_a_book(question, material.passages, STRETCH[1], fixed) if fixed.random() < task.in_books else question
+        for question in validation
+    )
     return [replace(source, draw=draw, validation=validation, chunks=chunks)]
 
 
@@ -90,6 +99,22 @@ def joined(question: Question, share: float, generator: np.random.Generator) -> 
 def as_one_document(question: Question) -> Question:
     """The question, its documents laid end to end."""
     return replace(question, counts=(len(question.chunks),))
+
+
+def stretch(generator: np.random.Generator) -> int:
+    """How many packed sentences of a book stand around a question's documents: all orders of magnitude alike."""
+    low, high = STRETCH
+    return int(np.exp(generator.uniform(np.log(low), np.log(high + 1))))
+
+
+def in_a_book(question: Question, passages: Sequence[str], count: int, generator: np.random.Generator) -> Question:
+    """The question, its documents laid end to end somewhere in a run of ``count`` of the ``passages``."""
+    known = set(question.chunks)
+    first = int(generator.integers(max(1, len(passages) - count)))
+    run = [passage for passage in passages[first : first + count] if passage not in known]
+    before = int(generator.integers(len(run) + 1))
+    chunks = [*run[:before], *question.chunks, *run[before:]]
+    return question.placed(chunks, before)
 
 
 def bare_question(question: Question) -> tuple[Question, int]:

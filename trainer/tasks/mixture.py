@@ -10,16 +10,20 @@ from typing import Any
 import numpy as np
 
 from trainer.datasets.question import Question
+from trainer.datasets.squad import SENTENCE_WORDS
 from trainer.errors import DataError
 from trainer.recipe import BabiTask, DatasetTask, Recipe, RulerTask
 from trainer.tasks.babi import babi_sources, book_negatives
-from trainer.tasks.background import training_sentences
+from trainer.tasks.background import training_passages, training_sentences
 from trainer.tasks.documents import dataset_sources
 from trainer.tasks.ruler import ruler_sources
 from trainer.tasks.source import Material, Source
 
 LONG_VALIDATION = 10_000
 """Most chunks of a document to validate on, for stories that mine: a stretch of what is searched for hard negatives."""
+
+PASSAGES = 8_000
+"""Packed sentences of books for the questions that are asked among them."""
 
 SOURCES: Mapping[type, Callable[[Any, Material], list[Source]]] = {
     BabiTask: babi_sources,
@@ -70,7 +74,10 @@ def build_mixture(recipe: Recipe, data: Path, *, longest_validation: int = LONG_
         if not background:
             raise DataError(data / recipe.books, None, "no book has a sentence to hide facts among")
     pool = _pool(recipe, data, background)
-    material = Material(data, background, pool, _held_out(recipe), longest_validation)
+    passages: list[str] = []
+    if recipe.books is not None and any(isinstance(task, DatasetTask) and task.in_books for task in recipe.tasks):
+        passages = training_passages(data / recipe.books, SENTENCE_WORDS, PASSAGES)
+    material = Material(data, background, pool, _held_out(recipe), passages, longest_validation)
     sources = [source for task in recipe.tasks for source in SOURCES[type(task)](task, material)]
     return Mixture(tuple(sources), frozenset(pool).union(background))
 

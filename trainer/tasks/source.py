@@ -38,6 +38,8 @@ class Material:
     """What is searched for hard negatives of stories: the background, and sentences like their facts."""
     held_out: Mapping[str, int]
     """How many questions of each file no task may train on."""
+    passages: Sequence[str]
+    """Packed sentences of books, in order, for questions that are asked ``in_books``."""
     longest_validation: int
     """Most chunks of a document to validate on, for stories that mine."""
 

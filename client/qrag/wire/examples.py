@@ -86,7 +86,7 @@ RESULT: Example = {
     "stopped_by": "sufficient",
     "sufficiency": {"complete": 0.96, "hopeless": 0.02},
     "usage": {"question_tokens": 6, "context_tokens": 67, "candidates": 2198, "exact": True, "truncated_tokens": 0},
-    "model": "qrag-minilm",
+    "model": "qrag-bge-small",
     "timings": {"queue_ms": 0.1, "encode_ms": 11.2, "search_ms": 1.3, "rerank_ms": 0.0, "total_ms": 13.9},
 }
 ANSWER: Example = {
@@ -116,12 +116,12 @@ SEARCH_PAGE: Example = {
     "next_page": None,
 }
 MODEL: Example = {
-    "name": "qrag-minilm",
+    "name": "qrag-bge-small",
     "checkpoint": "configured",
-    "base_model": "sentence-transformers/all-MiniLM-L6-v2",
+    "base_model": "BAAI/bge-small-en-v1.5",
     "dimension": 384,
     "device": "cpu",
-    "positions": {"mode": "relative", "delta": 10.0, "ell": 9.0, "levels": 128, "rope_base": 10000.0},
+    "positions": {"mode": "relative", "delta": 10.0, "ell": 9.0, "levels": 32, "rope_base": 10000.0, "dimension": 64},
     "stopping": {
         "rules": ["threshold", "action", "sufficiency"],
         "default_rule": "sufficiency",
@@ -129,12 +129,12 @@ MODEL: Example = {
         "budget": 6,
     },
     "max_question_tokens": 256,
-    "max_chunk_tokens": 254,
+    "max_chunk_tokens": 318,
     "max_state_tokens": 512,
     "max_steps": 32,
     "max_beam_width": 16,
     "max_body_bytes": 134217728,
-    "training": {"recipe": {"name": "qrag-minilm", "base": "minilm"}, "seed": 1, "validation": {"mean": 0.864}},
+    "training": {"recipe": {"name": "qrag-bge-small", "base": "bge-small"}, "seed": 1, "validation": {"mean": 0.864}},
 }
 CHECKPOINTS: Example = {
     "served": "configured",

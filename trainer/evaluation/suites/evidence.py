@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -35,9 +36,11 @@ def evidence(data: Path, names: Sequence[str] | None, questions: int | None, _se
     for name, path in paths.items():
         if names and name not in names:
             continue
-        asked = [question for question in read_evidence(path) if question.support]
+        every = list(read_evidence(path))
+        asked = [question for question in every if question.support]
         if asked:
-            yield listed(asked[:questions])
+            unanswered = [question for question in every if not question.support]
+            yield replace(listed(asked[:questions]), unanswered=unanswered[:questions])
 
 
 def reader(data: Path, _lengths: Sequence[str] | None, questions: int | None, _seed: int) -> Iterator[TestSet]:
@@ -45,9 +48,10 @@ def reader(data: Path, _lengths: Sequence[str] | None, questions: int | None, _s
     tasks: dict[str, list[Question]] = {}
     for question in read_whole_books(data):
         tasks.setdefault(question.task, []).append(question)
+    unanswered = tasks.get("reader_none", [])
     for task in ("reader_single", "reader_two"):
         if task in tasks:
-            yield listed(tasks[task][:questions])
+            yield replace(listed(tasks[task][:questions]), unanswered=unanswered[:questions])
 
 
 def read_whole_books(data: Path) -> Iterator[Question]:

@@ -11,7 +11,8 @@ from pathlib import Path
 from trainer.datasets.jsonl import read_jsonl
 from trainer.datasets.question import Question
 from trainer.datasets.registry import Dataset, tested_in
-from trainer.evaluation.suites.test_sets import SENTENCE_WORDS, TestSet, listed
+from trainer.datasets.squad import SENTENCE_WORDS
+from trainer.evaluation.suites.test_sets import TestSet, listed
 from trainer.tasks.documents import as_one_document
 
 MOST_HOPS = 4

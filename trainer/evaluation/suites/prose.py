@@ -9,9 +9,9 @@ from pathlib import Path
 
 from trainer.datasets.question import Question
 from trainer.datasets.registry import tested_in
+from trainer.datasets.squad import SENTENCE_WORDS
 from trainer.evaluation.suites.test_sets import (
     EVERY,
-    SENTENCE_WORDS,
     Length,
     TestSet,
     chosen_lengths,

@@ -15,9 +15,6 @@ from trainer.errors import RecipeError
 EVERY = 1_000_000
 """More questions than there are: all of them."""
 
-SENTENCE_WORDS = 45
-"""Words of a chunk of packed sentences: about the 64 tokens that the service packs by default."""
-
 
 @dataclass(frozen=True, slots=True)
 class TestSet:
@@ -39,6 +36,8 @@ class TestSet:
     """Whether its questions are also in another set."""
     removable: bool = False
     """Whether a chunk of the support can be taken out without a trace: what is left then cannot answer the question."""
+    unanswered: Sequence[Question] = ()
+    """Further questions about such documents, which these do not answer."""
 
 
 @dataclass(frozen=True, slots=True)
