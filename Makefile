@@ -45,7 +45,8 @@ TRAIN = $(BIN)/python -m trainer train --data $(DATA) --cache $(RUN)/cache
 
 train: .venv/train.stamp
 	$(TRAIN) trainer/recipes/default.yaml --out $(RUN)/first $(if $(wildcard $(RUN)/first/state),--resume)
-	$(TRAIN) trainer/recipes/default-last.yaml --out $(RUN)/last --set start=$(RUN)/first/best $(if $(wildcard $(RUN)/last/state),--resume)
+	$(TRAIN) trainer/recipes/default-second.yaml --out $(RUN)/second --set start=$(RUN)/first/best $(if $(wildcard $(RUN)/second/state),--resume)
+	$(TRAIN) trainer/recipes/default-last.yaml --out $(RUN)/last --set start=$(RUN)/second/best $(if $(wildcard $(RUN)/last/state),--resume)
 	$(BIN)/python -m trainer calibrate $(RUN)/last/best trainer/recipes/default-last.yaml --data $(DATA) --cache $(RUN)/cache --episodes 1000 --out $(RUN)/calibrated
 	$(BIN)/python -m trainer pack $(RUN)/calibrated $(RUN)/packed
 

@@ -4,7 +4,10 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
+from tests.architectures import write_base
 from tests.random_checkpoints import calibrate_at_random, write_random_checkpoint
 
 # How long an example takes says something about the machine, not about the code.
@@ -26,3 +29,15 @@ def calibrated_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("calibrated-checkpoint")
     calibrate_at_random(directory, write_random_checkpoint(directory, seed=1))
     return directory
+
+
+@pytest.fixture(scope="session")
+def reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random cross-encoder."""
+    base = write_base(tmp_path_factory.mktemp("base"), "bert-mean")
+    folder = tmp_path_factory.mktemp("reranker")
+    torch.manual_seed(1)
+    config = AutoConfig.from_pretrained(base, num_labels=1)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)  # type: ignore[no-untyped-call]
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    return folder

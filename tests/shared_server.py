@@ -8,26 +8,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from tests.architectures import write_base
 from tests.servers import blameless_server, running_server
 from tests.service.chat import completion
 from tests.service.helpers import MAX_BODY, MAX_DOCUMENTS, add
 from tests.service.scripted import scripted
-
-
-@pytest.fixture(scope="session")
-def reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random cross-encoder."""
-    base = write_base(tmp_path_factory.mktemp("base"), "bert-mean")
-    folder = tmp_path_factory.mktemp("reranker")
-    torch.manual_seed(1)
-    config = AutoConfig.from_pretrained(base, num_labels=1)
-    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)  # type: ignore[no-untyped-call]
-    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -217,11 +217,21 @@ class Recipe(FrozenModel):
         description="of the action tower's own embedding of the question in a state's, so that how like the question a "
         "chunk is cannot be unlearned; default: that of `start`, or none",
     )
+    first_share: float | None = Field(
+        None,
+        ge=0,
+        le=4,
+        description="of the state tower's embedding of the question alone in that of every later state, so that what "
+        "was asked stays in the query; default: that of `start`, or none",
+    )
     lexical: bool = Field(
         False, description="weigh the tokens of states, and add to Q what a chunk has of them: the lexical signal"
     )
     surroundings: bool = Field(
         False, description="let a state say how much the chunks right before and after a candidate count with it"
+    )
+    anew: tuple[Literal["order", "terms", "surroundings"], ...] = Field(
+        (), description="heads that begin as if nothing had been learned, although `start` has them"
     )
     tasks: tuple[Task, ...] = Field(min_length=1)
     validate_every: int = Field(4_000, ge=1, description="transitions between two validations")

@@ -152,6 +152,12 @@ class CheckpointConfig(FrozenModel):
         allow_inf_nan=False,
         description="weight of E_a(question) in a state embedding: see Encoder.embed_states",
     )
+    first_share: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="weight of the question's own state in every later one: see Encoder.embed_states",
+    )
     signals: SignalsSource | None = Field(
         None, description="none where the embedding alone is read of a state, as in the paper"
     )

@@ -38,6 +38,8 @@ class StateInput:
     dropped: int
     question: tuple[int, ...]
     """Its question alone, as the action tower reads it."""
+    first: tuple[int, ...]
+    """The state of its question before anything is selected, as the state tower reads it."""
     asked: int
     """How many of the ``ids``, from the first on, are not of its chunks."""
 
@@ -68,6 +70,33 @@ def read_states(tower: Tower, heads: Heads, states: Sequence[StateInput]) -> Rea
     )
 
 
+def is_first(state: StateInput) -> bool:
+    """Whether nothing is selected in a state."""
+    return len(state.ids) == len(state.first)
+
+
+class _Remembered:
+    """Embeddings of questions: each is embedded once, however many steps its episode takes."""
+
+    def __init__(self) -> None:
+        self._embeddings: dict[tuple[int, ...], Float32Array] = {}
+
+    def keep(self, question: tuple[int, ...], embedding: Float32Array) -> None:
+        """Remember an embedding that is known already."""
+        if len(self._embeddings) < QUESTIONS_KEPT:
+            self._embeddings.setdefault(question, embedding)
+
+    def embed(self, questions: Sequence[tuple[int, ...]], tower: Tower) -> Float32Array:
+        """The embedding of each of the tokenised questions, shape ``[questions, d]``."""
+        known = self._embeddings
+        if unknown := [question for question in dict.fromkeys(questions) if question not in known]:
+            if len(known) + len(unknown) > QUESTIONS_KEPT:
+                known = {question: known[question] for question in set(questions).difference(unknown)}
+            known.update(zip(unknown, tower.embed(unknown), strict=True))
+            self._embeddings = known
+        return np.stack([known[question] for question in questions])
+
+
 class Encoder:
     """A loaded checkpoint: both towers, the heads on the state tower, and the Q-function around them."""
 
@@ -86,7 +115,7 @@ class Encoder:
         self.state_tower = state
         self.action_tower = action
         self._separator = state.tokenizer.separator(config.separator)
-        self._questions: dict[tuple[int, ...], Float32Array] = {}
+        self._questions, self._firsts = _Remembered(), _Remembered()
         self.action_batch_tokens = action.batch_tokens
 
     @property
@@ -144,13 +173,16 @@ class Encoder:
             ids=[*tokenizer.before, *body, *tokenizer.after],
             dropped=dropped,
             question=(*tokenizer.before, *question_alone, *tokenizer.after),
+            first=(*tokenizer.before, *question, *tokenizer.after),
             asked=len(tokenizer.before) + len(question),
         )
 
     def embed_states(self, states: Sequence[StateInput]) -> States:
-        """Embedded states: ``E_s(s) + question_share · E_a(question)``.
+        """Embedded states: ``(E_s(s) + first_share · E_s(s_0)) / (1 + first_share) + question_share · E_a(question)``.
 
-        The second term is not in the paper: training cannot unlearn it, so a chunk's similarity to the question counts.
+        The further terms are not in the paper. ``s_0`` is the question before anything is selected: what was asked
+        stays in the query, whatever the selected chunks are about. The last one training cannot unlearn, so a chunk's
+        similarity to the question counts.
         """
         read = [
             (batch, self._read_batch([states[number] for number in batch]))
@@ -159,8 +191,16 @@ class Encoder:
         order = np.argsort([number for batch, _ in read for number in batch])
         together = concatenate([part for _, part in read])
         embeddings = together.embeddings[order]
+        if share := self.config.first_share:
+            for state, embedding in zip(states, embeddings, strict=True):
+                if is_first(state):
+                    self._firsts.keep(state.first, embedding.copy())
+            firsts = self._firsts.embed([state.first for state in states], self.state_tower)
+            embeddings += np.float32(share) * firsts
+            embeddings /= np.float32(1 + share)
         if share := self.config.question_share:
-            embeddings += np.float32(share) * self._embed_questions([state.question for state in states])
+            questions = self._questions.embed([state.question for state in states], self.action_tower)
+            embeddings += np.float32(share) * questions
         return States(
             embeddings,
             None if together.terms is None else tuple(together.terms[number] for number in order.tolist()),
@@ -179,16 +219,6 @@ class Encoder:
             for read_of_all in (read.order, read.surroundings)
         )
         return States(read.embeddings.cpu().numpy(), terms, order, surroundings)
-
-    def _embed_questions(self, questions: Sequence[tuple[int, ...]]) -> Float32Array:
-        """Each question is embedded once, however many steps its episode takes."""
-        if unknown := [question for question in dict.fromkeys(questions) if question not in self._questions]:
-            if len(self._questions) + len(unknown) > QUESTIONS_KEPT:
-                self._questions = {
-                    question: self._questions[question] for question in set(questions).difference(unknown)
-                }
-            self._questions.update(zip(unknown, self.action_tower.embed(unknown), strict=True))
-        return np.stack([self._questions[question] for question in questions])
 
     def action_inputs(self, texts: Sequence[str]) -> list[list[int]]:
         """Complete inputs of the action tower for chunks within :attr:`chunk_limit`."""

@@ -28,8 +28,8 @@ FACTOR = 0.1
 """The lexical signal's factor before anything is learned."""
 
 
-BESIDE = -2.0
-"""Softplus of it is .13: how much the chunks beside a candidate count before anything is learned."""
+BESIDE = -1.26
+"""Softplus of it is .25: how much the chunks beside a candidate count before anything is learned."""
 
 
 class OrderHead(torch.nn.Module):

@@ -9,7 +9,7 @@ import numpy as np
 
 from index.search.function import QFunction
 from index.search.positions import level_indices
-from index.search.scoring import exact_q, sum_of_signals
+from index.search.scoring import averaged_products
 from index.search.signals.protocol import Chunks
 from index.search.states import State
 
@@ -29,7 +29,7 @@ class Parts(NamedTuple):
     terms: tuple[tuple[int, float], ...]
     """What tokens that the state weighs add, by id, largest first."""
     surroundings: float
-    """What the average with the chunks beside it changes."""
+    """What the average of meaning and order with those of the chunks beside it changes."""
 
 
 def explain(state: State, chunks: Chunks, selected: Sequence[int], function: QFunction, position: int) -> Parts:
@@ -45,13 +45,13 @@ def explain(state: State, chunks: Chunks, selected: Sequence[int], function: QFu
     terms: list[tuple[int, float]] = []
     if function.lexical is not None:
         terms = [(token, float(added[0])) for token, added in function.lexical.shares(state, chunks, positions)]
-    (own,) = sum_of_signals(state, chunks, selected, function, positions)
-    (q,) = exact_q(state, chunks, selected, function, positions)
+    (own,) = function.inner_product.exact(state, chunks, selected, positions)
+    (averaged,) = averaged_products(state, chunks, selected, function, positions)
     return Parts(
         constant=function.b,
         meaning=meaning,
         order=float(products[0]) - meaning,
         spread=float(products[1:].max() - products[1:].min()),
         terms=tuple(sorted(((token, added) for token, added in terms if added), key=lambda term: -abs(term[1]))),
-        surroundings=float(q - own),
+        surroundings=float(averaged - own),
     )

@@ -103,13 +103,13 @@ class MatrixScope:
         values = np.zeros((len(states), self.size), dtype=np.float32)
         first, *further = function.signals
         errors = np.array(first.add(states, self.matrices, selections, values))
+        for number, state in enumerate(states):
+            if state.surroundings:
+                errors[number] += average(values[number], self.offsets, selections[number], state.surroundings)
         for signal in further:
             errors += signal.add(states, self.matrices, selections, values)
             # Rounding of the sum in single precision.
             errors += UNIT * np.maximum(values.max(axis=1, initial=0.0), -values.min(axis=1, initial=0.0))
-        for number, state in enumerate(states):
-            if state.surroundings:
-                errors[number] += average(values[number], self.offsets, selections[number], state.surroundings)
         for row, selected in zip(values, selections, strict=True):
             row[list(selected)] = -np.inf
         if self.mask is not None:

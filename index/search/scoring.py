@@ -66,22 +66,23 @@ def best(
 def exact_q(
     state: State, chunks: Chunks, selected: Sequence[int], function: QFunction, positions: IntArray
 ) -> Float64Array:
-    """``Q(s, i)`` in float64 at the given positions of the candidate axis, same shape.
-
-    The sum of all signals, averaged with that of the chunks beside them (:mod:`index.search.surroundings`).
-    """
-    if not state.surroundings:
-        return sum_of_signals(state, chunks, selected, function, positions)
-    around = beside(positions, chunks.offsets, selected)
-    needed, place = np.unique(np.concatenate((positions[None], around)), return_inverse=True)
-    values = sum_of_signals(state, chunks, selected, function, needed[needed >= 0])
-    own, *others = np.concatenate((np.zeros(int(np.count_nonzero(needed < 0))), values))[place.reshape(3, -1)]
-    return averaged(own, np.stack(others), (around >= 0).astype(np.float64), state.surroundings)
+    """``Q(s, i)`` in float64 at the given positions of the candidate axis, same shape."""
+    products = averaged_products(state, chunks, selected, function, positions)
+    return sum((signal.exact(state, chunks, selected, positions) for signal in function.further), start=products)
 
 
-def sum_of_signals(
+def averaged_products(
     state: State, chunks: Chunks, selected: Sequence[int], function: QFunction, positions: IntArray
 ) -> Float64Array:
-    """What the chunks at the given positions are worth by themselves, in float64, same shape."""
-    first, *further = (signal.exact(state, chunks, selected, positions) for signal in function.signals)
-    return sum(further, start=first)
+    """The inner products at the given positions, averaged with those beside them, in float64, same shape.
+
+    See :mod:`index.search.surroundings`.
+    """
+    signal = function.inner_product
+    if not state.surroundings:
+        return signal.exact(state, chunks, selected, positions)
+    around = beside(positions, chunks.offsets, selected)
+    needed, place = np.unique(np.concatenate((positions[None], around)), return_inverse=True)
+    values = signal.exact(state, chunks, selected, needed[needed >= 0])
+    own, *others = np.concatenate((np.zeros(int(np.count_nonzero(needed < 0))), values))[place.reshape(3, -1)]
+    return averaged(own, np.stack(others), (around >= 0).astype(np.float64), state.surroundings)

@@ -1,14 +1,15 @@
-"""What stands beside a chunk counts with it: the average of a chunk's value and its neighbours'.
+"""What stands beside a chunk counts with it: the average of a chunk's inner product and its neighbours'.
 
-A passage that says "he" is about whom the one before it names, and what it is about is said by both. With ``T(i)``, the
-sum of all signals, a chunk's value is
+A passage that says "he" is about whom the one before it names, and what it is about is said by both. With ``D(i)``, the
+inner product with its factor and summand, a chunk's value is
 
-    ``Q(s, i) = (T(i) + κ(s) Σ_j T(j)) / (1 + κ(s) n)``
+    ``Q(s, i) = (D(i) + κ(s) Σ_j D(j)) / (1 + κ(s) n)`` + all other signals of ``i``
 
 over the ``n`` chunks right before and after it in its document, those that are selected left out: their text has been
-read. ``κ(s)`` is a state's own; where it is 0, a chunk stands for itself. Nothing more is stored, and nothing has to be
-embedded again. An average is never above the largest of what it is made of: a chunk whose value is the best has one of
-the best ``T`` itself, or beside it, so a search by ``T`` finds it.
+read. The other signals are the chunk's own: the word that is asked for stands in it or does not. ``κ(s)`` is a state's
+own; where it is 0, a chunk stands for itself. Nothing more is stored, and nothing has to be embedded again. An average
+is never above the largest of what it is made of: a chunk whose average is the best has one of the best ``D`` itself, or
+beside it, so a search by ``D`` finds it.
 """
 
 from __future__ import annotations

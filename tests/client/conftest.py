@@ -9,9 +9,9 @@ import pytest
 from qrag import Client
 from tests.client.clients import Connect
 from tests.client.frameworks import Letters, write_letters
-from tests.shared_server import collection, limited_client, reranker, shared_client
+from tests.shared_server import collection, limited_client, shared_client
 
-__all__ = ["collection", "limited_client", "reranker", "shared_client"]
+__all__ = ["collection", "limited_client", "shared_client"]
 
 # Haystack reports its use unless it finds this when it is imported, and LangChain where somebody has switched it on.
 os.environ |= {"HAYSTACK_TELEMETRY_ENABLED": "false", "LANGSMITH_TRACING": "false", "LANGCHAIN_TRACING_V2": "false"}

@@ -63,7 +63,7 @@ def rarity(token: int, bags: Sequence[Sequence[int]], function: QFunction) -> fl
         return 0.0
     found = sum(token in bag for bag in bags)
     here = math.log(1 + (count - found + 0.5) / (found + 0.5)) / math.log(1 + (count + 0.5) / 0.5)
-    return (1000 * prior + count * here) / (1000 + count)
+    return (100 * prior + count * here) / (100 + count)
 
 
 def lexical(state: State, bag: Sequence[int], bags: Sequence[Sequence[int]], function: QFunction) -> float:
@@ -72,7 +72,8 @@ def lexical(state: State, bag: Sequence[int], bags: Sequence[Sequence[int]], fun
         return 0.0
     assert state.terms is not None
     saturation = function.lexical.saturation
-    length = 1 - saturation.b + saturation.b * len(bag) / saturation.mean_length
+    mean_length = (100 * saturation.mean_length + sum(map(len, bags))) / (100 + len(bags))
+    length = 1 - saturation.b + saturation.b * len(bag) / mean_length
     total = 0.0
     for token, weight in zip(state.terms.tokens.tolist(), state.terms.weights.tolist(), strict=True):
         count = list(bag).count(token)
@@ -89,9 +90,10 @@ def q(
     function: QFunction,
     bags: Sequence[Sequence[int]] = (),
 ) -> NDArray[np.float64]:
-    """``w * product + b``, plus the lexical signal, of every chunk of the documents laid end to end.
+    """``w * product + b`` of every chunk of the documents laid end to end, plus the lexical signal.
 
-    Averaged with what stands beside it and is not selected, where that counts. ``-inf`` where selected.
+    The first is averaged with that of what stands beside it and is not selected, where that counts. ``-inf`` where
+    selected.
     """
     values: list[float] = []
     first = 0
@@ -102,8 +104,9 @@ def q(
                 values.append(-math.inf)
                 continue
             angle = rho(i, count, inside, function.positions)
-            value = function.w * product(state, [float(x) for x in chunks[first + i]], angle, function) + function.b
-            values.append(value + (lexical(state, bags[first + i], bags, function) if bags else 0.0))
+            values.append(
+                function.w * product(state, [float(x) for x in chunks[first + i]], angle, function) + function.b
+            )
         first += count
     own = list(values)
     for i in range(len(own)):
@@ -112,6 +115,7 @@ def q(
         beside = [own[j] for j in (i - 1, i + 1) if start <= j < end and j not in selected]
         if i not in selected:
             values[i] = (own[i] + state.surroundings * sum(beside)) / (1 + state.surroundings * len(beside))
+            values[i] += lexical(state, bags[i], bags, function) if bags else 0.0
     return np.array(values, dtype=np.float64)
 
 

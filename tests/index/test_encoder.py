@@ -252,6 +252,21 @@ def test_a_share_of_the_questions_own_embedding_is_added_to_every_state_of_it(en
     np.testing.assert_allclose(mixed.embed_states(states[3:]).embeddings, expected[3:], atol=1e-6)
 
 
+def test_every_later_state_has_a_share_of_the_first_one(encoder: Encoder) -> None:
+    asked = [encoder.question_tokens(text) for text in ("Who kept bees?", "Where is the lamp?")]
+    chunks = encoder.state_tokens(TEXTS[:2])
+    states = [encoder.compose_state(question, read) for read in (chunks[:0], chunks) for question in asked]
+    alone = encoder.embed_states(states).embeddings
+    expected: Float32Array = np.concatenate((alone[:2], (alone[2:] + 0.5 * alone[:2]) / 1.5))
+    config = encoder.config.model_copy(update={"first_share": 0.5})
+    for order in ([0, 1, 2, 3], [3, 1, 0, 2], [3, 2], [2], [0]):  # with the first states, and without
+        mixed = Encoder(config, encoder.state_tower, encoder.action_tower)
+        found = mixed.embed_states([states[number] for number in order]).embeddings
+        np.testing.assert_allclose(found, expected[order], atol=1e-6)
+        again = mixed.embed_states([states[number] for number in order]).embeddings
+        np.testing.assert_allclose(again, expected[order], atol=1e-6)
+
+
 def test_a_question_is_embedded_once_and_not_kept_for_ever(
     encoder: Encoder, tower: Tower, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,8 +76,8 @@ def values(texts: list[list[int]], weights: dict[int, float], **saturation: floa
 
 def test_a_rare_token_adds_more_than_a_common_one_and_one_without_rarity_nothing() -> None:
     rare, common, nothing = values([[1], [2], [0]], {0: 1.0, 1: 1.0, 2: 1.0}, b=0.0)
-    assert rare == pytest.approx(0.5, rel=0.01)  # three chunks more say little beside the checkpoint's rarity
-    assert common == pytest.approx(0.125, rel=0.01)
+    assert rare == pytest.approx(0.5, rel=0.03)  # three chunks more say little beside the checkpoint's rarity
+    assert common == pytest.approx(0.125, rel=0.03)
     assert nothing == 0
 
 
@@ -97,10 +97,10 @@ def test_chunks_without_bags_gain_nothing() -> None:
     scope = MatrixScope(Matrices(np.array([0, 3]), parts))
     function = QFunction(1.0, 0.0, Positions(mode="none"), further=(lexical(b=0.0),))
     state = state_of({1: 1.0})
-    assert exact_q(state, scope, (), function, np.arange(3)).tolist() == pytest.approx([0.0, 0.0, 0.5], rel=0.01)
+    assert exact_q(state, scope, (), function, np.arange(3)).tolist() == pytest.approx([0.0, 0.0, 0.5], rel=0.02)
     assert state.terms is not None
     (estimate,) = scope.estimate(States(state.embedding[None], (state.terms,)), [[]], function)
-    np.testing.assert_allclose(estimate.values, [0.0, 0.0, 0.5], atol=0.005)
+    np.testing.assert_allclose(estimate.values, [0.0, 0.0, 0.5], atol=0.01)
 
 
 def test_what_stands_everywhere_here_tells_little_however_rare_it_is_elsewhere() -> None:
@@ -121,7 +121,7 @@ def test_a_token_is_counted_in_the_rows_of_a_scope_alone(texts: list[list[int]],
     for _ in range(2):  # the second time from memory
         found = scope.frequencies(np.arange(8))
         assert found.of_tokens.tolist() == [sum(token in row for row in rows) for token in range(8)]
-        assert found.chunks == len(rows)
+        assert (found.chunks, found.length) == (len(rows), sum(map(len, rows)))
     of_whole = MatrixScope(Matrices(np.array([0, 1]), (part._replace(matrix=part.matrix[:1]),), counted=scope.matrices))
     assert of_whole.frequencies(np.arange(8)).of_tokens.tolist() == found.of_tokens.tolist()
 

@@ -128,7 +128,7 @@ class ListedScope:
         return np.zeros((len(tokens), len(positions)), dtype=np.int64)
 
     def frequencies(self, tokens: IntArray) -> Frequencies:
-        return Frequencies(np.zeros(len(tokens), dtype=np.int64), 0)
+        return Frequencies(np.zeros(len(tokens), dtype=np.int64), 0, 0)
 
     def lengths(self, positions: IntArray) -> IntArray:
         return np.zeros(len(positions), dtype=np.int64)

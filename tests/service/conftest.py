@@ -16,9 +16,9 @@ from service.intake.parsing.worker import convert
 from tests.service.browser import Page, chromium
 from tests.service.files import MEBIBYTE, Extract
 from tests.service.helpers import ask
-from tests.shared_server import collection, limited_client, reranker, shared_client
+from tests.shared_server import collection, limited_client, shared_client
 
-__all__ = ["collection", "limited_client", "reranker", "shared_client"]
+__all__ = ["collection", "limited_client", "shared_client"]
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,7 @@ WITH_SIGNALS: dict[str, Any] = {
     "positions": Positions(levels=8, dimension=4),
     "lexical": True,
     "surroundings": True,
+    "first_share": 0.5,
 }
 """Fields of a recipe whose states are read for more than their embeddings."""
 

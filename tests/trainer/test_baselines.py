@@ -15,7 +15,7 @@ from index.errors import CheckpointError
 from index.search.positions import Positions
 from trainer.datasets.question import Question
 from trainer.evaluation.baselines import BM25, Hybrid, OneStep, Reranked, untrained_encoder
-from trainer.evaluation.playing import Player
+from trainer.evaluation.playing import Player, SecondLook
 from trainer.evaluation.vectors import embed_in_order
 
 CHUNKS = [
@@ -122,6 +122,20 @@ def test_a_cross_encoder_puts_the_head_of_a_list_in_order(tmp_path: Path, tiny_b
     listed = [4, 2, 0, 3]
     expected = sorted(listed, key=lambda position: -alone[position])[:3]
     assert Reranked(Listed(listed), encoder).select([question]) == [expected]
+
+
+def test_a_second_look_chooses_among_the_best_of_each_step(untrained: Encoder, reranker: Path) -> None:
+    cross_encoder = CrossEncoder(reranker, torch.device("cpu"), torch.float32)
+    question = question_of("Where is the silver compass?")
+    (of_one,) = Player(untrained, second_look=SecondLook(cross_encoder, 1)).select([question])
+    assert [of_one] == Player(untrained).select([question])
+    (selected,) = Player(untrained, second_look=SecondLook(cross_encoder, len(CHUNKS))).select([question])
+    for step, position in enumerate(selected):
+        evidence = [CHUNKS[place] for place in sorted(selected[:step])]
+        scores = cross_encoder.score(question.text, CHUNKS, evidence)
+        scores[selected[:step]] = -np.inf
+        assert position == int(scores.argmax())
+    assert len(selected) == 3
 
 
 def test_a_folder_without_a_cross_encoder_is_refused(tmp_path: Path) -> None:

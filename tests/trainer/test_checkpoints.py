@@ -176,15 +176,16 @@ def test_a_packed_checkpoint_can_be_gone_on_from(
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_the_questions_share_is_that_of_the_start_unless_the_recipe_has_one(tiny_base: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("field", ["question_share", "first_share"])
+def test_a_share_is_that_of_the_start_unless_the_recipe_has_one(tiny_base: Path, tmp_path: Path, field: str) -> None:
     recipe, learner = trained(tiny_base, "frozen")
     write_checkpoint(tmp_path / "without", recipe, learner, {})
-    shared = make_recipe(tiny_base, question_share=0.4, start=str(tmp_path / "without"))
+    shared = make_recipe(tiny_base, **{field: 0.4}, start=str(tmp_path / "without"))
     write_checkpoint(tmp_path / "with", shared, build_learner(shared, CPU, seed=0), {})
-    assert [read_config(tmp_path / name).question_share for name in ("without", "with")] == [0, 0.4]
+    assert [getattr(read_config(tmp_path / name), field) for name in ("without", "with")] == [0, 0.4]
     for own, expected in ((None, 0.4), (0.0, 0), (0.1, 0.1)):
-        follows = make_recipe(tiny_base, question_share=own, start=str(tmp_path / "with"))
-        assert build_learner(follows, CPU, seed=0).network.encoder.config.question_share == expected
+        follows = make_recipe(tiny_base, **{field: own}, start=str(tmp_path / "with"))
+        assert getattr(build_learner(follows, CPU, seed=0).network.encoder.config, field) == expected
 
 
 # -- what training leaves behind --------------------------------------------------------------------------------------

@@ -81,6 +81,15 @@ def test_a_checkpoint_beside_the_baselines_gets_its_own_rows(
     assert len(list((tmp_path / "plots").iterdir())) == 2
 
 
+def test_a_checkpoint_is_measured_with_a_second_look_too(
+    tiny_checkpoint: Path, reranker: Path, own: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "looked.json"
+    chosen = ("--only", "--checkpoint", f"mine={tiny_checkpoint}", "--reranker", reranker, "--second-look", "3")
+    assert run("baselines", *chosen, "--suite", "jsonl", "--data", own, "--out", out, "--device", "cpu") == 0
+    assert [result.name for result in read_report(out).results] == ["mine", "mine-reranked"]
+
+
 def test_a_beam_is_reported(tiny_checkpoint: Path, own: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.json"
     beam = ("--beam-width", "3", "--name", "planned")

@@ -15,7 +15,7 @@ from index.encoders.encoder import ReadStates
 from index.search.matrix_scope import MatrixScope
 from index.search.scanning.bags import index_bags
 from index.search.scanning.matrices import Matrices, Part
-from index.search.scoring import sum_of_signals
+from index.search.scoring import exact_q
 from tests.trainer.learners import WITH_SIGNALS, make_learner, random_question, unsettle, words
 from trainer.datasets.question import Question
 from trainer.hyperparameters import ActionMode, Hyperparameters
@@ -48,7 +48,8 @@ def served_q(learner: Learner, transition: Transition, text: str, level: int) ->
     part = Part(0, chunks, postings=postings)
     scope = MatrixScope(Matrices(np.array([0, levels]), (part,), norm_bound=1.1, counted=own))
     (state,) = encoder.embed_states([transition.observation.state])
-    return float(sum_of_signals(state, scope, [], learner.function, np.array([level]))[0])
+    alone = state._replace(surroundings=0.0)  # a text of a pool has nothing beside it
+    return float(exact_q(alone, scope, [], learner.function, np.array([level]))[0])
 
 
 @pytest.mark.parametrize("mode", ["frozen", "adapter", "refreshed"])

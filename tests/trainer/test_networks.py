@@ -39,16 +39,17 @@ def states(network: QNetwork) -> list[StateInput]:
     ]
 
 
-@pytest.mark.parametrize("question_share", [0.0, 0.3])
+@pytest.mark.parametrize("shares", [(0.0, 0.0), (0.3, 0.0), (0.0, 0.5)])
 @pytest.mark.parametrize("mode", ["frozen", "adapter", "refreshed"])
 @pytest.mark.parametrize("architecture", USED_AS)
 def test_an_architecture_is_trained_and_served(
-    tmp_path: Path, architecture: str, mode: ActionMode, question_share: float
+    tmp_path: Path, architecture: str, mode: ActionMode, shares: tuple[float, float]
 ) -> None:
     base = write_base(tmp_path / "base", architecture)
     fields = USED_AS[architecture] | {
         "pooling": ARCHITECTURES[architecture].pooling,
-        "question_share": question_share,
+        "question_share": shares[0],
+        "first_share": shares[1],
     }
     settings = Hyperparameters(action_mode=mode, learning_rate=0.2, head_learning_rate=0.2)
     learner = make_learner(base, settings, **fields)

@@ -93,6 +93,13 @@ def test_a_run_goes_on_with_the_heads_and_the_rarity_of_another(
         torch.testing.assert_close(second.network.heads.state_dict()[name], value)
     without = build_learner(recipe.model_copy(update={"lexical": False}), CPU, seed=0)
     assert without.network.heads.terms is None
+    anew = build_learner(recipe.model_copy(update={"anew": ("surroundings",)}), CPU, seed=0).network.heads
+    kept = learner.network.heads
+    assert anew.surroundings is not None
+    assert kept.surroundings is not None
+    torch.testing.assert_close(anew.surroundings.gate, torch.zeros_like(kept.surroundings.gate))
+    assert torch.nn.functional.softplus(anew.surroundings.bias).item() == pytest.approx(0.25, abs=0.01)
+    assert kept.surroundings.gate.abs().max() > 0
 
 
 def test_rarity_is_that_of_texts_with_a_token(tiny_base: Path) -> None:

@@ -102,9 +102,12 @@ def initial_config(recipe: Recipe, directory: Path) -> CheckpointConfig:
     for name in ("state_tokens", "action_tokens"):
         if getattr(recipe, name) > most:
             raise RecipeError(f"{name}: {base} reads at most {most} tokens.")
-    share = recipe.question_share
-    if share is None:
-        share = 0.0 if recipe.start is None else read_config(start_directory(recipe.start)).question_share
+    started = None if recipe.start is None else read_config(start_directory(recipe.start))
+    question_share, first_share = recipe.question_share, recipe.first_share
+    if question_share is None:
+        question_share = 0.0 if started is None else started.question_share
+    if first_share is None:
+        first_share = 0.0 if started is None else started.first_share
     return CheckpointConfig(
         name=recipe.name,
         base_model=_name_of(base, recipe),
@@ -120,7 +123,8 @@ def initial_config(recipe: Recipe, directory: Path) -> CheckpointConfig:
         action_tokens=recipe.action_tokens,
         headings=recipe.headings,
         positions=recipe.positions,
-        question_share=share,
+        question_share=question_share,
+        first_share=first_share,
         temperature=recipe.hyperparameters.contrast_alpha,
     )
 

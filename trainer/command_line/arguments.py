@@ -68,6 +68,12 @@ def command_line() -> argparse.ArgumentParser:
     command.add_argument(
         "--reranker", type=Path, metavar="DIR", help="a cross-encoder, for `reranked`; without one it is left out"
     )
+    command.add_argument(
+        "--second-look",
+        type=_positive,
+        metavar="N",
+        help="measure each checkpoint again, with the --reranker choosing among the N best of each step",
+    )
     _add_settings(command)
     command.add_argument(
         "--checkpoint",

@@ -18,7 +18,7 @@ from trainer.bases.packaged import BGE, CROSS_ENCODER, build
 from trainer.errors import RecipeError
 from trainer.evaluation.baselines import BM25, Hybrid, OneStep, Reranked, untrained_encoder
 from trainer.evaluation.machine import describe_machine
-from trainer.evaluation.playing import Player, Retriever
+from trainer.evaluation.playing import Player, Retriever, SecondLook
 from trainer.evaluation.plots import learning_curves, recall_by_budget, recall_by_length
 from trainer.evaluation.reports import Result, Row, fingerprint, joined, markdown, measure, read_report, write_report
 from trainer.evaluation.suites import SUITES, TestSet
@@ -129,6 +129,10 @@ def run_baselines(arguments: argparse.Namespace) -> None:
     for label, directory in arguments.checkpoint:
         encoder = load_encoder(directory, device=arguments.device)
         results.append(_result(arguments, label, Player(encoder, cache=arguments.cache), encoder))
+        if arguments.second_look and arguments.reranker is not None:
+            look = SecondLook(CrossEncoder(arguments.reranker, device), arguments.second_look)
+            player = Player(encoder, cache=arguments.cache, second_look=look)
+            results.append(_result(arguments, f"{label}-reranked", player, encoder))
     _publish(arguments.out, results)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from index.encoders.cross_encoder import CrossEncoder
 from index.encoders.encoder import Encoder
 from index.episodes.episode import ChunkTokens, Episode, Limits
 from index.episodes.stepping import Running, step_once
@@ -30,13 +31,28 @@ class Retriever(Protocol):
         """The positions selected for each question, in order: as many as its budget allows."""
 
 
+class SecondLook(NamedTuple):
+    """A cross-encoder that reads the best candidates of each step and chooses one of them."""
+
+    encoder: CrossEncoder
+    candidates: int
+
+
 class Player:
     """A checkpoint as a :class:`Retriever`: greedy episodes, or a beam. Embeds what it has not met yet."""
 
-    def __init__(self, encoder: Encoder, *, cache: Path | None = None, beam_width: int = 1) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        cache: Path | None = None,
+        beam_width: int = 1,
+        second_look: SecondLook | None = None,
+    ) -> None:
         self.encoder = encoder
         self._cache = cache
         self._beam_width = beam_width
+        self._second_look = second_look
         self._background: Sequence[str] = ()
         self._vectors = ChunkVectors(tokenize=tokenizer_of(encoder))
 
@@ -63,7 +79,13 @@ class Player:
 
     def select(self, questions: Sequence[Question]) -> list[list[int]]:
         """The positions selected for each question, in order."""
-        return play(self.encoder, questions, self.vectors(questions), beam_width=self._beam_width)
+        return play(
+            self.encoder,
+            questions,
+            self.vectors(questions),
+            beam_width=self._beam_width,
+            second_look=self._second_look,
+        )
 
 
 def play(
@@ -73,15 +95,16 @@ def play(
     budget: int | None = None,
     *,
     beam_width: int = 1,
+    second_look: SecondLook | None = None,
 ) -> list[list[int]]:
-    """The positions selected for each question, in order, by greedy episodes (or a beam).
+    """The positions selected for each question, in order, by greedy episodes (or a beam, or with a second look).
 
     ``budget`` selections, or as many as each question allows; fewer where there are fewer chunks.
     """
     return [
         selected
         for group in together(questions)
-        for selected in _play_together(encoder, group, vectors, budget, beam_width)
+        for selected in _play_together(encoder, group, vectors, budget, beam_width, second_look)
     ]
 
 
@@ -102,13 +125,20 @@ def together(
 
 
 def _play_together(
-    encoder: Encoder, questions: Sequence[Question], vectors: ChunkVectors, budget: int | None, beam_width: int
+    encoder: Encoder,
+    questions: Sequence[Question],
+    vectors: ChunkVectors,
+    budget: int | None,
+    beam_width: int,
+    second_look: SecondLook | None,
 ) -> list[list[int]]:
+    looked_at = 0 if second_look is None else second_look.candidates
+    limits = [Limits(budget or question.budget, beam_width, second_look=looked_at) for question in questions]
     episodes = [
-        start(encoder, question, vectors, Limits(budget or question.budget, beam_width), encoder.stopping)
-        for question in questions
+        start(encoder, question, vectors, limit, encoder.stopping)
+        for question, limit in zip(questions, limits, strict=True)
     ]
-    run_together(encoder, questions, episodes)
+    run_together(encoder, questions, episodes, second_look=second_look)
     return [[step.position for step in episode.steps] for episode in episodes]
 
 
@@ -127,8 +157,22 @@ def run_together(
     questions: Sequence[Question],
     episodes: Sequence[Episode],
     goes_on: Callable[[int], bool] = lambda _: True,
+    second_look: SecondLook | None = None,
 ) -> None:
-    """Step episodes to their ends, or as long as each ``goes_on``; each is over the question at its place."""
+    """Step episodes to their ends, or as long as each ``goes_on``; each is over the question at its place.
+
+    ``second_look`` is needed where their limits ask for one.
+    """
     tokens = [encoder.question_tokens(question.text)[: encoder.question_limit] for question in questions]
     while running := [i for i, episode in enumerate(episodes) if episode.stopped_by is None and goes_on(i)]:
         step_once(encoder, [Running(tokens[i], episodes[i]) for i in running], encoder.function)
+        if second_look is not None:
+            for i in running:
+                _look_again(second_look.encoder, questions[i], episodes[i])
+
+
+def _look_again(encoder: CrossEncoder, question: Question, episode: Episode) -> None:
+    """Let an episode that waits for a second look select its chunk, as the service does."""
+    if contenders := episode.contenders:
+        evidence = [question.chunks[position] for position in episode.selected]
+        episode.choose(encoder.score(question.text, [question.chunks[position] for position in contenders], evidence))

@@ -15,7 +15,7 @@ from scipy.sparse import csc_matrix, csr_matrix
 
 from index.arrays import IntArray
 from index.encoders.encoder import ReadStates
-from trainer.learning.heads.bags import rarity_among
+from trainer.learning.heads.bags import frequencies_among, term_shares
 from trainer.learning.networks import ChunkTable, QNetwork
 from trainer.learning.scoring import queries_at
 from trainer.learning.transitions import HardNegatives
@@ -37,7 +37,7 @@ class Negatives:
         self._texts: dict[int, _Texts] = {}
         self._pools: list[Sequence[str]] = []  # kept, so that no other pool gets the id of one that is gone
         self._vectors: dict[int, torch.Tensor] = {}
-        self._bags: dict[int, csc_matrix] = {}
+        self._counts: dict[int, csc_matrix] = {}
 
     def forget(self) -> None:
         """Compute the pools' embeddings again when they are next needed: the adapter or the tower has changed."""
@@ -55,15 +55,16 @@ class Negatives:
         texts, vectors = self._pool(pool)
         q = self._network.w * (queries_at(self._network, states, levels) @ vectors.T) + self._network.b
         bags = self._table.bags
-        head = self._network.heads.terms
-        if bags is not None and head is not None and states.terms is not None:
-            of_pool = self._bags_of(pool, texts, bags)
-            factor = head.factor
-            prior = head.rarity.cpu().numpy()
+        head, lexical = self._network.heads.terms, self._network.encoder.function.lexical
+        if bags is not None and head is not None and lexical is not None and states.terms is not None:
+            of_pool = self._counts_of(pool, texts, bags.counts)
+            lengths = bags.lengths[texts.rows]
             for scores, terms, chunks in zip(q, states.terms, rows, strict=True):
-                rarity = rarity_among(bags, chunks, terms.tokens, prior)
-                added = of_pool[:, terms.tokens] @ (rarity * terms.weights.cpu().numpy())
-                scores += factor * torch.from_numpy(added).to(q.device)
+                tokens = terms.tokens
+                frequencies = frequencies_among(bags, chunks, tokens)
+                shares = term_shares(of_pool[:, tokens], lengths, tokens, frequencies, lexical)
+                added = shares @ terms.weights.cpu().numpy()
+                scores += head.factor * torch.from_numpy(added).to(q.device)
         for scores, chunks in zip(q, rows, strict=True):
             place = np.minimum(np.searchsorted(texts.rows, chunks), len(texts.rows) - 1)
             scores[torch.from_numpy(place[texts.rows[place] == chunks]).to(q.device)] = -torch.inf
@@ -74,11 +75,11 @@ class Negatives:
             negatives.append(HardNegatives(texts.places[kept], texts.rows[kept], values[values > -np.inf]))
         return negatives
 
-    def _bags_of(self, pool: Sequence[str], texts: _Texts, bags: csr_matrix) -> csc_matrix:
+    def _counts_of(self, pool: Sequence[str], texts: _Texts, counts: csr_matrix) -> csc_matrix:
         """The bags of a pool's distinct texts; no training changes them."""
-        if id(pool) not in self._bags:
-            self._bags[id(pool)] = bags[texts.rows].tocsc()
-        return self._bags[id(pool)]
+        if id(pool) not in self._counts:
+            self._counts[id(pool)] = counts[texts.rows].tocsc()
+        return self._counts[id(pool)]
 
     def _pool(self, pool: Sequence[str]) -> tuple[_Texts, torch.Tensor]:
         """The pool's distinct texts, and their embeddings, shape ``[texts, d]``."""

@@ -13,19 +13,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.sparse import csr_matrix
 from transformers import PreTrainedModel
 
 from index.arrays import Float32Array, IntArray, TokenIds
 from index.encoders.checkpoint import CheckpointConfig
-from index.encoders.encoder import Encoder, ReadStates, StateInput, read_states
+from index.encoders.encoder import Encoder, ReadStates, StateInput, is_first, read_states
 from index.encoders.heads import Heads
 from index.encoders.loading import load_model
 from index.encoders.tokenizer import TextTokenizer
 from index.encoders.tower import Tower, project, token_batches
 from index.search.function import QFunction
 from trainer.hyperparameters import ActionMode
-from trainer.learning.heads.bags import BagTable
+from trainer.learning.heads.bags import Bags, BagTable
 
 
 class QNetwork(torch.nn.Module):
@@ -86,13 +85,23 @@ class QNetwork(torch.nn.Module):
 
     def _read(self, states: Sequence[StateInput]) -> ReadStates:
         read = read_states(self.state_tower, self.heads, states)
-        share = self.encoder.config.question_share
-        if not share:
-            return read
-        questions = list(dict.fromkeys(state.question for state in states))
-        row = {question: number for number, question in enumerate(questions)}
-        embedded = self._projected.forward(questions)
-        return read._replace(embeddings=read.embeddings + share * embedded[[row[state.question] for state in states]])
+        embeddings, config = read.embeddings, self.encoder.config
+        if share := config.first_share:
+            embeddings = (embeddings + share * self._firsts(states, embeddings)) / (1 + share)
+        if share := config.question_share:
+            questions = list(dict.fromkeys(state.question for state in states))
+            row = {question: number for number, question in enumerate(questions)}
+            embedded = self._projected.forward(questions)
+            embeddings = embeddings + share * embedded[[row[state.question] for state in states]]
+        return read._replace(embeddings=embeddings)
+
+    def _firsts(self, states: Sequence[StateInput], embeddings: torch.Tensor) -> torch.Tensor:
+        """The embedding of each state's question before anything is selected, shape ``[states, d]``."""
+        row = {state.first: number for number, state in enumerate(states) if is_first(state)}
+        if further := [first for first in dict.fromkeys(state.first for state in states) if first not in row]:
+            embeddings = torch.cat((embeddings, self.state_tower.forward(further)))
+            row |= {first: len(states) + number for number, first in enumerate(further)}
+        return embeddings[[row[state.first] for state in states]]
 
     def chunk_embeddings(self, inputs: Sequence[TokenIds]) -> torch.Tensor:
         """The action tower's embeddings with gradients, in one batch, shape ``[len(inputs), d]``."""
@@ -247,13 +256,13 @@ class ChunkTable:
         self._vectors = vectors.to(self._vectors.device)
 
     @property
-    def bags(self) -> csr_matrix | None:
-        """The saturated bags of all texts so far, shape ``[texts, vocabulary]``; none without the lexical signal."""
+    def bags(self) -> Bags | None:
+        """The bags of all texts so far; none without the lexical signal."""
         if self._bags is None:
             return None
         if len(self._texts) < len(self.row):
             self._texts = list(self.row)
-        return self._bags.matrix(self._texts)
+        return self._bags.bags(self._texts)
 
     def __getitem__(self, rows: torch.Tensor) -> torch.Tensor:
         return self._vectors[rows]

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from index.arrays import Float32Array, IntArray
 from index.encoders.encoder import ReadStates
-from index.encoders.heads import TermHead, WeighedTerms
+from index.encoders.heads import WeighedTerms
 from index.encoders.tower import token_batches
 from index.search.positions import Positions, cosine_and_sine, rotate_pairs
 from index.search.surroundings import beside
 from trainer.hyperparameters import Hyperparameters
 from trainer.learning.environment import Observation
-from trainer.learning.heads.bags import rarity_among
+from trainer.learning.heads.bags import frequencies_among, term_shares
 from trainer.learning.networks import ChunkTable, QNetwork, gathered
 from trainer.learning.transitions import Transition
 
@@ -136,7 +136,7 @@ class Scorer:
         for batch in token_batches([len(candidates) for candidates in rows], SCORED_CANDIDATES):
             scored = [_Scored(rows[i], observations[i].levels, counts[i], observations[i].selected) for i in batch]
             everything = [np.arange(len(rows[i])) for i in batch]
-            scores, _ = self._averaged(network, gathered(states, batch), scored, everything)
+            scores, _ = self._q(network, gathered(states, batch), scored, everything)
             q |= {i: values[: len(rows[i])] for i, values in zip(batch, scores.cpu().numpy(), strict=True)}
         return [q[i] for i in range(len(rows))]
 
@@ -157,7 +157,22 @@ class Scorer:
             )
             for transition in transitions
         ]
-        return self._averaged(self._network, states, scored, chosen, live)
+        return self._q(self._network, states, scored, chosen, live)
+
+    def _q(
+        self,
+        network: QNetwork,
+        states: ReadStates,
+        scored: Sequence[_Scored],
+        chosen: Sequence[IntArray],
+        live: Collection[int] = (),
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Q of the ``chosen`` candidates of each state, and whether an entry is padding."""
+        q = self._averaged(network, states, scored, chosen, live)
+        if states.terms is not None and network.heads.terms is not None:
+            lexical = self._lexical(network, states.terms, scored, chosen, q.shape[1])
+            q = q + network.heads.terms.factor * lexical
+        return q, ~self._tensor([np.ones(len(some), dtype=np.bool_) for some in chosen])
 
     def _averaged(
         self,
@@ -166,34 +181,26 @@ class Scorer:
         scored: Sequence[_Scored],
         chosen: Sequence[IntArray],
         live: Collection[int] = (),
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """:func:`index.search.surroundings.averaged` of the ``chosen`` candidates of each state."""
+    ) -> torch.Tensor:
+        """The :func:`index.search.surroundings.averaged` inner products of the ``chosen`` candidates of each state."""
         if states.surroundings is None:
-            rows = [of.rows[some] for of, some in zip(scored, chosen, strict=True)]
-            levels = [of.levels[some] for of, some in zip(scored, chosen, strict=True)]
-            return self._q(network, states, scored, rows, levels, live)
+            return self._inner_products(network, states, scored, chosen, live)
         around = [of.beside[:, some] for of, some in zip(scored, chosen, strict=True)]
         needed = [
             np.union1d(some, beside_some[beside_some >= 0]) for some, beside_some in zip(chosen, around, strict=True)
         ]
-        q, _ = self._q(
-            network,
-            states,
-            scored,
-            [of.rows[some] for of, some in zip(scored, needed, strict=True)],
-            [of.levels[some] for of, some in zip(scored, needed, strict=True)],
-            live,
-        )
+        products = self._inner_products(network, states, scored, needed, live)
         own = self._places(needed, chosen)
         counted = [self._tensor([beside_some[side] >= 0 for beside_some in around]) for side in range(2)]
         others = [
-            q.gather(1, self._places(needed, [np.maximum(beside_some[side], 0) for beside_some in around]))
+            products.gather(1, self._places(needed, [np.maximum(beside_some[side], 0) for beside_some in around]))
             for side in range(2)
         ]
         share = states.surroundings[:, None]
-        sums = q.gather(1, own) + share * sum(value * there for value, there in zip(others, counted, strict=True))
-        padding = ~self._tensor([np.ones(len(some), dtype=np.bool_) for some in chosen])
-        return sums / (1 + share * sum(counted)), padding
+        sums = products.gather(1, own) + share * sum(
+            value * there for value, there in zip(others, counted, strict=True)
+        )
+        return sums / (1 + share * sum(counted))
 
     def _places(self, needed: Sequence[IntArray], some: Sequence[IntArray]) -> torch.Tensor:
         """Where among the ``needed`` candidates of each state ``some`` of them stand, shape ``[states, some]``."""
@@ -204,29 +211,24 @@ class Scorer:
     def _tensor(self, arrays: Sequence[NDArray[Element]]) -> torch.Tensor:
         return torch.from_numpy(padded(arrays)).to(self.device)
 
-    def _q(
+    def _inner_products(
         self,
         network: QNetwork,
         states: ReadStates,
         scored: Sequence[_Scored],
-        rows: Sequence[IntArray],
-        levels: Sequence[IntArray],
+        chosen: Sequence[IntArray],
         live: Collection[int] = (),
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        matrix = padded(rows)
+    ) -> torch.Tensor:
+        """``w · <q, a> + b`` of the ``chosen`` candidates of each state, shape ``[states, candidates]``."""
+        matrix = padded([of.rows[some] for of, some in zip(scored, chosen, strict=True)])
+        levels = padded([of.levels[some] for of, some in zip(scored, chosen, strict=True)])
         distinct, inverse = np.unique(matrix, return_inverse=True)
         base = self._table[torch.from_numpy(distinct)]
         if live:
             base = self._with_live(base, distinct, live)
         chunks = network.chunks(base)
         row_of = torch.from_numpy(inverse.reshape(matrix.shape)).to(self.device)
-        products = self._products(network, states, chunks, row_of, padded(levels))
-        q = network.w * products + network.b
-        if states.terms is not None and network.heads.terms is not None:
-            q = q + network.heads.terms.factor * self._lexical(
-                network.heads.terms, states.terms, scored, rows, matrix.shape[1]
-            )
-        return q, ~self._tensor([np.ones(len(candidates), dtype=np.bool_) for candidates in rows])
+        return network.w * self._products(network, states, chunks, row_of, levels) + network.b
 
     def _products(
         self, network: QNetwork, states: ReadStates, chunks: torch.Tensor, row_of: torch.Tensor, levels: IntArray
@@ -243,21 +245,25 @@ class Scorer:
 
     def _lexical(
         self,
-        head: TermHead,
+        network: QNetwork,
         terms: Sequence[WeighedTerms],
         scored: Sequence[_Scored],
-        rows: Sequence[IntArray],
+        chosen: Sequence[IntArray],
         width: int,
     ) -> torch.Tensor:
-        """``Σ θ β`` of each state's candidates, zeros where padded, shape ``[states, width]``."""
-        bags = self._table.bags
+        """``Σ θ β`` of the ``chosen`` candidates of each state, zeros where padded, shape ``[states, width]``."""
+        bags, lexical = self._table.bags, network.encoder.function.lexical
         assert bags is not None
-        prior = head.rarity.cpu().numpy()
+        assert lexical is not None
         sums = []
-        for (tokens, weights), of, candidates in zip(terms, scored, rows, strict=True):
-            rarity = torch.from_numpy(rarity_among(bags, of.chunks, tokens, prior)).to(self.device)
-            known = torch.from_numpy(bags[candidates][:, tokens].toarray()).to(self.device)
-            sums.append(torch.nn.functional.pad(known @ (rarity * weights), (0, width - len(candidates))))
+        for (tokens, weights), of, some in zip(terms, scored, chosen, strict=True):
+            rows = of.rows[some]
+            frequencies = frequencies_among(bags, of.chunks, tokens)
+            counts = bags.counts[rows][:, tokens].tocsc()
+            shares = term_shares(counts, bags.lengths[rows], tokens, frequencies, lexical).toarray()
+            sums.append(
+                torch.nn.functional.pad(torch.from_numpy(shares).to(self.device) @ weights, (0, width - len(rows)))
+            )
         return torch.stack(sums)
 
     def _live_rows(self, transitions: Sequence[Transition]) -> set[int]:

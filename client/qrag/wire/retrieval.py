@@ -277,7 +277,8 @@ class PartsOut(ResponseModel):
         "question does not ask about order"
     )
     surroundings: float = Field(
-        description="what the average with the chunks right before and after it changes; 0 where they do not count"
+        description="what the average of meaning and order with those of the chunks right before and after it changes; "
+        "0 where they do not count"
     )
     terms: list[TermOut] = Field(description="largest first")
 

@@ -36,12 +36,14 @@ class Postings(NamedTuple):
 
 
 class Frequencies(NamedTuple):
-    """How common tokens are among the chunks that one searches."""
+    """How common tokens are among the chunks that one searches, and how long these are."""
 
     of_tokens: IntArray
     """In how many chunks each of the tokens stands."""
     chunks: int
     """The chunks that were counted."""
+    length: int
+    """The number of tokens of all of them."""
 
 
 def index_bags(texts: Sequence[TokenIds]) -> Postings:

@@ -160,7 +160,13 @@ class Matrices:
                 count_rows(postings, first_row, rows, np.array(unknown, dtype=np.int64), counts)
             known.update(zip(unknown, counts.tolist(), strict=True))
         of_tokens = np.array([known[token] for token in tokens.tolist()], dtype=np.int64)
-        return Frequencies(of_tokens, sum(bags.rows for bags in self.bags))
+        return Frequencies(of_tokens, *self._totals)
+
+    @cached_property
+    def _totals(self) -> tuple[int, int]:
+        """How many candidates have bags, and how many tokens."""
+        lengths = [postings.lengths[first : first + rows] for _, postings, first, rows in self.bags]
+        return sum(map(len, lengths)), sum(int(some.sum()) for some in lengths)
 
     @cached_property
     def _frequencies(self) -> dict[int, int]:

@@ -9,7 +9,8 @@ tokens is SiDR's (arXiv 2405.01924).
 How rare a token is, is counted among the chunks that are searched: in a life of Franklin his name tells nothing. It is
 what the posting lists say at the moment, so nothing goes stale when documents come and go, and nothing leaks from one
 collection into another. Among few chunks it says little; so it is mixed with a constant of the checkpoint, counted in
-the texts of its training, which weighs as :data:`PRIOR_CHUNKS` chunks do. Mean length is a constant, too.
+the texts of its training, which weighs as :data:`PRIOR_CHUNKS` chunks do. So is the mean length of a chunk: one of 150
+tokens is long among lines and short among pages.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ KEPT_TERMS = 32
 """Tokens of a state that are searched: those whose weight times rarity is largest."""
 
 
-PRIOR_CHUNKS = 1000
-"""The number of chunks from which on a token's rarity there weighs more than that in the texts of the training."""
+PRIOR_CHUNKS = 100
+"""The number of chunks from which on what is counted there weighs more than what the texts of the training say."""
 
 
 class Saturation(FrozenModel):
@@ -46,6 +47,11 @@ class Saturation(FrozenModel):
     k1: float = 1.2
     b: float = 0.75
     mean_length: float = 64.0
+
+    def among(self, frequencies: Frequencies) -> Saturation:
+        """The same where the mean length is that of the chunks that one searches, mixed with this one."""
+        mixed = (frequencies.length + PRIOR_CHUNKS * self.mean_length) / (frequencies.chunks + PRIOR_CHUNKS)
+        return self.model_copy(update={"mean_length": mixed})
 
     @property
     def flat(self) -> float:
@@ -83,12 +89,14 @@ class Lexical:
         """Read the posting lists of the states' tokens."""
         terms = [self._terms(state) for state in states]
         tokens = np.concatenate([term.tokens for term in terms])
-        scaled = [self._scaled(term, matrices.frequencies(term.tokens)) for term in terms]
+        frequencies = [matrices.frequencies(term.tokens) for term in terms]
+        scaled = [self._scaled(term, of_state) for term, of_state in zip(terms, frequencies, strict=True)]
         weights = np.concatenate(scaled)
         ends = np.cumsum([len(term.tokens) for term in terms], dtype=np.int64)
         highest = np.maximum(values.max(axis=1, initial=0.0), -values.min(axis=1, initial=0.0))
         together = Terms(tokens, weights, ends)
-        flat, slope = self.saturation.flat, self.saturation.slope
+        saturation = self.saturation.among(frequencies[0])  # how long chunks are is the same for all states
+        flat, slope = saturation.flat, saturation.slope
 
         def add_some(bags: Sequence[Bags]) -> None:
             for start, postings, first_row, count in bags:
@@ -123,9 +131,10 @@ class Lexical:
             return []
         counts = chunks.term_counts(terms.tokens, positions)
         lengths = chunks.lengths(positions)
-        scaled = self._weights(terms, chunks.frequencies(terms.tokens))
+        frequencies = chunks.frequencies(terms.tokens)
+        scaled, saturation = self._weights(terms, frequencies), self.saturation.among(frequencies)
         return [
-            (token, scale * self.saturation.weight(occurrences, lengths))
+            (token, scale * saturation.weight(occurrences, lengths))
             for token, scale, occurrences in zip(terms.tokens.tolist(), scaled.tolist(), counts, strict=True)
         ]
 

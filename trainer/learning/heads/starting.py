@@ -20,12 +20,15 @@ from trainer.recipe import Recipe
 def initial_heads(recipe: Recipe, base: Path, dimension: int, texts: Iterable[list[str]]) -> Heads:
     """The heads of a recipe.
 
-    Where the checkpoint to start from has a head, it is taken over; rarity is counted in the ``texts`` otherwise.
+    Where the checkpoint to start from has a head, it is taken over, unless the recipe wants it anew; rarity is counted
+    in the ``texts`` otherwise.
     """
     started = Heads()
     if recipe.start is not None:
         directory = start_directory(recipe.start)
         started = read_heads(directory, read_config(directory))
+    for name in recipe.anew:
+        setattr(started, name, None)
     order, terms = started.order, started.terms
     if recipe.positions.dimension is None:
         order = None
