@@ -61,9 +61,6 @@ class Hyperparameters:
     stop: bool = False
     """Whether STOP is learned, an action without position that is worth 1 where all support is found and 0 elsewhere,
     and with it that no chunk is worth anything there: episodes then go on past their end now and then."""
-    keep_order: bool = False
-    """With ``stop``: where no support is left, STOP alone learns, and the chunks stay in the order that they have. A
-    question of another kind may well need more than what completed those of the training."""
     action_mode: ActionMode = "adapter"
     """``frozen``: the action tower is the base model; ``adapter``: behind it a trained linear map; ``refreshed``: it is
     trained, its stored embeddings renewed on a schedule."""

@@ -103,8 +103,6 @@ class WarmStart:
         # STOP is one candidate more: the one to take where no support is left, be it found or not there.
         complete = completeness(observations, self._scorer.device)
         stop = self._network.stop_values(states.embeddings)
-        if self._settings.keep_order:
-            q = torch.where(support.any(dim=1, keepdim=True), q, q.detach())
         q = torch.cat((q, stop[:, None]), dim=1)
         available = torch.cat((available, torch.ones_like(complete)[:, None]), dim=1)
         support = torch.cat((support, ~support.any(dim=1, keepdim=True)), dim=1)
