@@ -7,8 +7,9 @@ float32 embeddings.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -81,19 +82,20 @@ class _Remembered:
     def __init__(self) -> None:
         self._embeddings: dict[tuple[int, ...], Float32Array] = {}
 
-    def keep(self, question: tuple[int, ...], embedding: Float32Array) -> None:
-        """Remember an embedding that is known already."""
-        if len(self._embeddings) < QUESTIONS_KEPT:
-            self._embeddings.setdefault(question, embedding)
-
-    def embed(self, questions: Sequence[tuple[int, ...]], tower: Tower) -> Float32Array:
-        """The embedding of each of the tokenised questions, shape ``[questions, d]``."""
+    def embed(
+        self,
+        questions: Sequence[tuple[int, ...]],
+        tower: Tower,
+        embedded: Mapping[tuple[int, ...], Float32Array] = MappingProxyType({}),
+    ) -> Float32Array:
+        """The embedding of each of the tokenised questions, shape ``[questions, d]``; some are ``embedded`` already."""
         known = self._embeddings
+        known.update(embedded)
         if unknown := [question for question in dict.fromkeys(questions) if question not in known]:
-            if len(known) + len(unknown) > QUESTIONS_KEPT:
-                known = {question: known[question] for question in set(questions).difference(unknown)}
             known.update(zip(unknown, tower.embed(unknown), strict=True))
-            self._embeddings = known
+        self._embeddings = (
+            known if len(known) <= QUESTIONS_KEPT else {question: known[question] for question in set(questions)}
+        )
         return np.stack([known[question] for question in questions])
 
 
@@ -192,10 +194,12 @@ class Encoder:
         together = concatenate([part for _, part in read])
         embeddings = together.embeddings[order]
         if share := self.config.first_share:
-            for state, embedding in zip(states, embeddings, strict=True):
-                if is_first(state):
-                    self._firsts.keep(state.first, embedding.copy())
-            firsts = self._firsts.embed([state.first for state in states], self.state_tower)
+            embedded = {
+                state.first: embedding.copy()
+                for state, embedding in zip(states, embeddings, strict=True)
+                if is_first(state)
+            }
+            firsts = self._firsts.embed([state.first for state in states], self.state_tower, embedded)
             embeddings += np.float32(share) * firsts
             embeddings /= np.float32(1 + share)
         if share := self.config.question_share:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import numpy as np
@@ -76,8 +77,10 @@ def values(texts: list[list[int]], weights: dict[int, float], **saturation: floa
 
 def test_a_rare_token_adds_more_than_a_common_one_and_one_without_rarity_nothing() -> None:
     rare, common, nothing = values([[1], [2], [0]], {0: 1.0, 1: 1.0, 2: 1.0}, b=0.0)
-    assert rare == pytest.approx(0.5, rel=0.03)  # three chunks more say little beside the checkpoint's rarity
-    assert common == pytest.approx(0.125, rel=0.03)
+    # Three chunks say little beside the checkpoint's rarity, which weighs as a hundred.
+    here = math.log(1 + 2.5 / 1.5) / math.log(1 + 3.5 / 0.5)
+    assert rare == pytest.approx(0.5 * (100 * 1.0 + 3 * here) / 103, rel=1e-6)
+    assert common == pytest.approx(0.5 * (100 * 0.25 + 3 * here) / 103, rel=1e-6)
     assert nothing == 0
 
 
@@ -97,10 +100,12 @@ def test_chunks_without_bags_gain_nothing() -> None:
     scope = MatrixScope(Matrices(np.array([0, 3]), parts))
     function = QFunction(1.0, 0.0, Positions(mode="none"), further=(lexical(b=0.0),))
     state = state_of({1: 1.0})
-    assert exact_q(state, scope, (), function, np.arange(3)).tolist() == pytest.approx([0.0, 0.0, 0.5], rel=0.02)
+    here = math.log(1 + 0.5 / 1.5) / math.log(1 + 1.5 / 0.5)  # in the one chunk that has a bag
+    only = 0.5 * (100 * 1.0 + here) / 101
+    assert exact_q(state, scope, (), function, np.arange(3)).tolist() == pytest.approx([0.0, 0.0, only], rel=1e-6)
     assert state.terms is not None
     (estimate,) = scope.estimate(States(state.embedding[None], (state.terms,)), [[]], function)
-    np.testing.assert_allclose(estimate.values, [0.0, 0.0, 0.5], atol=0.01)
+    np.testing.assert_allclose(estimate.values, [0.0, 0.0, only], atol=1e-6)
 
 
 def test_what_stands_everywhere_here_tells_little_however_rare_it_is_elsewhere() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
+from index.arrays import Float32Array
 from index.encoders.cross_encoder import CrossEncoder
 from index.encoders.encoder import Encoder
 from index.encoders.loading import load_encoder
@@ -124,15 +125,25 @@ def test_a_cross_encoder_puts_the_head_of_a_list_in_order(tmp_path: Path, tiny_b
     assert Reranked(Listed(listed), encoder).select([question]) == [expected]
 
 
-def test_a_second_look_chooses_among_the_best_of_each_step(untrained: Encoder, reranker: Path) -> None:
+def test_a_second_look_chooses_among_the_best_of_each_step(
+    untrained: Encoder, reranker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cross_encoder = CrossEncoder(reranker, torch.device("cpu"), torch.float32)
     question = question_of("Where is the silver compass?")
     (of_one,) = Player(untrained, second_look=SecondLook(cross_encoder, 1)).select([question])
     assert [of_one] == Player(untrained).select([question])
+    score, read = cross_encoder.score, []
+
+    def noted(question: str, texts: Sequence[str], evidence: Sequence[str] = ()) -> Float32Array:
+        read.append(list(evidence))
+        return score(question, texts, evidence)
+
+    monkeypatch.setattr(cross_encoder, "score", noted)
     (selected,) = Player(untrained, second_look=SecondLook(cross_encoder, len(CHUNKS))).select([question])
+    assert read == [[CHUNKS[place] for place in sorted(selected[:step])] for step in range(3)]
     for step, position in enumerate(selected):
         evidence = [CHUNKS[place] for place in sorted(selected[:step])]
-        scores = cross_encoder.score(question.text, CHUNKS, evidence)
+        scores = score(question.text, CHUNKS, evidence)
         scores[selected[:step]] = -np.inf
         assert position == int(scores.argmax())
     assert len(selected) == 3

@@ -117,6 +117,8 @@ def run_baselines(arguments: argparse.Namespace) -> None:
     """Measure other ways of retrieving on the same questions."""
     results: list[Result] = []
     device = resolve_device(arguments.device)
+    if arguments.second_look and arguments.reranker is None:
+        raise RecipeError("--second-look needs a cross-encoder: name its folder with --reranker.")
     only = [name for name in arguments.only if name != "reranked" or arguments.reranker is not None]
     encoder: Encoder | None = None
     if set(only) - {"bm25"}:
@@ -129,7 +131,7 @@ def run_baselines(arguments: argparse.Namespace) -> None:
     for label, directory in arguments.checkpoint:
         encoder = load_encoder(directory, device=arguments.device)
         results.append(_result(arguments, label, Player(encoder, cache=arguments.cache), encoder))
-        if arguments.second_look and arguments.reranker is not None:
+        if arguments.second_look:
             look = SecondLook(CrossEncoder(arguments.reranker, device), arguments.second_look)
             player = Player(encoder, cache=arguments.cache, second_look=look)
             results.append(_result(arguments, f"{label}-reranked", player, encoder))
