@@ -53,6 +53,12 @@ class Hyperparameters:
     """Weight, beside them, of ``-log π(missing support | state)``. Alone, it is supervised imitation."""
     contrast_alpha: float = 0.05
     """Temperature of that term's policy."""
+    distillation: float = 0.5
+    """For tasks that ``distil``: weight, in the warm start, of the divergence from the reranker's order of the best
+    candidates, softmax of its logits, to the policy's at ``contrast_alpha`` (as in Hinton et al. 2015, arXiv
+    1503.02531)."""
+    distilled: int = 12
+    """How many candidates of a state, those with the largest Q, the reranker reads; its support is among them."""
     target_decay: float = 0.98
     """The decay of the target network's moving average, per update; with 0 the target is the network itself."""
     behaviour: Behaviour = "dagger"
@@ -71,12 +77,13 @@ class Hyperparameters:
 
     def __post_init__(self) -> None:
         """Raises :class:`ValueError` for a value out of range."""
-        counts = ("transitions", "environments", "minibatch", "candidates", "refresh_updates")
+        counts = ("transitions", "environments", "minibatch", "candidates", "refresh_updates", "distilled")
         for name in (*counts, "alpha_start", "alpha_end", "contrast_alpha"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0")
         rates = ("learning_rate", "head_learning_rate", "weight_decay")
-        for name in (*rates, "squared", "contrast", "live_chunks", "batch_tokens", "hard_negatives", "frozen_layers"):
+        weights = ("squared", "contrast", "distillation")
+        for name in (*rates, *weights, "live_chunks", "batch_tokens", "hard_negatives", "frozen_layers"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be 0 or above")
         for name in ("gamma", "lambda_", "warm_start", "target_decay"):

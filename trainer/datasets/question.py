@@ -31,6 +31,8 @@ class Question:
     """The facts it needs, each with the chunks of which any one holds it; none: each support chunk is a fact."""
     enough: int | None = None
     """How many of the facts are enough; none: all of them."""
+    distil: bool = False
+    """Whether training also learns the order in which a cross-encoder has its candidates."""
 
     def __post_init__(self) -> None:
         """Raises :class:`ValueError` where the parts contradict each other."""

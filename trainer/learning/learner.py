@@ -61,8 +61,12 @@ class Learner:
         *,
         reward: Reward | None = None,
         teacher: Teacher | None = None,
+        reranker: Teacher | None = None,
     ) -> None:
-        """``reward`` defaults to the one that the settings name, ``teacher`` to the clairvoyant one of that reward."""
+        """``reward`` defaults to the one that the settings name, ``teacher`` to the clairvoyant one of that reward.
+
+        Questions that ``distil`` need a ``reranker``.
+        """
         self.network, self.target, self.settings = network, target, settings
         self.device = network.w.device
         self.generator = np.random.default_rng(seed)
@@ -72,7 +76,7 @@ class Learner:
         self.scorer = Scorer(network, self.table, settings)
         self.reward = reward or REWARDS[settings.reward]
         teacher = teacher or Clairvoyant(self.reward, settings.gamma)
-        self.beginning: Objective = WarmStart(network, self.scorer, teacher, settings)
+        self.beginning: Objective = WarmStart(network, self.scorer, teacher, settings, reranker)
         """The objective of the first ``warm_start`` of the training."""
         self.end: Objective = LambdaReturns(network, target, self.scorer, settings)
         """The objective of the rest."""

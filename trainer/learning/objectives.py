@@ -59,8 +59,17 @@ class WarmStart:
     later more and more the policy itself, with its mistakes.
     """
 
-    def __init__(self, network: QNetwork, scorer: Scorer, teacher: Teacher, settings: Hyperparameters) -> None:
+    def __init__(
+        self,
+        network: QNetwork,
+        scorer: Scorer,
+        teacher: Teacher,
+        settings: Hyperparameters,
+        reranker: Teacher | None = None,
+    ) -> None:
+        """The order that the ``reranker`` gives the candidates is learned, too, of questions which ``distil``."""
         self._network, self._scorer, self._teacher, self._settings = network, scorer, teacher, settings
+        self._reranker = reranker
 
     @property
     def looks_ahead(self) -> bool:
@@ -88,7 +97,7 @@ class WarmStart:
         transitions: Sequence[Transition],
         returns: torch.Tensor,  # noqa: ARG002
     ) -> torch.Tensor:
-        """:func:`clairvoyant_loss` over the support and the best of the other candidates."""
+        """:func:`clairvoyant_loss` over the support and the best other candidates, and :func:`order_divergence`."""
         observations = [transition.observation for transition in transitions]
         chosen = [self._contenders(transition) for transition in transitions]
         both = list(zip(transitions, chosen, strict=True))
@@ -98,18 +107,38 @@ class WarmStart:
         optimal = self._matrix(
             [self._teacher.score(t.question, t.observation.selected, t.candidates[some]) for t, some in both]
         )
-        if not self._settings.stop:
-            return clairvoyant_loss(q, optimal, available, support, self._settings)
-        # STOP is one candidate more: the one to take where no support is left, be it found or not there.
-        complete = completeness(observations, self._scorer.device)
-        stop = self._network.stop_values(states.embeddings)
-        q = torch.cat((q, stop[:, None]), dim=1)
-        available = torch.cat((available, torch.ones_like(complete)[:, None]), dim=1)
-        support = torch.cat((support, ~support.any(dim=1, keepdim=True)), dim=1)
-        optimal = torch.cat((optimal, complete[:, None].float()), dim=1)
-        # Among many other candidates its error would hardly weigh.
-        error = torch.where(support[:, -1], 0.0, stop_errors(self._network, states.embeddings, complete))
-        return clairvoyant_loss(q, optimal, available, support, self._settings) + self._settings.squared * error
+        besides = self._settings.distillation * self._divergences(transitions, chosen, q)
+        if self._settings.stop:
+            # STOP is one candidate more: the one to take where no support is left, be it found or not there.
+            complete = completeness(observations, self._scorer.device)
+            stop = self._network.stop_values(states.embeddings)
+            q = torch.cat((q, stop[:, None]), dim=1)
+            available = torch.cat((available, torch.ones_like(complete)[:, None]), dim=1)
+            support = torch.cat((support, ~support.any(dim=1, keepdim=True)), dim=1)
+            optimal = torch.cat((optimal, complete[:, None].float()), dim=1)
+            # Among many other candidates its error would hardly weigh.
+            error = torch.where(support[:, -1], 0.0, stop_errors(self._network, states.embeddings, complete))
+            besides = besides + self._settings.squared * error
+        return clairvoyant_loss(q, optimal, available, support, self._settings) + besides
+
+    def _divergences(
+        self, transitions: Sequence[Transition], chosen: Sequence[IntArray], q: torch.Tensor
+    ) -> torch.Tensor:
+        """:func:`order_divergence` of each transition over its best candidates, 0 where no order is learned."""
+        divergences = torch.zeros(len(transitions), device=self._scorer.device)
+        for row, (transition, some) in enumerate(zip(transitions, chosen, strict=True)):
+            observation = transition.observation
+            if self._reranker is None or not transition.question.distil or observation.complete:
+                continue
+            worth = np.where(observation.support, np.inf, transition.q)[some]
+            worth[~observation.available[some]] = -np.inf
+            best = np.argsort(-worth)[: min(self._settings.distilled, int(observation.available[some].sum()))]
+            logits = self._reranker.score(transition.question, observation.selected, transition.candidates[some[best]])
+            places = torch.from_numpy(best).to(q.device)
+            divergences[row] = order_divergence(
+                q[row, places] / self._settings.contrast_alpha, torch.from_numpy(logits).to(q.device)
+            )
+        return divergences
 
     def _contenders(self, transition: Transition) -> IntArray:
         """The candidates to regress on, in document order."""
@@ -137,6 +166,13 @@ def clairvoyant_loss(
     logits = (q / settings.contrast_alpha).masked_fill(~available, -torch.inf)
     of_support = torch.logsumexp(logits.masked_fill(~support, -torch.inf), dim=1)
     return settings.squared * error + settings.contrast * (torch.logsumexp(logits, dim=1) - of_support)
+
+
+def order_divergence(logits: torch.Tensor, teacher_logits: torch.Tensor) -> torch.Tensor:
+    """``KL(softmax(teacher_logits) || softmax(logits))`` of one state, a scalar; both have shape ``[candidates]``."""
+    return torch.nn.functional.kl_div(
+        logits.log_softmax(0), teacher_logits.log_softmax(0), reduction="sum", log_target=True
+    )
 
 
 # -- λ-returns --------------------------------------------------------------------------------------------------------

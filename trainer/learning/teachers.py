@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from index.arrays import Float32Array, IntArray
+from index.encoders.cross_encoder import CrossEncoder
 from trainer.datasets.question import Question
 from trainer.learning.rewards import Reward
 
@@ -52,3 +53,25 @@ class Clairvoyant:
             longer = completed.union([int(others[0])])
             values[~needed] = self._gamma**missing * self._reward.worth(question, longer)
         return values
+
+
+class Reranker:
+    """A cross-encoder, which reads a question and a chunk together. Its scores are logits, not values.
+
+    What is selected already is not read: this is a teacher for questions of one fact, whose answer stays where it is.
+    Each pair is read once in a training, however often a state meets it.
+    """
+
+    def __init__(self, encoder: CrossEncoder) -> None:
+        self._encoder = encoder
+        self._scores: dict[tuple[str, str], float] = {}
+
+    def score(self, question: Question, evidence: Collection[int], candidates: IntArray) -> Float32Array:  # noqa: ARG002
+        """How well each candidate answers the question, larger is better."""
+        chunks = len(question.chunks)
+        texts = [question.chunks[i] if i < chunks else question.pool[i - chunks] for i in candidates.tolist()]
+        unread = [text for text in dict.fromkeys(texts) if (question.text, text) not in self._scores]
+        if unread:
+            scores = self._encoder.score(question.text, unread).tolist()
+            self._scores.update(((question.text, text), score) for text, score in zip(unread, scores, strict=True))
+        return np.array([self._scores[question.text, text] for text in texts], dtype=np.float32)

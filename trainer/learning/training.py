@@ -23,8 +23,9 @@ import yaml
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from index.encoders.cross_encoder import CrossEncoder
 from index.encoders.loading import native_dtype
-from trainer.bases.models import base_directory, base_of, initial_config, start_directory
+from trainer.bases.models import base_directory, base_of, initial_config, reranker_directory, start_directory
 from trainer.errors import ResumeError
 from trainer.evaluation.counting import by_task, recall
 from trainer.evaluation.playing import play
@@ -35,6 +36,7 @@ from trainer.learning.heads.starting import initial_heads
 from trainer.learning.learner import Learner
 from trainer.learning.networks import QNetwork
 from trainer.learning.state import load_state, save_state, stored_state
+from trainer.learning.teachers import Reranker
 from trainer.recipe import Recipe
 from trainer.tasks.mixture import Mixture, build_mixture
 
@@ -158,7 +160,10 @@ def build_learner(recipe: Recipe, device: torch.device, *, seed: int, texts: Ite
     if recipe.start is not None:
         start_from(network, start_directory(recipe.start))
         target.load_state_dict(network.state_dict())
-    return Learner(network, target, settings, seed)
+    reranker = None
+    if recipe.reranker is not None:
+        reranker = Reranker(CrossEncoder(reranker_directory(recipe.reranker), device))
+    return Learner(network, target, settings, seed, reranker=reranker)
 
 
 def _fill_table(learner: Learner, mixture: Mixture, cache: Path, cache_from: int) -> None:

@@ -19,7 +19,7 @@ STRETCH = (20, 400)
 def dataset_sources(task: DatasetTask, material: Material) -> list[Source]:
     """The source of a task; raises :class:`~trainer.errors.RecipeError` for too few questions or a budget too small."""
     dataset, path, held_out = task.dataset, material.data / task.path, material.held_out[task.path]
-    questions = _in_random_order(list(dataset.questions(path, task.words)))
+    questions = _in_random_order([replace(q, distil=task.distil) for q in dataset.questions(path, task.words)])
     if task.unanswerable == 0:
         questions = [question for question in questions if question.support]
     others: Sequence[Question] = ()
