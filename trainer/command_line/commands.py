@@ -22,7 +22,7 @@ from trainer.evaluation.playing import Player, Retriever, SecondLook
 from trainer.evaluation.plots import learning_curves, recall_by_budget, recall_by_length
 from trainer.evaluation.reports import Result, Row, fingerprint, joined, markdown, measure, read_report, write_report
 from trainer.evaluation.suites import SUITES, TestSet
-from trainer.learning.checkpoints import export, pack
+from trainer.learning.checkpoints import average, export, pack
 from trainer.learning.training import train
 from trainer.recipe import read_recipe
 from trainer.stopping.calibration import calibrate
@@ -167,6 +167,14 @@ def run_pack(arguments: argparse.Namespace) -> None:
     pack(arguments.checkpoint, arguments.destination)
     size = sum(file.stat().st_size for file in arguments.destination.rglob("*") if file.is_file())
     log.info("packed to %s bytes=%d", arguments.destination, size)
+
+
+def run_average(arguments: argparse.Namespace) -> None:
+    """Write the checkpoint between two."""
+    if not 0 <= arguments.share <= 1:
+        raise RecipeError("--share lies between 0 and 1: how much of the second checkpoint there is in the average.")
+    average(arguments.first, arguments.second, arguments.share, arguments.destination)
+    log.info("averaged into %s", arguments.destination)
 
 
 PACKAGED_MODELS = {"bge-small": BGE, "cross-encoder": CROSS_ENCODER}

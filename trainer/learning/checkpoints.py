@@ -1,4 +1,4 @@
-"""Checkpoints: going on from one, writing what was trained, and exporting it."""
+"""Checkpoints: going on from one, writing what was trained, averaging two, and exporting one."""
 
 from __future__ import annotations
 
@@ -164,6 +164,80 @@ def pack(checkpoint: Path, destination: Path) -> CheckpointConfig:
         AutoTokenizer.from_pretrained(directories[0]),
     )
     return _finish_copy(checkpoint, destination, encoder, config.model_copy(update={**towers}))
+
+
+def average(first: Path, second: Path, share: float, destination: Path) -> CheckpointConfig:
+    """Write the checkpoint between two: ``share`` of the second, the rest of the first, both towers whole.
+
+    Where one was trained on from the other, what lies between them often keeps most of what each does best (Wortsman
+    et al. 2022, arXiv 2203.05482).
+
+    Shares of the question in a state are averaged, too; all else is the second's. What the first has learned of when to
+    stop is lost: calibrate the result. Raises :class:`~index.errors.CheckpointError` if one cannot be read,
+    :class:`~trainer.errors.RecipeError` where they are of different kinds or the destination holds something.
+    """
+    if destination.exists() and any(destination.iterdir()):
+        raise RecipeError(f"{destination} is not empty. Average into a new folder.")
+    configs = [read_config(folder) for folder in (first, second)]
+    for name in SHARED_FIELDS:
+        if len({repr(getattr(config, name)) for config in configs}) > 1:
+            raise RecipeError(f"{first} and {second} differ in {name}: their average would be neither.")
+    earlier, later = (load_encoder(folder, device="cpu", dtype=torch.float32) for folder in (first, second))
+    pairs = [
+        (earlier.state_tower.model, later.state_tower.model),
+        (earlier.action_tower.model, later.action_tower.model),
+        (earlier.action_tower.projection, later.action_tower.projection),
+        (earlier.heads, later.heads),
+    ]
+    for theirs, ours in pairs:
+        if (theirs is None) != (ours is None):
+            raise RecipeError(f"{first} and {second} have different parts: train them by the same recipe.")
+        if theirs is not None and ours is not None:
+            _blend(theirs, ours, share)
+    towers = {
+        name: write_tower(
+            destination,
+            name,
+            tower.model,
+            AutoTokenizer.from_pretrained(tower_directory(second, source)),
+            pooling=configs[1].pooling,
+            normalize=configs[1].normalize,
+            max_tokens=limit,
+            projection=tower.projection,
+        )
+        for name, source, tower, limit in (
+            ("state", configs[1].state, later.state_tower, configs[1].state_tokens),
+            ("action", configs[1].action, later.action_tower, configs[1].action_tokens),
+        )
+    }
+    stops = [encoder.stopping.action for encoder in (earlier, later)]
+    stopping = None
+    if stops[0] is not None and stops[1] is not None:
+        stopping = write_stopping(destination, Stopping((1 - share) * stops[0] + share * stops[1], head=None))
+    averaged = configs[1].model_copy(
+        update={
+            **towers,
+            "signals": write_signals(destination, later.heads),
+            "stopping": stopping,
+            **{
+                name: (1 - share) * getattr(configs[0], name) + share * getattr(configs[1], name)
+                for name in ("w", "b", "question_share", "first_share")
+            },
+            "training": {"average": [config.training for config in configs], "share": share},
+        }
+    )
+    write_config(destination, averaged)
+    return averaged
+
+
+@torch.no_grad()
+def _blend(earlier: torch.nn.Module, later: torch.nn.Module, share: float) -> None:
+    """Move the parameters of the later module back towards the earlier's."""
+    theirs = dict(earlier.named_parameters())
+    for name, parameter in later.named_parameters():
+        if name not in theirs or theirs[name].shape != parameter.shape:
+            raise RecipeError(f"The checkpoints differ in {name}: train them by the same recipe.")
+        parameter.copy_(theirs[name].lerp(parameter, share))
 
 
 def export(checkpoint: Path, destination: Path) -> CheckpointConfig:
