@@ -10,6 +10,7 @@ from typing import Any
 from anyio import to_thread
 from fastapi import APIRouter, FastAPI
 from mcp.server.streamable_http_manager import StreamableHTTPASGIApp
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from service.http import problems
@@ -22,7 +23,7 @@ from service.openapi import DESCRIPTION, openapi_document
 from service.routes import ROUTERS
 from service.services import Changes, Services
 
-_FRAMEWORK_ROUTES: dict[str, RouteRight] = {"/openapi.json": "open", "/docs": "open", "/docs/oauth2-redirect": "read"}
+_FRAMEWORK_ROUTES: dict[str, RouteRight] = {"/openapi.json": "open"}
 """The rights of the routes that FastAPI makes itself."""
 
 
@@ -50,6 +51,7 @@ def create_app(
         version=version("qrag-server"),
         description=DESCRIPTION,
         lifespan=lifespan,
+        docs_url=None,  # it would load files from the internet: see service.routes.reference
         redoc_url=None,
         redirect_slashes=False,
         telemetry=TELEMETRY,
@@ -66,6 +68,14 @@ def create_app(
     problems.install(app)
     rights = Rights(app.routes)
     app.add_middleware(Gate, settings=services.settings, keys=services.keys, rights=rights)
+    if services.settings.cors_origins:  # outside the gate: a preflight has no key
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=services.settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["Location", "Retry-After", "Server-Timing", "X-Request-ID"],
+        )
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:

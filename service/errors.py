@@ -13,6 +13,7 @@
     ├── TooManyRequests         429 too_many_requests
     ├── BodyTooLarge            413 body_too_large
     ├── UnsupportedMediaType    415 unsupported_media_type
+    │   └── UnsupportedEncoding 415 unsupported_media_type
     ├── UnreadableDocument      422 document_corrupt
     │   ├── EncryptedDocument   422 document_encrypted
     │   └── DocumentTooComplex  422 document_too_complex
@@ -128,6 +129,10 @@ class UnsupportedMediaType(ServiceError):
     """The body is of a type that no parser here reads."""
 
     status, code, title = 415, "unsupported_media_type", "Unsupported media type"
+
+
+class UnsupportedEncoding(UnsupportedMediaType):
+    """The body is packed in a way that is not unpacked here."""
 
 
 class UnreadableDocument(ServiceError):

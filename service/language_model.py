@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-from pydantic import BaseModel, Field, JsonValue, ValidationError
+from pydantic import BaseModel, JsonValue, ValidationError, field_validator
 from pydantic_core import from_json
 
-from service.errors import LanguageModelFailed, LanguageModelTooSlow, ServiceError
+from qrag.client.proxies import proxy_settings
+from service.errors import ConfigurationError, LanguageModelFailed, LanguageModelTooSlow, ServiceError
+from service.thinking import ThinkingFilter
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +28,9 @@ MOST_BYTES = 16 << 20
 
 SHOWN_CHARACTERS = 300
 """Most characters that are quoted of what an endpoint says about a request that it refuses."""
+
+_TEXT_PARTS = frozenset({"text", "output_text"})
+"""Parts of a content that are text for the reader."""
 
 Message = dict[str, str]
 """A chat message: ``role`` and ``content``."""
@@ -51,6 +56,15 @@ class Piece:
 class _Text(BaseModel):
     content: str | None = None
 
+    @field_validator("content", mode="before")
+    @classmethod
+    def _of_parts(cls, content: object) -> object:
+        """The text of a content that comes in parts, some of which are the model's thinking."""
+        if not isinstance(content, list):
+            return content
+        texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") in _TEXT_PARTS]
+        return "".join(text for text in texts if isinstance(text, str))
+
 
 class _Whole(BaseModel):
     message: _Text
@@ -58,12 +72,13 @@ class _Whole(BaseModel):
 
 
 class _Part(BaseModel):
-    delta: _Text = _Text()
+    delta: _Text | None = None
     finish_reason: str | None = None
 
 
 class _Completion(BaseModel):
-    choices: list[_Whole] = Field(min_length=1)
+    choices: list[_Whole] = []
+    error: JsonValue = None
 
 
 class _Chunk(BaseModel):
@@ -87,25 +102,35 @@ class LanguageModel:
         self._url = f"{base_url.rstrip('/')}/chat/completions"
         self._key = key
         self._seconds = seconds
+        self._limit = "max_tokens"
+        """What the endpoint calls the most tokens of an answer."""
         self._client = httpx.AsyncClient(
             # Ask for uncompressed responses: a small compressed body could expand beyond MOST_BYTES.
             headers={"Accept-Encoding": "identity"} | ({} if key is None else {"Authorization": f"Bearer {key}"}),
             timeout=httpx.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds)),
+            **_proxy(self._url),
         )
 
     async def complete(self, prompt: Prompt) -> Piece:
         """The whole completion."""
         with self._translated_errors():
             async with asyncio.timeout(self._seconds), self._ask(prompt, stream=False) as blocks:
-                whole = _Completion.model_validate_json(b"".join([block async for block in blocks])).choices[0]
+                body = b"".join([block async for block in blocks])
+            completion = _Completion.model_validate_json(body)
+            if completion.error is not None:
+                raise LanguageModelFailed(f"The language model failed. Ask again. {self._quoted(body)}".rstrip())
+            if not completion.choices:
+                raise _NotACompletion
+        whole = completion.choices[0]
         if whole.message.content is None:
             raise LanguageModelFailed("The language model answered without a text. Ask again, or ask otherwise.")
-        return Piece(whole.message.content, whole.finish_reason)
+        return Piece(ThinkingFilter().passed(whole.message.content, final=True), whole.finish_reason)
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Piece, None]:
         """The completion as it is written."""
         chunk: _Chunk | None = None
         finished = False
+        thinking = ThinkingFilter()
         with self._translated_errors():
             async with self._ask(prompt, stream=True) as blocks:
                 async for data in _event_data(blocks):
@@ -119,7 +144,8 @@ class LanguageModel:
                         raise LanguageModelFailed(message.rstrip())
                     for part in chunk.choices[:1]:
                         finished = finished or part.finish_reason is not None
-                        yield Piece(part.delta.content or "", part.finish_reason)
+                        text = (part.delta and part.delta.content) or ""
+                        yield Piece(thinking.passed(text, final=part.finish_reason is not None), part.finish_reason)
             if chunk is None:
                 raise _NotACompletion
             if not finished:
@@ -136,13 +162,18 @@ class LanguageModel:
         body: dict[str, Any] = {"model": self.name, "messages": prompt.messages, "stream": stream}
         if prompt.temperature is not None:
             body["temperature"] = prompt.temperature
-        if prompt.max_tokens is not None:
-            body["max_tokens"] = prompt.max_tokens
-        async with self._client.stream("POST", self._url, json=body) as response:
-            blocks = _bounded(response, deadline)
-            if response.status_code != 200:
-                raise self._refusal(response.status_code, b"".join([block async for block in blocks]))
-            yield blocks
+        for limit in dict.fromkeys((self._limit, "max_completion_tokens")):
+            limited = body if prompt.max_tokens is None else {**body, limit: prompt.max_tokens}
+            async with self._client.stream("POST", self._url, json=limited) as response:
+                blocks = _bounded(response, deadline)
+                if response.status_code == 200:
+                    yield blocks
+                    return
+                refusal = b"".join([block async for block in blocks])
+            if response.status_code != 400 or limit not in limited or b"max_completion_tokens" not in refusal:
+                break
+            self._limit = "max_completion_tokens"  # the name that newer models have for it
+        raise self._refusal(response.status_code, refusal)
 
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:
@@ -187,13 +218,22 @@ class LanguageModel:
     def _quoted(self, body: bytes) -> str:
         """The endpoint's error message as a sentence, shortened and without the key; empty where there is none."""
         try:
-            message = from_json(body)["error"]["message"]
+            error = from_json(body)["error"]
+            message = error if isinstance(error, str) else error["message"]
         except (ValueError, LookupError, TypeError):
             return ""
         shown = " ".join(str(message).split())
         if self._key:
             shown = shown.replace(self._key, "***")
         return f"It says: {shown[:SHOWN_CHARACTERS]}"
+
+
+def _proxy(url: str) -> dict[str, Any]:
+    """Raises :class:`~service.errors.ConfigurationError` for a proxy that cannot be used."""
+    try:
+        return proxy_settings(httpx.URL(url))
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
 
 
 async def _bounded(response: httpx.Response, deadline: float) -> AsyncIterator[bytes]:

@@ -20,7 +20,9 @@ DEFAULT_CHECKPOINT = Path(index.__file__).parent / "checkpoints" / "default"
 class Settings(BaseSettings):
     """The settings; each field is the variable ``QRAG_<FIELD>``, or ``LLM_<...>`` as it stands."""
 
-    model_config = SettingsConfigDict(env_prefix="QRAG_", env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="QRAG_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+    )
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
@@ -44,6 +46,11 @@ class Settings(BaseSettings):
         description="comma-separated; without keys, the names under which the service is reached beside localhost and "
         "`QRAG_HOST`: `qrag`, `qrag.example.org`, `*.example.org`, each for all ports or with one; `*`: all names",
     )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="comma-separated; the sites whose pages may use the service from a browser, such as "
+        "`https://app.example.org`",
+    )
     max_requests_per_key: int = Field(64, gt=0, description="requests of one key at the same time")
     max_body_bytes: int = Field(128 << 20, gt=0, description="longest request body")
     max_documents_per_request: int = Field(1000, gt=0, description="most documents in one upload")
@@ -51,7 +58,7 @@ class Settings(BaseSettings):
     max_running_retrievals: int = Field(64, gt=0, description="episodes stepped together")
     max_waiting_retrievals: int = Field(256, ge=0, description="episodes waiting behind them")
     min_free_bytes: int = Field(64 << 20, ge=0, description="uploads are refused with less disk space left")
-    parse_seconds: float = Field(120.0, gt=0, description="time for reading one PDF, DOCX, HTML or Markdown file")
+    parse_seconds: float = Field(120.0, gt=0, description="time for reading one file that is not plain text")
     parse_memory_bytes: int = Field(1 << 30, gt=0, description="memory for the same")
     other_vectors: Literal["embed", "refuse"] = Field(
         "embed",
@@ -92,6 +99,16 @@ class Settings(BaseSettings):
         """The file of the keys."""
         return self.keys_file or self.data_dir / "keys.json"
 
+    @field_validator("port", mode="before")
+    @classmethod
+    def _is_no_address(cls, value: object) -> object:
+        if isinstance(value, str) and "://" in value:
+            raise ValueError(
+                f"QRAG_PORT is {value}: Kubernetes gives it to pods beside a Service named qrag. Name the Service "
+                "otherwise, set enableServiceLinks: false in the pod, or set QRAG_PORT in the container"
+            )
+        return value
+
     @field_validator("llm_base_url", "llm_api_key", "llm_model", mode="before")
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
@@ -106,10 +123,22 @@ class Settings(BaseSettings):
             raise ConfigurationError("LLM_API_KEY has other characters than printable ASCII. Copy the key again.")
         return SecretStr(key) if key else None
 
-    @field_validator("api_keys", "allowed_hosts", mode="before")
+    @field_validator("api_keys", "allowed_hosts", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            scheme, separator, host = origin.lower().partition("://")
+            if scheme not in {"http", "https"} or not separator or parse_authority(host) is None or "*" in host:
+                raise ValueError(
+                    f"{origin!r} is no origin: give scheme and host of each site, as in https://app.example.org, "
+                    "without a path"
+                )
+        return tuple(origin.lower() for origin in origins)
 
     @field_validator("allowed_hosts")
     @classmethod

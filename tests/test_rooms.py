@@ -34,6 +34,7 @@ FLOORS: dict[str, list[set[str]]] = {
     "service": [
         {"__init__", "errors", "host_names", "settings", "keys"},
         {"observing"},
+        {"thinking"},
         {"language_model"},
         {"engine"},
         {"services"},

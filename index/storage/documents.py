@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from index.arrays import IntArray
 from index.chunking import Chunk
 from qrag.wire.chunking import Chunking
 from qrag.wire.documents import Status
+
+
+class Place(NamedTuple):
+    """Where the text from a character on stands in the file that it was read from."""
+
+    start: int
+    location: Mapping[str, Any]
+    """The fields of :class:`qrag.wire.documents.Location` that are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +31,10 @@ class Description:
     title: str | None
     metadata: Mapping[str, Any]
     chunking: Chunking
+    warnings: tuple[str, ...] = ()
+    """What was left out of the text, in words."""
+    places: Sequence[Place] = ()
+    """Where the parts of the text stand in the file that it was read from, in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +57,7 @@ class Document:
     tokens: int | None
     created_at: datetime
     updated_at: datetime
+    warnings: tuple[str, ...] = ()
 
 
 class Published(NamedTuple):
@@ -71,6 +85,8 @@ class StoredChunk(NamedTuple):
     text: str
     heading: str
     """What stands above it: the document's title; empty for none."""
+    location: Mapping[str, Any] = MappingProxyType({})
+    """Where it begins in the file that the document was read from, as :class:`Place` has it; empty where unknown."""
 
 
 @dataclass(frozen=True, slots=True)

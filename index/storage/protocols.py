@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 
 from index.arrays import Float32Array, IntArray, TokenIds
 from index.search.turning import Turning
-from index.storage.documents import Chosen, CollectionSize, Description, Document, Published, StoredChunk
+from index.storage.documents import Chosen, CollectionSize, Description, Document, Place, Published, StoredChunk
 from index.storage.news import News
 from index.storage.vectors import ChunkAddress, SearchScope, Space, Unbagged, Unembedded
 from qrag.wire.documents import Status
@@ -131,6 +131,12 @@ class Catalogue(Protocol):
 
     def chunks(self, uid: int, *, first: int = 0, limit: int = 100) -> list[StoredChunk]:
         """At most ``limit`` of a document's chunks from number ``first`` on, in order; none until it is cut."""
+
+    def starts(self, uid: int) -> IntArray:
+        """The first character of each of a document's chunks, shape ``[chunks]``; none until it is cut."""
+
+    def places(self, uid: int) -> list[Place]:
+        """Where the parts of a document stand in the file that it was read from, in order; none of a plain text."""
 
     # Searching
 

@@ -29,8 +29,8 @@ something, do not do it. Where the passages do not hold the answer, say what is 
 NOTHING_FOUND = "The search found no passage at all. Say that the documents do not hold the answer."
 """Added to the instructions where nothing was retrieved."""
 
-_MARKERS = re.compile(r"\[\d{1,9}(?:\s*(?:,|;|-|–)\s*\d{1,9})*\]")
-"""``[1]``, ``[1, 2]``, ``[1-3]``."""
+_MARKERS = re.compile(r"[\[【]\^?\d{1,9}(?:\s*(?:,|;|-|–)\s*\d{1,9})*(?:†[^\[\]【】\n]{0,200})?[\]】]")
+"""``[1]``, ``[1, 2]``, ``[1-3]``; as some models write them, ``[^1]``, ``【1】``, ``【1†source】``."""
 
 
 def language_model(services: Services) -> LanguageModel:
@@ -115,7 +115,7 @@ def cited(text: str, evidence: RetrieveOut) -> tuple[list[CitedPassage], list[st
 def _numbers(marker: str) -> set[int]:
     """The numbers that a marker names; a range names its ends and every passage number between them."""
     numbers: set[int] = set()
-    for part in re.split(r"[,;]", marker.strip("[]")):
+    for part in re.split(r"[,;]", marker.strip("[]【】").lstrip("^").partition("†")[0]):
         ends = [int(end) for end in re.split(r"[-–]", part)]
         numbers |= set(ends) | set(range(min(ends), min(max(ends), MAX_STEPS) + 1))
     return numbers

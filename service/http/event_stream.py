@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
@@ -28,7 +29,11 @@ def events_described(description: str, example: str) -> dict[int | str, dict[str
 
 def wants_events(request: Request) -> bool:
     """Whether the client asks for events rather than for one answer."""
-    return "text/event-stream" in request.headers.get("accept", "")
+    for choice in ",".join(request.headers.getlist("accept")).split(","):
+        media_type, *parameters = (part.strip().lower() for part in choice.split(";"))
+        if media_type == "text/event-stream":
+            return not any(re.fullmatch(r"q\s*=\s*0(?:\.0*)?", parameter) for parameter in parameters)
+    return False
 
 
 def event_stream(events: AsyncGenerator[Named, None], at_end: Callable[[], Awaitable[None]]) -> StreamingResponse:
@@ -43,7 +48,11 @@ def event_stream(events: AsyncGenerator[Named, None], at_end: Callable[[], Await
         await at_end()
 
     return StreamingResponse(
-        text, media_type="text/event-stream", headers={"Cache-Control": "no-cache"}, background=BackgroundTask(close)
+        text,
+        media_type="text/event-stream",
+        # Proxies would otherwise collect events before they pass them on.
+        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+        background=BackgroundTask(close),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 
 from starlette.datastructures import MutableHeaders
@@ -12,6 +13,7 @@ from service.errors import BodyTooLarge, Overloaded, ServiceError, TooManyReques
 from service.http.hosts import OwnHosts
 from service.http.problems import problem_response
 from service.http.rights import Rights
+from service.http.unpacking import Unpacker
 from service.keys import EVERYTHING, Access, Keys
 from service.settings import Settings
 
@@ -20,6 +22,9 @@ UPLOAD_PATH = "/documents"
 
 OTHER_BODY_BYTES = 1 << 20
 """Longest body of anything that is not an upload."""
+
+_WITH_A_SLASH = re.compile(r"(?!/page/)(?:/[A-Za-z0-9_:@-][A-Za-z0-9._:@-]*)+/")
+"""Paths of the interface with a slash at the end, which clients often add."""
 
 MOST_DIGITS = 18
 """Digits of a length beyond which no body is accepted, whatever the limit; Python refuses to read thousands."""
@@ -32,7 +37,7 @@ class Gate:
         self._app = app
         self._keys = keys
         self._rights = rights
-        self._hosts = OwnHosts(settings.host, settings.allowed_hosts)
+        self._hosts = OwnHosts(settings.host, settings.allowed_hosts, settings.cors_origins)
         self._running: Counter[str] = Counter()
         """Requests under way by the name of their key."""
         self._most_running = settings.max_requests_per_key
@@ -43,6 +48,8 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if _WITH_A_SLASH.fullmatch(scope["path"]):
+            scope = {**scope, "path": scope["path"][:-1]}
         answered = False
         upgrades = any(name == b"upgrade" for name, _ in scope["headers"])
 
@@ -112,11 +119,26 @@ class Gate:
         if digits.isdigit() and (len(digits) > MOST_DIGITS or int(digits) > limit):
             await problem_response(too_large)(scope, receive, send)
             return
+        encoding = headers.get(b"content-encoding", b"").decode("latin-1").strip().lower()
+        unpacker = None
+        if encoding not in {"", "identity"}:
+            try:
+                unpacker = Unpacker(encoding)
+            except ServiceError as error:
+                await problem_response(error)(scope, receive, send)
+                return
+            # What follows reads the unpacked body, which has another length.
+            packed = {b"content-encoding", b"content-length"}
+            scope = {**scope, "headers": [header for header in scope["headers"] if header[0] not in packed]}
         received = 0
 
         async def counting_receive() -> Message:
             nonlocal received
             message = await receive()
+            if unpacker is not None and message["type"] == "http.request":
+                final = not message.get("more_body", False)
+                body = unpacker.unpack(message.get("body", b""), limit - received, final=final)
+                message = {**message, "body": body}
             received += len(message.get("body", b""))
             if received > limit:
                 raise too_large

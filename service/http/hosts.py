@@ -36,9 +36,11 @@ port, or another name of the same domain."""
 class OwnHosts:
     """The names of a service without keys: loopback's, the one that it listens on, and those that it was given."""
 
-    def __init__(self, listening_on: str, allowed: Iterable[str]) -> None:
+    def __init__(self, listening_on: str, allowed: Iterable[str], origins: Iterable[str] = ()) -> None:
+        """``origins`` are the sites whose pages may use the service, beside its own."""
         self._listening_on = listening_authority(listening_on)
         self._allowed = _parsed(allowed)
+        self._origins = frozenset(origins)
 
     def check(self, scope: Scope) -> None:
         """Let a request pass unless a web page of others may have sent it.
@@ -60,7 +62,10 @@ class OwnHosts:
                 )
         if scope["method"] in SAFE_METHODS:
             return
-        senders = [origin for origin in headers.getlist("origin") if not self._is_own_origin(origin, _parsed(hosts))]
+        sent_by = headers.getlist("origin")
+        if sent_by and self._origins.issuperset(origin.strip().lower() for origin in sent_by):
+            return
+        senders = [origin for origin in sent_by if not self._is_own_origin(origin, _parsed(hosts))]
         senders += [site for site in headers.getlist("sec-fetch-site") if site.strip().lower() not in _OWN_SITE]
         if senders:
             raise CrossSiteRequest(

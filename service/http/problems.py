@@ -16,8 +16,9 @@ from starlette.requests import ClientDisconnect
 
 from index.errors import DiskFull, DocumentExists, QRagError, QueueFull, UnknownCollection, UnknownDocument
 from qrag.wire.problems import Problem
-from service.errors import InvalidJson, ServiceError
+from service.errors import InvalidJson, ServiceError, UnsupportedEncoding
 from service.http.dependencies import allowed_methods
+from service.http.unpacking import READ_ENCODINGS
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,8 @@ def problem_of(error: Exception) -> tuple[Problem, dict[str, str]]:
             headers["Retry-After"] = str(error.retry_after)
         if error.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
+        if isinstance(error, UnsupportedEncoding):
+            headers["Accept-Encoding"] = READ_ENCODINGS
         return _problem(error.status, error.code, error.title, error.detail), headers
     for kind, (status, code, title, retry_after) in _INDEX_ERRORS.items():
         if isinstance(error, kind):

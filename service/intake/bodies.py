@@ -11,27 +11,31 @@ import codecs
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
+from dataclasses import replace
 from email.message import Message
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from anyio import to_thread
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_core import from_json
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException
 
-from index.storage.documents import Description
+from index.storage.documents import Description, Place
 from index.storage.protocols import Upload
+from qrag.wire.chunking import DEFAULT_SENTENCE_TOKENS, Chunking
 from qrag.wire.documents import DocumentFields, DocumentIn, DocumentsIn, Title
 from qrag.wire.media_types import MediaType
 from qrag.wire.names import CollectionName, DocumentId
-from service.errors import InvalidEncoding, InvalidJson, InvalidRequest, Overloaded, UnsupportedMediaType
+from service.errors import InvalidJson, InvalidRequest, Overloaded, UnsupportedMediaType
 from service.http.dependencies import client_gone
-from service.intake.parsing.process import ParseLimits, extract_text, media_type_of
+from service.intake.encodings import TextDecoder, codec_of
+from service.intake.forms import check_transfer, is_unused, read_form
+from service.intake.media_types import BEGINNING_BYTES, media_type_of
+from service.intake.parsing.process import ParseLimits, WorkerFindings, extract_text
 from service.keys import Access
 from service.services import Services
 
@@ -40,10 +44,16 @@ MAX_WAITING_FILES = 16
 BLOCK = 1 << 20
 """Bytes read from a file at once."""
 
-ENCODINGS = {
-    *("utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "ascii", "iso8859-1", "iso8859-2", "iso8859-15"),
-    *("cp1250", "cp1251", "cp1252", "koi8-r", "gb18030", "gbk", "big5", "shift_jis", "euc_jp", "euc_kr"),
-}
+CHARACTERS_OF_A_TOKEN = 3.4
+"""Characters that a token of prose has at least."""
+
+LONGEST_ROW = 2_000
+"""Characters of a row where chunks may be of any length."""
+
+TITLE_CHARACTERS = 1000
+
+_JSON_FIELDS = frozenset({"metadata", "chunking"})
+"""Fields of a form that hold JSON."""
 
 Uploads = list[tuple[Upload, Description]]
 
@@ -57,6 +67,11 @@ class UploadParameters(BaseModel):
     replace: bool = Field(False, description="put the document in the place of another one with its id")
     id: DocumentId | None = Field(None, description="for a raw body: the document's id")
     title: Title | None = Field(None, description="for a raw body: its title")
+    filename: Annotated[str, StringConstraints(max_length=TITLE_CHARACTERS)] | None = Field(
+        None,
+        description="for a raw body: the name of its file, which is the title where neither you nor the file give one, "
+        "and tells its type where the media type does not",
+    )
     collection: CollectionName | None = Field(None, description="for a raw body: its collection")
     metadata: str | None = Field(None, description='for a raw body: a JSON object, e.g. `{"year": 1923}`')
     chunking: str | None = Field(
@@ -65,7 +80,7 @@ class UploadParameters(BaseModel):
 
     def fields(self) -> dict[str, str]:
         """What describes the document, as given."""
-        return self.model_dump(exclude={"wait", "replace"}, exclude_none=True)
+        return self.model_dump(exclude={"wait", "replace", "filename"}, exclude_none=True)
 
 
 async def receive(
@@ -85,7 +100,7 @@ async def receive(
             return uploads, await _receive_json(request, services, parameters, access, uploads)
         if kind == "multipart/form-data":
             return uploads, await _receive_form(request, services, parameters, access, uploads)
-        media_type = media_type_of(content_type, None)
+        media_type = media_type_of(content_type, parameters.filename)
         charset = _charset(content_type)
         description = _description(parameters.fields())
         access.require(description.collection)  # before the text is read
@@ -93,12 +108,14 @@ async def receive(
         uploads.append((upload, description))
         if media_type is MediaType.PLAIN_TEXT:
             await _store_text(request.stream(), charset, upload)
+            read = description
         else:
             with tempfile.NamedTemporaryFile() as spool:
                 async for block in request.stream():
                     await to_thread.run_sync(spool.write, block)
                 spool.flush()
-                await _store_file(request, Path(spool.name), media_type, charset, upload, services)
+                read = await _store_file(request, Path(spool.name), media_type, charset, description, upload, services)
+        uploads[-1] = (upload, _named(read, parameters.filename))
         return uploads, False
     except BaseException:
         for upload, _ in uploads:
@@ -128,6 +145,8 @@ async def _receive_json(
 
 def _parse_documents(body: bytearray, limit: int) -> tuple[list[DocumentIn], bool]:
     """The documents of a JSON body, which is used up, and whether it is a list of them."""
+    if body.startswith(codecs.BOM_UTF8):
+        del body[: len(codecs.BOM_UTF8)]
     try:
         data: Any = from_json(body, allow_inf_nan=False)
     except ValueError as error:
@@ -146,49 +165,78 @@ async def _receive_form(
 ) -> bool:
     try:
         return await _store_form(request, services, parameters, access, uploads)
-    except HTTPException as error:  # the framework's word for a malformed form
-        raise InvalidRequest(f"The form cannot be read: {error.detail}") from None
+    except MultiPartException as error:
+        raise InvalidRequest(f"The form cannot be read: {error.message}") from None
 
 
 async def _store_form(
     request: Request, services: Services, parameters: UploadParameters, access: Access, uploads: Uploads
 ) -> bool:
     limit = services.settings.max_documents_per_request
-    async with request.form(max_files=limit, max_fields=20) as form:
-        fields = parameters.fields()
-        files: list[UploadFile] = []
-        for name, value in form.multi_items():
-            if isinstance(value, UploadFile):
+    form = await read_form(request, max_files=limit, max_fields=20)
+    try:
+        return await _store_parts(request, services, parameters, access, uploads, form)
+    finally:
+        await form.close()
+
+
+async def _store_parts(
+    request: Request,
+    services: Services,
+    parameters: UploadParameters,
+    access: Access,
+    uploads: Uploads,
+    form: FormData,
+) -> bool:
+    fields = parameters.fields()
+    files: list[UploadFile] = []
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile) and name in _JSON_FIELDS:
+            value = (await value.read()).decode("utf-8", "replace")  # a browser's Blob comes as a file
+        if isinstance(value, UploadFile):
+            if not is_unused(value):
+                check_transfer(value)
                 files.append(value)
-            elif name in fields and name not in parameters.fields():
-                raise InvalidRequest(f"The form field {name!r} is given twice.")
-            else:
-                fields[name] = value
-        if not files:
-            raise InvalidRequest("The form has no file. Send each document as a part with a file name.")
-        if len(files) > 1 and "id" in fields:
-            raise InvalidRequest("One id cannot name several files. Leave it out, or send one file a request.")
-        for file in files:
-            title = {"title": file.filename} if file.filename and not fields.get("title") else {}
-            upload = services.storage.catalogue.begin_upload()
-            description = _description({**fields, **title})
-            access.require(description.collection)
-            uploads.append((upload, description))
-            await _store_part(request, file, upload, services)
-        return len(files) > 1
+        elif name in fields and name not in parameters.fields():
+            raise InvalidRequest(f"The form field {name!r} is given twice.")
+        else:
+            fields[name] = value
+    if not files:
+        raise InvalidRequest("The form has no file. Send each document as a part with a file name.")
+    if len(files) > 1 and "id" in fields:
+        raise InvalidRequest("One id cannot name several files. Leave it out, or send one file a request.")
+    for file in files:
+        DocumentFields.model_validate({"title": file.filename})  # too long a name is refused, not cut
+        upload = services.storage.catalogue.begin_upload()
+        description = _description(fields)
+        access.require(description.collection)
+        uploads.append((upload, description))
+        read = await _store_part(request, file, description, upload, services)
+        uploads[-1] = (upload, _named(read, file.filename))
+    return len(files) > 1
 
 
-async def _store_part(request: Request, file: UploadFile, upload: Upload, services: Services) -> None:
-    media_type = media_type_of(file.content_type, file.filename)
+def _named(description: Description, filename: str | None) -> Description:
+    """The description with the file's name as its title, where neither sender nor file give it one."""
+    title = (filename or "")[:TITLE_CHARACTERS]
+    return replace(description, title=title) if title and not description.title else description
+
+
+async def _store_part(
+    request: Request, file: UploadFile, description: Description, upload: Upload, services: Services
+) -> Description:
+    beginning = await file.read(BEGINNING_BYTES)
+    await file.seek(0)
+    media_type = media_type_of(file.content_type, file.filename, beginning)
     charset = _charset(file.content_type)
     if media_type is MediaType.PLAIN_TEXT:
         await _store_text(_blocks(file), charset, upload)
-        return
+        return description
     with tempfile.NamedTemporaryFile() as spool:
         async for block in _blocks(file):
             await to_thread.run_sync(spool.write, block)
         spool.flush()
-        await _store_file(request, Path(spool.name), media_type, charset, upload, services)
+        return await _store_file(request, Path(spool.name), media_type, charset, description, upload, services)
 
 
 async def _blocks(file: UploadFile) -> AsyncIterator[bytes]:
@@ -197,32 +245,24 @@ async def _blocks(file: UploadFile) -> AsyncIterator[bytes]:
 
 
 async def _store_text(blocks: AsyncIterator[bytes], charset: str | None, upload: Upload) -> None:
-    encoding = _encoding(charset)
-    decoder = codecs.getincrementaldecoder(encoding)("strict")
-    decoded = 0
+    decoder = TextDecoder(charset)
     async for block in blocks:
-        decoded += await to_thread.run_sync(_decode_into, upload, decoder, block, False, decoded, encoding)
-    await to_thread.run_sync(_decode_into, upload, decoder, b"", True, decoded, encoding)
-
-
-def _decode_into(
-    upload: Upload, decoder: codecs.IncrementalDecoder, block: bytes, final: bool, offset: int, encoding: str
-) -> int:
-    waiting = len(decoder.getstate()[0])  # bytes of a character that the last block had cut
-    try:
-        upload.write(decoder.decode(block, final))
-    except UnicodeDecodeError as error:
-        raise InvalidEncoding(
-            f"The text is not valid {encoding}: byte {offset - waiting + error.start} cannot be decoded. Convert the "
-            "file, or name its encoding: Content-Type: text/plain; charset=..."
-        ) from None
-    return len(block)
+        await to_thread.run_sync(lambda: upload.write(decoder.decode(block)))  # noqa: B023  # awaited at once
+    await to_thread.run_sync(lambda: upload.write(decoder.decode(b"", final=True)))
 
 
 async def _store_file(
-    request: Request, source: Path, media_type: MediaType, charset: str | None, upload: Upload, services: Services
-) -> None:
-    encoding = _encoding(charset) if charset is not None else None
+    request: Request,
+    source: Path,
+    media_type: MediaType,
+    charset: str | None,
+    description: Description,
+    upload: Upload,
+    services: Services,
+) -> Description:
+    """Read a file into an upload; returns its description with what the file says of itself."""
+    if charset is not None and codec_of(charset) is None:
+        raise UnsupportedMediaType(f"The charset {charset!r} is not known here. Convert the text to UTF-8.")
     limits = ParseLimits(services.settings.parse_seconds, services.settings.parse_memory_bytes)
     if services.readers.statistics().tasks_waiting >= MAX_WAITING_FILES:
         raise Overloaded("Many files are waiting to be read. Try again in half a minute.", retry_after=30)
@@ -232,13 +272,43 @@ async def _store_file(
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder, "text")
             read = partial(
-                extract_text, source, target, media_type, encoding=encoding, limits=limits, abandoned=abandoned
+                extract_text,
+                source,
+                target,
+                media_type,
+                charset=charset,
+                row_characters=_row_characters(description.chunking),
+                limits=limits,
+                abandoned=abandoned,
             )
-            await to_thread.run_sync(read, limiter=services.readers, abandon_on_cancel=True)
+            findings = await to_thread.run_sync(read, limiter=services.readers, abandon_on_cancel=True)
             await to_thread.run_sync(_copy_text, target, upload)
     finally:
         watcher.cancel()
         abandoned.set()
+    return _completed(description, findings)
+
+
+def _row_characters(chunking: Chunking) -> int:
+    """How long rows of tables may be, so that one fits a chunk."""
+    tokens = chunking.max_tokens or (DEFAULT_SENTENCE_TOKENS if chunking.mode == "sentences" else None)
+    return LONGEST_ROW if tokens is None else max(40, int(CHARACTERS_OF_A_TOKEN * tokens))
+
+
+def _completed(description: Description, findings: WorkerFindings) -> Description:
+    """The description with what the file says of itself, where the sender does not say otherwise."""
+    metadata = {**findings["metadata"], **description.metadata}
+    try:
+        metadata = DocumentFields.model_validate({"metadata": metadata}).metadata
+    except ValidationError:  # too much of it
+        metadata = dict(description.metadata)
+    return replace(
+        description,
+        title=description.title or (findings["title"] or "")[:TITLE_CHARACTERS] or None,
+        metadata=metadata,
+        warnings=tuple(findings["warnings"]),
+        places=[Place(start, location) for start, location in findings["places"]],
+    )
 
 
 async def _note_when_gone(request: Request, abandoned: threading.Event) -> None:
@@ -257,16 +327,6 @@ def _charset(content_type: str | None) -> str | None:
     message = Message()
     message["Content-Type"] = content_type or ""
     return message.get_content_charset()
-
-
-def _encoding(charset: str | None) -> str:
-    if charset is None:
-        return "utf-8"
-    with suppress(LookupError, ValueError):
-        name = codecs.lookup(charset).name
-        if name in ENCODINGS:
-            return name
-    raise UnsupportedMediaType(f"The charset {charset!r} is not known here. Convert the text to UTF-8.")
 
 
 def _description(fields: Mapping[str, str]) -> Description:

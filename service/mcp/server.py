@@ -24,7 +24,7 @@ from mcp_types import (
     ToolAnnotations,
 )
 from mcp_types import Tool as ToolDescription
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Match, Route
 from starlette.types import Scope
@@ -34,6 +34,7 @@ from service.errors import InvalidRequest, RightMissing
 from service.http.dependencies import unless_gone
 from service.http.problems import problem_of
 from service.keys import Access, Right
+from service.mcp.arguments import as_meant, in_words
 from service.mcp.tools import Caller, Tool
 from service.services import Services
 
@@ -99,12 +100,15 @@ async def _call(tool: Tool, arguments: dict[str, Any], request: Request, service
     try:
         access.require_right(tool.right)
         collection = _collection(request)
+        arguments = as_meant(arguments, tool.arguments)
         if "collection" in tool.arguments.model_fields:
             arguments = {"collection": collection, **arguments}
         caller = Caller(services, access, str(request.base_url))
         result = await unless_gone(request, tool.run(tool.arguments.model_validate(arguments), caller))
     except ClientDisconnect as error:
         raise MCPError(INTERNAL_ERROR, "The client has closed the connection.") from error
+    except ValidationError as error:
+        return CallToolResult(content=[_text(f"validation_error: {in_words(error)}")], is_error=True)
     except Exception as error:
         problem, _ = problem_of(error)
         return CallToolResult(content=[_text(f"{problem.code}: {problem.detail}")], is_error=True)

@@ -20,3 +20,9 @@ export const quoted = (text, tag = "bdi", properties = {}) => make(tag, { dir: "
 export const percent = (share) => `${(100 * share).toFixed(3)}%`;
 
 export const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
+
+/** Where in its file a chunk stands, "" where nobody knows. */
+export const inWords = ({ page, label, sheet, row, headings }) => [
+  page !== null && `page ${label ?? page}`, sheet !== null && `sheet ${sheet}`, row !== null && `row ${row}`,
+  headings.join(" › "),
+].filter(Boolean).join(", ");

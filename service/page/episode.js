@@ -1,7 +1,7 @@
 /** What an episode did and found. */
 
 import * as api from "./api.js";
-import { byId, count, make, percent, quoted } from "./dom.js";
+import { byId, count, inWords, make, percent, quoted } from "./dom.js";
 import { HeatMaps } from "./heatmaps.js";
 import { report } from "./notices.js";
 
@@ -40,7 +40,9 @@ export class Episode {
     if (this.steps.length) this.show(step.sufficiency);
     const bars = make("div");
     const place = make("a", { href: `#span-${step.step + 1}` }, `chunk ${step.index}`);
-    const head = make("p", {}, place, " of ", quoted(step.chunk.title || step.document_id), ` · Q ${step.q.toFixed(3)}`);
+    const where = inWords(step.chunk.location);
+    const head = make("p", {}, place, " of ", quoted(step.chunk.title || step.document_id),
+      ...(where ? [" · ", quoted(where)] : []), ` · Q ${step.q.toFixed(3)}`);
     byId("steps").append(make("li", {}, head, quoted(step.chunk.text, "blockquote"), ...partsOf(step), bars));
     this.steps.push(step);
     this.bars.push(bars);

@@ -156,14 +156,15 @@ class Entry {
     const remove = make("button", { type: "button", "aria-label": `Delete ${this.title}` }, "Delete");
     remove.onclick = () => this.remove();
     const head = make("div", { className: "head" }, quoted(this.title, "bdi", { className: "title" }), this.retry, remove);
-    this.element = make("li", {}, head, this.facts, this.progress);
+    this.warnings = make("ul", { className: "quiet", "aria-label": `Left out of ${this.title}` });
+    this.element = make("li", {}, head, this.facts, this.warnings, this.progress);
   }
 
   get finished() {
     return this.status === "ready" || this.status === "failed";
   }
 
-  update({ status, progress, chunks, tokens, characters, error }) {
+  update({ status, progress, chunks, tokens, characters, error, warnings }) {
     const before = this.status;
     this.status = status;
     this.progress.hidden = this.finished;
@@ -175,6 +176,8 @@ class Entry {
       queued: "Waiting", indexing: `Indexing, ${Math.floor(100 * progress)}%`, ready: "Ready", failed: `Failed. ${error}`,
     }[status];
     this.facts.textContent = `${state} · ${size}`;
+    this.warnings.hidden = !warnings.length;
+    this.warnings.replaceChildren(...warnings.map((warning) => quoted(warning, "li")));
     const quarter = Math.floor(4 * progress);
     if (before && (status !== before || (quarter !== this.quarter && !this.finished))) announce(`${this.title}: ${state}`);
     this.quarter = quarter;

@@ -17,6 +17,7 @@ from index.search.explanation import Parts
 from index.search.scope import Candidate
 from index.storage.documents import Document, StoredChunk
 from index.storage.vectors import ChunkAddress, SearchScope
+from qrag.wire.documents import Location
 from qrag.wire.retrieval import (
     CandidateOut,
     HeatMapOut,
@@ -180,16 +181,17 @@ def stored_chunk(session: Session, address: ChunkAddress) -> StoredChunk:
 
 def _selected(session: Session, step: Step, number: int, documents: dict[int, Document]) -> SelectedChunk:
     address = session.scope.address(step.position)
-    _, chunk, text, _ = stored_chunk(session, address)
+    stored = stored_chunk(session, address)
     document = documents[address.uid]
     return SelectedChunk(
         document_id=document.id,
         title=document.title,
         index=address.number,
-        start=chunk.start,
-        end=chunk.end,
-        text=text,
+        start=stored.chunk.start,
+        end=stored.chunk.end,
+        text=stored.text,
         step=number,
         q=step.q,
         metadata=dict(document.metadata),
+        location=Location.model_validate(stored.location),
     )

@@ -13,6 +13,7 @@ from index.encoders.encoder import Encoder
 from index.episodes.episode import ChunkTokens, Episode, Limits
 from index.episodes.rules import STOP_RULES, StopBelow, has_learned
 from index.errors import UnknownDocument
+from qrag.wire.documents import Location
 from qrag.wire.retrieval import (
     MAX_STEPS,
     TRACE_CANDIDATES,
@@ -25,6 +26,7 @@ from service.engine.runs import RunEvents
 from service.errors import CannotRerank, DocumentsChanged, NotCalibrated, QuestionTooLong
 from service.observing.tracing import TRACER
 from service.retrieval.context import block
+from service.retrieval.locating import located
 from service.retrieval.results import Session, result, step_event, stored_chunk
 from service.services import Services
 
@@ -52,6 +54,8 @@ async def prepare(body: RetrieveIn, services: Services) -> Session:
     _check_second_look(body, services)
     stop = _stop_rule(body.stop, encoder)
     scope = await to_thread.run_sync(loaded.scopes.scope, body.collection, body.document_ids, body.filter)
+    if body.location is not None:
+        scope = await to_thread.run_sync(located, scope, services.storage.catalogue, body.location)
     return Session(services, loaded, body, question, stop, scope, began, tokenize_seconds)
 
 
@@ -130,8 +134,8 @@ def start(session: Session) -> RunEvents:
     )
 
     def text_of(position: int) -> str:
-        _, _, text, heading = stored_chunk(session, session.scope.address(position))
-        return encoder.chunk_text(heading, text)
+        stored = stored_chunk(session, session.scope.address(position))
+        return encoder.chunk_text(stored.heading, stored.text)
 
     def second_look(evidence: Sequence[int], contenders: Sequence[int]) -> Float32Array:
         reranker = session.services.reranker
@@ -140,12 +144,14 @@ def start(session: Session) -> RunEvents:
 
     def read_chunk(position: int) -> ChunkTokens:
         address = session.scope.address(position)
-        _, _, text, heading = stored_chunk(session, address)
+        stored = stored_chunk(session, address)
         cost = 0
         if body.max_context_tokens is not None:
             document = catalogue.documents_at([address.uid])[address.uid]
-            cost = encoder.chunk_tokenizer.count([block(MAX_STEPS, document.title, document.id, text)])[0]
-        return ChunkTokens(encoder.state_tokens([encoder.chunk_text(heading, text)])[0], cost)
+            location = Location.model_validate(stored.location)
+            shown = block(MAX_STEPS, document.title or document.id, location, stored.text)
+            cost = encoder.chunk_tokenizer.count([shown])[0]
+        return ChunkTokens(encoder.state_tokens([encoder.chunk_text(stored.heading, stored.text)])[0], cost)
 
     episode = Episode(session.scope.scope, limits, read_chunk, encoder.stopping)
     return session.services.engine.run(encoder, session.question, episode, second_look)

@@ -2,13 +2,14 @@
 
 ``documents`` takes uploads in through :mod:`service.intake` and shows what the store holds; ``retrieval`` and
 ``vector_stores`` ask :mod:`service.retrieval`, ``answering`` has a language model write from what was found, and
-``checkpoints``, ``operations`` and ``page`` are for operators and people. The models of bodies are in :mod:`qrag.wire`.
+``checkpoints``, ``operations``, ``page`` and ``reference`` are for operators and people. The models of bodies are in
+:mod:`qrag.wire`.
 
 To add a route: an endpoint in one of these modules with ``@needs`` the right that it takes, its models in
 :mod:`qrag.wire`, a section in ``docs/api.md``; a new module's router also goes into :data:`ROUTERS`.
 """
 
-from service.routes import answering, checkpoints, documents, operations, page, retrieval, vector_stores
+from service.routes import answering, checkpoints, documents, operations, page, reference, retrieval, vector_stores
 
 ROUTERS = (
     documents.router,
@@ -18,5 +19,6 @@ ROUTERS = (
     operations.router,
     checkpoints.router,
     page.router,
+    reference.router,
 )
 """Every router, in the order in which paths are matched and OpenAPI lists them."""

@@ -23,6 +23,7 @@ from qrag.wire.documents import (
     DocumentPage,
     DocumentsIn,
     DocumentsOut,
+    Location,
 )
 from qrag.wire.media_types import MediaType
 from qrag.wire.names import CollectionName, DocumentId
@@ -212,10 +213,17 @@ def get_chunks(
     return ChunkPage(
         document_id=id,
         chunks=[
-            ChunkOut(index=number, start=chunk.start, end=chunk.end, tokens=chunk.tokens, text=text)
-            for number, chunk, text, _ in found[:limit]
+            ChunkOut(
+                index=stored.number,
+                start=stored.chunk.start,
+                end=stored.chunk.end,
+                tokens=stored.chunk.tokens,
+                text=stored.text,
+                location=Location.model_validate(stored.location),
+            )
+            for stored in found[:limit]
         ],
-        next_cursor=str(found[limit][0]) if len(found) > limit else None,
+        next_cursor=str(found[limit].number) if len(found) > limit else None,
     )
 
 

@@ -26,6 +26,7 @@ OPTIONS: dict[str, Any] = {
     "max_steps": 3,
     "stop": Stop(step_cost=0.1),
     "beam_width": 2,
+    "location": {"page": 3},
     "rerank": 20,
     "max_context_tokens": 99,
     "order": "selection",
@@ -43,6 +44,10 @@ class Expected(NamedTuple):
     text: str
     score: float
     metadata: Json
+
+
+_FIELDS = ("document_id", "title", "index", "start", "end", "step", "q", "location")
+"""What is told of a chunk beside its text."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class Letters:
                 score=chunk["q"],
                 metadata={
                     **chunk["metadata"],
-                    **{name: chunk[name] for name in ("document_id", "title", "index", "start", "end", "step", "q")},
+                    **{name: chunk[name] for name in _FIELDS},
                     **{name: self.result[name] for name in ("stopped_by", "sufficiency")},
                 },
             )

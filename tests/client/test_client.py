@@ -215,7 +215,7 @@ def test_the_name_of_a_file_says_what_it_is(
 
 
 def test_a_type_can_be_given(qrag: Client, collection: str, tmp_path: Path) -> None:
-    path = tmp_path / "notes.csv"
+    path = tmp_path / "notes.xyz"
     path.write_bytes("Ärger,1\n".encode("latin-1"))
     with pytest.raises(UnknownFileType, match=r"\.txt"):
         qrag.index_file(path, collection=collection)

@@ -49,10 +49,10 @@ def test_files_are_indexed_and_shown_as_a_table(
 def test_it_goes_on_after_a_file_that_fails(
     capsys: pytest.CaptureFixture[str], shared_client: httpx.Client, collection: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "a.csv").write_text("a,b")
+    (tmp_path / "a.xyz").write_text("a,b")
     (tmp_path / "b.pdf").write_text("no PDF")
     (tmp_path / "c.txt").write_text("Ana signed.")
-    files = [str(tmp_path / name) for name in ("none.txt", "a.csv", "b.pdf", "c.txt")]
+    files = [str(tmp_path / name) for name in ("none.txt", "a.xyz", "b.pdf", "c.txt")]
     assert main(["index", *files, "--collection", collection]) == 1
     shown = capsys.readouterr()
     assert [line.split(": ")[:2] for line in shown.err.splitlines()] == [["qrag", file] for file in files[:3]]
@@ -63,7 +63,7 @@ def test_it_goes_on_after_a_file_that_fails(
 
 
 def test_folders_are_gone_through(capsys: pytest.CaptureFixture[str], collection: str, tmp_path: Path) -> None:
-    for name in ("a.txt", "deep/er/b.md", "deep/c.csv", ".hidden/d.txt"):
+    for name in ("a.txt", "deep/er/b.md", "deep/c.xyz", ".hidden/d.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f"This is {name}.")
     arguments = ["index", str(tmp_path), "--collection", collection]

@@ -19,7 +19,7 @@ from index.search.matrix_scope import MatrixScope
 from index.search.scanning.bags import index_bags
 from index.search.scanning.matrices import Matrices, Part
 from index.search.turning import Turning
-from index.storage.documents import Chosen, CollectionSize, Description, Document, Published, StoredChunk
+from index.storage.documents import Chosen, CollectionSize, Description, Document, Place, Published, StoredChunk
 from index.storage.news import News
 from index.storage.protocols import Capacity, Upload
 from index.storage.vectors import ChunkAddress, SearchScope, Space, Unbagged, Unembedded
@@ -66,6 +66,7 @@ class MemoryCatalogue:
         self._versions: dict[str, list[Document]] = {}
         self._texts: dict[int, str] = {}
         self._chunks: dict[int, list[Chunk]] = {}
+        self._places: dict[int, Sequence[Place]] = {}
         self._properties: dict[str, str] = {}
 
     def begin_upload(self) -> MemoryUpload:
@@ -100,8 +101,9 @@ class MemoryCatalogue:
         self._texts[uid] = upload.text
         document = Document(
             uid, id, about.collection, about.title, about.metadata, about.chunking, upload.sha256, upload.characters,
-            upload.bytes, "queued", 0.0, None, None, None, now, now,
+            upload.bytes, "queued", 0.0, None, None, None, now, now, about.warnings,
         )  # fmt: skip
+        self._places[uid] = about.places
         return Published(document, created=True)
 
     def document(self, id: str) -> Document:
@@ -169,7 +171,19 @@ class MemoryCatalogue:
     def chunks(self, uid: int, *, first: int = 0, limit: int = 100) -> list[StoredChunk]:
         chunks = list(enumerate(self._chunks.get(uid, [])))[first : first + limit]
         heading = self.documents_at([uid])[uid].title or "" if chunks else ""
-        return [StoredChunk(number, chunk, self.text(uid, chunk.start, chunk.end), heading) for number, chunk in chunks]
+        return [
+            StoredChunk(
+                *(number, chunk, self.text(uid, chunk.start, chunk.end), heading),
+                next((place.location for place in reversed(self._places[uid]) if place.start <= chunk.start), {}),
+            )
+            for number, chunk in chunks
+        ]
+
+    def starts(self, uid: int) -> IntArray:
+        return np.array([chunk.start for chunk in self._chunks.get(uid, [])], dtype=np.int64)
+
+    def places(self, uid: int) -> list[Place]:
+        return list(self._places.get(uid, []))
 
     def choose(
         self, collection: str, document_ids: Sequence[str] | None = None, filter: Filter | None = None

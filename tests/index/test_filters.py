@@ -262,3 +262,51 @@ def test_nesting_without_end_is_refused() -> None:
         filter = {"not": filter}
     with pytest.raises(ValidationError):
         FILTER.validate_python(filter)
+
+
+# -- beyond single fields ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("filter", "expected"),
+    [
+        ({"field": "year", "exists": True}, True),
+        ({"field": "year", "exists": False}, False),
+        ({"field": "none", "exists": True}, True),
+        ({"field": "gone", "exists": True}, False),
+        ({"field": "gone", "exists": False}, True),
+        ({"field": "gone", "exists": False, "equals": None}, False),
+        ({"field": "year", "exists": True, "gt": 2030}, False),
+        ({"field": "author.name", "equals": "Ida"}, True),
+        ({"field": "author.born.year", "gte": 1900}, True),
+        ({"field": "author.gone", "exists": False}, True),
+        ({"field": "author.name.first", "exists": True}, False),
+        ({"field": "a.b", "equals": 1}, True),
+        ({"field": "a.b.c", "equals": 2}, True),
+        ({"field": "tags.0", "exists": True}, False),
+    ],
+)
+def test_fields_that_are_there_and_fields_of_nested_objects(filter: dict[str, Any], expected: bool) -> None:
+    metadata = {
+        "year": 2024,
+        "none": None,
+        "author": {"name": "Ida", "born": {"year": 1901}},
+        "a.b": 1,
+        "a": {"b": {"c": 2}},
+        "tags": ["x"],
+    }
+    assert matches(filter, metadata) is expected
+
+
+@pytest.mark.parametrize("stored", ["Z\u00fcrich", "Zu\u0308rich"])
+@pytest.mark.parametrize("asked", ["Z\u00fcrich", "Zu\u0308rich"])
+def test_the_two_spellings_of_a_letter_are_one(stored: str, asked: str) -> None:
+    for filter in ({"equals": asked}, {"in": [asked]}, {"gte": asked, "lte": asked}):
+        assert matches({"field": "town"} | filter, {"town": stored})
+        assert matches({"field": "town"} | filter, {"town": ["x", stored]})
+    assert matches({"field": asked, "equals": 1}, {stored: 1})
+
+
+def test_a_condition_that_asks_for_nothing_is_refused() -> None:
+    with pytest.raises(ValidationError, match="exists"):
+        matches({"field": "a"}, {})

@@ -43,7 +43,11 @@ def test_a_directory_of_any_format_so_far_is_opened_searched_and_added_to(tmp_pa
         assert (lease.title, lease.collection, lease.metadata) == ("Lease", "office", {"year": 2024, "tags": ["a"]})
         for id, text in TEXTS.items():
             assert "".join(storage.catalogue.text_blocks(documents[id].uid)) == text
-        assert [chunk.text for chunk in storage.catalogue.chunks(lease.uid)] == TEXTS["lease"].splitlines()
+        chunks = storage.catalogue.chunks(lease.uid)
+        assert [chunk.text for chunk in chunks] == TEXTS["lease"].splitlines()
+        later = {"page": 3, "headings": ["Bees"]}
+        assert [chunk.location for chunk in chunks] == ([{"page": 1}, later, later] if version >= 3 else [{}, {}, {}])
+        assert lease.warnings == (("Page 2 has no text.",) if version >= 3 else ())
         written = np.arange(32, dtype=np.float32).reshape(4, 8) / 8
         np.testing.assert_array_equal(searchable(storage, "office")["lease"], written[:3])
         np.testing.assert_array_equal(searchable(storage)["letter"], written[3:])

@@ -20,7 +20,7 @@ from index.search.function import QFunction
 from index.search.positions import Positions
 from index.search.scoring import best
 from index.search.states import State, States
-from index.storage.documents import Description, Published
+from index.storage.documents import Description, Place, Published
 from index.storage.news import News
 from index.storage.protocols import Storage
 from index.storage.vectors import ChunkAddress
@@ -96,6 +96,27 @@ def test_a_document_is_uploaded_indexed_chosen_searched_and_deleted(storage: Sto
         scopes.scope("default")
     assert catalogue.collections() == []
     assert not Indexer(storage, WordEncoder(), embed, threading.Event()).work()
+
+
+def test_chunks_know_where_they_stand_in_their_file(storage: Storage) -> None:
+    catalogue = storage.catalogue
+    upload = catalogue.begin_upload()
+    upload.write("zero\none\ntwo two\nthree")
+    places = [Place(5, {"page": 1}), Place(9, {"page": 2, "headings": ["A"]})]
+    about = Description("a", "default", None, {}, Chunking(mode="lines"), ("Page 3 has no text.",), places)
+    ((document, _),) = catalogue.publish([(upload, about)], replace=False, queue_limit=10)
+    assert document.warnings == ("Page 3 has no text.",)
+    assert catalogue.places(document.uid) == places
+    assert catalogue.starts(document.uid).tolist() == []
+    index_all(storage)
+    assert catalogue.starts(document.uid).tolist() == [0, 5, 9, 17]
+    later = {"page": 2, "headings": ["A"]}
+    assert [chunk.location for chunk in catalogue.chunks(document.uid)] == [{}, {"page": 1}, later, later]
+    assert [chunk.location for chunk in catalogue.chunks(document.uid, first=1, limit=1)] == [{"page": 1}]
+    catalogue.delete_document("a")
+    while storage.reclaim_space():
+        pass
+    assert storage.catalogue.documents() == []
 
 
 def test_content_that_replaces_other_content_is_a_version_with_a_greater_uid(storage: Storage) -> None:

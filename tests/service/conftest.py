@@ -12,6 +12,7 @@ from index.encoders.loading import load_encoder
 from qrag.wire.media_types import MediaType
 from service.errors import ServiceError
 from service.intake.parsing.process import ParseLimits, extract_text
+from service.intake.parsing.reading import Reading
 from service.intake.parsing.worker import convert
 from tests.service.browser import Page, chromium
 from tests.service.files import MEBIBYTE, Extract
@@ -51,13 +52,13 @@ def extract(tmp_path: Path) -> Extract:
         content: bytes,
         media_type: MediaType,
         *,
-        encoding: str | None = None,
+        charset: str | None = None,
         limits: ParseLimits | None = None,
     ) -> str:
         source, target = tmp_path / "source", tmp_path / "target"
         source.write_bytes(content)
         try:
-            extract_text(source, target, media_type, encoding=encoding, limits=limits or ParseLimits())
+            extract_text(source, target, media_type, charset=charset, limits=limits or ParseLimits())
         except ServiceError as error:
             assert not target.exists()
             assert_fit_for_remote_callers(error, tmp_path)
@@ -72,11 +73,11 @@ def convert_here(tmp_path_factory: pytest.TempPathFactory) -> Extract:
     """Do in this process what the worker does, so that many examples cost little."""
     folder = tmp_path_factory.mktemp("in_process")
 
-    def run(content: bytes, media_type: MediaType, *, encoding: str | None = None) -> str:
+    def run(content: bytes, media_type: MediaType, *, charset: str | None = None) -> str:
         source, target = folder / "source", folder / "target"
         source.write_bytes(content)
         try:
-            convert(source, target, media_type, encoding=encoding, output_bytes=MEBIBYTE)
+            convert(source, target, media_type, reading=Reading(charset), output_bytes=MEBIBYTE)
         except ServiceError as error:
             assert_fit_for_remote_callers(error, folder)
             raise

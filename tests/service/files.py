@@ -56,7 +56,7 @@ def packed(parts: Mapping[str, bytes | str]) -> bytes:
     package = BytesIO()
     with zipfile.ZipFile(package, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, content in parts.items():
-            archive.writestr(name, content)
+            archive.writestr(name, content, zipfile.ZIP_STORED if name == "mimetype" else None)
     return package.getvalue()
 
 

@@ -217,6 +217,13 @@ def test_there_is_a_page_for_people(client: httpx.Client) -> None:
     answer = client.get("/docs")
     assert answer.status_code == 200
     assert "openapi.json" in answer.text
+    for name, media_type in (("swagger-ui-bundle.js", "text/javascript"), ("swagger-ui.css", "text/css")):
+        assert f'"docs/{name}"' in answer.text
+        file = client.get(f"/docs/{name}")
+        assert (file.status_code, file.headers["Content-Type"].partition(";")[0]) == (200, media_type)
+    # Nothing is loaded from elsewhere.
+    assert "//" not in answer.text.replace("<!DOCTYPE html>", "").replace("http://www.w3.org", "")
+    assert client.get("/docs/other.js").status_code == 404
 
 
 def test_service_keeps_its_contract_under_generated_requests(client: httpx.Client, tmp_path: Path) -> None:

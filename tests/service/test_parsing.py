@@ -18,10 +18,12 @@ from service.errors import (
     UnreadableDocument,
     UnsupportedMediaType,
 )
+from service.intake.media_types import media_type_of
 from service.intake.parsing.formats import READERS
-from service.intake.parsing.process import media_type_of
+from service.intake.parsing.reading import Reading
 from service.intake.parsing.worker import convert
 from tests.service.files import Extract
+from tests.service.packages import epub, odt
 
 # --- Media types ------------------------------------------------------------------------------------
 
@@ -41,6 +43,16 @@ from tests.service.files import Extract
         ("application/octet-stream; x=y", "page.htm", MediaType.HTML),
         (None, "C:\\papers\\report.PDF", MediaType.PDF),
         (None, "letter.docx", MediaType.DOCX),
+        ("binary/octet-stream", "notes.txt", MediaType.PLAIN_TEXT),
+        ("application/zip", "letter.docx", MediaType.DOCX),
+        ("application/msword", "letter.docx", MediaType.DOCX),
+        ("application/vnd.ms-excel", "prices.csv", MediaType.CSV),
+        ("text/x-markdown", "a.txt", MediaType.MARKDOWN),
+        ("text/x-python", "mill.py", MediaType.PLAIN_TEXT),
+        ("text/x-unheard-of", None, MediaType.PLAIN_TEXT),
+        ("application/json", "a.json", MediaType.JSON),
+        ("application/x-ndjson", None, MediaType.JSON_LINES),
+        (None, "server.log", MediaType.PLAIN_TEXT),
     ],
 )
 def test_media_type_comes_from_the_content_type_or_else_the_extension(
@@ -53,8 +65,8 @@ def test_media_type_comes_from_the_content_type_or_else_the_extension(
     ("content_type", "filename"),
     [
         ("image/png", "a.pdf"),
-        ("text/html-sandboxed", None),
-        ("application/msword", "a.docx"),
+        ("application/msword", "a.doc"),
+        ("application/x-tar", "a.docx"),
         (None, None),
         (None, "no extension"),
         (None, ".pdf"),
@@ -69,6 +81,20 @@ def test_other_media_types_are_refused_with_the_accepted_ones(
         media_type_of(content_type, filename)
     assert all(media_type.value in refused.value.detail for media_type in MediaType)
     assert ".docx" in refused.value.detail
+
+
+@pytest.mark.parametrize(
+    ("beginning", "expected"),
+    [
+        (b"junk\n%PDF-1.4\n", MediaType.PDF),
+        (b"{\\rtf1 a}", MediaType.RTF),
+        (b"\n<!DOCTYPE html><p>a", MediaType.HTML),
+        (epub(["<p>a</p>"]), MediaType.EPUB),
+        (odt("<text:p>a</text:p>"), MediaType.ODT),
+    ],
+)
+def test_a_file_without_a_type_or_a_telling_name_is_what_it_begins_as(beginning: bytes, expected: MediaType) -> None:
+    assert media_type_of("application/octet-stream", "download", beginning) is expected
 
 
 def test_plain_text_needs_no_parser(extract: Extract) -> None:
@@ -94,17 +120,18 @@ def test_html_lists_tables_and_definitions_keep_their_structure(extract: Extract
     <table><caption>Costs</caption><tr><th>Item</th><th>Price</th></tr><tr><td>Bread</td><td>3</td></tr></table>
     <dl><dt>term</dt><dd>meaning</dd><dd>other</dd></dl><section>a</section><section>b</section>"""
     assert extract(page, MediaType.HTML).split("\n") == [
-        "  * one",
-        "     1. first",
-        "     2. second",
-        "  * two",
+        "- one",
+        "  1. first",
+        "  2. second",
+        "- two",
+        "",
         "Costs",
-        "Item   Price",
-        "Bread  3",
+        "Item: Bread; Price: 3",
         "",
         "term",
         "meaning",
         "other",
+        "",
         "a",
         "b",
     ]
@@ -158,15 +185,20 @@ def test_html_escaped_words_come_back_as_they_were(
         ("<meta charset=koi8-r><p>é".encode(), "utf-8", "é"),
         # What the web calls ISO-8859-1 is Windows-1252.
         (b"<p>\x93caf\xe9\x94", "ISO-8859-1", "“café”"),
-        # Lone surrogates, which UTF-7 can spell and HTML can name.
-        (b"<p>a+2AA-b", "utf-7", "a?b"),
+        # What declares nothing and is no UTF-8 is Windows-1252, to any browser; so is what declares what nobody knows.
+        (b"<p>\x93caf\xe9\x94", None, "“café”"),
+        (b"<meta charset=klingon><p>\x93caf\xe9\x94", None, "“café”"),
+        (b"<!--" + b"x" * 2000 + b"--><meta charset=koi8-r><p>\xf0", None, "П"),
+        (b'<?xml version="1.0" encoding="koi8-r"?><html><body><p>\xf0</p></body></html>', None, "П"),
+        ("<meta charset=dos-866><p>Привет".encode("cp866"), None, "Привет"),
+        # A lone surrogate, which HTML can name.
         (b"<p>a&#xD800;b", None, "a\ufffdb"),
     ],
 )
 def test_html_encoding_is_the_declared_one(
     convert_here: Extract, content: bytes, encoding: str | None, expected: str
 ) -> None:
-    assert convert_here(content, MediaType.HTML, encoding=encoding) == expected
+    assert convert_here(content, MediaType.HTML, charset=encoding) == expected
 
 
 @pytest.mark.parametrize("media_type", [MediaType.HTML, MediaType.MARKDOWN])
@@ -175,10 +207,10 @@ def test_broken_utf8_is_refused_with_its_offset(extract: Extract, media_type: Me
         extract("<p>né".encode() + b"x\xff</p>", media_type)
 
 
-@pytest.mark.parametrize("encoding", ["no-such", "rot13", "zlib", "idna", "a\0b", "ünknown", "x" * 999])
+@pytest.mark.parametrize("encoding", ["no-such", "utf-7", "rot13", "zlib", "idna", "a\0b", "ünknown", "x" * 999])
 def test_unknown_encodings_are_refused(extract: Extract, encoding: str) -> None:
     with pytest.raises(InvalidEncoding, match="UTF-8"):
-        extract(b"<p>a..b\xff", MediaType.HTML, encoding=encoding)
+        extract(b"<p>a..b\xff", MediaType.HTML, charset=encoding)
 
 
 @pytest.mark.parametrize("content", [b"", b"  \n", b"<!-- only -->", b"<script>x</script>"])
@@ -224,12 +256,11 @@ def f():
     assert [line for line in text.split("\n") if line] == [
         "Title",
         "Some strong text with a link and a &lt; b.",
-        "Item   Price",
-        "Bread  3",
+        "Item: Bread; Price: 3",
         "def f():",
         '    return "<b>"',
-        "  * one",
-        "      + two",
+        "- one",
+        "  - two",
     ]
 
 
@@ -242,17 +273,20 @@ def test_every_media_type_but_plain_text_has_a_reader() -> None:
 
 
 def test_a_reader_is_all_that_a_format_needs(tmp_path: Path) -> None:
-    def backwards(source: Path, encoding: str | None) -> Iterator[str]:
-        text = source.read_text(encoding or "utf-8")
+    def backwards(source: Path, reading: Reading) -> Iterator[str]:
+        text = source.read_text(reading.charset or "utf-8")
+        reading.name(f" A title \n of {len(text)} ")
+        reading.name("another")
         if "?" in text:
             raise EncryptedDocument("The file needs a password; save it without one and send that.")
         yield from (text[::-1], "\n")
         int(text)  # whatever a damaged file makes a parser stumble over
 
-    def read(text: str, encoding: str | None = None) -> str:
-        source.write_text(text, encoding or "utf-8")
-        readers = {MediaType.PDF: backwards}
-        convert(source, target, MediaType.PDF, encoding=encoding, output_bytes=100, readers=readers)
+    def read(text: str, charset: str | None = None) -> str:
+        source.write_text(text, charset or "utf-8")
+        reading = Reading(charset)
+        convert(source, target, MediaType.PDF, reading=reading, output_bytes=100, readers={MediaType.PDF: backwards})
+        assert reading.title == f"A title of {len(text)}"
         return target.read_text("utf-8")
 
     source, target = tmp_path / "source", tmp_path / "target"

@@ -38,7 +38,7 @@ def test_docx_keeps_headings_lists_tables_and_notes(extract: Extract) -> None:
         "Fish & chips[1]",
         "1. one",
         "2. two",
-        "Bread  3",
+        "Bread; 3",
         "1. Since 1863.",
     ]
 

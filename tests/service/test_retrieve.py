@@ -47,7 +47,7 @@ def test_chunks_context_citations_and_steps_tell_the_same(
     blocks = [f"[{n}] {c['title'] or c['document_id']}\n{c['text']}" for n, c in enumerate(chunks, 1)]
     assert result["context"] == "\n\n".join(blocks)
     assert result["citations"] == [
-        {"marker": f"[{n}]"} | {name: c[name] for name in ("document_id", "title", "index", "start", "end")}
+        {"marker": f"[{n}]"} | {name: c[name] for name in ("document_id", "title", "index", "start", "end", "location")}
         for n, c in enumerate(chunks, 1)
     ]
     assert result["usage"] == {

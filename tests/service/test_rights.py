@@ -54,7 +54,7 @@ ROUTES = {
     "DELETE /admin/checkpoints/{checkpoint}": "admin",
     "GET /openapi.json": "open",
     "GET /docs": "open",
-    "GET /docs/oauth2-redirect": "read",
+    "GET /docs/{name}": "open",
     "GET /": "open",
 }
 PAGE = {

@@ -81,6 +81,8 @@ def _print_alone(text: str) -> None:
 def _step(event: StepEvent) -> str:
     chunk = event.chunk
     place = f"{chunk.document_id} [{chunk.start}:{chunk.end}]"
+    if where := shown(chunk.location.words()):
+        place += f"  {where}"
     title = "" if chunk.title is None else f"{bold(shown(chunk.title))}  "
     lines = [f"{bold(f'{event.step + 1}.')} {title}{dim(f'Q {event.q:.3f}  {place}')}"]
     lines += [f"   {line}" for line in shown(chunk.text).split("\n")]

@@ -96,6 +96,9 @@ def run(client: Client, arguments: argparse.Namespace) -> int:
     if sent:
         rows = [(document.id, document.title, document.status, document.chunks, document.tokens) for document in sent]
         print(table(("DOCUMENT", "TITLE", "STATUS", "CHUNKS", "TOKENS"), rows))
+    for document in sent:
+        for warning in document.warnings:
+            complain(f"{document.title or document.id}: {warning}")
     return int(failed)
 
 

@@ -81,8 +81,8 @@ def index(text: str, options: DocumentOptions, *, replace: bool) -> Call[Documen
 
 
 def index_file(file: FileBody, options: DocumentOptions, *, replace: bool) -> Call[DocumentOut]:
-    """Index a file; its name is the title unless the options have one, as for files in a form."""
-    fields = {"title": file.name, **_description(options)}
+    """Index a file; its name is the title where neither the options nor the file have one."""
+    fields = {"filename": file.name, **_description(options)}
     query = {name: value if isinstance(value, str) else _json(value).decode() for name, value in fields.items()}
     headers = {"Content-Type": file.media_type}
     if file.length is not None:

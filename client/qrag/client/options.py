@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from qrag.wire.chunking import Chunking, Mode
 from qrag.wire.documents import DocumentOut
-from qrag.wire.filters import Filter
+from qrag.wire.filters import Filter, LocationFilter
 from qrag.wire.retrieval import Stop
 
 DocumentProgress = Callable[[DocumentOut], None]
@@ -39,6 +39,7 @@ class RetrieveOptions(TypedDict, total=False):
     collection: str | None
     document_ids: Sequence[str] | None
     filter: Filter | Mapping[str, JsonValue] | None
+    location: LocationFilter | Mapping[str, JsonValue] | None
     """For example ``{"field": "year", "gte": 1990}``."""
     max_steps: int | None
     stop: Stop | None

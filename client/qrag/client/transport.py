@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from qrag.client.calls import Call
+from qrag.client.proxies import proxy_settings
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 """The address at which the service listens unless it is told otherwise."""
@@ -45,6 +46,7 @@ def settings(base_url: str, api_key: str | None, timeout: float) -> dict[str, An
         "headers": headers,
         "timeout": httpx.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT)),
         "verify": _authorities(),
+        **proxy_settings(url),
     }
 
 

@@ -11,7 +11,7 @@ from qrag import AsyncClient, Client, RetrieveOptions, RetrieveOut, Stop
 from qrag.client.calls import plain
 from qrag.client.transport import DEFAULT_TIMEOUT, DEFAULT_URL
 from qrag.integrations.evidence import chunk_id, metadata
-from qrag.wire.filters import Filter
+from qrag.wire.filters import Filter, LocationFilter
 
 try:
     from haystack import Document, component, default_from_dict, default_to_dict
@@ -44,6 +44,7 @@ class QRagRetriever:
         collection: str | None = None,
         document_ids: Sequence[str] | None = None,
         filter: Filter | Mapping[str, JsonValue] | None = None,
+        location: LocationFilter | Mapping[str, JsonValue] | None = None,
         max_steps: int | None = None,
         stop: Stop | None = None,
         beam_width: int | None = None,
@@ -58,6 +59,7 @@ class QRagRetriever:
             "collection": collection,
             "document_ids": document_ids,
             "filter": filter,
+            "location": location,
             "max_steps": max_steps,
             "stop": stop,
             "beam_width": beam_width,

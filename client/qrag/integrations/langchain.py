@@ -10,7 +10,7 @@ from qrag import AsyncClient, Client, RetrieveOptions, RetrieveOut, Stop
 from qrag.client.calls import plain
 from qrag.client.transport import DEFAULT_TIMEOUT, DEFAULT_URL
 from qrag.integrations.evidence import chunk_id, metadata
-from qrag.wire.filters import Filter
+from qrag.wire.filters import Filter, LocationFilter
 
 try:
     from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
@@ -40,6 +40,7 @@ class QRagRetriever(BaseRetriever):
     collection: str | None = None
     document_ids: list[str] | None = None
     filter: Filter | dict[str, Any] | None = None
+    location: LocationFilter | dict[str, Any] | None = None
     max_steps: int | None = None
     stop: Stop | None = None
     beam_width: int | None = None
@@ -60,7 +61,7 @@ class QRagRetriever(BaseRetriever):
     @property
     def lc_attributes(self) -> dict[str, Any]:
         """The options that are models, as the plain JSON that LangChain can load."""
-        models = {"filter": self.filter, "stop": self.stop}
+        models = {"filter": self.filter, "location": self.location, "stop": self.stop}
         return {name: plain(value) for name, value in models.items() if isinstance(value, BaseModel)}
 
     def _get_relevant_documents(
@@ -91,6 +92,7 @@ class QRagRetriever(BaseRetriever):
             "collection": self.collection,
             "document_ids": self.document_ids,
             "filter": self.filter,
+            "location": self.location,
             "max_steps": self.max_steps,
             "stop": self.stop,
             "beam_width": self.beam_width,

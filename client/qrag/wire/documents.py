@@ -74,6 +74,27 @@ class DocumentsIn(RequestModel):
     documents: list[DocumentIn] = Field(min_length=1)
 
 
+class Location(ResponseModel):
+    """Where text stands in the file that a document was read from; what the format does not know is empty."""
+
+    page: int | None = Field(None, description="number of the page or slide, from 1")
+    label: str | None = Field(None, description="what the file calls the page, where it is not its number")
+    headings: list[str] = Field(default_factory=list, description="the headings above it, the highest first")
+    sheet: str | None = Field(None, description="name of the sheet of a workbook")
+    row: int | None = Field(None, description="number of the row, record or line, from 1")
+
+    def words(self) -> str:
+        """The place in words, as contexts and tables show it; empty where nothing is known."""
+        page = self.label or (None if self.page is None else str(self.page))
+        parts = [
+            *([f"page {page}"] if page else []),
+            *([f"sheet {self.sheet}"] if self.sheet else []),
+            *([f"row {self.row}"] if self.row is not None else []),
+            *([" > ".join(self.headings)] if self.headings else []),
+        ]
+        return ", ".join(parts)
+
+
 class DocumentOut(ResponseModel):
     """A document resource."""
 
@@ -91,6 +112,9 @@ class DocumentOut(ResponseModel):
     characters: int
     sha256: str = Field(description="of the document's text in UTF-8")
     error: str | None = Field(description="why indexing failed")
+    warnings: list[str] = Field(
+        default_factory=list, description="what was left out of the text: pages without any, pictures, attachments"
+    )
     created_at: datetime
     updated_at: datetime
 
@@ -120,6 +144,7 @@ class ChunkOut(ResponseModel):
     end: int
     tokens: int
     text: str
+    location: Location = Field(default_factory=Location, description="where it begins in the file")
 
 
 class ChunkPage(ResponseModel):

@@ -20,9 +20,13 @@ DOCUMENT: Example = {
     "characters": 438827,
     "sha256": "9124dd490316c914b371e53c30730f1137741757514c76dfc5591320bdb84fe0",
     "error": None,
+    "warnings": [],
     "created_at": "2025-11-07T09:00:00.000Z",
     "updated_at": "2025-11-07T09:00:06.000Z",
 }
+_NOWHERE: Example = {"page": None, "label": None, "headings": [], "sheet": None, "row": None}
+"""The location of what was read from plain text."""
+
 CHUNKS: Example = {
     "document_id": "franklin",
     "chunks": [
@@ -33,6 +37,7 @@ CHUNKS: Example = {
             "tokens": 22,
             "text": "[Illustration: FRANKLIN ARMS]\n\n[Illustration: FRANKLIN SEAL]\n\n"
             "[Illustration: Franklin at the Court of Louis XVI",
+            "location": _NOWHERE,
         }
     ],
     "next_cursor": "1",
@@ -55,6 +60,7 @@ _CHUNK: Example = {
     "step": 0,
     "q": 0.896,
     "metadata": {"year": 1916},
+    "location": _NOWHERE,
 }
 _WITHOUT_TRACE: Example = {"candidates": None, "parts": None, "rerank_score": None, "heatmap": None}
 """The fields of a step that a request without ``trace`` and ``heatmap`` leaves empty."""
@@ -70,6 +76,7 @@ RESULT: Example = {
             "index": 44,
             "start": 11191,
             "end": 11498,
+            "location": _NOWHERE,
         }
     ],
     "steps": [

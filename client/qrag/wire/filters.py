@@ -1,14 +1,16 @@
-"""Conditions on a document's metadata.
+"""Conditions on a document's metadata, and on where its chunks stand.
 
 A condition compares one field; ``and``, ``or`` and ``not`` combine conditions. Values are compared
-strictly by type: numbers with numbers, strings with strings, and ``true`` is not ``1``. A
-document without the field meets no condition on it. Where a document's value is a list, it meets a condition
-if one of its members does.
+strictly by type: numbers with numbers, strings with strings, and ``true`` is not ``1``. A document without the field
+meets no condition on it but ``exists: false``. Where a document's value is a list, it meets a condition if one of its
+members does. A name with dots leads into nested objects where no field has the whole name. Names and strings are
+compared in Unicode's normal form NFC: the two spellings of ü are one.
 """
 
 from __future__ import annotations
 
 import operator
+import unicodedata
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Annotated, Any
@@ -24,6 +26,7 @@ from pydantic import (
     StrictInt,
     StrictStr,
     Tag,
+    field_validator,
     model_validator,
 )
 
@@ -49,9 +52,12 @@ class _Node(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+_ABSENT = object()
+"""The value of a field that a document does not have."""
+
 _COMPARES_NOTHING: dict[str, JsonValue] = {
     "not": {"required": ["equals"]},
-    "properties": {name: {"type": "null"} for name in ("in", *_ORDER)},
+    "properties": {name: {"type": "null"} for name in ("in", "exists", *_ORDER)},
 }
 """JSON Schema of a condition without a comparison, which is refused."""
 
@@ -61,7 +67,10 @@ class Condition(_Node):
 
     model_config = ConfigDict(json_schema_extra={"not": _COMPARES_NOTHING})
 
-    field: str = Field(min_length=1, max_length=200, examples=["year"])
+    field: str = Field(
+        min_length=1, max_length=200, examples=["year"], description="its name; dots lead into nested objects"
+    )
+    exists: StrictBool | None = Field(default=None, description="the field is there, or (false) is not")
     equals: Scalar = Field(default=None, description="the field has this value")
     is_in: list[Scalar] | None = Field(
         default=None, alias="in", max_length=1000, description="it has one of these values"
@@ -73,17 +82,26 @@ class Condition(_Node):
 
     @model_validator(mode="after")
     def _compares_something(self) -> Condition:
-        bounds = (self.is_in, self.gt, self.gte, self.lt, self.lte)
+        bounds = (self.is_in, self.exists, self.gt, self.gte, self.lt, self.lte)
         if "equals" not in self.model_fields_set and all(bound is None for bound in bounds):
-            raise ValueError("give at least one of equals, in, gt, gte, lt, lte")
+            raise ValueError("give at least one of equals, in, exists, gt, gte, lt, lte")
         return self
 
     def matches(self, metadata: Metadata) -> bool:
         """Whether the metadata meets every comparison."""
-        if self.field not in metadata:
+        value = _value(metadata, self.field)
+        if self.exists is not None and self.exists == (value is _ABSENT):
             return False
-        value = metadata[self.field]
+        if value is _ABSENT or not self._compares_values:
+            return not self._compares_values
         return any(self._holds(member) for member in value) if isinstance(value, list) else self._holds(value)
+
+    @cached_property
+    def _compares_values(self) -> bool:
+        """Whether it asks for more than whether the field is there."""
+        return "equals" in self.model_fields_set or any(
+            bound is not None for bound in (self.is_in, self.gt, self.gte, self.lt, self.lte)
+        )
 
     @cached_property
     def _members(self) -> frozenset[tuple[bool, object]]:
@@ -95,7 +113,7 @@ class Condition(_Node):
         if self.is_in is not None and (isinstance(value, dict | list) or _typed(value) not in self._members):
             return False
         return all(
-            _comparable(value, bound) and compare(value, bound)
+            _comparable(value, bound) and compare(_normal(value), _normal(bound))
             for name, compare in _ORDER.items()
             if (bound := getattr(self, name)) is not None
         )
@@ -151,13 +169,35 @@ Filter = Annotated[
 
 def _typed(value: object) -> tuple[bool, object]:
     """The value with its kind, which tells true from 1: for Python they are equal."""
-    return isinstance(value, bool), value
+    return isinstance(value, bool), _normal(value)
+
+
+def _normal(value: Any) -> Any:
+    return unicodedata.normalize("NFC", value) if isinstance(value, str) else value
+
+
+def _value(metadata: Metadata, name: str) -> object:
+    """The value of a field, or :data:`_ABSENT`."""
+    if name in metadata:
+        return metadata[name]
+    wanted = _normal(name)
+    for other, value in metadata.items():
+        if _normal(other) == wanted:
+            return value
+    first, dot, rest = name.partition(".")
+    while dot:
+        inner = metadata.get(first)
+        if isinstance(inner, Mapping) and (found := _value(inner, rest)) is not _ABSENT:
+            return found
+        more, dot, rest = rest.partition(".")
+        first = f"{first}.{more}"
+    return _ABSENT
 
 
 def _same(value: object, other: object) -> bool:
     if isinstance(value, bool) or isinstance(other, bool):
         return value is other
-    return value == other
+    return bool(_normal(value) == _normal(other))
 
 
 def _comparable(value: object, bound: object) -> bool:
@@ -168,3 +208,66 @@ def _comparable(value: object, bound: object) -> bool:
 
 for _model in (All, AnyOf, Not):
     _model.model_rebuild()
+
+
+# -- where chunks stand -----------------------------------------------------------------------------------------------
+
+Number = Annotated[int, Field(ge=1, le=2**31)]
+
+
+class Range(_Node):
+    """Numbers from one to another, both included."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"first": 3, "last": 7}]})
+
+    first: Number = 1
+    last: Number = 2**31
+
+    def holds(self, number: object) -> bool:
+        """Whether a number lies in it."""
+        return isinstance(number, int) and self.first <= number <= self.last
+
+
+class LocationFilter(_Node):
+    """Conditions on where a chunk begins in its file; all that are given must hold.
+
+    The other chunks cannot be selected, and the positions of chunks still count the whole document.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"headings": ["Costs"], "page": {"first": 3, "last": 7}}]}
+    )
+
+    page: Number | Range | None = Field(None, description="number of the page or slide, or a range of them")
+    label: str | None = Field(None, max_length=200, description="what the file calls the page")
+    headings: list[str] | None = Field(
+        None, min_length=1, max_length=20, description="headings that stand above it, in any case and order"
+    )
+    sheet: str | None = Field(None, max_length=1000, description="name of the sheet")
+    row: Number | Range | None = Field(None, description="number of the row, record or line, or a range of them")
+
+    @field_validator("headings", mode="before")
+    @classmethod
+    def _one_or_several(cls, headings: object) -> object:
+        return [headings] if isinstance(headings, str) else headings
+
+    def matches(self, location: Mapping[str, Any]) -> bool:
+        """Whether a place meets every condition; one that is not known meets none."""
+        return (
+            _number_matches(self.page, location.get("page"))
+            and _number_matches(self.row, location.get("row"))
+            and self.label in (None, location.get("label"))
+            and self.sheet in (None, location.get("sheet"))
+            and {_folded(heading) for heading in self.headings or ()}
+            <= {_folded(heading) for heading in location.get("headings", ())}
+        )
+
+
+def _number_matches(wanted: int | Range | None, number: object) -> bool:
+    if isinstance(wanted, Range):
+        return wanted.holds(number)
+    return wanted is None or wanted == number
+
+
+def _folded(heading: str) -> str:
+    return " ".join(heading.split()).casefold()

@@ -7,7 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from qrag.wire import examples
-from qrag.wire.filters import Filter
+from qrag.wire.documents import Location
+from qrag.wire.filters import Filter, LocationFilter
 from qrag.wire.models import RequestModel, ResponseModel
 from qrag.wire.names import CollectionName, DocumentId
 from qrag.wire.rules import Rule, StoppedBy
@@ -159,6 +160,9 @@ class EpisodeIn(RequestModel):
         default=None, min_length=1, max_length=1000, description="search only these documents of the collection"
     )
     filter: Filter | None = Field(default=None, description="search only documents whose metadata matches")
+    location: LocationFilter | None = Field(
+        default=None, description="select only chunks that stand there in their files; the whole documents are searched"
+    )
     max_steps: PositiveInteger = Field(default=6, le=MAX_STEPS, description="most chunks to select")
     stop: Stop = Field(
         default=Stop(),
@@ -234,6 +238,7 @@ class SelectedChunk(ResponseModel):
     step: int
     q: float
     metadata: dict[str, JsonValue]
+    location: Location = Field(default_factory=Location, description="where it begins in the document's file")
 
 
 class CandidateOut(ResponseModel):
@@ -320,6 +325,7 @@ class Citation(ResponseModel):
     index: int
     start: int
     end: int
+    location: Location = Field(default_factory=Location)
 
 
 class Usage(ResponseModel):

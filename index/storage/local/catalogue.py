@@ -15,7 +15,7 @@ import numpy as np
 from index.arrays import IntArray
 from index.chunking import Chunk
 from index.errors import QueueFull, UnknownCollection, UnknownDocument
-from index.storage.documents import Chosen, CollectionSize, Description, Document, Published, StoredChunk
+from index.storage.documents import Chosen, CollectionSize, Description, Document, Place, Published, StoredChunk
 from index.storage.local.deletion import delete, deleted, remove_rows
 from index.storage.local.directory import DataDirectory
 from index.storage.local.rows import (
@@ -185,8 +185,9 @@ class LocalCatalogue:
         """At most ``limit`` of a document's chunks from number ``first`` on."""
         with self._database.read() as connection:
             rows = connection.execute(
-                "SELECT number, start, end, c.tokens, COALESCE(title, '') FROM chunks c JOIN documents USING (uid) "
-                "WHERE uid = ? AND number >= ? ORDER BY number LIMIT ?",
+                "SELECT number, start, end, c.tokens, COALESCE(title, ''), (SELECT location FROM places p "
+                "WHERE p.uid = c.uid AND p.start <= c.start ORDER BY p.start DESC LIMIT 1) "
+                "FROM chunks c JOIN documents USING (uid) WHERE uid = ? AND number >= ? ORDER BY number LIMIT ?",
                 (uid, first, limit),
             ).fetchall()
             if not rows:
@@ -194,9 +195,24 @@ class LocalCatalogue:
             begin = rows[0]["start"]
             text = text_between(connection, uid, begin, rows[-1]["end"])
         return [
-            StoredChunk(number, Chunk(start, end, tokens), text[start - begin : end - begin], title)
-            for number, start, end, tokens, title in rows
+            StoredChunk(
+                *(number, Chunk(start, end, tokens), text[start - begin : end - begin], title),
+                json.loads(location or "{}"),
+            )
+            for number, start, end, tokens, title, location in rows
         ]
+
+    def starts(self, uid: int) -> IntArray:
+        """The first character of each of a document's chunks, shape ``[chunks]``."""
+        with self._database.read() as connection:
+            rows = connection.execute("SELECT start FROM chunks WHERE uid = ? ORDER BY number", (uid,)).fetchall()
+        return np.array([row["start"] for row in rows], dtype=np.int64)
+
+    def places(self, uid: int) -> list[Place]:
+        """Where the parts of a document stand in the file that it was read from, in order."""
+        with self._database.read() as connection:
+            rows = connection.execute("SELECT start, location FROM places WHERE uid = ? ORDER BY start", (uid,))
+            return [Place(row["start"], json.loads(row["location"])) for row in rows]
 
     # Searching
 

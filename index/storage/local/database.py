@@ -16,10 +16,11 @@ from pathlib import Path
 
 from index.errors import DamagedStore, DiskFull, FormatError
 
-FORMAT_VERSION = 2
-"""Format of the data. Version 2 has spaces: vectors of several action towers (:mod:`index.storage.local.spaces`)."""
+FORMAT_VERSION = 3
+"""Format of the data. Version 2 has spaces: vectors of several action towers (:mod:`index.storage.local.spaces`).
+Version 3 has what was left out of a document, and where its parts stand in the file that it was read from."""
 
-READABLE_VERSIONS = (1, FORMAT_VERSION)
+READABLE_VERSIONS = (1, 2, FORMAT_VERSION)
 """Formats that can be opened; :func:`upgrade` brings them to the current one."""
 
 LOG_BYTES = 4 << 20
@@ -56,7 +57,8 @@ CREATE TABLE documents (
     chunks      INTEGER,               -- null until the document is cut
     tokens      INTEGER,
     created_at  TEXT NOT NULL,
-    updated_at  TEXT NOT NULL
+    updated_at  TEXT NOT NULL,
+    warnings    TEXT NOT NULL DEFAULT '[]'  -- JSON list of what was left out
 );
 CREATE INDEX documents_by_collection ON documents (collection, uid);
 CREATE INDEX documents_by_status ON documents (status, uid);
@@ -85,7 +87,7 @@ CREATE TABLE segments (
     space     INTEGER NOT NULL DEFAULT 1
 );
 """
-"""The tables but those of :data:`_SPACES`."""
+"""The tables but those of :data:`_SPACES` and :data:`_PLACES`."""
 
 _SPACES = """
 -- The action towers whose vectors are here, one of which is searched.
@@ -109,6 +111,17 @@ CREATE INDEX pieces_by_segment ON pieces (segment);
 """
 """The tables of spaces, new in format 2."""
 
+_PLACES = """
+-- Where the text from a character on stands in the file that it was read from.
+CREATE TABLE places (
+    uid       INTEGER NOT NULL,
+    start     INTEGER NOT NULL,
+    location  TEXT NOT NULL,           -- JSON object: page, label, headings, sheet, row
+    PRIMARY KEY (uid, start)
+) WITHOUT ROWID;
+"""
+"""The table of places, new in format 3."""
+
 _FROM_1_TO_2 = f"""
 ALTER TABLE pieces RENAME TO former_pieces;
 DROP INDEX pieces_by_segment;
@@ -123,6 +136,13 @@ DROP TABLE former_pieces;
 PRAGMA user_version = 2;
 """
 """The steps from format 1 to format 2."""
+
+_FROM_2_TO_3 = f"""
+ALTER TABLE documents ADD COLUMN warnings TEXT NOT NULL DEFAULT '[]';
+{_PLACES}
+PRAGMA user_version = 3;
+"""
+"""The steps from format 2 to format 3."""
 
 
 class Database:
@@ -198,7 +218,8 @@ class Database:
         """Make the schema in a new file; raises :class:`FormatError` for a file that this version cannot read."""
         with self._translated():
             if self._writer.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()[0] == 0:
-                self._writer.executescript(f"BEGIN; {_SCHEMA} {_SPACES} PRAGMA user_version={FORMAT_VERSION}; COMMIT;")
+                schema = f"{_SCHEMA} {_SPACES} {_PLACES}"
+                self._writer.executescript(f"BEGIN; {schema} PRAGMA user_version={FORMAT_VERSION}; COMMIT;")
             version = self._writer.execute("PRAGMA user_version").fetchone()[0]
         if version not in READABLE_VERSIONS:
             raise FormatError(
@@ -242,6 +263,7 @@ class Database:
 
 def upgrade(connection: sqlite3.Connection) -> None:
     """Bring the file to the current format, inside a transaction that can still be rolled back."""
-    if connection.execute("PRAGMA user_version").fetchone()[0] == 1:
-        for statement in _FROM_1_TO_2.split(";"):
-            connection.execute(statement)
+    for version, steps in ((1, _FROM_1_TO_2), (2, _FROM_2_TO_3)):
+        if connection.execute("PRAGMA user_version").fetchone()[0] == version:
+            for statement in steps.split(";"):
+                connection.execute(statement)

@@ -71,7 +71,11 @@ def remove_rows(database: Database, uid: int) -> bool:
                 f"(SELECT {key} FROM {table} WHERE uid = ?1 ORDER BY {key} LIMIT {limit})",
                 (uid,),
             ).rowcount
-            for table, key, limit in (("texts", "start", 256), ("chunks", "number", 20_000))
+            for table, key, limit in (
+                ("texts", "start", 256),
+                ("chunks", "number", 20_000),
+                ("places", "start", 20_000),
+            )
         )
         if not removed:
             connection.execute("DELETE FROM deleted WHERE uid = ?", (uid,))

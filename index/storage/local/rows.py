@@ -99,6 +99,7 @@ def document_of(row: sqlite3.Row, progress: float, stalled: str | None) -> Docum
         tokens=row["tokens"],
         created_at=datetime.fromisoformat(row["created_at"]),
         updated_at=datetime.fromisoformat(row["updated_at"]),
+        warnings=tuple(json.loads(row["warnings"])),
     )
 
 

@@ -137,7 +137,17 @@ def publish(
     created_at = now()
     connection.execute(
         "INSERT INTO documents (uid, id, collection, title, metadata, mode, max_tokens, sha256, characters, bytes, "
-        "status, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?)",
-        (uid, id, *content.values(), characters, upload.bytes, created_at, created_at),
+        "status, created_at, updated_at, warnings) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?)",
+        (
+            *(uid, id, *content.values(), characters, upload.bytes, created_at, created_at),
+            json.dumps(description.warnings, ensure_ascii=False),
+        ),
+    )
+    connection.executemany(
+        "INSERT OR REPLACE INTO places VALUES (?, ?, ?)",
+        (
+            (uid, place.start, json.dumps(dict(place.location), ensure_ascii=False, separators=(",", ":")))
+            for place in description.places
+        ),
     )
     return uid, True

@@ -1,4 +1,4 @@
-"""The media types of uploads, and a process that turns one document into plain text.
+"""A process that turns one document into plain text.
 
 Documents come from outside, and their parsers include C++ and unbounded recursion. So each is read by a process of its
 own (:mod:`service.intake.parsing.worker`) whose time, memory and output are limited. This module is cheap to import:
@@ -18,11 +18,11 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from math import ceil
-from pathlib import Path, PurePath
-from typing import Final, Never, TypedDict
+from pathlib import Path
+from typing import Any, Final, Never, TypedDict
 
 import service
-from qrag.wire.media_types import MEDIA_TYPE_OF_EXTENSION, MediaType
+from qrag.wire.media_types import MediaType
 from service.errors import (
     DocumentTooComplex,
     EncryptedDocument,
@@ -30,8 +30,8 @@ from service.errors import (
     Overloaded,
     ServiceError,
     UnreadableDocument,
-    UnsupportedMediaType,
 )
+from service.intake.parsing.reading import ROW_CHARACTERS, Value
 
 log = logging.getLogger(__name__)
 
@@ -79,10 +79,24 @@ class WorkerRequest(TypedDict):
     source: str
     target: str
     media_type: str
-    encoding: str | None
+    charset: str | None
+    row_characters: int
     processor_seconds: int
     memory_bytes: int
     output_bytes: int
+
+
+Placed = tuple[int, dict[str, Any]]
+"""A character, and where the text from it on stands in the file."""
+
+
+class WorkerFindings(TypedDict):
+    """What the worker found out besides the text, see :class:`~service.intake.parsing.reading.Reading`."""
+
+    title: str | None
+    metadata: dict[str, Value]
+    warnings: list[str]
+    places: list[Placed]
 
 
 class WorkerRefusal(TypedDict):
@@ -98,42 +112,21 @@ _REFUSALS: Final[dict[str, type[ServiceError]]] = {
 }
 
 
-def media_type_of(content_type: str | None, filename: str | None) -> MediaType:
-    """The media type of an upload.
-
-    The content type decides, its parameters ignored. Where it is absent or says nothing (``application/octet-stream``),
-    the extension of ``filename`` decides.
-
-    Raises :class:`~service.errors.UnsupportedMediaType` where the one that decides is not a type that is read here.
-    """
-    essence = (content_type or "").partition(";")[0].strip().lower()
-    if essence in {"", "application/octet-stream"}:
-        media_type = MEDIA_TYPE_OF_EXTENSION.get(PurePath(filename or "").suffix.lower())
-    else:
-        media_type = next((known for known in MediaType if known == essence), None)
-    if media_type is None:
-        raise UnsupportedMediaType(
-            f"Send one of the media types {', '.join(MediaType)}; or no media type "
-            f"and a file name that ends in {', '.join(MEDIA_TYPE_OF_EXTENSION)}."
-        )
-    return media_type
-
-
 def extract_text(
     source: Path,
     target: Path,
     media_type: MediaType,
     *,
-    encoding: str | None = None,
+    charset: str | None = None,
+    row_characters: int = ROW_CHARACTERS,
     limits: ParseLimits,
     abandoned: threading.Event | None = None,
-) -> None:
-    """Write the text of the document in ``source`` to ``target``, as UTF-8.
+) -> WorkerFindings:
+    """Write the text of the document in ``source`` to ``target``, as UTF-8; returns what it says of itself.
 
-    Blocks until a worker process has read the document; call it in a thread. ``encoding`` is the charset that the
-    sender declared, used for HTML and Markdown only; without one a byte order mark, then HTML's ``<meta>``, then UTF-8
-    decides. Where anything is raised, ``target`` does not exist. Setting ``abandoned`` ends the work within half a
-    second.
+    Blocks until a worker process has read the document; call it in a thread. ``charset`` is the one that the sender
+    declared (:mod:`service.intake.encodings`); rows of tables longer than ``row_characters`` are split. Where anything
+    is raised, ``target`` does not exist. Setting ``abandoned`` ends the work within half a second.
 
     Raises :class:`~service.errors.UnreadableDocument` where the document is damaged, not of its media type, or a scan
     without text, :class:`~service.errors.EncryptedDocument` where it needs a password,
@@ -151,7 +144,8 @@ def extract_text(
         "source": str(source.absolute()),
         "target": str(target.absolute()),
         "media_type": media_type.value,
-        "encoding": encoding,
+        "charset": charset,
+        "row_characters": row_characters,
         "processor_seconds": ceil(limits.seconds),
         "memory_bytes": limits.memory_bytes,
         "output_bytes": limits.output_bytes,
@@ -160,9 +154,11 @@ def extract_text(
         status, answer, diagnostics = _run_worker(request, limits.seconds, abandoned or threading.Event())
         if status != 0:
             _raise_failure(status, answer, diagnostics, limits)
+        findings: WorkerFindings = json.loads(answer)
     except BaseException:
         target.unlink(missing_ok=True)
         raise
+    return findings
 
 
 def _run_worker(request: WorkerRequest, seconds: float, abandoned: threading.Event) -> tuple[int, bytes, bytes]:

@@ -11,14 +11,15 @@ import os
 import resource
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from qrag.wire.media_types import MediaType
 from service.errors import DocumentTooComplex, ServiceError, UnreadableDocument
 from service.intake.parsing.cleaning import too_deep
 from service.intake.parsing.formats import READERS, Reader
-from service.intake.parsing.process import FILE_FAILED, REFUSED, WorkerRefusal, WorkerRequest
+from service.intake.parsing.process import FILE_FAILED, REFUSED, Placed, WorkerFindings, WorkerRefusal, WorkerRequest
+from service.intake.parsing.reading import Location, Passages, Reading
 
 
 def convert(
@@ -26,11 +27,13 @@ def convert(
     target: Path,
     media_type: MediaType,
     *,
-    encoding: str | None,
+    reading: Reading,
     output_bytes: int,
     readers: Mapping[MediaType, Reader] = READERS,
-) -> None:
-    """Write the text of ``source`` to ``target`` in this process, limited in output only.
+) -> list[Placed]:
+    """Write the text of ``source`` to ``target`` in this process, limited in output only; ``reading`` is filled in.
+
+    Returns where the text stands in the file.
 
     Raises :class:`~service.errors.ServiceError` as :func:`~service.intake.parsing.process.extract_text` does,
     :class:`OSError` where a file cannot be read or written, :class:`ImportError` where a parser is not installed, and
@@ -40,7 +43,7 @@ def convert(
     if reader is None:
         raise ValueError(f"no parser for {media_type.value}")
     try:
-        _write(reader(source, encoding), target, output_bytes)
+        return _write(reader(source, reading), target, output_bytes)
     except (ServiceError, OSError, ImportError):
         raise
     except MemoryError:
@@ -57,18 +60,28 @@ def convert(
         ) from error
 
 
-def _write(pieces: Iterator[str], target: Path, output_bytes: int) -> None:
-    written = 0
+def _write(pieces: Passages, target: Path, output_bytes: int) -> list[Placed]:
+    written = characters = 0
+    places: list[Placed] = []
     with target.open("wb") as output:
         for piece in pieces:
+            if isinstance(piece, Location):
+                fields = piece.fields()
+                if places and places[-1][0] == characters:
+                    places.pop()
+                if (fields or places) and (not places or places[-1][1] != fields):
+                    places.append((characters, fields))
+                continue
             # "replace", since some decoders let lone surrogates through.
             encoded = piece.encode("utf-8", "replace")
             written += len(encoded)
+            characters += len(piece)
             if written > output_bytes:
                 raise DocumentTooComplex(
                     f"The document holds more text than the limit of {output_bytes:,} bytes; split it up."
                 )
             output.write(encoded)
+    return places
 
 
 def _limit(kind: int, value: int, grace: int = 0) -> None:
@@ -89,12 +102,13 @@ def main() -> int:
     _limit(resource.RLIMIT_AS, request["memory_bytes"])
     # At the lower limit the kernel sends SIGXCPU, by which the parent knows; at the upper, SIGKILL.
     _limit(resource.RLIMIT_CPU, request["processor_seconds"], grace=1)
+    reading = Reading(request["charset"], request["row_characters"])
     try:
-        convert(
+        places = convert(
             Path(request["source"]),
             Path(request["target"]),
             MediaType(request["media_type"]),
-            encoding=request["encoding"],
+            reading=reading,
             output_bytes=request["output_bytes"],
         )
     except ServiceError as error:
@@ -108,6 +122,13 @@ def main() -> int:
             raise
         print(error.errno)
         return FILE_FAILED
+    findings: WorkerFindings = {
+        "title": reading.title,
+        "metadata": reading.metadata,
+        "warnings": reading.warnings,
+        "places": places,
+    }
+    print(json.dumps(findings))
     return 0
 
 

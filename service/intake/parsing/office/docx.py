@@ -1,0 +1,393 @@
+"""DOCX: what a word processor shows of a document, headers, notes, boxes and numbers included."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from service.errors import UnreadableDocument
+from service.intake.encodings import decoded, html_encoding
+from service.intake.parsing.cleaning import CLEANED
+from service.intake.parsing.markup.blocks import BREAK, Block, Writer, placed
+from service.intake.parsing.markup.html import html_text
+from service.intake.parsing.markup.mathematics import lowered, raised
+from service.intake.parsing.markup.tables import Cell, Row, rows_of, spread
+from service.intake.parsing.office.formulas import formula
+from service.intake.parsing.office.numbering import Numbering
+from service.intake.parsing.office.package import Package, attribute, child, name_of, text_of
+from service.intake.parsing.office.parts import boxes_of, inside, is_bold, shows_something
+from service.intake.parsing.office.styles import Style, is_on, list_of, outline_of, read_styles, value_of
+from service.intake.parsing.reading import Passages, Reading
+
+_RECURSION_LIMIT: Final = 10_000
+
+_LEFT_OUT: Final = frozenset(
+    "del moveFrom instrText delText delInstrText pPr rPr sdtPr sdtEndPr tblPr trPr tcPr".split()
+)
+"""Elements that are not shown: what was deleted, what fields are made of, and properties."""
+
+_SYMBOLS: Final = {
+    **dict.fromkeys(("F0FE", "F053", "F0FD", "F078"), "☒"),
+    **dict.fromkeys(("F0A8", "F06F", "F071", "F0A3"), "☐"),
+    **dict.fromkeys(("F0FC", "F050"), "✓"),
+    **dict.fromkeys(("F0FB", "F04F"), "✗"),
+    **dict.fromkeys(("F0E0", "F0AE"), "→"),
+    **dict.fromkeys(("F0B7", "F0A7", "F06C", "F06E"), "•"),
+}
+"""What the characters mean that symbol fonts draw as ticks, boxes, arrows and bullets."""
+
+
+def read(source: Path, reading: Reading) -> Passages:
+    """The text of a DOCX file: headers, the body, footers, then notes."""
+    recursion_limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(recursion_limit, _RECURSION_LIMIT))
+    try:
+        blocks = _Document(Package(source, "DOCX"), reading).blocks()
+    finally:
+        sys.setrecursionlimit(recursion_limit)
+    if not blocks:
+        raise UnreadableDocument(
+            "The DOCX file holds no text: it is empty, or its pages are pictures. "
+            "Run OCR (text recognition) on those first, then send the result."
+        )
+    yield from placed(blocks)
+
+
+class _Document:
+    """One document with its parts, and what has been met of it so far."""
+
+    def __init__(self, package: Package, reading: Reading) -> None:
+        self.package, self.reading = package, reading
+        self.part = package.main
+        package.note_properties(reading)
+        tree = package.tree(self.part)
+        body = child(tree, "body")
+        if name_of(tree) != "document" or body is None:
+            raise UnreadableDocument("The file is no DOCX document. Save it as .docx and send that.")
+        self.body = body
+        self.styles = read_styles(self._tree_of("styles"))
+        numbering = self._tree_of("numbering")
+        lists = {name: style.numbering[0] for name, style in self.styles.items() if style.numbering is not None}
+        self.numbering = Numbering() if numbering is None else Numbering.read(numbering, lists)
+        self.notes: list[tuple[str, str]] = []
+        """The notes that the text refers to, in order: their kind and id."""
+
+    def _tree_of(self, kind: str) -> Any:
+        part = next(self.package.related(self.part, kind), None)
+        return None if part is None else self.package.tree(part)
+
+    def blocks(self) -> list[Block]:
+        """Everything that is shown, each header and footer once."""
+        heads, feet = [self._once(kind) for kind in ("header", "footer")]
+        body = _Story(self, self.part)
+        body.walk(self.body)
+        blocks = [*heads, *body.finished(), *feet]
+        trees = {kind: self._tree_of(kind) for kind in ("footnotes", "endnotes")}
+        number = 0
+        while number < len(self.notes):  # a note may refer to another
+            kind, identifier = self.notes[number]
+            number += 1
+            part = next(self.package.related(self.part, kind), "")
+            for note in () if trees[kind] is None else trees[kind]:
+                if attribute(note, "id") == identifier:
+                    story = _Story(self, part)
+                    story.writer.mark(f"{number}. ")
+                    story.walk(note)
+                    blocks += story.finished()
+        return blocks
+
+    def _once(self, kind: str) -> list[Block]:
+        blocks: list[Block] = []
+        known: set[tuple[str, ...]] = set()
+        for part in dict.fromkeys(self.package.related(self.part, kind)):
+            story = _Story(self, part)
+            story.walk(self.package.tree(part))
+            lines = story.finished()
+            text = tuple(block.text for block in lines)
+            if text not in known:
+                known.add(text)
+                blocks += lines
+        return blocks
+
+
+class _Story:
+    """One flow of paragraphs: the body, a header, a note, a cell, a text box."""
+
+    def __init__(self, document: _Document, part: str) -> None:
+        self.writer = Writer()
+        self._document, self._part = document, part
+        self._boxes: list[Any] = []
+        self._fields: list[bool] = []
+        """For each field that is open, whether its result has begun."""
+        self._script = ""
+        self._raised: list[str] = []
+
+    def finished(self) -> list[Block]:
+        """The blocks, once all is walked."""
+        self._end_script()
+        self.writer.end_line()
+        return self.writer.blocks
+
+    def walk(self, element: Any) -> None:
+        """Read what is inside an element."""
+        for part in element:
+            name = name_of(part)
+            if name in _LEFT_OUT:
+                continue
+            special = _ELEMENTS.get(name)
+            if special is not None:
+                special(self, part)
+            else:
+                self.walk(part)
+
+    # -- paragraphs
+
+    def paragraph(self, element: Any) -> None:
+        """A paragraph, with its number, and the boxes that are anchored in it behind it."""
+        style = self._document.styles.get(value_of(child(element, "pPr", "pStyle")), Style())
+        own = child(element, "pPr", "numPr")
+        numbering = style.numbering if own is None else list_of(own, style.numbering)
+        outline = child(element, "pPr", "outlineLvl")
+        heading = style.heading if outline is None else outline_of(outline)
+        if numbering is not None and shows_something(element):
+            label = self._document.numbering.label(*numbering)
+            self.writer.mark(label if heading else "  " * numbering[1] + label)
+        is_item = numbering is not None and not heading
+        self.writer.end_line(apart=not is_item or not self._in_list)
+        self._in_list = is_item
+        self.walk(element)
+        self._end_script()
+        self.writer.end_line(heading=heading)
+        boxes, self._boxes = self._boxes, []
+        for box in boxes:
+            self.writer.end_line(apart=True)
+            self.walk(box)
+            self.writer.end_line(apart=True)
+
+    _in_list = False
+
+    def run(self, element: Any) -> None:
+        """Characters of one look."""
+        properties = child(element, "rPr")
+        if properties is not None:
+            style = self._document.styles.get(value_of(child(properties, "rStyle")), Style())
+            vanish = child(properties, "vanish")
+            if is_on(vanish) if vanish is not None else style.hidden:
+                return
+        align = "" if properties is None else value_of(child(properties, "vertAlign"))
+        script = align if align in {"superscript", "subscript"} else ""
+        if script != self._script:
+            self._end_script()
+            self._script = script
+        self.walk(element)
+
+    def text(self, element: Any) -> None:
+        """Characters."""
+        self._write(text_of(element).translate(CLEANED))
+
+    def _write(self, text: str) -> None:
+        if not all(self._fields):
+            return
+        if self._script:
+            self._raised.append(text)
+        else:
+            self.writer.write(text)
+
+    def _end_script(self) -> None:
+        script, self._script = self._script, ""
+        if self._raised:
+            form = raised if script == "superscript" else lowered
+            text = "".join(self._raised)
+            self._raised.clear()
+            self.writer.write(form(text, self.writer.last) + (" " if text[-1:].isspace() else ""))
+
+    def line_break(self, _element: Any) -> None:
+        """The end of a line, a column or a page."""
+        self._write(BREAK)
+
+    def tab(self, _element: Any) -> None:
+        """A tab stop."""
+        self._write(" ")
+
+    def hyphen(self, _element: Any) -> None:
+        """A hyphen that does not break."""
+        self._write("-")
+
+    def symbol(self, element: Any) -> None:
+        """A character of a symbol font."""
+        code = attribute(element, "char").upper()
+        if code in _SYMBOLS:
+            self._write(_SYMBOLS[code])
+        elif re.fullmatch(r"[0-9A-F]{4}", code) and not code.startswith(("E", "F0", "D8", "D9", "DA", "DB", "DC")):
+            self._write(chr(int(code, 16)).translate(CLEANED))
+
+    def ruby(self, element: Any) -> None:
+        """Characters with how to read them."""
+        for name, form in (("rubyBase", "{}"), ("rt", "({})")):
+            part = child(element, name)
+            if part is not None:
+                before, after = form.split("{}")
+                self._write(before)
+                self.walk(part)
+                self._write(after)
+
+    def field(self, element: Any) -> None:
+        """The beginning, middle or end of a field, of which the result is shown."""
+        match attribute(element, "fldCharType"):
+            case "begin":
+                self._form_field(element)
+                self._fields.append(False)
+            case "separate" if self._fields:
+                self._fields[-1] = True
+            case "end" if self._fields:
+                self._fields.pop()
+
+    def _form_field(self, element: Any) -> None:
+        box = child(element, "ffData", "checkBox")
+        if box is not None:
+            checked = child(box, "checked")
+            state = checked if checked is not None else child(box, "default")
+            self._write("☒" if state is not None and is_on(state) else "☐")
+        choices = child(element, "ffData", "ddList")
+        if choices is not None:
+            entries = [attribute(entry, "val") for entry in choices if name_of(entry) == "listEntry"]
+            chosen = value_of(child(choices, "result")) or "0"
+            if chosen.isdecimal() and int(chosen) < len(entries):
+                self._write(entries[int(chosen)])
+
+    def note(self, element: Any) -> None:
+        """The number of a note."""
+        kind = "footnotes" if name_of(element) == "footnoteReference" else "endnotes"
+        note = (kind, attribute(element, "id"))
+        if note not in self._document.notes:
+            self._document.notes.append(note)
+        self._end_script()
+        self._write(f"[{self._document.notes.index(note) + 1}]")
+
+    def equation(self, element: Any) -> None:
+        """An equation."""
+        self._end_script()
+        self._write(formula(element).translate(CLEANED))
+
+    def equations(self, element: Any) -> None:
+        """Equations in lines of their own."""
+        for equation in element:
+            if name_of(equation) == "oMath":
+                self._write(BREAK)
+                self.equation(equation)
+        self._write(BREAK)
+
+    # -- pictures and boxes
+
+    def drawing(self, element: Any) -> None:
+        """A picture's alternative text; boxes wait for the end of the paragraph."""
+        boxes = list(boxes_of(element))
+        self._boxes += boxes
+        if not boxes:
+            described = (attribute(part, "descr") or attribute(part, "alt") for part in element.iter())
+            if alternative := next((text for text in described if text.strip()), ""):
+                self._write(f" {alternative.strip().translate(CLEANED)} ")
+            else:
+                self._document.reading.warn("Pictures without an alternative text were left out.")
+
+    def alternatives(self, element: Any) -> None:
+        """One thing in several forms: the first that has something to show."""
+        forms = [form for form in element if name_of(form) in {"Choice", "Fallback"}]
+        for form in forms:
+            if form is forms[-1] or shows_something(form):
+                self.walk(form)
+                return
+
+    def chunk(self, element: Any) -> None:
+        """A file of another format that stands in the document."""
+        _, target = self._document.package.relationships(self._part).get(attribute(element, "id"), ("", ""))
+        if target and target in self._document.package:
+            content = self._document.package.bytes_of(target)
+            ending = target.rpartition(".")[2].lower()
+            if ending in {"html", "htm", "xhtml"}:
+                text = html_text(decoded(content, None, html_encoding, "cp1252"), Reading())
+            elif ending == "txt":
+                text = decoded(content, None).translate(CLEANED)
+            else:
+                self._document.reading.warn(f"A part of the format .{ending} inside the document was left out.")
+                return
+            self.writer.end_line(apart=True)
+            if text.strip():
+                self.writer.add(text.strip())
+            self.writer.end_line(apart=True)
+
+    # -- tables
+
+    def table(self, element: Any) -> None:
+        """A table, a line for each row."""
+        self.writer.end_line(apart=True)
+        for line in rows_of(spread(self._rows(element)), self._document.reading.row_characters):
+            self.writer.add(line)
+            self.writer.end_line(apart=True)
+
+    def _rows(self, table: Any) -> Iterator[Row]:
+        rows: list[tuple[list[Cell], bool]] = []
+        open_cells: dict[int, tuple[int, int]] = {}  # column -> row and place of the cell that goes on below
+        for element in inside(table, "tr"):
+            if child(element, "trPr", "del") is not None:
+                continue
+            cells: list[Cell] = []
+            column = int(value_of(child(element, "trPr", "gridBefore")) or 0)
+            cells += [Cell(())] * column
+            for content in inside(element, "tc"):
+                span = int(value_of(child(content, "tcPr", "gridSpan")) or 1)
+                merge = child(content, "tcPr", "vMerge")
+                above = open_cells.get(column)
+                if merge is not None and attribute(merge, "val", "continue") == "continue" and above is not None:
+                    row, place = above
+                    cell = rows[row][0][place]
+                    rows[row][0][place] = cell._replace(rows=len(rows) - row + 1)
+                else:
+                    open_cells.pop(column, None)
+                    if merge is not None:
+                        open_cells[column] = (len(rows), len(cells))
+                    cells.append(self._cell(content, span))
+                column += span
+            head = child(element, "trPr", "tblHeader")
+            rows.append((cells, head is not None and is_on(head)))
+        bold = [is_bold(row) for row in list(inside(table, "tr"))[:2]]
+        if rows and not any(is_head for _, is_head in rows) and bold == [True, False]:
+            rows[0] = (rows[0][0], True)
+        return (Row(tuple(cells), is_head) for cells, is_head in rows)
+
+    def _cell(self, element: Any, columns: int) -> Cell:
+        story = _Story(self._document, self._part)
+        story.walk(element)
+        blocks = story.finished()
+        self._boxes += story._boxes
+        has_rows = next((True for part in element.iter() if name_of(part) == "tbl"), False)
+        return Cell(tuple(block.text for block in blocks), columns=columns, has_rows=has_rows)
+
+
+_ELEMENTS: Final = {
+    "p": _Story.paragraph,
+    "r": _Story.run,
+    "t": _Story.text,
+    "br": _Story.line_break,
+    "cr": _Story.line_break,
+    "tab": _Story.tab,
+    "ptab": _Story.tab,
+    "noBreakHyphen": _Story.hyphen,
+    "sym": _Story.symbol,
+    "ruby": _Story.ruby,
+    "fldChar": _Story.field,
+    "footnoteReference": _Story.note,
+    "endnoteReference": _Story.note,
+    "oMath": _Story.equation,
+    "oMathPara": _Story.equations,
+    "drawing": _Story.drawing,
+    "pict": _Story.drawing,
+    "object": _Story.drawing,
+    "AlternateContent": _Story.alternatives,
+    "altChunk": _Story.chunk,
+    "tbl": _Story.table,
+}
+"""The elements that are more than what is inside them."""

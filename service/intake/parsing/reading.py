@@ -1,0 +1,74 @@
+"""What a reader is told about a file, and what it finds out besides the text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+ROW_CHARACTERS: Final = 220
+"""How long a row of a table gets before it is split: what a chunk of 64 tokens, the default, holds."""
+
+MOST_WARNINGS: Final = 50
+"""Warnings of a document that are kept; what is missing beyond them is of the same kinds."""
+
+Value = str | int | float | bool | list[str]
+"""A value of a file's own metadata."""
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where text stands in a file, as far as its format knows such a thing."""
+
+    page: int | None = None
+    """The number of the page or slide, from 1."""
+    label: str | None = None
+    """What the file calls that page, where it is not its number."""
+    headings: tuple[str, ...] = ()
+    """The headings above it, the highest first."""
+    sheet: str | None = None
+    row: int | None = None
+    """The number of the row or record, from 1."""
+
+    def fields(self) -> dict[str, Any]:
+        """What is known."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return {name: list(value) if name == "headings" else value for name, value in values.items() if value}
+
+
+Passages = Iterator[str | Location]
+"""Text in pieces. A location says where what follows it stands, until the next."""
+
+
+@dataclass(slots=True)
+class Reading:
+    """One file as it is read. A reader fills in what it finds."""
+
+    charset: str | None = None
+    """The charset that the sender declared."""
+    row_characters: int = ROW_CHARACTERS
+    base: Location = Location()
+    """Where the whole of it stands, for a part of a file."""
+    title: str | None = None
+    """The title that the file gives itself."""
+    metadata: dict[str, Value] = field(default_factory=dict)
+    """What else the file says of itself: author, date, language, front matter."""
+    warnings: list[str] = field(default_factory=list)
+    """What was left out of the text, in words for whoever sent the file."""
+
+    def name(self, title: str | None) -> None:
+        """Take a title, unless there is one."""
+        text = " ".join((title or "").split())
+        if text and self.title is None:
+            self.title = text
+
+    def note(self, field_name: str, value: str | None) -> None:
+        """Take a field of metadata, unless it is empty or known."""
+        text = " ".join((value or "").split())
+        if text:
+            self.metadata.setdefault(field_name, text)
+
+    def warn(self, warning: str) -> None:
+        """Say what was left out, once."""
+        if warning not in self.warnings and len(self.warnings) < MOST_WARNINGS:
+            self.warnings.append(warning)
