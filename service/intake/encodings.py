@@ -57,21 +57,9 @@ _ENOUGH: Final = 4_096
 """Bytes that are waited for before it is decided what they look like."""
 
 _LIKELY: Final = (
-    *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258", "cp874"),
-    *(
-        "iso8859_2",
-        "koi8_r",
-        "cp866",
-        "shift_jis",
-        "cp932",
-        "euc_jp",
-        "euc_kr",
-        "cp949",
-        "gb18030",
-        "big5",
-        "mac_roman",
-    ),
-)
+    "cp1252 cp1250 cp1251 cp1253 cp1254 cp1255 cp1256 cp1257 cp1258 cp874 "
+    "iso8859_2 koi8_r cp866 shift_jis cp932 euc_jp euc_kr cp949 gb18030 big5 mac_roman"
+).split()
 """Encodings that text without a declaration may be in."""
 
 
@@ -117,7 +105,7 @@ def detected_codec(content: bytes) -> str | None:
         return None
     from charset_normalizer import from_bytes
 
-    best = from_bytes(sample, cp_isolation=list(_LIKELY), enable_fallback=False).best()
+    best = from_bytes(sample, cp_isolation=_LIKELY, enable_fallback=False).best()
     return None if best is None else best.encoding
 
 

@@ -29,8 +29,8 @@ from tests.service.files import MEBIBYTE, Extract
         ("1986. A great year.", "1986. A great year."),
         ("7) Seven\n8) Eight", "7. Seven\n8. Eight"),
         (
-            '[Ida]: hello\n[TODO]: https://example.org "Repair it"',
-            '[Ida]: hello\n\n[TODO]: https://example.org "Repair it"',
+            '[Ida]: hello\n[Later]: https://example.org "Repair it"',
+            '[Ida]: hello\n\n[Later]: https://example.org "Repair it"',
         ),
         ("See [the report][r] and [r].\n\n[r]: https://example.org", "See the report and r."),
         ('A [link](https://example.org "of the year") here.', "A link here. (of the year)"),

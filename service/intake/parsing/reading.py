@@ -47,8 +47,6 @@ class Reading:
     charset: str | None = None
     """The charset that the sender declared."""
     row_characters: int = ROW_CHARACTERS
-    base: Location = Location()
-    """Where the whole of it stands, for a part of a file."""
     title: str | None = None
     """The title that the file gives itself."""
     metadata: dict[str, Value] = field(default_factory=dict)

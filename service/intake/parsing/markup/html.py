@@ -102,7 +102,7 @@ def _laid_out(tree: Any, reading: Reading) -> Passages:
         blocks = list(blocks_of(tree, reading.row_characters))
     finally:
         sys.setrecursionlimit(recursion_limit)
-    return placed(blocks, reading.base)
+    return placed(blocks)
 
 
 def _note_head(tree: Any, reading: Reading) -> None:

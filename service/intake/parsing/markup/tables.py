@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Final, NamedTuple
 
 MOST_COLUMNS: Final = 1000
@@ -191,29 +192,21 @@ def _pieces(text: str, characters: int) -> Iterator[str]:
     if len(text) <= characters:
         yield text
         return
-    line = ""
-    for sentence in _SENTENCE_END.split(text):
-        for part in _by_words(sentence, characters):
-            if line and len(line) + 1 + len(part) > characters:
-                yield line
-                line = part
-            else:
-                line = f"{line} {part}" if line else part
-    if line:
-        yield line
+    sentences = filter(None, _SENTENCE_END.split(text))
+    parts = (
+        (sentence,) if len(sentence) <= characters else _packed(sentence.split(), characters) for sentence in sentences
+    )
+    yield from _packed(chain.from_iterable(parts), characters)
 
 
-def _by_words(sentence: str, characters: int) -> Iterator[str]:
-    if len(sentence) <= characters:
-        if sentence:
-            yield sentence
-        return
+def _packed(parts: Iterable[str], characters: int) -> Iterator[str]:
+    """The parts joined by blanks to lines, of at most so many characters where no part is longer."""
     line = ""
-    for word in sentence.split():
-        if line and len(line) + 1 + len(word) > characters:
+    for part in parts:
+        if line and len(line) + 1 + len(part) > characters:
             yield line
-            line = word
+            line = part
         else:
-            line = f"{line} {word}" if line else word
+            line = f"{line} {part}" if line else part
     if line:
         yield line

@@ -19,10 +19,10 @@ from service.intake.parsing.markup.mathematics import raised
 from service.intake.parsing.markup.tables import Cell, Row, are_heads, rows_of, spread
 
 _WORD_GAP: Final = 0.15
-"""Of the height of the letters: a wider gap is a space."""
+"""The gap from which on there is a space, as a share of the height of the letters."""
 
 _CELL_GAP: Final = 1.5
-"""Of the height of the letters: a wider gap stands between cells or columns."""
+"""The gap from which on cells or columns part, as a multiple of the height of the letters."""
 
 _COLUMN_LINES: Final = 3
 """Lines from which two runs of prose beside each other are columns."""

@@ -26,7 +26,7 @@ _HARDLY_TEXT: Final = 100
 """Characters of a page which is a picture otherwise."""
 
 _PICTURE_SHARE: Final = 0.5
-"""Of a page's area that a picture has to cover, for the page to be one."""
+"""The share of a page's area that a picture covers where the page is nothing else."""
 
 _MOST_PIECES: Final = 3_000
 """Pieces of a page that are put in order; a page with more is a drawing."""
