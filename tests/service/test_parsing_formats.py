@@ -129,6 +129,14 @@ def test_slides_come_in_order_with_titles_first_tables_and_notes(tmp_path: Path)
     assert found.reading.warnings == ["Hidden slides were left out."]
 
 
+def test_a_heading_ends_those_of_its_own_level_and_below(tmp_path: Path) -> None:
+    chapter = "<h1>Mill</h1><h2>Wheel</h2><p>Oak.</p><h2>Stone</h2><p>Flint.</p><h1>Farm</h1><p>Bees.</p>"
+    found = Outcome(tmp_path, epub([chapter], ""), MediaType.EPUB)
+    assert found.location_of("Oak") == {"headings": ["Mill", "Wheel"]}
+    assert found.location_of("Flint") == {"headings": ["Mill", "Stone"]}
+    assert found.location_of("Bees") == {"headings": ["Farm"]}
+
+
 def test_a_book_is_read_along_its_spine(tmp_path: Path) -> None:
     metadata = "<dc:title>The Mill</dc:title><dc:creator>Ida Holm</dc:creator><dc:language>en</dc:language>"
     chapters = [
