@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from index.arrays import TokenIds
-from index.indexing.indexer import ActionEncoder
+from index.indexing.encoding import ActionEncoder
 from index.storage.protocols import Storage
 from index.storage.vectors import ChunkAddress
 

@@ -10,18 +10,20 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
 from itertools import groupby
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
 from index.arrays import Float32Array, IntArray, TokenIds
-from index.chunking import Chunk, Tokenizer, chunk_document
+from index.chunking import Chunk, chunk_document
 from index.errors import ChunkTooLong, DiskFull
 from index.indexing.batches import BATCH_CHUNKS, ChunkText, batches, one_ahead, read_chunks
+from index.indexing.encoding import ActionEncoder, Embed, read_texts
+from index.indexing.reuse import FormerVectors
 from index.storage.documents import Document
 from index.storage.protocols import APPEND_ROWS, Storage
 from index.storage.vectors import ChunkAddress
@@ -33,39 +35,6 @@ LONG_DOCUMENT_CHARACTERS = 1_000_000
 
 AHEAD = 2
 """Batches in work at once: one is embedded, the next one tokenised."""
-
-Embed = Callable[[Sequence[TokenIds]], Float32Array]
-"""Maps complete inputs of the action tower to embeddings, shape ``[inputs, d]``."""
-
-
-class ActionEncoder(Protocol):
-    """What indexing needs of :class:`index.encoders.encoder.Encoder`."""
-
-    @property
-    def chunk_tokenizer(self) -> Tokenizer:
-        """Counts tokens the way the action tower does."""
-
-    @property
-    def chunk_limit(self) -> int:
-        """Most tokens of a chunk that the action tower reads whole."""
-
-    @property
-    def input_limit(self) -> int:
-        """Most tokens of a complete input."""
-
-    def action_inputs(self, texts: Sequence[str]) -> list[list[int]]:
-        """Complete inputs of the action tower."""
-
-    def chunk_text(self, heading: str, text: str) -> str:
-        """What is read of a chunk: its text, and its heading where the towers read it."""
-
-    def terms(self, texts: Sequence[str]) -> list[list[int]]:
-        """The tokens of chunks for the lexical signal."""
-
-
-def read_texts(encoder: ActionEncoder, chunks: Iterable[ChunkText]) -> list[str]:
-    """What an encoder reads of chunks."""
-    return [encoder.chunk_text(chunk.heading, chunk.text) for chunk in chunks]
 
 
 class Round(NamedTuple):
@@ -115,6 +84,7 @@ class Indexer:
         self._vectors = storage.vectors
         self._encoder = encoder
         self._embed = embed
+        self._former = FormerVectors(storage, encoder)
         self._stopping = stopping
         self._round_chunks = round_chunks
         self._batch_chunks = batch_chunks
@@ -144,14 +114,25 @@ class Indexer:
                 yield texts, ahead.submit(self._embedded, texts)
 
     def _embedded(self, texts: Sequence[ChunkText]) -> Float32Array:
-        inputs = self._encoder.action_inputs(read_texts(self._encoder, texts))
+        read = read_texts(self._encoder, texts)
+        known = self._former.find(texts, read)
+        rows = [row for row in range(len(texts)) if row not in known]
+        if not rows:
+            return np.stack([known[row] for row in range(len(texts))])
+        inputs = self._encoder.action_inputs([read[row] for row in rows])
         longest = max(map(len, inputs))
         if longest > self._encoder.input_limit:  # they were cut for another checkpoint
             raise ChunkTooLong(
                 f"A chunk makes {longest} tokens of the {self._encoder.input_limit} that this checkpoint reads. "
                 "Run `python -m service reindex`, which cuts all documents anew."
             )
-        return self._embed(inputs)
+        embedded = self._embed(inputs)
+        if not known:
+            return embedded
+        vectors = np.empty((len(texts), embedded.shape[1]), dtype=np.float32)
+        vectors[rows] = embedded
+        vectors[list(known)] = np.stack(list(known.values()))
+        return vectors
 
     def _add_or_fail(self, current: _Round, texts: Sequence[ChunkText], embeddings: Future[Float32Array]) -> None:
         """Add a batch or, if that fails, each of its documents by itself. After a cancelled batch nothing is added."""
@@ -213,6 +194,7 @@ class Indexer:
 
     def _prepare(self, document: Document) -> tuple[int, int]:
         """Cut the document unless that is done; returns how many chunks it has, and how many have a vector."""
+        self._former.add(document)
         if document.chunks is not None:
             stored = self._vectors.stored(document.uid, self._vectors.space)
             if document.chunks:
@@ -237,6 +219,7 @@ class Indexer:
             vectors = np.concatenate(current.vectors)
             self._vectors.append(current.rows, vectors, current.bags, self._vectors.space)
         self._catalogue.finish(done)
+        self._former.keep(current.totals.keys() - done - current.failed)
         log.info("indexed documents=%d chunks=%d", len(done), len(current.rows))
         return Round(len(done), len(current.rows), len(current.failed))
 

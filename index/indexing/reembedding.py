@@ -16,7 +16,7 @@ import numpy as np
 from index.arrays import Float32Array, TokenIds
 from index.errors import ChunkTooLong
 from index.indexing.batches import BATCH_CHUNKS, ChunkText, batches, read_chunks
-from index.indexing.indexer import ActionEncoder, Embed, read_texts
+from index.indexing.encoding import ActionEncoder, Embed, read_texts
 from index.storage.protocols import APPEND_ROWS, Storage
 from index.storage.vectors import ChunkAddress, Space
 

@@ -22,6 +22,12 @@ class Place(NamedTuple):
     """The fields of :class:`qrag.wire.documents.Location` that are known."""
 
 
+def heading(title: str | None, location: Mapping[str, Any]) -> str:
+    """What stands above a chunk: the document's title and the path of headings, the highest first."""
+    headings: Sequence[str] = location.get("headings", ())
+    return " > ".join([*([title] if title and title not in headings[:1] else []), *headings])
+
+
 @dataclass(frozen=True, slots=True)
 class Description:
     """What an upload says about its text; without an ``id``, one is derived from the content."""
@@ -35,6 +41,15 @@ class Description:
     """What was left out of the text, in words."""
     places: Sequence[Place] = ()
     """Where the parts of the text stand in the file that it was read from, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """How far the version is that takes a document's place once it is ready."""
+
+    status: Status
+    progress: float
+    error: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +73,10 @@ class Document:
     created_at: datetime
     updated_at: datetime
     warnings: tuple[str, ...] = ()
+    replaces: int | None = None
+    """The ``uid`` of the version that is searched until this one is ready, if there is one."""
+    replacement: Replacement | None = None
+    """The version that waits to take this one's place, if there is one."""
 
 
 class Published(NamedTuple):
@@ -84,7 +103,7 @@ class StoredChunk(NamedTuple):
     chunk: Chunk
     text: str
     heading: str
-    """What stands above it: the document's title; empty for none."""
+    """What stands above it (:func:`heading`); empty for nothing."""
     location: Mapping[str, Any] = MappingProxyType({})
     """Where it begins in the file that the document was read from, as :class:`Place` has it; empty where unknown."""
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from index.arrays import Float32Array, IntArray, TokenIds
 from index.search.turning import Turning
@@ -59,7 +59,9 @@ class Catalogue(Protocol):
 
     A document is found by its ``id``, which a client chooses. Each version of it has a ``uid``: content that replaces
     other content gets a greater one, and none is ever used again, so late work for a deleted version finds
-    nothing. An engine may keep former versions; only the newest is searched, listed and counted.
+    nothing. Where content replaces other content that is searchable, the new version waits until it is ready, and then
+    takes the other's place (:attr:`~index.storage.documents.Document.replaces`); it is not listed, searched or counted
+    before. An engine may keep former versions; they are not either.
     """
 
     # Uploads
@@ -78,8 +80,10 @@ class Catalogue(Protocol):
         """Turn uploads of this catalogue into ``queued`` documents: all of them at once or, on an error, none.
 
         A document of the same id and content is left as it is (a failed one is queued again). Raises
-        :class:`~index.errors.DocumentExists` where the content differs, unless ``replace``: then no search finds the
-        former version any longer when this returns. Documents of collections that are not in ``within``, where that
+        :class:`~index.errors.DocumentExists` where the content differs, unless ``replace``: then a former version that
+        is ``ready`` is searched until the new one is, in whose place a further one may be put, and one that is not
+        ready is gone when this returns. With ``replace`` the content that is searched drops what waits to take its
+        place. Documents of collections that are not in ``within``, where that
         is given, are never replaced. Raises :class:`~index.errors.QueueFull` where more than ``queue_limit`` documents
         would wait. The uploads are used up either way.
         """
@@ -87,7 +91,7 @@ class Catalogue(Protocol):
     # Documents
 
     def document(self, id: str) -> Document:
-        """The newest version of a document; raises :class:`~index.errors.UnknownDocument`."""
+        """The document of this id, with what waits to take its place; raises :class:`~index.errors.UnknownDocument`."""
 
     def versions(self, id: str) -> list[Document]:
         """Every stored version of a document, newest first; none where there is no such document."""
@@ -96,27 +100,47 @@ class Catalogue(Protocol):
         """The versions with these ``uid``s; raises :class:`~index.errors.UnknownDocument` where one was deleted."""
 
     def documents(
-        self, collections: Collection[str] | None = None, *, after: int = 0, limit: int = 100
+        self,
+        collections: Collection[str] | None = None,
+        *,
+        title: str | None = None,
+        after: int = 0,
+        limit: int = 100,
     ) -> list[Document]:
-        """Documents (of some collections) in order of arrival with a ``uid`` greater than ``after``."""
+        """Documents (of some collections, of a title) in order of arrival with a ``uid`` greater than ``after``."""
+
+    def describe(
+        self, id: str, description: Callable[[Document], tuple[str | None, Mapping[str, Any]]], *, collection: str
+    ) -> Document:
+        """Change title and metadata in place to what ``description`` returns; vectors stay as they are.
+
+        It is called inside the transaction, for the document and for what waits to take its place; what it raises
+        leaves both as they were. Raises :class:`~index.errors.UnknownDocument`, also where the document is not in the
+        ``collection``.
+        """
 
     def delete_document(self, id: str, *, collection: str | None = None) -> None:
-        """Remove a document in any state, on a full disk too; no search finds it when this returns.
+        """Remove a document in any state, on a full disk too, with what waits to take its place.
+
+        No search finds it when this returns.
 
         Raises :class:`~index.errors.UnknownDocument`, also where it is not in the ``collection``, if one is given.
         """
 
     def retry_document(self, id: str, *, collection: str | None = None) -> Document:
-        """Queue a failed document again; any other is left as it is. Raises like :meth:`delete_document`."""
+        """Queue a failed document or replacement again; any other is left as it is.
+
+        Raises like :meth:`delete_document`.
+        """
 
     def count_by_status(self) -> dict[Status, int]:
-        """How many documents there are of each status; every status has an entry."""
+        """How many documents and replacements there are of each status; every status has an entry."""
 
     def collections(self) -> list[CollectionSize]:
         """Every collection that holds a document, by name."""
 
     def delete_collection(self, name: str) -> None:
-        """Remove every document of a collection, as :meth:`delete_document` does.
+        """Remove every document of a collection, as :meth:`delete_document` does, and every replacement for it.
 
         Raises :class:`~index.errors.UnknownCollection`.
         """
@@ -170,8 +194,9 @@ class Catalogue(Protocol):
     def finish(self, uids: Iterable[int]) -> None:
         """Mark documents ``ready`` whose chunks all have a vector in the active space: a search finds them from now on.
 
-        Deleted ones are skipped. After a crash between :meth:`VectorStore.append` and this, the documents still wait,
-        and the next round finds nothing left to embed in them.
+        One that replaces another takes its place at the same moment. Deleted ones are skipped. After a crash between
+        :meth:`VectorStore.append` and this, the documents still wait, and the next round finds nothing left to embed
+        in them.
         """
 
     def fail(self, uids: Iterable[int], reason: str) -> None:
@@ -247,6 +272,9 @@ class VectorStore(Protocol):
 
     def stored(self, uid: int, space: Space) -> int:
         """How many of a document's first chunks have a vector in a space."""
+
+    def rows(self, uid: int, numbers: IntArray, space: Space) -> Float32Array | None:
+        """The vectors of some chunks of a document, shape ``[len(numbers), d]``; none where one of them is missing."""
 
     def unembedded(self, space: Space, limit: int) -> list[Unembedded]:
         """The first ``limit`` searchable documents, in order of arrival, for which a space lacks vectors."""

@@ -9,10 +9,27 @@ from pathlib import Path
 import pytest
 
 from index.storage.local.opening import LocalStorage
-from tests.index.storages import open_local
+from index.storage.news import News
+from index.storage.protocols import Storage
+from tests.index.memory_storage import MemoryCatalogue, MemoryStorage, MemoryVectors
+from tests.index.storages import DIMENSION, open_local
 
 
 @pytest.fixture
 def storage(tmp_path: Path) -> Iterator[LocalStorage]:
     with closing(open_local(tmp_path)) as storage:
         yield storage
+
+
+@pytest.fixture(params=["local", "memory"])
+def either_storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
+    opened: Storage
+    if request.param == "local":
+        opened = open_local(tmp_path)
+    else:
+        news = News()
+        catalogue = MemoryCatalogue(news)
+        vectors = MemoryVectors(catalogue, news, fingerprint="words", dimension=DIMENSION)
+        opened = MemoryStorage(catalogue, vectors, news, tmp_path)
+    with closing(opened):
+        yield opened

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,17 @@ from index.search.matrix_scope import MatrixScope
 from index.search.scanning.bags import index_bags
 from index.search.scanning.matrices import Matrices, Part
 from index.search.turning import Turning
-from index.storage.documents import Chosen, CollectionSize, Description, Document, Place, Published, StoredChunk
+from index.storage.documents import (
+    Chosen,
+    CollectionSize,
+    Description,
+    Document,
+    Place,
+    Published,
+    Replacement,
+    StoredChunk,
+    heading,
+)
 from index.storage.news import News
 from index.storage.protocols import Capacity, Upload
 from index.storage.vectors import ChunkAddress, SearchScope, Space, Unbagged, Unembedded
@@ -84,24 +95,32 @@ class MemoryCatalogue:
         created = [document for document, is_new in published if is_new]
         if len(list(self.waiting(0))) + len(created) > queue_limit:
             raise QueueFull("too many")
-        for document in created:
-            self._versions.setdefault(document.id, []).insert(0, document)
+        for document, is_new in published:
+            versions = self._versions.setdefault(document.id, [])
+            if is_new or (replace and document.replaces is None):
+                versions[:] = [version for version in versions if version.replaces is None]
+            if is_new:
+                versions.insert(0, document)
         self._news.announce(searchable=replace)
         return published
 
     def _publish(self, upload: Upload, about: Description, replace: bool, within: Collection[str] | None) -> Published:
         assert isinstance(upload, MemoryUpload)
         id = about.id or f"doc-{upload.sha256}"
-        if former := self.versions(id):
-            if former[0].sha256 == upload.sha256:
-                return Published(former[0], created=False)
-            if not replace or (within is not None and former[0].collection not in within):
+        replaces: int | None = None
+        if versions := self.versions(id):
+            own = self.document(id)
+            for version in versions:
+                if version.sha256 == upload.sha256 and (version is versions[0] or version.uid == own.uid):
+                    return Published(own if version.uid == own.uid else version, created=False)
+            if not replace or (within is not None and own.collection not in within):
                 raise DocumentExists(id)
+            replaces = own.uid if own.status == "ready" else None
         uid, now = next(self._uids), datetime.now(UTC)
         self._texts[uid] = upload.text
         document = Document(
             uid, id, about.collection, about.title, about.metadata, about.chunking, upload.sha256, upload.characters,
-            upload.bytes, "queued", 0.0, None, None, None, now, now, about.warnings,
+            upload.bytes, "queued", 0.0, None, None, None, now, now, about.warnings, replaces,
         )  # fmt: skip
         self._places[uid] = about.places
         return Published(document, created=True)
@@ -109,7 +128,14 @@ class MemoryCatalogue:
     def document(self, id: str) -> Document:
         if id not in self._versions:
             raise UnknownDocument(id)
-        return self._versions[id][0]
+        return self._own(self._versions[id])
+
+    def _own(self, versions: Sequence[Document]) -> Document:
+        pending = versions[0]
+        if pending.replaces is None:
+            return pending
+        replacement = Replacement(pending.status, pending.progress, pending.error)
+        return replace(versions[1], replacement=replacement)
 
     def versions(self, id: str) -> list[Document]:
         return list(self._versions.get(id, []))
@@ -122,11 +148,37 @@ class MemoryCatalogue:
             raise UnknownDocument(str(error)) from None
 
     def documents(
-        self, collections: Collection[str] | None = None, *, after: int = 0, limit: int = 100
+        self,
+        collections: Collection[str] | None = None,
+        *,
+        title: str | None = None,
+        after: int = 0,
+        limit: int = 100,
     ) -> list[Document]:
-        newest = sorted((versions[0] for versions in self._versions.values()), key=lambda document: document.uid)
-        inside = (document for document in newest if collections is None or document.collection in collections)
-        return [document for document in inside if document.uid > after][:limit]
+        documents = sorted(map(self._own, self._versions.values()), key=lambda document: document.uid)
+        return [
+            document
+            for document in documents
+            if document.uid > after
+            and (collections is None or document.collection in collections)
+            and (title is None or document.title == title)
+        ][:limit]
+
+    def describe(
+        self, id: str, description: Callable[[Document], tuple[str | None, Mapping[str, Any]]], *, collection: str
+    ) -> Document:
+        own = self.document(id)
+        if own.collection != collection:
+            raise UnknownDocument(id)
+        changes = {
+            version.uid: description(version)
+            for version in self._versions[id]
+            if version.uid == own.uid or version.replaces == own.uid
+        }
+        for uid, (title, metadata) in changes.items():
+            self._set(uid, title=title, metadata=metadata)
+        self._news.announce(searchable=True)
+        return self.document(id)
 
     def delete_document(self, id: str, *, collection: str | None = None) -> None:
         if collection not in (None, self.document(id).collection):
@@ -139,15 +191,20 @@ class MemoryCatalogue:
         document = self.document(id)
         if collection not in (None, document.collection):
             raise UnknownDocument(id)
-        if document.status == "failed":
-            self._set(document.uid, status="queued", error=None)
+        for version in self._versions[id]:
+            if version.status == "failed":
+                self._set(version.uid, status="queued", error=None)
         return self.document(id)
 
     def count_by_status(self) -> dict[Status, int]:
         counts: dict[Status, int] = {"queued": 0, "indexing": 0, "ready": 0, "failed": 0}
-        for document in self.documents(limit=10**9):
+        for document in self._searchable_and_waiting():
             counts[document.status] += 1
         return counts
+
+    def _searchable_and_waiting(self) -> list[Document]:
+        pending = [versions[0] for versions in self._versions.values() if versions[0].replaces is not None]
+        return self.documents(limit=10**9) + pending
 
     def collections(self) -> list[CollectionSize]:
         sizes: dict[str, CollectionSize] = {}
@@ -161,6 +218,8 @@ class MemoryCatalogue:
     def delete_collection(self, name: str) -> None:
         for document in self._members(name):
             self.delete_document(document.id)
+        for versions in self._versions.values():
+            versions[:] = [version for version in versions if version.collection != name]
 
     def text_blocks(self, uid: int) -> Iterator[str]:
         yield self._texts[uid]
@@ -170,14 +229,14 @@ class MemoryCatalogue:
 
     def chunks(self, uid: int, *, first: int = 0, limit: int = 100) -> list[StoredChunk]:
         chunks = list(enumerate(self._chunks.get(uid, [])))[first : first + limit]
-        heading = self.documents_at([uid])[uid].title or "" if chunks else ""
-        return [
-            StoredChunk(
-                *(number, chunk, self.text(uid, chunk.start, chunk.end), heading),
-                next((place.location for place in reversed(self._places[uid]) if place.start <= chunk.start), {}),
-            )
-            for number, chunk in chunks
-        ]
+        title = self.documents_at([uid])[uid].title if chunks else None
+        stored: list[StoredChunk] = []
+        for number, chunk in chunks:
+            places = [place.location for place in self._places[uid] if place.start <= chunk.start]
+            location = places[-1] if places else {}
+            text = self.text(uid, chunk.start, chunk.end)
+            stored.append(StoredChunk(number, chunk, text, heading(title, location), location))
+        return stored
 
     def starts(self, uid: int) -> IntArray:
         return np.array([chunk.start for chunk in self._chunks.get(uid, [])], dtype=np.int64)
@@ -209,7 +268,7 @@ class MemoryCatalogue:
         return members
 
     def waiting(self, long_characters: int) -> Iterator[Document]:
-        documents = self.documents(limit=10**9)
+        documents = self._searchable_and_waiting()
         for document in sorted(documents, key=lambda document: (document.characters > long_characters, document.uid)):
             if document.status in WAITING:
                 yield document
@@ -223,7 +282,7 @@ class MemoryCatalogue:
 
     def finish(self, uids: Iterable[int]) -> None:
         for uid in uids:
-            self._set(uid, status="ready", progress=1.0)
+            self._set(uid, status="ready", progress=1.0, replaces=None)
         self._news.announce(searchable=True)
 
     def fail(self, uids: Iterable[int], reason: str) -> None:
@@ -247,7 +306,7 @@ class MemoryCatalogue:
 
     def cut_again(self) -> None:
         """Forget how documents are cut that are not ready."""
-        for document in self.documents(limit=10**9):
+        for document in self._searchable_and_waiting():
             if document.status != "ready":
                 self._set(document.uid, chunks=None, tokens=None)
 
@@ -289,6 +348,12 @@ class MemoryVectors:
 
     def stored(self, uid: int, space: Space) -> int:
         return len(self._spaces[space].get(uid, []))
+
+    def rows(self, uid: int, numbers: IntArray, space: Space) -> Float32Array | None:
+        kept = self._spaces[space].get(uid, [])
+        if any(number >= len(kept) for number in numbers.tolist()):
+            return None
+        return np.array([kept[number][0] for number in numbers.tolist()], dtype=np.float32)
 
     def unembedded(self, space: Space, limit: int) -> list[Unembedded]:
         ready = [document for document in self._catalogue.documents(limit=10**9) if document.status == "ready"]

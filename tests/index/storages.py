@@ -16,7 +16,7 @@ import torch
 from index.arrays import Float32Array
 from index.indexing.indexer import Indexer
 from index.search.matrix_scope import MatrixScope
-from index.storage.documents import Description
+from index.storage.documents import Description, Published
 from index.storage.local.opening import LocalStorage, open_storage
 from index.storage.protocols import Storage
 from index.storage.vectors import SearchScope
@@ -69,6 +69,19 @@ def post(storage: Storage, id: str, text: str, collection: str = "default", queu
     upload.write(text)
     about = Description(id, collection, None, {}, Chunking(mode="lines"))
     storage.catalogue.publish([(upload, about)], replace=False, queue_limit=queue_limit)
+
+
+def publish(
+    storage: Storage, id: str, text: str, *, replace: bool = False, title: str | None = None, year: int = 2024
+) -> Published:
+    """A document, by several writes of one upload."""
+    upload = storage.catalogue.begin_upload()
+    for line in text.splitlines(keepends=True):
+        upload.write(line)
+    assert (upload.characters, upload.bytes) == (len(text), len(text.encode()))
+    about = Description(id, "default", title, {"year": year}, Chunking(mode="lines"))
+    (published,) = storage.catalogue.publish([(upload, about)], replace=replace, queue_limit=10)
+    return published
 
 
 def index_all(storage: Storage, embedding: Callable[..., Float32Array] = embed, **sizes: int) -> None:

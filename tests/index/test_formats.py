@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from index.errors import FormatError
+from index.storage.documents import Replacement
 from index.storage.local.database import FORMAT_VERSION, READABLE_VERSIONS, Database
 from index.storage.local.files.segments import codes_path
 from tests.index.storages import expected, index_all, laid_out, open_local, searchable
@@ -52,8 +53,13 @@ def test_a_directory_of_any_format_so_far_is_opened_searched_and_added_to(tmp_pa
         np.testing.assert_array_equal(searchable(storage, "office")["lease"], written[:3])
         np.testing.assert_array_equal(searchable(storage)["letter"], written[3:])
         assert codes_path(storage.vectors.segment_path(1)).exists(), "made again"
+        assert lease.replacement == (Replacement("queued", 0.0, None) if version >= 4 else None)
         index_all(storage)
         np.testing.assert_array_equal(searchable(storage)["late"], expected(TEXTS["late"]))
+        if version >= 4:
+            assert storage.catalogue.document("lease").metadata == {"year": 2026, "tags": ["a"]}
+            replaced = searchable(storage, "office")["lease"]
+            np.testing.assert_array_equal(replaced, [written[0], *expected("Lease Bruno kept goats.")])
 
 
 def test_what_is_on_disk_changes_only_with_the_format_version(tmp_path: Path) -> None:
@@ -73,4 +79,4 @@ def test_another_format_older_or_newer_is_refused_and_left_alone(tmp_path: Path,
         Database(path)
     with closing(sqlite3.connect(path)) as database:
         assert database.execute("PRAGMA user_version").fetchone() == (version,)
-        assert database.execute("SELECT COUNT(*) FROM documents").fetchone() == (len(TEXTS),)
+        assert database.execute("SELECT COUNT(*) FROM documents").fetchone() == (len(TEXTS) + 1,)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,48 +12,27 @@ import pytest
 from pydantic import TypeAdapter
 
 from index.arrays import Float32Array
-from index.errors import DocumentExists, UnknownCollection, UnknownDocument
+from index.errors import UnknownCollection, UnknownDocument
 from index.indexing.indexer import Indexer
 from index.indexing.reembedding import Reembedding
 from index.search.function import QFunction
 from index.search.positions import Positions
 from index.search.scoring import best
 from index.search.states import State, States
-from index.storage.documents import Description, Place, Published
-from index.storage.news import News
+from index.storage.documents import Description, Place
 from index.storage.protocols import Storage
 from index.storage.vectors import ChunkAddress
 from qrag.wire.chunking import Chunking
 from qrag.wire.documents import Status
 from qrag.wire.filters import Filter
-from tests.index.memory_storage import MemoryCatalogue, MemoryStorage, MemoryVectors
-from tests.index.storages import DIMENSION, WordEncoder, embed, expected, index_all, open_local, post, searchable
+from tests.index.storages import DIMENSION, WordEncoder, embed, expected, index_all, post, publish, searchable
 
 WAITING: tuple[Status, ...] = ("queued", "indexing")
 
 
-@pytest.fixture(params=["local", "memory"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
-    opened: Storage
-    if request.param == "local":
-        opened = open_local(tmp_path)
-    else:
-        news = News()
-        catalogue = MemoryCatalogue(news)
-        vectors = MemoryVectors(catalogue, news, fingerprint="words", dimension=DIMENSION)
-        opened = MemoryStorage(catalogue, vectors, news, tmp_path)
-    with closing(opened):
-        yield opened
-
-
-def publish(storage: Storage, id: str, text: str, *, replace: bool = False, year: int = 2024) -> Published:
-    upload = storage.catalogue.begin_upload()
-    for line in text.splitlines(keepends=True):
-        upload.write(line)
-    assert (upload.characters, upload.bytes) == (len(text), len(text.encode()))
-    about = Description(id, "default", None, {"year": year}, Chunking(mode="lines"))
-    (published,) = storage.catalogue.publish([(upload, about)], replace=replace, queue_limit=10)
-    return published
+@pytest.fixture
+def storage(either_storage: Storage) -> Storage:
+    return either_storage
 
 
 def test_a_document_is_uploaded_indexed_chosen_searched_and_deleted(storage: Storage) -> None:
@@ -117,24 +95,6 @@ def test_chunks_know_where_they_stand_in_their_file(storage: Storage) -> None:
     while storage.reclaim_space():
         pass
     assert storage.catalogue.documents() == []
-
-
-def test_content_that_replaces_other_content_is_a_version_with_a_greater_uid(storage: Storage) -> None:
-    catalogue = storage.catalogue
-    first = publish(storage, "letter", "Ana signed it.").document
-    index_all(storage)
-    with pytest.raises(DocumentExists):
-        publish(storage, "letter", "Bruno signed it.")
-    second = publish(storage, "letter", "Bruno signed it.", replace=True).document
-    assert second.uid > first.uid
-    assert catalogue.document("letter").uid == second.uid
-    uids = [version.uid for version in catalogue.versions("letter")]
-    assert uids[0] == second.uid
-    assert uids == sorted(uids, reverse=True)
-    assert len(catalogue.documents()) == 1
-    assert searchable(storage) == {}, "the former version is not searched, the new one not yet"
-    index_all(storage)
-    np.testing.assert_array_equal(searchable(storage)["letter"], expected("Bruno signed it."))
 
 
 def test_a_request_sees_what_it_may_and_asks_for(storage: Storage) -> None:

@@ -1,6 +1,7 @@
 """Documents, texts and chunks in SQLite, which decides what exists, vectors included.
 
-A document is a row with a ``uid`` that is never used again; content that replaces other content deletes its row.
+A version of a document is a row with a ``uid`` that is never used again. Content that replaces searchable content is a
+row beside the other's until it is ready, and then the other is deleted.
 """
 
 from __future__ import annotations
@@ -8,23 +9,39 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from index.arrays import IntArray
 from index.chunking import Chunk
 from index.errors import QueueFull, UnknownCollection, UnknownDocument
-from index.storage.documents import Chosen, CollectionSize, Description, Document, Place, Published, StoredChunk
-from index.storage.local.deletion import delete, deleted, remove_rows
+from index.storage.documents import (
+    Chosen,
+    CollectionSize,
+    Description,
+    Document,
+    Place,
+    Published,
+    Replacement,
+    StoredChunk,
+    heading,
+)
+from index.storage.local.deletion import delete, deleted, remove_rows, take_place
 from index.storage.local.directory import DataDirectory
 from index.storage.local.rows import (
     TEXT_BLOCK,
     document_of,
+    find_row,
     narrowed,
+    now,
+    replacement_row,
     retry,
     row_in,
     row_of,
+    stored_metadata,
     text_between,
     update_status,
     waiting,
@@ -37,7 +54,7 @@ from qrag.wire.filters import Filter
 
 
 class LocalCatalogue:
-    """The documents of a data directory (:class:`~index.storage.protocols.Catalogue`): one version of each."""
+    """The documents of a data directory (:class:`~index.storage.protocols.Catalogue`): no former versions."""
 
     def __init__(self, directory: DataDirectory) -> None:
         self._database = directory.database
@@ -92,18 +109,20 @@ class LocalCatalogue:
     def document(self, id: str) -> Document:
         """The document of this id; raises :class:`~index.errors.UnknownDocument`."""
         with self._database.read() as connection:
-            return self._document(row_of(connection, "id", id))
+            return self._document(connection, row_in(connection, id))
 
     def versions(self, id: str) -> list[Document]:
-        """The document of this id, if it exists: this engine keeps no former versions."""
-        try:
-            return [self.document(id)]
-        except UnknownDocument:
-            return []
+        """The document of this id and its replacement, where they exist: this engine keeps no former versions."""
+        with self._database.read() as connection:
+            row = find_row(connection, id)
+            if row is None:
+                return []
+            pending = replacement_row(connection, row["uid"])
+            return [self._document(connection, version) for version in (pending, row) if version is not None]
 
     def document_at(self, connection: sqlite3.Connection, uid: int) -> Document:
         """The document with this ``uid``, read inside the caller's transaction."""
-        return self._document(row_of(connection, "uid", uid))
+        return self._document(connection, row_of(connection, uid))
 
     def documents_at(self, uids: Iterable[int]) -> dict[int, Document]:
         """The documents with these ``uid``s; raises :class:`~index.errors.UnknownDocument`."""
@@ -111,17 +130,39 @@ class LocalCatalogue:
             return {uid: self.document_at(connection, uid) for uid in uids}
 
     def documents(
-        self, collections: Collection[str] | None = None, *, after: int = 0, limit: int = 100
+        self,
+        collections: Collection[str] | None = None,
+        *,
+        title: str | None = None,
+        after: int = 0,
+        limit: int = 100,
     ) -> list[Document]:
-        """Documents (of some collections) in order of arrival with a ``uid`` greater than ``after``."""
+        """Documents (of some collections, of a title) in order of arrival with a ``uid`` greater than ``after``."""
         names = None if collections is None else json.dumps(sorted(collections))
         with self._database.read() as connection:
             rows = connection.execute(
-                "SELECT * FROM documents WHERE uid > ? "
-                "AND (? IS NULL OR collection IN (SELECT value FROM json_each(?))) ORDER BY uid LIMIT ?",
-                (after, names, names, limit),
+                "SELECT * FROM documents WHERE uid > ?1 AND replaces IS NULL AND (?3 IS NULL OR title = ?3) "
+                "AND (?2 IS NULL OR collection IN (SELECT value FROM json_each(?2))) ORDER BY uid LIMIT ?4",
+                (after, names, title, limit),
             ).fetchall()
-        return [self._document(row) for row in rows]
+            return [self._document(connection, row) for row in rows]
+
+    def describe(
+        self, id: str, description: Callable[[Document], tuple[str | None, Mapping[str, Any]]], *, collection: str
+    ) -> Document:
+        """Change title and metadata in place; raises :class:`~index.errors.UnknownDocument`."""
+        with self._database.write() as connection:
+            row = row_in(connection, id, collection)
+            for version in (row, replacement_row(connection, row["uid"])):
+                if version is not None:
+                    title, metadata = description(self._document(connection, version))
+                    connection.execute(
+                        "UPDATE documents SET title = ?, metadata = ?, updated_at = ? WHERE uid = ?",
+                        (title, stored_metadata(metadata), now(), version["uid"]),
+                    )
+            document = self.document_at(connection, row["uid"])
+        self._news.announce(searchable=True)
+        return document
 
     def delete_document(self, id: str, *, collection: str | None = None) -> None:
         """Remove a document in any state, on a full disk too; raises :class:`~index.errors.UnknownDocument`."""
@@ -131,7 +172,9 @@ class LocalCatalogue:
         """Queue a failed document again; raises :class:`~index.errors.UnknownDocument`."""
         with self._database.write() as connection:
             row = row_in(connection, id, collection)
-            retry(connection, row)
+            for version in (row, replacement_row(connection, row["uid"])):
+                if version is not None:
+                    retry(connection, version)
             document = self.document_at(connection, row["uid"])
         self._news.announce()
         return document
@@ -148,7 +191,7 @@ class LocalCatalogue:
         with self._database.read() as connection:
             rows = connection.execute(
                 "SELECT collection, COUNT(*), COALESCE(SUM(chunks), 0), SUM(bytes) FROM documents "
-                "GROUP BY collection ORDER BY collection"
+                "WHERE replaces IS NULL GROUP BY collection ORDER BY collection"
             )
             return [CollectionSize(*row) for row in rows]
 
@@ -156,6 +199,7 @@ class LocalCatalogue:
         """Remove every document of a collection; raises :class:`~index.errors.UnknownCollection`."""
 
         def members(connection: sqlite3.Connection) -> list[int]:
+            # Replacements that would come into the collection are among them.
             uids = [row[0] for row in connection.execute("SELECT uid FROM documents WHERE collection = ?", (name,))]
             if not uids:
                 raise UnknownCollection(f"There is no collection {name!r}.")
@@ -185,7 +229,7 @@ class LocalCatalogue:
         """At most ``limit`` of a document's chunks from number ``first`` on."""
         with self._database.read() as connection:
             rows = connection.execute(
-                "SELECT number, start, end, c.tokens, COALESCE(title, ''), (SELECT location FROM places p "
+                "SELECT number, start, end, c.tokens, title, (SELECT location FROM places p "
                 "WHERE p.uid = c.uid AND p.start <= c.start ORDER BY p.start DESC LIMIT 1) "
                 "FROM chunks c JOIN documents USING (uid) WHERE uid = ? AND number >= ? ORDER BY number LIMIT ?",
                 (uid, first, limit),
@@ -194,13 +238,12 @@ class LocalCatalogue:
                 return []
             begin = rows[0]["start"]
             text = text_between(connection, uid, begin, rows[-1]["end"])
-        return [
-            StoredChunk(
-                *(number, Chunk(start, end, tokens), text[start - begin : end - begin], title),
-                json.loads(location or "{}"),
-            )
-            for number, start, end, tokens, title, location in rows
-        ]
+        chunks: list[StoredChunk] = []
+        for number, start, end, tokens, title, place in rows:
+            location = json.loads(place or "{}")
+            quotation = text[start - begin : end - begin]
+            chunks.append(StoredChunk(number, Chunk(start, end, tokens), quotation, heading(title, location), location))
+        return chunks
 
     def starts(self, uid: int) -> IntArray:
         """The first character of each of a document's chunks, shape ``[chunks]``."""
@@ -283,6 +326,7 @@ class LocalCatalogue:
             return
         with self._database.write() as connection:
             for uid in ready:
+                take_place(connection, uid)
                 update_status(connection, uid, "ready")
         for uid in self._lately_ready:
             self._progress.pop(uid, None)
@@ -351,5 +395,13 @@ class LocalCatalogue:
         self.resume()  # there will be space: indexing may try again
         self._news.announce(searchable=True)
 
-    def _document(self, row: sqlite3.Row) -> Document:
+    def _document(self, connection: sqlite3.Connection, row: sqlite3.Row) -> Document:
+        pending = replacement_row(connection, row["uid"])
+        replacement = None
+        if pending is not None:
+            version = self._version(pending)
+            replacement = Replacement(version.status, version.progress, version.error)
+        return replace(self._version(row), replacement=replacement)
+
+    def _version(self, row: sqlite3.Row) -> Document:
         return document_of(row, self._progress.get(row["uid"], 0.0), self._stalled)

@@ -16,11 +16,12 @@ from pathlib import Path
 
 from index.errors import DamagedStore, DiskFull, FormatError
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Format of the data. Version 2 has spaces: vectors of several action towers (:mod:`index.storage.local.spaces`).
-Version 3 has what was left out of a document, and where its parts stand in the file that it was read from."""
+Version 3 has what was left out of a document, and where its parts stand in the file that it was read from. Version 4
+has replacements: a new version of a document beside the one that is searched until the new one is ready."""
 
-READABLE_VERSIONS = (1, 2, FORMAT_VERSION)
+READABLE_VERSIONS = (1, 2, 3, FORMAT_VERSION)
 """Formats that can be opened; :func:`upgrade` brings them to the current one."""
 
 LOG_BYTES = 4 << 20
@@ -40,28 +41,6 @@ CREATE TABLE uploads (uid INTEGER PRIMARY KEY AUTOINCREMENT);
 
 -- Documents that are gone, but whose texts and chunks are still to be removed.
 CREATE TABLE deleted (uid INTEGER PRIMARY KEY);
-
-CREATE TABLE documents (
-    uid         INTEGER PRIMARY KEY,   -- never used again, so late work on a deleted document finds nothing
-    id          TEXT NOT NULL UNIQUE,
-    collection  TEXT NOT NULL,
-    title       TEXT,
-    metadata    TEXT NOT NULL,         -- JSON object
-    mode        TEXT NOT NULL,         -- chunking
-    max_tokens  INTEGER,
-    sha256      TEXT NOT NULL,         -- of the text in UTF-8
-    characters  INTEGER NOT NULL,
-    bytes       INTEGER NOT NULL,
-    status      TEXT NOT NULL CHECK (status IN ('queued', 'indexing', 'ready', 'failed')),
-    error       TEXT,
-    chunks      INTEGER,               -- null until the document is cut
-    tokens      INTEGER,
-    created_at  TEXT NOT NULL,
-    updated_at  TEXT NOT NULL,
-    warnings    TEXT NOT NULL DEFAULT '[]'  -- JSON list of what was left out
-);
-CREATE INDEX documents_by_collection ON documents (collection, uid);
-CREATE INDEX documents_by_status ON documents (status, uid);
 
 CREATE TABLE texts (
     uid    INTEGER NOT NULL,
@@ -87,7 +66,35 @@ CREATE TABLE segments (
     space     INTEGER NOT NULL DEFAULT 1
 );
 """
-"""The tables but those of :data:`_SPACES` and :data:`_PLACES`."""
+"""The tables but those of :data:`_DOCUMENTS`, :data:`_SPACES` and :data:`_PLACES`."""
+
+_DOCUMENTS = """
+CREATE TABLE documents (
+    uid         INTEGER PRIMARY KEY,   -- never used again, so late work on a deleted document finds nothing
+    id          TEXT NOT NULL,
+    collection  TEXT NOT NULL,
+    title       TEXT,
+    metadata    TEXT NOT NULL,         -- JSON object
+    mode        TEXT NOT NULL,         -- chunking
+    max_tokens  INTEGER,
+    sha256      TEXT NOT NULL,         -- of the text in UTF-8
+    characters  INTEGER NOT NULL,
+    bytes       INTEGER NOT NULL,
+    status      TEXT NOT NULL CHECK (status IN ('queued', 'indexing', 'ready', 'failed')),
+    error       TEXT,
+    chunks      INTEGER,               -- null until the document is cut
+    tokens      INTEGER,
+    created_at  TEXT NOT NULL,
+    updated_at  TEXT NOT NULL,
+    warnings    TEXT NOT NULL,         -- JSON list of what was left out
+    replaces    INTEGER                -- the version that is searched until this one is ready, null for most
+);
+CREATE UNIQUE INDEX documents_by_id ON documents (id) WHERE replaces IS NULL;
+CREATE UNIQUE INDEX documents_by_replaced ON documents (replaces) WHERE replaces IS NOT NULL;
+CREATE INDEX documents_by_collection ON documents (collection, uid);
+CREATE INDEX documents_by_status ON documents (status, uid);
+"""
+"""The table of documents, as it is since format 4."""
 
 _SPACES = """
 -- The action towers whose vectors are here, one of which is searched.
@@ -143,6 +150,18 @@ ALTER TABLE documents ADD COLUMN warnings TEXT NOT NULL DEFAULT '[]';
 PRAGMA user_version = 3;
 """
 """The steps from format 2 to format 3."""
+
+_FROM_3_TO_4 = f"""
+ALTER TABLE documents RENAME TO former_documents;
+DROP INDEX documents_by_collection;
+DROP INDEX documents_by_status;
+{_DOCUMENTS}
+INSERT INTO documents SELECT uid, id, collection, title, metadata, mode, max_tokens, sha256, characters, bytes, status,
+    error, chunks, tokens, created_at, updated_at, warnings, NULL FROM former_documents;
+DROP TABLE former_documents;
+PRAGMA user_version = 4;
+"""
+"""The steps from format 3 to format 4."""
 
 
 class Database:
@@ -218,7 +237,7 @@ class Database:
         """Make the schema in a new file; raises :class:`FormatError` for a file that this version cannot read."""
         with self._translated():
             if self._writer.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()[0] == 0:
-                schema = f"{_SCHEMA} {_SPACES} {_PLACES}"
+                schema = f"{_SCHEMA} {_DOCUMENTS} {_SPACES} {_PLACES}"
                 self._writer.executescript(f"BEGIN; {schema} PRAGMA user_version={FORMAT_VERSION}; COMMIT;")
             version = self._writer.execute("PRAGMA user_version").fetchone()[0]
         if version not in READABLE_VERSIONS:
@@ -263,7 +282,7 @@ class Database:
 
 def upgrade(connection: sqlite3.Connection) -> None:
     """Bring the file to the current format, inside a transaction that can still be rolled back."""
-    for version, steps in ((1, _FROM_1_TO_2), (2, _FROM_2_TO_3)):
+    for version, steps in ((1, _FROM_1_TO_2), (2, _FROM_2_TO_3), (3, _FROM_3_TO_4)):
         if connection.execute("PRAGMA user_version").fetchone()[0] == version:
             for statement in steps.split(";"):
                 connection.execute(statement)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -48,7 +48,22 @@ class Reserve:
 
 
 def delete(connection: sqlite3.Connection, uids: Sequence[int]) -> None:
-    """Mark documents as deleted."""
+    """Mark versions of documents as deleted, and with each the one that waits to take its place."""
+    waiting = [
+        row["uid"] for uid in uids for row in connection.execute("SELECT uid FROM documents WHERE replaces = ?", (uid,))
+    ]
+    _mark_deleted(connection, {*uids, *waiting})
+
+
+def take_place(connection: sqlite3.Connection, uid: int) -> None:
+    """Let a version take the place of the one that it replaces, if there is one; that one is deleted."""
+    replaced = connection.execute("SELECT replaces FROM documents WHERE uid = ?", (uid,)).fetchone()
+    if replaced is not None and replaced["replaces"] is not None:
+        _mark_deleted(connection, {replaced["replaces"]})
+        connection.execute("UPDATE documents SET replaces = NULL WHERE uid = ?", (uid,))
+
+
+def _mark_deleted(connection: sqlite3.Connection, uids: Collection[int]) -> None:
     for statement in (
         "DELETE FROM pieces WHERE uid = ?",
         "DELETE FROM documents WHERE uid = ?",

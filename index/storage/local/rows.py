@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from index.errors import UnknownCollection, UnknownDocument
 from index.storage.documents import Document
@@ -33,19 +33,35 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def row_of(connection: sqlite3.Connection, column: Literal["uid", "id"], value: int | str) -> sqlite3.Row:
-    """A document's row; raises :class:`~index.errors.UnknownDocument`."""
-    row: sqlite3.Row | None = connection.execute(f"SELECT * FROM documents WHERE {column} = ?", (value,)).fetchone()
+def row_of(connection: sqlite3.Connection, uid: int) -> sqlite3.Row:
+    """The row of a version; raises :class:`~index.errors.UnknownDocument`."""
+    row: sqlite3.Row | None = connection.execute("SELECT * FROM documents WHERE uid = ?", (uid,)).fetchone()
     if row is None:
-        raise UnknownDocument(f"There is no document {value!r}.")
+        raise UnknownDocument(f"There is no document {uid}.")
     return row
 
 
-def row_in(connection: sqlite3.Connection, id: str, collection: str | None) -> sqlite3.Row:
+def find_row(connection: sqlite3.Connection, id: str) -> sqlite3.Row | None:
+    """The row of a document, not of its replacement; none where there is no such document."""
+    row: sqlite3.Row | None = connection.execute(
+        "SELECT * FROM documents WHERE id = ? AND replaces IS NULL", (id,)
+    ).fetchone()
+    return row
+
+
+def row_in(connection: sqlite3.Connection, id: str, collection: str | None = None) -> sqlite3.Row:
     """A document's row, of this collection if one is given; raises :class:`~index.errors.UnknownDocument`."""
-    row = row_of(connection, "id", id)
+    row = find_row(connection, id)
+    if row is None:
+        raise UnknownDocument(f"There is no document {id!r}.")
     if collection not in (None, row["collection"]):
         raise UnknownDocument(f"There is no document {id!r} in the collection {collection!r}.")
+    return row
+
+
+def replacement_row(connection: sqlite3.Connection, uid: int) -> sqlite3.Row | None:
+    """The row of the version that waits to take the place of this one; none where there is none."""
+    row: sqlite3.Row | None = connection.execute("SELECT * FROM documents WHERE replaces = ?", (uid,)).fetchone()
     return row
 
 
@@ -79,6 +95,11 @@ def text_between(connection: sqlite3.Connection, uid: int, start: int, end: int)
     return text[start % TEXT_BLOCK : start % TEXT_BLOCK + end - start]
 
 
+def stored_metadata(metadata: Mapping[str, Any]) -> str:
+    """A document's metadata as it is stored: equal metadata is equal text."""
+    return json.dumps(metadata, sort_keys=True, ensure_ascii=False)
+
+
 def document_of(row: sqlite3.Row, progress: float, stalled: str | None) -> Document:
     """The document of a row of the table; ``stalled`` is the error of those that wait, if they cannot be indexed."""
     status: Status = row["status"]
@@ -100,12 +121,15 @@ def document_of(row: sqlite3.Row, progress: float, stalled: str | None) -> Docum
         created_at=datetime.fromisoformat(row["created_at"]),
         updated_at=datetime.fromisoformat(row["updated_at"]),
         warnings=tuple(json.loads(row["warnings"])),
+        replaces=row["replaces"],
     )
 
 
 def has_documents(connection: sqlite3.Connection, collection: str) -> bool:
     """Whether there is a collection of this name, which is one that holds a document in any state."""
-    row = connection.execute("SELECT 1 FROM documents WHERE collection = ? LIMIT 1", (collection,)).fetchone()
+    row = connection.execute(
+        "SELECT 1 FROM documents WHERE collection = ? AND replaces IS NULL LIMIT 1", (collection,)
+    ).fetchone()
     return row is not None
 
 
@@ -125,7 +149,8 @@ def narrowed(
     if ids is not None:
         rows = connection.execute(
             # The plus sign keeps the index of collections out: a collection may have far more documents than are named.
-            "SELECT id, uid FROM documents WHERE id IN (SELECT value FROM json_each(?)) AND +collection = ?",
+            "SELECT id, uid FROM documents WHERE id IN (SELECT value FROM json_each(?)) AND +collection = ? "
+            "AND replaces IS NULL",
             (json.dumps(ids), collection),
         )
         uid_of = dict(rows.fetchall())

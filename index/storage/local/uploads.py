@@ -12,7 +12,7 @@ from index.errors import DiskFull, DocumentExists
 from index.storage.documents import Description
 from index.storage.local.database import Database
 from index.storage.local.deletion import delete
-from index.storage.local.rows import TEXT_BLOCK, now, retry
+from index.storage.local.rows import TEXT_BLOCK, find_row, now, replacement_row, retry, stored_metadata
 
 
 class LocalUpload:
@@ -109,7 +109,7 @@ def publish(
     content = {
         "collection": description.collection,
         "title": description.title,
-        "metadata": json.dumps(description.metadata, sort_keys=True, ensure_ascii=False),
+        "metadata": stored_metadata(description.metadata),
         "mode": description.chunking.mode,
         "max_tokens": description.chunking.max_tokens,
         "sha256": upload.sha256,
@@ -117,12 +117,17 @@ def publish(
     # Without an id the content is the id, so that a repeated request does not make a second copy.
     identity = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     id = description.id if description.id is not None else f"doc-{identity[:24]}"
-    existing = connection.execute("SELECT * FROM documents WHERE id = ?", (id,)).fetchone()
+    existing = find_row(connection, id)
+    replaced: int | None = None
     if existing is not None:
-        if all(existing[name] == value for name, value in content.items()):
-            retry(connection, existing)
-            return existing["uid"], False
-        if existing["uid"] in fresh:
+        pending = replacement_row(connection, existing["uid"])
+        for version in (pending, existing):
+            if version is not None and all(version[name] == value for name, value in content.items()):
+                if replace and version is existing and pending is not None:
+                    delete(connection, [pending["uid"]])  # back to what is there
+                retry(connection, version)
+                return version["uid"], False
+        if any(version["uid"] in fresh for version in (pending, existing) if version is not None):
             raise DocumentExists(f"Document {id!r} occurs twice in this request, with different content.")
         if within is not None and existing["collection"] not in within:
             raise DocumentExists(f"The id {id!r} is taken in another collection. Choose another id.")
@@ -131,16 +136,21 @@ def publish(
                 f"Document {id!r} exists with other content. Send replace=true to put this in its place, "
                 "or choose another id."
             )
-        delete(connection, [existing["uid"]])
+        if existing["status"] == "ready":
+            replaced = existing["uid"]
+        outdated = pending if existing["status"] == "ready" else existing
+        if outdated is not None:
+            delete(connection, [outdated["uid"]])
     characters = upload.characters
     uid = upload.finish(connection)
     created_at = now()
     connection.execute(
         "INSERT INTO documents (uid, id, collection, title, metadata, mode, max_tokens, sha256, characters, bytes, "
-        "status, created_at, updated_at, warnings) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?)",
+        "status, created_at, updated_at, warnings, replaces) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?)",
         (
             *(uid, id, *content.values(), characters, upload.bytes, created_at, created_at),
-            json.dumps(description.warnings, ensure_ascii=False),
+            *(json.dumps(description.warnings, ensure_ascii=False), replaced),
         ),
     )
     connection.executemany(

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from index.arrays import Float32Array, TokenIds
+from index.arrays import Float32Array, IntArray, TokenIds
 from index.search.scanning.bags import Postings, index_bags
 from index.storage.local.database import upgrade
 from index.storage.local.deletion import remove_unused_segments, unused_segments
@@ -111,6 +111,26 @@ class LocalVectors:
         """How many of a document's first chunks have a vector in a space."""
         with self._database.read() as connection:
             return stored(connection, uid, space.number)
+
+    def rows(self, uid: int, numbers: IntArray, space: Space) -> Float32Array | None:
+        """The vectors of some chunks of a document; none where one of them is missing."""
+        vectors = np.empty((len(numbers), space.dimension), dtype=np.float32)
+        remaining = len(numbers)
+        with self._database.read() as connection:
+            pieces = connection.execute(
+                "SELECT first_chunk, segment, first_row, rows FROM pieces WHERE uid = ? AND space = ?",
+                (uid, space.number),
+            ).fetchall()
+        for first_chunk, segment, first_row, count in pieces:
+            inside = (first_chunk <= numbers) & (numbers < first_chunk + count)
+            if inside.any():
+                try:
+                    matrix = self.segments[segment].matrix
+                except KeyError:
+                    return None  # merged meanwhile
+                vectors[inside] = matrix[numbers[inside] - first_chunk + first_row]
+                remaining -= int(inside.sum())
+        return None if remaining else vectors
 
     def unembedded(self, space: Space, limit: int) -> list[Unembedded]:
         """The first searchable documents for which a space lacks vectors."""
