@@ -21,6 +21,7 @@
     ├── CheckpointInUse         409 checkpoint_in_use
     ├── CheckpointUnusable      422 checkpoint_unusable
     ├── DocumentsChanged        409 documents_changed
+    ├── TitleIsEmbedded         409 title_is_embedded
     ├── QuestionTooLong         422 question_too_long
     ├── NotCalibrated           422 not_calibrated
     ├── Overloaded              503 overloaded
@@ -187,6 +188,12 @@ class CannotRerank(ServiceError):
     """The request wants a second look and there is no cross-encoder."""
 
     status, code, title = 422, "cannot_rerank", "There can be no second look"
+
+
+class TitleIsEmbedded(ServiceError):
+    """The title is part of what was embedded: changing it in place would leave vectors of the former title."""
+
+    status, code, title = 409, "title_is_embedded", "Title is embedded"
 
 
 class QuestionTooLong(ServiceError):

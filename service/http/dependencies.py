@@ -59,9 +59,18 @@ async def known_query(request: Request) -> None:
 
 async def must_be_json(request: Request) -> None:
     """Refuse a body that does not say that it is JSON."""
-    essence = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if essence != "application/json":
+    if _media_type(request) != "application/json":
         raise UnsupportedMediaType("Send the question as JSON, with Content-Type: application/json.")
+
+
+async def must_be_a_merge_patch(request: Request) -> None:
+    """Refuse a body that says neither that it is a merge patch nor that it is JSON."""
+    if _media_type(request) not in ("application/json", "application/merge-patch+json"):
+        raise UnsupportedMediaType("Send the change as JSON, with Content-Type: application/merge-patch+json.")
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").split(";")[0].strip().lower()
 
 
 def allowed_methods(request: Request) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from anyio import to_thread
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
+from pydantic import JsonValue
 
 from index.errors import DiskFull, UnknownDocument
 from index.storage.documents import Document
@@ -21,19 +22,29 @@ from qrag.wire.documents import (
     DocumentIn,
     DocumentOut,
     DocumentPage,
+    DocumentPatch,
     DocumentsIn,
     DocumentsOut,
     Location,
+    Title,
 )
 from qrag.wire.media_types import MediaType
 from qrag.wire.names import CollectionName, DocumentId
-from service.errors import DocumentsChanged, IndexingFailed
-from service.http.dependencies import AppServices, RequestAccess, client_gone, known_query, visible_document
+from service.errors import DocumentsChanged, IndexingFailed, TitleIsEmbedded
+from service.http.dependencies import (
+    AppServices,
+    RequestAccess,
+    client_gone,
+    known_query,
+    must_be_a_merge_patch,
+    visible_document,
+)
 from service.http.problems import responses
 from service.http.rights import needs
 from service.intake.bodies import UploadParameters, receive
+from service.intake.merging import merge_patch
 from service.openapi import refers_to
-from service.services import Changes
+from service.services import Changes, Services
 
 router = APIRouter(dependencies=[Depends(known_query)])
 
@@ -133,11 +144,23 @@ async def post_documents(
     if parameters.wait and queued:
         documents = await _until_ready(request, services, documents)
         response.status_code = 201 if created else 200
+    documents = await to_thread.run_sync(_shown, services, documents)
     if many:
         response.headers["Location"] = f"/documents?collection={documents[0].collection}"
         return DocumentsOut(documents=[_document_out(document) for document in documents])
     response.headers["Location"] = f"/documents/{documents[0].id}"
     return _document_out(documents[0])
+
+
+def _shown(services: Services, documents: list[Document]) -> list[Document]:
+    """The documents as clients see them: in place of a replacement that waits, what it will replace."""
+    try:
+        return [
+            document if document.replaces is None else services.storage.catalogue.document(document.id)
+            for document in documents
+        ]
+    except UnknownDocument:
+        raise DocumentsChanged("A document was deleted while its replacement was stored.") from None
 
 
 def _document_out(document: Document) -> DocumentOut:
@@ -161,10 +184,10 @@ async def _until_ready(request: Request, services: AppServices, documents: list[
             documents = [current[uid] for uid in uids]
             for document in documents:
                 if document.status == "failed":
-                    raise IndexingFailed(f"Document {document.id!r} is stored but not indexed. {document.error}")
+                    raise IndexingFailed(_not_indexed(document, document.error))
                 # The first failure after the upload may be of a round that began before it.
                 if document.status != "ready" and catalogue.stalled and catalogue.stalls > stalls + 1:
-                    raise DiskFull(f"Document {document.id!r} is stored but not indexed. {catalogue.stalled}")
+                    raise DiskFull(_not_indexed(document, catalogue.stalled))
             if all(document.status == "ready" for document in documents):
                 break
             await asyncio.wait([gone, asyncio.ensure_future(change.wait())], return_when=asyncio.FIRST_COMPLETED)
@@ -173,12 +196,21 @@ async def _until_ready(request: Request, services: AppServices, documents: list[
     return documents
 
 
+def _not_indexed(document: Document, reason: str | None) -> str:
+    if document.replaces is None:
+        return f"Document {document.id!r} is stored but not indexed. {reason}"
+    return (
+        f"The new content of document {document.id!r} is stored but not indexed; the former is still searched. {reason}"
+    )
+
+
 @router.get("/documents", responses=responses(422), summary="List documents", tags=["documents"])
 @needs("read")
 def list_documents(
     services: AppServices,
     access: RequestAccess,
     collection: Annotated[CollectionName | None, Query(description="only of this collection")] = None,
+    title: Annotated[Title | None, Query(description="only those of this title")] = None,
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> DocumentPage:
@@ -187,7 +219,7 @@ def list_documents(
     if collection is not None:
         access.require(collection)
         collections = frozenset({collection})
-    found = services.storage.catalogue.documents(collections, after=int(cursor or 0), limit=limit + 1)
+    found = services.storage.catalogue.documents(collections, title=title, after=int(cursor or 0), limit=limit + 1)
     page = found[:limit]
     return DocumentPage(
         documents=[_document_out(document) for document in page],
@@ -266,6 +298,35 @@ def retry_document(services: AppServices, access: RequestAccess, id: DocumentPat
     # The id may be another collection's by now.
     collection = visible_document(services, access, id).collection
     return _document_out(services.storage.catalogue.retry_document(id, collection=collection))
+
+
+@router.patch(
+    "/documents/{id}",
+    dependencies=[Depends(must_be_a_merge_patch)],
+    responses=responses(400, 404, 409, 413, 415, 422, 507),
+    summary="Change its title and metadata",
+    tags=["documents"],
+)
+@needs("write")
+def patch_document(services: AppServices, access: RequestAccess, id: DocumentPath, patch: DocumentPatch) -> DocumentOut:
+    """Change what describes a document in place, and what describes its replacement; the text stays as it is.
+
+    The body is a merge patch (RFC 7396): fields that it does not name stay, null removes a field.
+    """
+    collection = visible_document(services, access, id).collection
+    reads_titles = services.checkpoints.current.encoder.config.headings
+
+    def changed(document: Document) -> tuple[str | None, dict[str, JsonValue]]:
+        title = patch.title if "title" in patch.model_fields_set else document.title
+        if reads_titles and title != document.title:
+            raise TitleIsEmbedded(
+                "This checkpoint embeds chunks together with their document's title, so a title cannot be changed in "
+                "place. Send the document again, with the new title and replace=true."
+            )
+        metadata = merge_patch(dict(document.metadata), patch.metadata)
+        return title, DocumentFields(metadata=metadata).metadata
+
+    return _document_out(services.storage.catalogue.describe(id, changed, collection=collection))
 
 
 @router.delete(

@@ -44,6 +44,11 @@ def status(client: Client, arguments: argparse.Namespace) -> int:
     print(f"{bold('documents')}  {totals or 'none: qrag index FILE... adds some'}")
     for document in busy:
         print(f"  {document.id}: {document.progress:.0%} indexed" + (f"; {document.error}" if document.error else ""))
+    for document in documents:
+        if document.replacement is not None:
+            new = document.replacement
+            reason = f"; {shown(new.error)}" if new.error else ""
+            print(f"  {document.id}: new content {new.status}, {new.progress:.0%} indexed{reason}")
     for document in failed:
         print(f"  {document.id}: failed. {shown(document.error or '')}")
     if collections:

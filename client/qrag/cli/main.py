@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from qrag import ApiError, Client, QRagClientError, Unreachable
-from qrag.cli import asking, indexing, looking
+from qrag.cli import asking, indexing, looking, syncing
 from qrag.cli.terminal import complain
 from qrag.client.transport import DEFAULT_URL
 
@@ -33,10 +33,10 @@ exit status: 0 success, 1 the service refused or something failed, 2 wrong usage
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status; wrong usage exits with 2."""
-    parser = _parser()
-    given = parser.parse_args(arguments)
+    commands = parser()
+    given = commands.parse_args(arguments)
     try:
-        status = _run(parser, given)
+        status = _run(commands, given)
         sys.stdout.flush()
     except Unreachable as error:
         complain(f"{error} (--url or QRAG_URL)")
@@ -53,16 +53,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands and their arguments."""
+    program = argparse.ArgumentParser(
         prog="qrag",
         description="Index documents and find evidence in them, with a Q-RAG service.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,  # `--key SECRET` must not pass as --key-file: every user can see a process's arguments
     )
-    _add_address(parser, os.environ.get("QRAG_URL") or DEFAULT_URL, None)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_address(program, os.environ.get("QRAG_URL") or DEFAULT_URL, None)
+    commands = program.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, help: str) -> argparse.ArgumentParser:
         subparser = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
@@ -72,6 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     index = command("index", "send files, and wait until they can be searched")
     indexing.add_arguments(index)
     index.set_defaults(run=indexing.run, check=indexing.check)
+    sync = command("sync", "keep the documents of a folder in step with its files")
+    syncing.add_arguments(sync)
+    sync.set_defaults(run=syncing.run, check=syncing.check)
     ask = command("ask", "find the evidence for a question")
     asking.add_arguments(ask)
     ask.set_defaults(run=asking.run, check=asking.stop_of)
@@ -82,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     delete = command("delete", "delete documents")
     looking.add_delete_arguments(delete)
     delete.set_defaults(run=looking.delete)
-    return parser
+    return program
 
 
 def _add_address(parser: argparse.ArgumentParser, url: str, key_file: str | None) -> None:
@@ -93,13 +97,13 @@ def _add_address(parser: argparse.ArgumentParser, url: str, key_file: str | None
     )
 
 
-def _run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
+def _run(program: argparse.ArgumentParser, given: argparse.Namespace) -> int:
     try:
         if "check" in given:
             given.check(given)
         client = Client(given.url, _key(given))
     except (ValueError, OSError) as error:
-        parser.error(str(error))
+        program.error(str(error))
     with client:
         status: int = given.run(client, given)
         return status

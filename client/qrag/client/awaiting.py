@@ -15,7 +15,7 @@ from qrag.client.calls import Listing
 from qrag.client.errors import unreachable
 from qrag.client.events import Event, EventReader
 from qrag.client.flows import PATIENT, Flow, Flows, Outcome, Pause, Retries, Send
-from qrag.client.options import DocumentOptions, DocumentProgress, RetrieveOptions, UploadProgress
+from qrag.client.options import DocumentChanges, DocumentOptions, DocumentProgress, RetrieveOptions, UploadProgress
 from qrag.client.transport import DEFAULT_TIMEOUT, DEFAULT_URL, arguments, settings
 from qrag.client.uploads import File, FileBody, file_body
 from qrag.wire.documents import ChunkOut, CollectionOut, DocumentIn, DocumentOut
@@ -75,9 +75,9 @@ class AsyncClient:
         """As :meth:`qrag.client.blocking.Client.wait_until_ready`."""
         return await self._run(self._flows.until_ready(ids, progress))
 
-    def documents(self, *, collection: str | None = None) -> AsyncIterator[DocumentOut]:
+    def documents(self, *, collection: str | None = None, title: str | None = None) -> AsyncIterator[DocumentOut]:
         """As :meth:`qrag.client.blocking.Client.documents`."""
-        return self._all(calls.documents(collection))
+        return self._all(calls.documents(collection, title))
 
     async def document(self, id: str) -> DocumentOut:
         """As :meth:`qrag.client.blocking.Client.document`."""
@@ -90,6 +90,10 @@ class AsyncClient:
     def chunks(self, id: str) -> AsyncIterator[ChunkOut]:
         """As :meth:`qrag.client.blocking.Client.chunks`."""
         return self._all(calls.chunks(id))
+
+    async def update(self, id: str, **changes: Unpack[DocumentChanges]) -> DocumentOut:
+        """As :meth:`qrag.client.blocking.Client.update`."""
+        return await self._run(self._flows.send(calls.update(id, changes)))
 
     async def retry(self, id: str) -> DocumentOut:
         """As :meth:`qrag.client.blocking.Client.retry`."""

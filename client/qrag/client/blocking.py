@@ -14,7 +14,7 @@ from qrag.client.calls import Listing
 from qrag.client.errors import unreachable
 from qrag.client.events import Event, EventReader
 from qrag.client.flows import PATIENT, Flow, Flows, Outcome, Pause, Retries, Send
-from qrag.client.options import DocumentOptions, DocumentProgress, RetrieveOptions, UploadProgress
+from qrag.client.options import DocumentChanges, DocumentOptions, DocumentProgress, RetrieveOptions, UploadProgress
 from qrag.client.transport import DEFAULT_TIMEOUT, DEFAULT_URL, arguments, settings
 from qrag.client.uploads import File, FileBody, file_body
 from qrag.wire.documents import ChunkOut, CollectionOut, DocumentIn, DocumentOut
@@ -94,9 +94,9 @@ class Client:
         """
         return self._run(self._flows.until_ready(ids, progress))
 
-    def documents(self, *, collection: str | None = None) -> Iterator[DocumentOut]:
-        """Yield all documents, or those of a collection, in order of arrival; they are fetched page by page."""
-        return self._all(calls.documents(collection))
+    def documents(self, *, collection: str | None = None, title: str | None = None) -> Iterator[DocumentOut]:
+        """Yield all documents, or those of a collection or title, in order of arrival; fetched page by page."""
+        return self._all(calls.documents(collection, title))
 
     def document(self, id: str) -> DocumentOut:
         """Get a document, with the progress of its indexing."""
@@ -109,6 +109,13 @@ class Client:
     def chunks(self, id: str) -> Iterator[ChunkOut]:
         """Yield the chunks of a document; they are fetched page by page."""
         return self._all(calls.chunks(id))
+
+    def update(self, id: str, **changes: Unpack[DocumentChanges]) -> DocumentOut:
+        """Change a document's title, or fields of its metadata, in place.
+
+        Both are as in a merge patch (RFC 7396): None removes a field or the title, fields that are not named stay.
+        """
+        return self._run(self._flows.send(calls.update(id, changes)))
 
     def retry(self, id: str) -> DocumentOut:
         """Index a failed document again."""

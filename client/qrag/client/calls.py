@@ -34,6 +34,7 @@ PAGE = 1000
 
 _NAME: TypeAdapter[str] = TypeAdapter(DocumentId)
 _JSON = {"Content-Type": "application/json"}
+_MERGE_PATCH = {"Content-Type": "application/merge-patch+json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +97,9 @@ def index_many(documents: Sequence[DocumentIn], *, replace: bool) -> Call[Docume
     return _post_documents(fields, DocumentsOut.model_validate_json, replace)
 
 
-def documents(collection: str | None) -> Listing[DocumentOut]:
+def documents(collection: str | None, title: str | None) -> Listing[DocumentOut]:
     """List documents."""
-    query = {} if collection is None else {"collection": collection}
+    query = {name: value for name, value in (("collection", collection), ("title", title)) if value is not None}
 
     def read(content: bytes) -> Page[DocumentOut]:
         page = DocumentPage.model_validate_json(content)
@@ -127,6 +128,12 @@ def chunks(id: str) -> Listing[ChunkOut]:
         return Page(page.chunks, page.next_cursor)
 
     return lambda cursor: Call("GET", path, read, _paging(cursor))
+
+
+def update(id: str, fields: Mapping[str, object]) -> Call[DocumentOut]:
+    """Change what describes a document."""
+    path = f"documents/{_segment(id)}"
+    return Call("PATCH", path, DocumentOut.model_validate_json, headers=_MERGE_PATCH, body=_json(fields))
 
 
 def retry(id: str) -> Call[DocumentOut]:

@@ -50,13 +50,22 @@ class FileChanged(QRagClientError):
     """A file got shorter while it was sent."""
 
 
+def not_searchable(document: DocumentOut) -> str:
+    """Why a document, or its new content, cannot be searched."""
+    if document.replacement is None:
+        return f"stored, but not searchable. {document.error}"
+    return f"the new content is stored, but not searchable; the former still is. {document.replacement.error}"
+
+
 class IndexingFailed(QRagClientError):
-    """Documents are stored, but cannot be searched (yet); ``documents`` has them, each with its ``error``."""
+    """Documents, or their new content, are stored but cannot be searched (yet).
+
+    ``documents`` has them, each with its ``error`` or that of its ``replacement``.
+    """
 
     def __init__(self, documents: Sequence[DocumentOut]) -> None:
         self.documents = list(documents)
-        reasons = [f"Document {entry.id!r} is stored but not searchable. {entry.error}" for entry in documents]
-        super().__init__(" ".join(reasons))
+        super().__init__(" ".join(f"Document {entry.id!r}: {not_searchable(entry)}" for entry in documents))
 
 
 class ApiError(QRagClientError):

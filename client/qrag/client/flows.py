@@ -196,14 +196,15 @@ class Flows:
             if len(pending) == before:
                 pause = SHORTEST_PAUSE if changed else min(2 * pause, LONGEST_PAUSE)
                 yield Pause(pause)
-        failed = [document for document in seen.values() if document.status != "ready"]
+        failed = [document for document in seen.values() if document.status != "ready" or document.replacement]
         if failed:
             raise IndexingFailed(failed)
         return [seen[id] for id in ids]
 
 
 def _ended(document: DocumentOut) -> bool:
-    return document.status in ("ready", "failed") or document.error is not None
+    waiting = document.replacement or document
+    return waiting.status in ("ready", "failed") or waiting.error is not None
 
 
 def _batches(documents: Iterable[DocumentIn]) -> Iterator[list[DocumentIn]]:

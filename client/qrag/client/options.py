@@ -33,6 +33,13 @@ class DocumentOptions(TypedDict, total=False):
     chunking: Chunking | Mode | None
 
 
+class DocumentChanges(TypedDict, total=False):
+    """What to change of a document; options that are left out stay as they are."""
+
+    title: str | None
+    metadata: Mapping[str, JsonValue]
+
+
 class RetrieveOptions(TypedDict, total=False):
     """Where and how to search; options that are left out or None have the service's defaults."""
 

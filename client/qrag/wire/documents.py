@@ -74,6 +74,17 @@ class DocumentsIn(RequestModel):
     documents: list[DocumentIn] = Field(min_length=1)
 
 
+class DocumentPatch(RequestModel):
+    """A change of a document's description, as a merge patch (RFC 7396)."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"metadata": {"year": 2025, "draft": None}}]})
+
+    title: Title | None = Field(None, description="in place of the present one; null removes it")
+    metadata: Metadata = Field(
+        default_factory=dict, description="fields to set; a field that is null is removed, an object is merged"
+    )
+
+
 class Location(ResponseModel):
     """Where text stands in the file that a document was read from; what the format does not know is empty."""
 
@@ -95,6 +106,14 @@ class Location(ResponseModel):
         return ", ".join(parts)
 
 
+class ReplacementOut(ResponseModel):
+    """How far the content is that takes a document's place once it can be searched."""
+
+    status: Status
+    progress: float = Field(ge=0, le=1, description="share of the chunks that are embedded")
+    error: str | None = Field(description="why indexing failed, or what it waits for")
+
+
 class DocumentOut(ResponseModel):
     """A document resource."""
 
@@ -114,6 +133,9 @@ class DocumentOut(ResponseModel):
     error: str | None = Field(description="why indexing failed")
     warnings: list[str] = Field(
         default_factory=list, description="what was left out of the text: pages without any, pictures, attachments"
+    )
+    replacement: ReplacementOut | None = Field(
+        None, description="newer content, not searchable yet; one that failed leaves the document as it is"
     )
     created_at: datetime
     updated_at: datetime

@@ -21,6 +21,7 @@ DOCUMENT: Example = {
     "sha256": "9124dd490316c914b371e53c30730f1137741757514c76dfc5591320bdb84fe0",
     "error": None,
     "warnings": [],
+    "replacement": None,
     "created_at": "2025-11-07T09:00:00.000Z",
     "updated_at": "2025-11-07T09:00:06.000Z",
 }

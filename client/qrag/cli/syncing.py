@@ -1,0 +1,238 @@
+"""``qrag sync``: keep the documents of a folder in step with its files.
+
+Nothing is remembered here: each document's metadata says which folder and file it is of, and the file's checksum. So a
+run that was interrupted is simply repeated, from any machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import re
+import time
+import unicodedata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path, PurePath
+from typing import get_args
+
+from pydantic import JsonValue
+
+from qrag import Client, DocumentOut, Overloaded, Unreachable
+from qrag.cli.sending import Source, files_in, known_endings, send, show_warnings, wait
+from qrag.cli.terminal import complain, shown, table
+from qrag.client.uploads import readable
+from qrag.wire.chunking import Mode
+
+WATCH_SECONDS = 2.0
+"""Seconds between two looks at a folder that is watched."""
+
+LONGEST_ID = 200
+"""Characters of the id of a document."""
+
+_NOT_IN_IDS = re.compile(r"[^A-Za-z0-9._@-]+")
+
+Sleep = Callable[[float], object]
+"""A function that waits for so many seconds."""
+
+Stamp = tuple[int, int]
+"""What changes with a file: the time of its last change in nanoseconds, and its length."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``qrag sync``."""
+    parser.add_argument("folder", help="its files and those of its subfolders, without hidden ones")
+    parser.add_argument("--collection", metavar="C", default="default", help="default: default")
+    parser.add_argument(
+        "--name", metavar="N", help="what the folder is called in ids and metadata; default: its own name"
+    )
+    parser.add_argument("--glob", metavar="PATTERN", help="only files whose name matches, e.g. '*.md'")
+    parser.add_argument("--chunking", choices=get_args(Mode), help="how to cut the text (default: sentences)")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
+    parser.add_argument("--watch", action="store_true", help="go on, whenever a file has changed, until interrupted")
+    parser.add_argument(
+        "--delete-all", action="store_true", help="delete the documents of a folder even where no file of it is left"
+    )
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Raises :class:`ValueError` for arguments that make no sense, before anything is sent."""
+    if not Path(arguments.folder).is_dir():
+        raise ValueError(f"{arguments.folder} is no folder")
+    if arguments.watch and arguments.dry_run:
+        raise ValueError("--watch and --dry-run exclude each other")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run has to do: files to send, by what is new about them, and documents whose files are gone."""
+
+    new: list[Source]
+    changed: list[Source]
+    unchanged: int
+    gone: list[DocumentOut]
+
+    def summary(self, failed: int = 0) -> str:
+        """What changed, in words."""
+        counts = {"new": len(self.new), "changed": len(self.changed), "deleted": len(self.gone)}
+        counts |= {"unchanged": self.unchanged} | ({"failed": failed} if failed else {})
+        return ", ".join(f"{count} {word}" for word, count in counts.items())
+
+
+class Checksums:
+    """SHA-256 of files; one that looks unchanged since it was read is not read again."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[Stamp, str]] = {}
+
+    def of(self, path: Path) -> str:
+        """The checksum of a file, hexadecimal. Raises :class:`OSError`."""
+        stamp = _stamp(path)
+        known = self._known.get(path)
+        if known is None or known[0] != stamp:
+            with path.open("rb") as file:
+                known = (stamp, hashlib.file_digest(file, "sha256").hexdigest())
+            self._known[path] = known
+        return known[1]
+
+
+def run(client: Client, arguments: argparse.Namespace, sleep: Sleep = time.sleep) -> int:
+    """Bring the documents in step with the files, once or until interrupted; 1 if something failed."""
+    folder, checksums = Path(arguments.folder).resolve(), Checksums()
+    while True:
+        seen = _stamps(folder, arguments.glob)
+        try:
+            status = _sync(client, folder, arguments, checksums)
+        except (Unreachable, Overloaded) as error:
+            if not arguments.watch:
+                raise
+            complain(f"{error} Trying again.")
+            sleep(WATCH_SECONDS)
+            continue
+        if not arguments.watch:
+            return status
+        _wait_for_change(folder, arguments.glob, seen, sleep)
+
+
+def _wait_for_change(folder: Path, glob: str | None, seen: Mapping[Path, Stamp], sleep: Sleep) -> None:
+    """Return once the files differ from those that were seen, and did not change between two looks."""
+    before = seen
+    while True:
+        sleep(WATCH_SECONDS)
+        now = _stamps(folder, glob)
+        if now != seen and now == before:  # half-written files are left alone
+            return
+        before = now
+
+
+def _stamps(folder: Path, glob: str | None) -> dict[Path, Stamp]:
+    stamps: dict[Path, Stamp] = {}
+    for path in files_in(folder, glob):
+        try:
+            stamps[path] = _stamp(path)
+        except OSError:
+            continue  # removed meanwhile
+    return stamps
+
+
+def _stamp(path: Path) -> Stamp:
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
+
+
+def _sync(client: Client, folder: Path, arguments: argparse.Namespace, checksums: Checksums) -> int:
+    name = arguments.name or folder.name or "root"
+    documents = {
+        document.id: document
+        for document in client.documents(collection=arguments.collection)
+        if document.metadata.get("sync") == name
+    }
+    plan, failed = _plan(folder, name, documents, arguments, checksums)
+    if plan.gone and not (plan.new or plan.changed or plan.unchanged or failed or arguments.delete_all):
+        complain(
+            f"no file of a known kind ({known_endings()}) is in {folder}, but {len(plan.gone)} documents are of it. Is "
+            "it mounted? Nothing was deleted; --delete-all deletes them."
+        )
+        return 1
+    if arguments.dry_run:
+        for word, titles in _entries(plan).items():
+            for title in titles:
+                print(f"{word}  {shown(title)}")
+        print(f"would be: {plan.summary(failed)}")
+        return int(failed > 0)
+    sources = [*plan.new, *plan.changed]
+    sent, _ = send(client, sources, collection=arguments.collection, chunking=arguments.chunking, replace=True)
+    ready, not_ready = wait(client, sent)
+    failed += len(sources) - len(sent) + sum(document.status == "failed" for document in ready)
+    for document in plan.gone:  # after the others: a file that was moved stays searchable
+        client.delete(document.id)
+    rows = [(word, title) for word, titles in _entries(plan).items() for title in titles]
+    if rows:
+        print(table(("CHANGE", "FILE"), rows))
+    show_warnings(ready)
+    print(f"{shown(name)}: {plan.summary(failed)}", flush=True)
+    return int(failed > 0 or not_ready)
+
+
+def _entries(plan: Plan) -> dict[str, list[str]]:
+    return {
+        "new": [source.title or source.path for source in plan.new],
+        "changed": [source.title or source.path for source in plan.changed],
+        "deleted": [document.title or document.id for document in plan.gone],
+    }
+
+
+def _plan(
+    folder: Path,
+    name: str,
+    documents: Mapping[str, DocumentOut],
+    arguments: argparse.Namespace,
+    checksums: Checksums,
+) -> tuple[Plan, int]:
+    """What is to be done, and how many files could not be read."""
+    plan, unreadable = Plan([], [], 0, []), 0
+    unchanged, files = 0, set()
+    prefix = name if arguments.collection == "default" else f"{arguments.collection}:{name}"
+    for file in files_in(folder, arguments.glob):
+        relative = file.relative_to(folder)
+        id = document_id(prefix, relative)
+        files.add(id)
+        document = documents.get(id)
+        try:
+            checksum = checksums.of(file)
+        except OSError as error:
+            complain(f"{file}: {error.strerror or error}")
+            unreadable += 1
+            continue
+        if document is not None and _in_step(document, checksum, arguments.chunking):
+            unchanged += 1
+            continue
+        title = unicodedata.normalize("NFC", readable(str(relative)))
+        kept: Mapping[str, JsonValue] = {} if document is None else document.metadata
+        metadata = {**kept, "sync": name, "path": title.replace(os.sep, "/"), "file_sha256": checksum}
+        (plan.new if document is None else plan.changed).append(Source(str(file), title, id, metadata))
+    for id, document in documents.items():
+        path = str(document.metadata.get("path"))
+        if id not in files and (arguments.glob is None or fnmatch(PurePath(path).name, arguments.glob)):
+            plan.gone.append(document)
+    return Plan(plan.new, plan.changed, unchanged, plan.gone), unreadable
+
+
+def _in_step(document: DocumentOut, checksum: str, chunking: Mode | None) -> bool:
+    """Whether a document is of this content, and nothing about it has failed or waits."""
+    failed = document.status == "failed" or document.replacement is not None
+    same_chunking = chunking in (None, document.chunking.mode)
+    return document.metadata.get("file_sha256") == checksum and same_chunking and not failed
+
+
+def document_id(prefix: str, path: PurePath) -> str:
+    """The id of the document of a file: its path where that can be an id, else what can be read of it and a digest."""
+    plain = ":".join([prefix, *path.parts])
+    clean = ":".join(filter(None, (_NOT_IN_IDS.sub("_", part) for part in (*prefix.split(":"), *path.parts))))
+    clean = clean.lstrip("._@-:") or "file"
+    if clean == plain and len(clean) <= LONGEST_ID and not clean.endswith("."):
+        return clean
+    digest = hashlib.sha256(os.fsencode("/".join([prefix, *path.parts]))).hexdigest()[:16]
+    return f"{clean[: LONGEST_ID - len(digest) - 1]}-{digest}"

@@ -1,0 +1,208 @@
+"""``qrag sync``: a folder and its documents, whatever happens to either."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from qrag import Client
+from qrag.cli.main import main, parser
+from qrag.cli.syncing import Plan, document_id, run
+from qrag.wire.names import DocumentId
+from tests.client.command import rows, started
+from tests.service.helpers import Json, add, ask, text_of, until
+
+pytestmark = pytest.mark.usefixtures("surroundings")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "notes"
+    for name, text in {
+        "a.md": "Ana signed.",
+        "deep/b.txt": "Ben kept bees.",
+        ".git/c.md": "No.",
+        "d.xyz": "No.",
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def documents(client: httpx.Client, collection: str) -> dict[str, Json]:
+    listed = client.get("/documents", params={"collection": collection}).json()["documents"]
+    return {document["metadata"].get("path", document["id"]): document for document in listed}
+
+
+def synced(capsys: pytest.CaptureFixture[str], folder: Path, collection: str, *options: str, status: int = 0) -> str:
+    assert main(["sync", str(folder), "--collection", collection, *options]) == status
+    return capsys.readouterr().out
+
+
+def test_new_changed_and_deleted_files_are_found_out_and_the_rest_is_left_alone(
+    capsys: pytest.CaptureFixture[str], shared_client: httpx.Client, collection: str, folder: Path
+) -> None:
+    shown = synced(capsys, folder, collection)
+    assert rows(shown)[1:3] == [["new", "a.md"], ["new", "deep/b.txt"]]
+    assert shown.endswith("notes: 2 new, 0 changed, 0 deleted, 0 unchanged\n")
+    first = documents(shared_client, collection)
+    assert {path: document["id"] for path, document in first.items()} == {
+        "a.md": f"{collection}:notes:a.md",
+        "deep/b.txt": f"{collection}:notes:deep:b.txt",
+    }
+    assert synced(capsys, folder, collection) == "notes: 0 new, 0 changed, 0 deleted, 2 unchanged\n"
+    assert documents(shared_client, collection) == first
+    shared_client.patch(f"/documents/{first['a.md']['id']}", json={"metadata": {"year": 2024}}).raise_for_status()
+    (folder / "a.md").write_text("Ana signed it twice.")
+    (folder / "deep/b.txt").rename(folder / "moved.txt")
+    planned = synced(capsys, folder, collection, "--dry-run")
+    assert planned.splitlines() == [
+        "new  moved.txt",
+        "changed  a.md",
+        "deleted  deep/b.txt",
+        "would be: 1 new, 1 changed, 1 deleted, 0 unchanged",
+    ]
+    assert documents(shared_client, collection).keys() == first.keys()
+    assert synced(capsys, folder, collection).endswith("1 new, 1 changed, 1 deleted, 0 unchanged\n")
+    last = documents(shared_client, collection)
+    assert last.keys() == {"a.md", "moved.txt"}
+    assert last["a.md"]["metadata"]["year"] == 2024, "what others have noted stays"
+    assert text_of(shared_client, last["a.md"]["id"]) == "Ana signed it twice."
+    found = {chunk["text"] for chunk in ask(shared_client, "Who?", collection=collection, max_steps=5)["chunks"]}
+    assert found == {"Ana signed it twice.", "Ben kept bees."}
+
+
+def test_documents_of_others_are_left_alone(
+    capsys: pytest.CaptureFixture[str], shared_client: httpx.Client, collection: str, folder: Path, tmp_path: Path
+) -> None:
+    own = add(shared_client, "Posted by hand.", collection=collection)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "a.md").write_text("Another a.")
+    synced(capsys, other, collection)
+    synced(capsys, folder, collection)
+    (folder / "a.md").unlink()
+    assert synced(capsys, folder, collection).endswith("0 new, 0 changed, 1 deleted, 1 unchanged\n")
+    assert documents(shared_client, collection).keys() == {own["id"], "a.md", "deep/b.txt"}
+    assert documents(shared_client, collection)["a.md"]["metadata"]["sync"] == "other"
+
+
+def test_an_empty_folder_deletes_nothing_unless_told(
+    capsys: pytest.CaptureFixture[str], shared_client: httpx.Client, collection: str, folder: Path
+) -> None:
+    synced(capsys, folder, collection)
+    for name in ("a.md", "deep/b.txt"):
+        (folder / name).unlink()
+    assert main(["sync", str(folder), "--collection", collection]) == 1
+    assert "--delete-all" in capsys.readouterr().err
+    assert len(documents(shared_client, collection)) == 2
+    synced(capsys, folder, collection, "--delete-all")
+    assert documents(shared_client, collection) == {}
+
+
+def test_a_pattern_looks_at_its_own_files_alone(
+    capsys: pytest.CaptureFixture[str], shared_client: httpx.Client, collection: str, folder: Path
+) -> None:
+    synced(capsys, folder, collection)
+    (folder / "a.md").unlink()
+    (folder / "c.md").write_text("Clara came.")
+    (folder / "deep/b.txt").unlink()
+    assert synced(capsys, folder, collection, "--glob", "*.md").endswith("1 new, 0 changed, 1 deleted, 0 unchanged\n")
+    assert documents(shared_client, collection).keys() == {"c.md", "deep/b.txt"}
+
+
+def test_a_file_that_cannot_be_read_fails_alone_and_keeps_what_was_there(
+    capsys: pytest.CaptureFixture[str], shared_client: httpx.Client, collection: str, folder: Path
+) -> None:
+    synced(capsys, folder, collection)
+    before = documents(shared_client, collection)
+    (folder / "a.md").write_bytes(b"\xff\xfe\x00")
+    (folder / "new.pdf").write_bytes(b"%PDF-1.7 no")
+    (folder / "e.txt").write_text("Eva left.")
+    shown = synced(capsys, folder, collection, status=1)
+    assert "2 failed" in shown
+    now = documents(shared_client, collection)
+    assert now.keys() == {"a.md", "deep/b.txt", "e.txt"}
+    assert now["a.md"] == before["a.md"]
+
+
+def test_another_chunking_is_a_change(
+    capsys: pytest.CaptureFixture[str], shared_client: httpx.Client, collection: str, folder: Path
+) -> None:
+    synced(capsys, folder, collection)
+    assert synced(capsys, folder, collection, "--chunking", "lines").endswith("2 changed, 0 deleted, 0 unchanged\n")
+    assert {each["chunking"]["mode"] for each in documents(shared_client, collection).values()} == {"lines"}
+    assert synced(capsys, folder, collection).endswith("0 changed, 0 deleted, 2 unchanged\n")
+
+
+def test_a_run_that_is_killed_is_repeated(
+    capsys: pytest.CaptureFixture[str], shared_client: httpx.Client, collection: str, folder: Path
+) -> None:
+    for number in range(30):
+        (folder / f"{number:02}.txt").write_text(f"Note {number}. " * 50)
+    process = started("sync", str(folder), "--collection", collection)
+    until(lambda: len(documents(shared_client, collection)) >= 3)
+    with process:
+        process.kill()
+    shown = synced(capsys, folder, collection)
+    assert len(documents(shared_client, collection)) == 32
+    assert {each["status"] for each in documents(shared_client, collection).values()} == {"ready"}
+    assert ", 0 changed, 0 deleted, " in shown
+
+
+def test_a_watched_folder_is_followed_until_interrupted(
+    shared_client: httpx.Client, collection: str, folder: Path
+) -> None:
+    arguments = parser().parse_args(["sync", str(folder), "--collection", collection, "--watch"])
+
+    def text(path: str) -> str:
+        return text_of(shared_client, documents(shared_client, collection)[path]["id"])
+
+    def pauses() -> Iterator[None]:
+        assert documents(shared_client, collection).keys() == {"a.md", "deep/b.txt"}
+        (folder / "a.md").write_text("Ana is wri")
+        yield
+        (folder / "a.md").write_text("Ana is writing still.")
+        yield
+        assert text("a.md") == "Ana signed.", "half written"
+        yield
+        assert text("a.md") == "Ana is writing still."
+        yield
+        raise KeyboardInterrupt
+
+    pausing = pauses()
+    with Client(str(shared_client.base_url)) as client, pytest.raises(KeyboardInterrupt):
+        run(client, arguments, sleep=lambda _seconds: next(pausing))
+
+
+PARTS = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=80)
+PATHS = st.lists(PARTS.filter(lambda part: part not in (".", "..")), min_size=1, max_size=4).map(lambda p: PurePath(*p))
+
+
+@given(prefix=st.text("ab:-é ", min_size=1), paths=st.lists(PATHS, min_size=2, max_size=2, unique=True))
+def test_each_path_has_an_id_of_its_own(prefix: str, paths: list[PurePath]) -> None:
+    ids = [TypeAdapter[str](DocumentId).validate_python(document_id(prefix, path)) for path in paths]
+    assert ids[0] != ids[1]
+    assert ids == [document_id(prefix, path) for path in paths]
+
+
+def test_what_can_be_an_id_is_one() -> None:
+    assert document_id("notes", PurePath("guide/intro.md")) == "notes:guide:intro.md"
+    assert document_id("notes", PurePath("guide:intro.md")).startswith("notes:guide_intro.md-")
+    assert Plan([], [], 3, []).summary(2) == "0 new, 0 changed, 0 deleted, 3 unchanged, 2 failed"
+
+
+def test_a_name_is_the_same_on_every_system(
+    capsys: pytest.CaptureFixture[str], shared_client: httpx.Client, collection: str, tmp_path: Path
+) -> None:
+    (tmp_path / unicodedata.normalize("NFD", "Zürich.txt")).write_text("Ana signed in Zürich.")
+    synced(capsys, tmp_path, collection, "--name", "n")
+    (document,) = documents(shared_client, collection).values()
+    assert document["title"] == document["metadata"]["path"] == "Zürich.txt"
