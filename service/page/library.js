@@ -164,7 +164,8 @@ class Entry {
     return this.status === "ready" || this.status === "failed";
   }
 
-  update({ status, progress, chunks, tokens, characters, error, warnings }) {
+  update({ chunks, tokens, characters, warnings, replacement, ...own }) {
+    const { status, progress, error } = replacement ?? own;
     const before = this.status;
     this.status = status;
     this.progress.hidden = this.finished;
@@ -174,7 +175,7 @@ class Entry {
     const size = chunks === null ? count(characters, "character") : `${count(chunks, "chunk")}, ${count(tokens, "token")}`;
     const state = {
       queued: "Waiting", indexing: `Indexing, ${Math.floor(100 * progress)}%`, ready: "Ready", failed: `Failed. ${error}`,
-    }[status];
+    }[status] + (replacement ? ". The former text is still searched" : "");
     this.facts.textContent = `${state} · ${size}`;
     this.warnings.hidden = !warnings.length;
     this.warnings.replaceChildren(...warnings.map((warning) => quoted(warning, "li")));

@@ -81,6 +81,31 @@ def test_a_text_and_all_that_is_said_about_it(qrag: Client, collection: str) -> 
     assert collection in {each.collection for each in qrag.documents()}
 
 
+def test_title_and_metadata_are_changed_in_place(qrag: Client, collection: str) -> None:
+    document = qrag.index("Ana signed.", title="A", collection=collection, metadata={"year": 2024, "draft": True})
+    changed = qrag.update(document.id, title="B", metadata={"draft": None})
+    assert (changed.title, changed.metadata) == ("B", {"year": 2024})
+    assert qrag.update(document.id, title=None).title is None
+    assert list(qrag.documents(collection=collection, title="B")) == []
+
+
+def test_waiting_ends_with_the_new_content(qrag: Client, collection: str) -> None:
+    qrag.index("Ana signed.", id=collection, collection=collection, wait=True)
+    posted = qrag.index("Ben signed.\n" * 2000, id=collection, collection=collection, chunking="lines", replace=True)
+    assert posted.replacement is not None
+    assert (posted.status, posted.chunks) == ("ready", 1)
+    (document,) = qrag.wait_until_ready([collection])
+    assert (document.replacement, document.chunks) == (None, 2000)
+
+
+def test_new_content_that_cannot_be_indexed_is_told(connect: Connect) -> None:
+    failed = {"status": "failed", "progress": 0.0, "error": "It is too long."}
+    told = pytest.raises(IndexingFailed, match=r"the former still is\. It is too long\.")
+    with scripted([answer(200, {**DOCUMENT, "replacement": failed})]) as server, told as raised:
+        connect(server.url).wait_until_ready(["franklin"])
+    assert [document.id for document in raised.value.documents] == ["franklin"]
+
+
 def test_the_same_is_stored_once_and_other_content_is_a_conflict_unless_it_replaces(
     qrag: Client, collection: str
 ) -> None:

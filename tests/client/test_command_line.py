@@ -107,6 +107,35 @@ def test_a_conflict_is_explained_and_replaced(
     assert text_of(shared_client, collection) == "Ben signed."
 
 
+def test_an_earlier_text_of_the_same_name_is_named_or_replaced(
+    capsys: pytest.CaptureFixture[str], shared_client: httpx.Client, collection: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("Ana signed.")
+    given = add(shared_client, "By hand.", id=f"{collection}-given", title="a.txt", collection=collection)
+    arguments = ["index", str(path), "--collection", collection]
+    assert main([*arguments, "--title", "b.txt"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(arguments) == 0
+    first = rows(capsys.readouterr().out)[1][0]
+    assert main(arguments) == 0
+    assert f"another document of this title, {given['id']}, stays searchable" in capsys.readouterr().err
+    path.write_text("Ben signed.")
+    assert main(arguments) == 0
+    assert first in capsys.readouterr().err
+    path.write_text("Clara signed.")
+    with pytest.raises(SystemExit) as refused:
+        main([*arguments, "--replace", "--no-wait"])
+    assert refused.value.code == 2
+    assert main([*arguments, "--replace"]) == 0
+    shown = capsys.readouterr()
+    assert f"took the place of {first}" in shown.err
+    last = rows(shown.out)[1][0]
+    titled = shared_client.get("/documents", params={"collection": collection, "title": "a.txt"}).json()["documents"]
+    assert [document["id"] for document in titled] == [given["id"], last]
+    assert text_of(shared_client, last) == "Clara signed."
+
+
 def test_a_document_that_cannot_be_indexed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("Ana signed.")

@@ -35,6 +35,7 @@ ROUTES = {
     "POST /documents": "write",
     "GET /documents": "read",
     "GET /documents/{id}": "read",
+    "PATCH /documents/{id}": "write",
     "DELETE /documents/{id}": "write",
     "GET /documents/{id}/chunks": "read",
     "GET /documents/{id}/text": "read",

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from index.arrays import IntArray
-from index.chunking import Chunk
 from index.errors import QueueFull, UnknownCollection, UnknownDocument
 from index.storage.documents import (
     Chosen,
@@ -27,7 +26,6 @@ from index.storage.documents import (
     Published,
     Replacement,
     StoredChunk,
-    heading,
 )
 from index.storage.local.deletion import delete, deleted, remove_rows, take_place
 from index.storage.local.directory import DataDirectory
@@ -41,6 +39,7 @@ from index.storage.local.rows import (
     retry,
     row_in,
     row_of,
+    stored_chunks,
     stored_metadata,
     text_between,
     update_status,
@@ -228,22 +227,7 @@ class LocalCatalogue:
     def chunks(self, uid: int, *, first: int = 0, limit: int = 100) -> list[StoredChunk]:
         """At most ``limit`` of a document's chunks from number ``first`` on."""
         with self._database.read() as connection:
-            rows = connection.execute(
-                "SELECT number, start, end, c.tokens, title, (SELECT location FROM places p "
-                "WHERE p.uid = c.uid AND p.start <= c.start ORDER BY p.start DESC LIMIT 1) "
-                "FROM chunks c JOIN documents USING (uid) WHERE uid = ? AND number >= ? ORDER BY number LIMIT ?",
-                (uid, first, limit),
-            ).fetchall()
-            if not rows:
-                return []
-            begin = rows[0]["start"]
-            text = text_between(connection, uid, begin, rows[-1]["end"])
-        chunks: list[StoredChunk] = []
-        for number, start, end, tokens, title, place in rows:
-            location = json.loads(place or "{}")
-            quotation = text[start - begin : end - begin]
-            chunks.append(StoredChunk(number, Chunk(start, end, tokens), quotation, heading(title, location), location))
-        return chunks
+            return stored_chunks(connection, uid, first, limit)
 
     def starts(self, uid: int) -> IntArray:
         """The first character of each of a document's chunks, shape ``[chunks]``."""

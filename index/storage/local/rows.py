@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from index.chunking import Chunk
 from index.errors import UnknownCollection, UnknownDocument
-from index.storage.documents import Document
+from index.storage.documents import Document, StoredChunk, heading
 from qrag.wire.chunking import Chunking
 from qrag.wire.documents import Status
 from qrag.wire.filters import Filter
@@ -93,6 +94,26 @@ def text_between(connection: sqlite3.Connection, uid: int, start: int, end: int)
     )
     text = "".join(row["text"] for row in blocks)
     return text[start % TEXT_BLOCK : start % TEXT_BLOCK + end - start]
+
+
+def stored_chunks(connection: sqlite3.Connection, uid: int, first: int, limit: int) -> list[StoredChunk]:
+    """At most ``limit`` of a document's chunks from number ``first`` on."""
+    rows = connection.execute(
+        "SELECT number, start, end, c.tokens, title, (SELECT location FROM places p "
+        "WHERE p.uid = c.uid AND p.start <= c.start ORDER BY p.start DESC LIMIT 1) "
+        "FROM chunks c JOIN documents USING (uid) WHERE uid = ? AND number >= ? ORDER BY number LIMIT ?",
+        (uid, first, limit),
+    ).fetchall()
+    if not rows:
+        return []
+    begin = rows[0]["start"]
+    text = text_between(connection, uid, begin, rows[-1]["end"])
+    chunks: list[StoredChunk] = []
+    for number, start, end, tokens, title, place in rows:
+        location = json.loads(place or "{}")
+        quotation = text[start - begin : end - begin]
+        chunks.append(StoredChunk(number, Chunk(start, end, tokens), quotation, heading(title, location), location))
+    return chunks
 
 
 def stored_metadata(metadata: Mapping[str, Any]) -> str:
