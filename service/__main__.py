@@ -91,6 +91,7 @@ def _serve(settings: Settings) -> None:
         port=settings.port,
         log_config=None,  # uvicorn logs through the root logger, like all modules
         access_log=False,  # the observer logs requests with more details
+        proxy_headers=False,  # ForwardedAddress reads them, and more of them
         # Longer than clients and proxies keep a connection that nothing is sent on (httpx 5 s, nginx and most load
         # balancers 60 s): where the server is the first to close it, the next request is lost.
         timeout_keep_alive=75,

@@ -14,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from service.http import problems
+from service.http.forwarding import ForwardedAddress, check_root_path
 from service.http.gate import Gate
 from service.http.rights import Rights, RouteRight, needs
 from service.mcp.server import PATH, McpRoute, mcp_endpoint
@@ -32,7 +33,8 @@ def create_app(
 ) -> FastAPI:
     """The application; it starts the services' threads with its lifespan and closes everything after it.
 
-    Raises :class:`~service.errors.RightMissing` where a route or a tool does not say which right it needs.
+    Raises :class:`~service.errors.RightMissing` where a route or a tool does not say which right it needs, and
+    :class:`~service.errors.ConfigurationError` where a route has the path below which everything should be.
     """
 
     @asynccontextmanager
@@ -67,6 +69,7 @@ def create_app(
     app.router.routes.append(McpRoute(PATH, endpoint, methods=["POST"], include_in_schema=False))
     problems.install(app)
     rights = Rights(app.routes)
+    check_root_path(services.settings.root_path, rights)
     app.add_middleware(Gate, settings=services.settings, keys=services.keys, rights=rights)
     if services.settings.cors_origins:  # outside the gate: a preflight has no key
         app.add_middleware(
@@ -76,6 +79,7 @@ def create_app(
             allow_headers=["*"],
             expose_headers=["Location", "Retry-After", "Server-Timing", "X-Request-ID"],
         )
+    app.add_middleware(ForwardedAddress, settings=services.settings)
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:

@@ -1,4 +1,4 @@
-"""The host and port of a ``Host`` header, an origin or a setting."""
+"""What addresses consist of: the host and port of a header, an origin or a setting, and the prefix of paths."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import NamedTuple
 _AUTHORITY = re.compile(
     r"(?P<name>\*|(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])\.?(?::(?P<port>[0-9]{0,5}))?"
 )
+
+
+_PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)*")
 
 
 class Authority(NamedTuple):
@@ -55,6 +58,12 @@ def parse_authority(text: str) -> Authority | None:
         except ValueError:
             return None
     return Authority(name, int(parts["port"]) if parts["port"] else None)
+
+
+def parse_prefix(text: str) -> str | None:
+    """The path below which everything is served, without a slash at its end; None where the text is no such path."""
+    prefix = text.strip().rstrip("/")
+    return prefix if _PREFIX.fullmatch(prefix) else None
 
 
 def listening_authority(host: str) -> Authority | None:

@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 import index
 from service.errors import ConfigurationError
-from service.host_names import parse_authority
+from service.host_names import parse_authority, parse_prefix
 
 DEFAULT_CHECKPOINT = Path(index.__file__).parent / "checkpoints" / "default"
 """The checkpoint that comes with this software."""
@@ -50,6 +50,15 @@ class Settings(BaseSettings):
         (),
         description="comma-separated; the sites whose pages may use the service from a browser, such as "
         "`https://app.example.org`",
+    )
+    root_path: str | None = Field(
+        None, description="the path below which a proxy serves this, such as `/qrag`; it may pass it on or strip it"
+    )
+    forwarded_allow_ips: str = Field(
+        "127.0.0.1,::1",
+        validation_alias="FORWARDED_ALLOW_IPS",
+        description="comma-separated; the addresses and networks of proxies whose `X-Forwarded-` headers are "
+        "believed; `*`: all",
     )
     max_requests_per_key: int = Field(64, gt=0, description="requests of one key at the same time")
     max_body_bytes: int = Field(128 << 20, gt=0, description="longest request body")
@@ -108,6 +117,14 @@ class Settings(BaseSettings):
                 "otherwise, set enableServiceLinks: false in the pod, or set QRAG_PORT in the container"
             )
         return value
+
+    @field_validator("root_path")
+    @classmethod
+    def _is_a_prefix(cls, path: str | None) -> str | None:
+        prefix = parse_prefix(path or "")
+        if prefix is None:
+            raise ValueError(f"{path!r} is no path: give one like /qrag, of letters, digits and . _ ~ -")
+        return prefix or None
 
     @field_validator("llm_base_url", "llm_api_key", "llm_model", mode="before")
     @classmethod

@@ -29,7 +29,7 @@ class Server:
         self, data_dir: Path, checkpoint: Path | None = None, prefix: Sequence[str] = (), **settings: str | int
     ) -> None:
         environment = {
-            name.upper() if name.startswith("llm_") else f"QRAG_{name.upper()}": str(value)
+            name.upper() if name.startswith(("llm_", "forwarded_")) else f"QRAG_{name.upper()}": str(value)
             for name, value in settings.items()
         }
         environment |= {"QRAG_DATA_DIR": str(data_dir), "QRAG_PORT": "0"}
@@ -102,7 +102,7 @@ class Server:
 
 @contextlib.contextmanager
 def running_server(data_dir: Path, checkpoint: Path | None = None, **settings: str | int) -> Iterator[httpx.Client]:
-    """A client of a server that runs for the length of the block; ``settings`` are ``QRAG_*`` or ``LLM_*``."""
+    """A client of a server that runs for the length of the block; ``settings`` are its variables in lower case."""
     server = Server(data_dir, checkpoint, (), **settings)
     try:
         with httpx.Client(base_url=server.wait_until_listening(), timeout=60) as client:

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.errors import BodyTooLarge, Overloaded, ServiceError, TooManyRequests, Unauthorized
 from service.http.hosts import OwnHosts
 from service.http.problems import problem_response
-from service.http.rights import Rights
+from service.http.rights import Rights, route_path
 from service.http.unpacking import Unpacker
 from service.keys import EVERYTHING, Access, Keys
 from service.settings import Settings
@@ -23,7 +23,7 @@ UPLOAD_PATH = "/documents"
 OTHER_BODY_BYTES = 1 << 20
 """Longest body of anything that is not an upload."""
 
-_WITH_A_SLASH = re.compile(r"(?!/page/)(?:/[A-Za-z0-9_:@-][A-Za-z0-9._:@-]*)+/")
+_WITH_A_SLASH = re.compile(r"(?!/(?:page|docs)/)(?:/[A-Za-z0-9_:@-][A-Za-z0-9._:@-]*)+/")
 """Paths of the interface with a slash at the end, which clients often add."""
 
 MOST_DIGITS = 18
@@ -48,8 +48,8 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if _WITH_A_SLASH.fullmatch(scope["path"]):
-            scope = {**scope, "path": scope["path"][:-1]}
+        if _WITH_A_SLASH.fullmatch(route_path(scope)):
+            scope["path"] = scope["path"][:-1]
         answered = False
         upgrades = any(name == b"upgrade" for name, _ in scope["headers"])
 
@@ -99,7 +99,7 @@ class Gate:
         if not self._keys.required:
             self._hosts.check(scope)
             return EVERYTHING
-        right = self._rights.needed(scope["method"], scope["path"])
+        right = self._rights.needed(scope["method"], route_path(scope))
         if right == "open":
             return EVERYTHING
         authorization = dict(scope["headers"]).get(b"authorization", b"")
@@ -112,7 +112,7 @@ class Gate:
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
-        limit = self._upload_bytes if scope["path"] == UPLOAD_PATH else OTHER_BODY_BYTES
+        limit = self._upload_bytes if route_path(scope) == UPLOAD_PATH else OTHER_BODY_BYTES
         too_large = BodyTooLarge(f"The body may have at most {limit} bytes. Send less at once.")
         declared = headers.get(b"content-length", b"0")
         digits = declared.lstrip(b"0")
@@ -129,7 +129,7 @@ class Gate:
                 return
             # What follows reads the unpacked body, which has another length.
             packed = {b"content-encoding", b"content-length"}
-            scope = {**scope, "headers": [header for header in scope["headers"] if header[0] not in packed]}
+            scope["headers"] = [header for header in scope["headers"] if header[0] not in packed]
         received = 0
 
         async def counting_receive() -> Message:

@@ -6,6 +6,9 @@ can have a name of its own point to the machine (*rebinding*): to the browser th
 site, and the page may do everything. So a service without keys answers under its own names alone, and to unsafe methods
 only where no page of another site is behind them. Programs send no ``Origin``.
 
+What a proxy says in ``X-Forwarded-Host`` is not looked at: any program may send it, and the proxy of a page's own name
+passes on what that page says.
+
 With keys there is nothing to guard against: the pages of others have none.
 """
 
@@ -18,7 +21,7 @@ from starlette.types import Scope
 
 from service.errors import CrossSiteRequest, MisdirectedRequest
 from service.host_names import Authority, listening_authority, parse_authority
-from service.http.rights import SAFE_METHODS
+from service.http.rights import SAFE_METHODS, route_path
 
 PROBE_PATHS = frozenset({"/healthz", "/readyz"})
 """Asked by orchestrators and load balancers under whatever address they have; the answers tell nothing."""
@@ -48,7 +51,7 @@ class OwnHosts:
         Raises :class:`~service.errors.MisdirectedRequest` for another host, and
         :class:`~service.errors.CrossSiteRequest` for an unsafe method from another site.
         """
-        path, headers = scope["path"], Headers(scope=scope)
+        path, headers = route_path(scope), Headers(scope=scope)
         if path in PROBE_PATHS:
             return
         hosts = [host.strip() for host in headers.getlist("host")]

@@ -33,9 +33,14 @@ _INDEX_ERRORS: dict[type[QRagError], tuple[int, str, str, int | None]] = {
     DiskFull: (507, "storage_full", "Storage is full", None),
 }
 
+_NOTHING_HERE = (
+    "There is nothing at this path. GET /openapi.json lists what there is. Where a proxy serves this below a path of "
+    "its own and passes that on, set QRAG_ROOT_PATH."
+)
+
 _HTTP_ERRORS = {
     400: ("invalid_json", "Invalid JSON", "The body is not valid JSON in UTF-8. Check its encoding and brackets."),
-    404: ("not_found", "Not found", "There is nothing at this path. GET /openapi.json lists what there is."),
+    404: ("not_found", "Not found", _NOTHING_HERE),
     405: ("method_not_allowed", "Method not allowed", "This path has other methods: see the Allow header."),
 }
 

@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from fastapi.routing import iter_route_contexts
 from starlette.routing import BaseRoute, Route
+from starlette.types import Scope
 
 from service.errors import RightMissing
 from service.keys import Right
@@ -47,6 +48,12 @@ def needs(right: RouteRight) -> Callable[[Endpoint], Endpoint]:
         return endpoint
 
     return declare
+
+
+def route_path(scope: Scope) -> str:
+    """The path of a request as routes have it: without the prefix under which a proxy serves them."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 @dataclass(frozen=True, slots=True)

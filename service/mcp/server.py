@@ -32,6 +32,7 @@ from starlette.types import Scope
 from qrag.wire.names import CollectionName
 from service.errors import InvalidRequest, RightMissing
 from service.http.dependencies import unless_gone
+from service.http.forwarding import base_url
 from service.http.problems import problem_of
 from service.keys import Access, Right
 from service.mcp.arguments import as_meant, in_words
@@ -103,7 +104,7 @@ async def _call(tool: Tool, arguments: dict[str, Any], request: Request, service
         arguments = as_meant(arguments, tool.arguments)
         if "collection" in tool.arguments.model_fields:
             arguments = {"collection": collection, **arguments}
-        caller = Caller(services, access, str(request.base_url))
+        caller = Caller(services, access, base_url(request))
         result = await unless_gone(request, tool.run(tool.arguments.model_validate(arguments), caller))
     except ClientDisconnect as error:
         raise MCPError(INTERNAL_ERROR, "The client has closed the connection.") from error

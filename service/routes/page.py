@@ -10,7 +10,7 @@ from typing import Annotated, NamedTuple
 from fastapi import APIRouter, Header, Request, Response
 from starlette.exceptions import HTTPException
 
-from service.http.rights import needs
+from service.http.rights import needs, route_path
 
 router = APIRouter(include_in_schema=False)
 
@@ -51,7 +51,7 @@ _FILES = dict(_read())
 @needs("open")
 async def page(request: Request, if_none_match: Annotated[str, Header()] = "") -> Response:
     """The page, or a file that it consists of."""
-    file = _FILES.get(request.scope["path"])
+    file = _FILES.get(route_path(request.scope))
     if file is None:
         raise HTTPException(404)
     headers = {**_HEADERS, "ETag": file.etag}

@@ -8,6 +8,7 @@ from typing import Final
 
 from fastapi import APIRouter, Response
 from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException
 
 from service.http.rights import needs
@@ -33,6 +34,13 @@ def reference() -> Response:
         swagger_css_url="docs/swagger-ui.css",
         swagger_favicon_url="docs/favicon.png",
     )
+
+
+@router.get("/docs/")
+@needs("open")
+def reference_with_a_slash() -> Response:
+    """The way to the page, whose addresses would be wrong here."""
+    return RedirectResponse("../docs", 308)
 
 
 @router.get("/docs/{name}")

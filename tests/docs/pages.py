@@ -9,7 +9,7 @@ from tests.markdown import Block, code_blocks
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 
-DATA = {"json", "yaml", "text", "http"}
+DATA = {"json", "yaml", "text", "http", "nginx"}
 """Languages in which nothing is commanded."""
 
 NO_COMMAND = "nothing to run: a formula, a folder, a request in outline"

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from service.http.event_stream import wants_events
 from service.settings import Settings
 from tests.servers import blameless_server
-from tests.service.helpers import problem, text_of
+from tests.service.helpers import metric, problem, text_of
 
 
 def form(client: httpx.Client, collection: str, *parts: tuple[str, bytes]) -> httpx.Response:
@@ -102,7 +102,10 @@ def test_questions_may_be_packed(client: httpx.Client, collection: str) -> None:
     send(client, collection, b"Ana signed the lease.", "identity")
     body = gzip.compress(json.dumps({"question": "Who signed?", "collection": collection}).encode())
     headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    counted = 'qrag_request_seconds_count{method="POST",route="/retrieve",status="200"}'
+    before = metric(client, counted)
     assert client.post("/retrieve", content=body, headers=headers).status_code == 200
+    assert metric(client, counted) == before + 1
 
 
 def test_other_encodings_are_refused_with_those_that_are_read(client: httpx.Client, collection: str) -> None:
@@ -126,10 +129,16 @@ def test_what_a_body_unpacks_to_is_limited(limited_client: httpx.Client) -> None
 
 
 def test_a_slash_at_the_end_makes_no_difference(client: httpx.Client, collection: str) -> None:
+    counted = 'qrag_request_seconds_count{method="GET",route="/documents",status="200"}'
+    before = metric(client, counted)
     assert client.get("/documents/").status_code == 200
+    assert metric(client, counted) == before + 1
     answer = client.post("/documents/", json={"text": "Words.", "collection": collection})
     assert answer.status_code == 202
     assert client.get(f"/documents/{answer.json()['id']}/").status_code == 200
+    message = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+    accept = {"Accept": "application/json, text/event-stream"}
+    assert client.post("/mcp/", json=message, headers=accept).json()["result"] == {}
     problem(client.get("/nothing/"), 404, "not_found")
 
 

@@ -55,6 +55,7 @@ ROUTES = {
     "DELETE /admin/checkpoints/{checkpoint}": "admin",
     "GET /openapi.json": "open",
     "GET /docs": "open",
+    "GET /docs/": "open",
     "GET /docs/{name}": "open",
     "GET /": "open",
 }
