@@ -103,6 +103,7 @@ export async function* retrieve(question, signal) {
     const complete = received.split("\n\n");
     received = complete.pop();
     for (const event of complete) {
+      if (event.startsWith(":")) continue; // a comment, which keeps the connection alive
       const [name, data] = event.split("\n").map((line) => line.slice(line.indexOf(": ") + 2));
       const content = JSON.parse(data);
       if (name === "error") throw new Problem(content.detail, content.status);

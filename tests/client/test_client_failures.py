@@ -279,6 +279,14 @@ def test_a_step_is_there_before_the_next_one(connect: Connect) -> None:
         assert isinstance(next(events), RetrieveOut)
 
 
+def test_comments_in_a_stream_are_passed_over(connect: Connect) -> None:
+    pieces = (b": working\n\n", event("step", STEP) + b": work", b"ing\n\n", event("result", examples.RESULT))
+    with scripted([stream(*pieces)]) as server:
+        step, result = connect(server.url).stream("Who?")
+    assert isinstance(step, StepEvent)
+    assert isinstance(result, RetrieveOut)
+
+
 def test_an_error_in_a_stream(connect: Connect) -> None:
     problem = {"type": "about:blank", "title": "Changed", "status": 409, "code": "documents_changed", "detail": "Gone."}
     with scripted([stream(event("step", STEP), event("error", problem))]) as server:

@@ -126,6 +126,21 @@ def test_steps_are_shown_as_they_come(page: Page) -> None:
     ]
 
 
+def test_comments_in_the_stream_are_passed_over(page: Page) -> None:
+    page.paste(TEXT)
+    page.run(
+        """const send = fetch;
+        window.fetch = async (path, options) => {
+            const answer = await send(path, options);
+            if (path !== "retrieve") return answer;
+            const events = (await answer.text()).split("\\n\\n");
+            return new Response(`: working\\n\\n${events.join("\\n\\n: working\\n\\n")}`, answer);
+        }"""
+    )
+    page.ask(QUESTION)
+    assert len(page.all("#steps li")) == 6
+
+
 def test_options_are_what_is_asked_for(page: Page) -> None:
     page.paste(TEXT)
     page.fill("max-steps", "3")

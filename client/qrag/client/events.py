@@ -30,6 +30,8 @@ class EventReader:
         """
         *blocks, self._rest = (self._rest + piece).split(b"\n\n")
         for block in blocks:
+            if block.startswith(b":"):
+                continue  # a comment, which keeps the connection alive
             lines = dict(line.split(b": ", 1) for line in block.split(b"\n"))
             name, data = lines.get(b"event"), lines.get(b"data", b"")
             if name == b"error":
