@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from anyio import to_thread
 from pydantic import Field, JsonValue
 
 from index.errors import UnknownDocument
+from qrag.wire.documents import Location
 from qrag.wire.models import RequestModel, ResponseModel
 from qrag.wire.names import CollectionName, PassageId
 from qrag.wire.retrieval import Citation, EpisodeIn, Question, RetrieveIn, SufficiencyOut
@@ -54,6 +56,7 @@ class FoundPassage(ResponseModel):
     title: str
     url: str
     text: str
+    location: Location = Field(description="where it begins in the document's file, as far as the format knows")
 
 
 class SearchResults(ResponseModel):
@@ -77,6 +80,7 @@ class FetchedMetadata(ResponseModel):
     end: int
     characters: int = Field(description="of the whole document")
     next: str | None = Field(description="id of what follows in the document; null at its end")
+    location: Location = Field(description="where the passage that was asked for begins in the document's file")
     fields: dict[str, JsonValue] = Field(description="the document's own metadata")
 
 
@@ -131,6 +135,7 @@ async def _search(arguments: SearchArguments, caller: Caller) -> SearchResults:
                 title=chunk.title or chunk.document_id,
                 url=_url(caller, chunk.document_id, chunk.start, chunk.end),
                 text=chunk.text,
+                location=chunk.location,
             )
             for chunk in answer.chunks
         ]
@@ -163,6 +168,7 @@ def _read(id: str, caller: Caller) -> Fetched:
         end=end,
         characters=document.characters,
         next=rest if end < document.characters else None,
+        location=_location(caller, document.uid, first),
         fields=dict(document.metadata),
     )
     url = _url(caller, document_id, start, end)
@@ -179,6 +185,13 @@ async def _retrieve(arguments: EpisodeIn, caller: Caller) -> Evidence:
         stopped_by=answer.stopped_by,
         sufficiency=answer.sufficiency,
     )
+
+
+def _location(caller: Caller, uid: int, character: int) -> Location:
+    """Where a character of a document stands in the file that it was read from."""
+    places = caller.services.storage.catalogue.places(uid)
+    number = bisect_right([place.start for place in places], character)
+    return Location.model_validate(places[number - 1].location) if number else Location()
 
 
 def _url(caller: Caller, document_id: str, start: int, end: int) -> str:

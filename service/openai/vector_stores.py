@@ -1,4 +1,7 @@
-"""OpenAI's vector store search, answered by episodes: a collection is a vector store, a document a file in it."""
+"""OpenAI's vector store search, answered by episodes: a collection is a vector store, a document a file in it.
+
+The served checkpoint is the one model.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,22 @@ from qrag.wire.vector_stores import (
     SearchIn,
     SearchPage,
     SearchResult,
+    ServedModel,
     TextContent,
 )
 from service.retrieval.session import find, prepare
 from service.services import Services
+
+MOST_ATTRIBUTES = 16
+"""OpenAI's limit of the attributes of a file."""
+
+ATTRIBUTE_CHARACTERS = 512
+"""OpenAI's limit of the length of an attribute that is a text."""
+
+
+def served_model(services: Services) -> ServedModel:
+    """The checkpoint that answers."""
+    return ServedModel(id=services.checkpoints.current.encoder.config.name)
 
 
 async def search(collection: str, body: SearchIn, services: Services) -> SearchPage:
@@ -27,7 +42,7 @@ async def search(collection: str, body: SearchIn, services: Services) -> SearchP
     queries = [body.query] if isinstance(body.query, str) else body.query
     selections = await asyncio.gather(*(_chunks(query, collection, body, services) for query in queries))
     results = [_result(chunk) for chunk in _distinct(chunk for selection in selections for chunk in selection)]
-    relevant = [result for result in results if result.score >= body.ranking_options.score_threshold]
+    relevant = [result for result in results if result.score >= (body.ranking_options.score_threshold or 0)]
     return SearchPage(search_query=queries, data=relevant[: body.max_num_results])
 
 
@@ -65,6 +80,17 @@ def _result(chunk: SelectedChunk) -> SearchResult:
         file_id=chunk.document_id,
         filename=chunk.title or chunk.document_id,
         score=min(max(chunk.q, 0.0), 1.0),
-        attributes={name: value for name, value in chunk.metadata.items() if isinstance(value, str | float | int)},
+        attributes=_attributes(chunk),
         content=[TextContent(text=chunk.text)],
     )
+
+
+def _attributes(chunk: SelectedChunk) -> dict[str, str | bool | int | float]:
+    """The metadata that are texts and numbers, then where the chunk stands, as far as there is room beside them."""
+    attributes = {name: value for name, value in chunk.metadata.items() if isinstance(value, str | float | int)}
+    location = chunk.location.model_dump(exclude_none=True) | {"headings": " > ".join(chunk.location.headings)}
+    for name, value in location.items():
+        fits = len(attributes) < MOST_ATTRIBUTES and len(str(value)) <= ATTRIBUTE_CHARACTERS
+        if fits and value != "":
+            attributes.setdefault(name, value)
+    return attributes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
@@ -14,11 +15,16 @@ from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import INVALID_PARAMS, CallToolResult, TextContent
 
-from tests.service.helpers import Json, add, ask, metric, text_of
+from service.keys import add_key
+from tests.servers import running_server
+from tests.service.helpers import Json, add, ask, chunks_of, metric, problem, text_of
 
 QUESTION = "Where did the office of the person who signed the lease move?"
 LINES = "Ana signed the lease on Monday.\nBruno kept bees.\nAna's office moved to Lisbon in May.\nThe mill was sold."
 HEADERS = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
+
+NOWHERE: Json = {"page": None, "label": None, "headings": [], "sheet": None, "row": None}
+"""The location of what was never in a file that knows one."""
 
 T = TypeVar("T")
 
@@ -120,8 +126,29 @@ def test_search_finds_what_fetch_reads(shared_client: httpx.Client, library: str
             "end": len(LINES),
             "characters": len(LINES),
             "next": None,
+            "location": NOWHERE,
             "fields": {"year": 2024},
         }
+
+
+def test_every_tool_says_where_in_its_file_a_passage_stands(shared_client: httpx.Client, collection: str) -> None:
+    report = "# Mill\n\nAna bakes.\n\n## Wheel\n\nBruno turns it.\n"
+    query = {"wait": "true", "collection": collection, "chunking": "lines"}
+    headers = {"Content-Type": "text/markdown"}
+    stored = shared_client.post("/documents", params=query, content=report, headers=headers)
+    assert stored.status_code == 201
+    expected = {chunk["text"]: chunk["location"] for chunk in chunks_of(shared_client, stored.json()["id"])}
+    assert {**NOWHERE, "headings": ["Mill", "Wheel"]} in expected.values()
+    found = call(shared_client, "search", {"query": "Who turns what?", "collection": collection})["results"]
+    assert {passage["text"]: passage["location"] for passage in found} == expected
+    for passage in found:
+        metadata = call(shared_client, "fetch", {"id": passage["id"]})["metadata"]
+        assert metadata["location"] == passage["location"]
+    whole = call(shared_client, "fetch", {"id": stored.json()["id"]})["metadata"]
+    assert whole["location"]["headings"] == ["Mill"]
+    options: Json = {"question": "Who turns what?", "collection": collection, "stop": {"rule": "budget"}}
+    citations = call(shared_client, "retrieve", options)["citations"]
+    assert [citation["location"] for citation in citations] == list(expected.values())
 
 
 @pytest.mark.usefixtures("library")
@@ -239,7 +266,23 @@ def test_only_messages_are_taken(shared_client: httpx.Client) -> None:
     assert shared_client.post("/mcp", json=message("ping"), headers={"Accept": "text/html"}).status_code == 406
 
 
-def test_web_pages_of_others_are_refused(shared_client: httpx.Client) -> None:
-    for headers, status in (({}, 200), ({"Origin": "https://evil.example"}, 403), ({"Host": "evil.example"}, 421)):
-        answer = shared_client.post("/mcp", json=message("ping"), headers={**HEADERS, **headers})
-        assert answer.status_code == status
+def ping(client: httpx.Client, **headers: str) -> httpx.Response:
+    return client.post("/mcp", json=message("ping"), headers={**HEADERS, **headers})
+
+
+def test_web_pages_of_others_are_refused_and_told_why(shared_client: httpx.Client) -> None:
+    assert ping(shared_client).status_code == 200
+    problem(ping(shared_client, Origin="https://evil.example"), 403, "cross_site_request")
+    for host in ("qrag.example.org", "qrag.example.org:8000", "10.0.0.7:8000", "host.docker.internal:8000"):
+        detail = problem(ping(shared_client, Host=host), 421, "misdirected_request")["detail"]
+        assert repr(host) in detail
+        assert "QRAG_ALLOWED_HOSTS" in detail
+
+
+def test_names_that_the_service_was_given_reach_the_tools(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    with running_server(tmp_path, tiny_checkpoint, allowed_hosts="qrag.example.org") as client:
+        assert ping(client, Host="qrag.example.org").status_code == 200
+        problem(ping(client, Host="other.example.org"), 421, "misdirected_request")
+        key = add_key(tmp_path / "keys.json", "reader", ["read"], None)
+        answer = ping(client, Host="other.example.org", Authorization=f"Bearer {key}")
+        assert answer.status_code == 200  # with keys every name will do

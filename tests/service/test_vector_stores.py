@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -147,7 +148,7 @@ def nested(levels: int) -> Json:
     ("fields", "words"),
     [
         ({"rewrite_query": True}, "not rewritten here"),
-        ({"ranking_options": {"ranker": "default-2024-11-15"}}, "no such ranker"),
+        ({"ranking_options": {"ranker": "cohere-3"}}, "no such ranker"),
         ({"ranking_options": {"hybrid_search": {"text_weight": 1}}}, "hybrid_search"),
         ({"ranking_options": {"score_threshold": 1.5}}, "score_threshold"),
         ({"max_num_results": 51}, "max_num_results"),
@@ -184,7 +185,49 @@ def test_openai_client_raises_its_own_errors_with_our_code(client: openai.OpenAI
 
 def test_false_and_nothing_are_what_they_are_by_default(client: openai.OpenAI, store: str) -> None:
     page = client.vector_stores.search(store, query=QUESTION)
-    options: Any = {"ranker": "none", "score_threshold": 0}
-    same = client.vector_stores.search(store, query=QUESTION, rewrite_query=False, ranking_options=options)
     assert len(page.data) == 10
-    assert [result.file_id for result in same.data] == [result.file_id for result in page.data]
+    options: Any
+    for options in (
+        {"ranker": "none", "score_threshold": 0},
+        {"ranker": "auto", "score_threshold": 0.0},
+        {"ranker": "default-2024-11-15", "score_threshold": None},  # as the client's documentation shows
+        {"ranker": None},
+    ):
+        same = client.vector_stores.search(store, query=QUESTION, rewrite_query=False, ranking_options=options)
+        assert [result.file_id for result in same.data] == [result.file_id for result in page.data]
+
+
+LEDGER = b"item,price\nbread,3\nmilk,4\n"
+
+
+def test_attributes_say_where_a_chunk_stands_beside_the_metadata(
+    client: openai.OpenAI, shared_client: httpx.Client, collection: str
+) -> None:
+    report = b"# Mill\n\nBread is baked.\n\n## Wheel\n\nMilk is sold.\n"
+    for name, content, media_type, metadata in (
+        ("ledger", LEDGER, "text/csv", '{"year": 2024}'),
+        ("taken", LEDGER, "text/csv", '{"row": "mine"}'),
+        ("full", LEDGER, "text/csv", json.dumps({f"key-{number}": number for number in range(16)})),
+        ("report", report, "text/markdown", "{}"),
+    ):
+        query = {"wait": "true", "collection": collection, "id": name, "chunking": "lines", "metadata": metadata}
+        answer = shared_client.post("/documents", params=query, content=content, headers={"Content-Type": media_type})
+        assert answer.status_code == 201, answer.text
+    found = client.vector_stores.search(collection, query="What is sold?", max_num_results=50).data
+    milk = {result.file_id: result.attributes for result in found if "ilk" in result.content[0].text}
+    assert milk == {
+        "ledger": {"year": 2024, "row": 3},
+        "taken": {"row": "mine"},
+        "full": {f"key-{number}": number for number in range(16)},
+        "report": {"headings": "Mill > Wheel"},
+    }
+
+
+def test_the_served_checkpoint_is_the_one_model(client: openai.OpenAI, shared_client: httpx.Client) -> None:
+    (model,) = client.models.list().data
+    assert model.id == shared_client.get("/model").json()["name"]
+    assert (model.object, model.created, model.owned_by) == ("model", 0, "qrag")
+    assert client.models.retrieve(model.id) == model
+    with pytest.raises(openai.NotFoundError) as missing:
+        client.models.retrieve("gpt-4o")
+    assert missing.value.code == "unknown_checkpoint"

@@ -116,13 +116,14 @@ SEARCH_PAGE: Example = {
             "file_id": "franklin",
             "filename": "Autobiography",
             "score": 0.896,
-            "attributes": {"year": 1916},
+            "attributes": {"year": 1916, "page": 12, "headings": "Part One > Philadelphia"},
             "content": [{"type": "text", "text": _CHUNK["text"]}],
         }
     ],
     "has_more": False,
     "next_page": None,
 }
+SERVED_MODEL: Example = {"id": "qrag-bge-small", "object": "model", "created": 0, "owned_by": "qrag"}
 MODEL: Example = {
     "name": "qrag-bge-small",
     "checkpoint": "configured",

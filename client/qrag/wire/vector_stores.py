@@ -1,8 +1,8 @@
-"""Request and answer of ``POST /v1/vector_stores/{id}/search``: the part of OpenAI's schema that has a meaning here."""
+"""Vector store search and the list of models: the parts of OpenAI's schema that have a meaning here."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, StrictBool, field_validator
 
@@ -61,19 +61,25 @@ AttributeFilter = Annotated[
 CompoundFilter.model_rebuild()
 
 
+Ranker = Literal["auto", "none", "default-2024-11-15"]
+"""The rankers that OpenAI's client knows."""
+
+
 def _must_be_ours(ranker: object) -> object:
-    if isinstance(ranker, str) and ranker not in ("auto", "none"):
-        raise ValueError("there is no such ranker here: leave it out, or say 'auto' or 'none', which mean the episode")
+    if isinstance(ranker, str) and ranker not in get_args(Ranker):
+        raise ValueError(f"there is no such ranker here: leave it out, or say one of {', '.join(get_args(Ranker))}")
     return ranker
 
 
 class RankingOptions(RequestModel):
     """Which results count."""
 
-    ranker: Annotated[Literal["auto", "none"], BeforeValidator(_must_be_ours)] = Field(
-        default="auto", description="both mean the episode: what it selects is not ranked again"
+    ranker: Annotated[Ranker | None, BeforeValidator(_must_be_ours)] = Field(
+        default="auto", description="each means the episode: what it selects is not ranked again"
     )
-    score_threshold: float = Field(default=0, ge=0, le=1, description="results with a smaller score are left out")
+    score_threshold: float | None = Field(
+        default=0, ge=0, le=1, description="results with a smaller score are left out; null: none"
+    )
 
 
 def _must_be_off(rewrite: object) -> object:
@@ -132,9 +138,30 @@ class SearchResult(ResponseModel):
     filename: str = Field(description="its title, or its id where it has none")
     score: float = Field(ge=0, le=1, description="the Q-value of the step that selected the chunk, kept within 0 and 1")
     attributes: dict[str, str | bool | int | float] = Field(
-        description="the document's metadata, as far as OpenAI's schema has room for it: texts, numbers, true and false"
+        description="the document's metadata, as far as OpenAI's schema has room for it: texts, numbers, true and "
+        "false; beside it where the chunk begins in the document's file: page, label, headings, sheet, row"
     )
     content: list[TextContent] = Field(description="one: the chunk")
+
+
+class ServedModel(ResponseModel):
+    """A model in the form that OpenAI's clients ask for when they start: the served checkpoint."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.SERVED_MODEL]})
+
+    id: str = Field(description="the checkpoint's own name, as `model` in answers of `/retrieve`")
+    object: Literal["model"] = "model"
+    created: Literal[0] = Field(default=0, description="0: a checkpoint does not say when it was made")
+    owned_by: Literal["qrag"] = "qrag"
+
+
+class ServedModels(ResponseModel):
+    """All models: the one that is served."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"object": "list", "data": [examples.SERVED_MODEL]}]})
+
+    object: Literal["list"] = "list"
+    data: list[ServedModel]
 
 
 class SearchPage(ResponseModel):
