@@ -107,6 +107,44 @@ def test_chunks_without_a_delta_are_passed_over() -> None:
     assert "".join(piece.text for piece in pieces) == "Ida"
 
 
+USAGE = data({"choices": [], "usage": {"total_tokens": 9}})
+FILTERED = data({"id": "", "object": "", "model": "", "choices": [], "prompt_filter_results": [{"prompt_index": 0}]})
+"""The first chunk of Azure's."""
+REASONING = data({"choices": [{"index": 0, "delta": {"content": None, "reasoning_content": "Hm [2]."}}]})
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [FILTERED, delta("Ida"), delta(None, "stop"), DONE],
+        [REASONING, delta("Ida"), delta(None, "stop"), DONE],
+        [b": keep-alive\n\n", delta("Ida"), b":\n\n", delta(None, "stop"), DONE],
+        [delta("Ida").replace(b"\n", b"\r\n"), delta(None, "stop").replace(b"\n", b"\r\n")],
+        [delta("Ida"), delta(None, "stop")],
+        [delta("Ida"), delta(None, "stop"), USAGE, DONE],
+    ],
+    ids=["azure", "reasoning", "comments", "lines", "no end", "usage"],
+)
+def test_streams_of_every_kind_of_endpoint(events: list[bytes]) -> None:
+    pieces, _ = asked([stream(*events)], streamed=True)
+    assert "".join(piece.text for piece in pieces) == "Ida"
+    assert [piece.finish_reason for piece in pieces if piece.finish_reason] == ["stop"]
+
+
+def test_reasoning_beside_the_content_is_no_answer() -> None:
+    message = {"role": "assistant", "content": "Ida", "reasoning_content": "Hm [2]."}
+    (whole,), _ = asked([answer(200, {"choices": [{"message": message, "finish_reason": "stop"}]})])
+    assert whole.text == "Ida"
+
+
+@pytest.mark.parametrize("exceptions", ["localhost,[::1]", "::1/128"])
+def test_odd_exceptions_from_proxies_keep_no_model_away(monkeypatch: pytest.MonkeyPatch, exceptions: str) -> None:
+    monkeypatch.setenv("NO_PROXY", exceptions)
+    monkeypatch.setenv("ALL_PROXY", "socks5://proxy.example.org:1080")
+    (whole,), _ = asked([completion("Ida")])
+    assert whole.text == "Ida"
+
+
 @pytest.mark.parametrize("streamed", [False, True])
 def test_the_newer_name_of_the_limit_is_tried_where_the_older_is_refused(streamed: bool) -> None:
     refused = refusal(400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import socket
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -140,6 +142,56 @@ def test_a_slash_at_the_end_makes_no_difference(client: httpx.Client, collection
     accept = {"Accept": "application/json, text/event-stream"}
     assert client.post("/mcp/", json=message, headers=accept).json()["result"] == {}
     problem(client.get("/nothing/"), 404, "not_found")
+
+
+def raw(client: httpx.Client, request: bytes, *more: bytes) -> tuple[int, bytes]:
+    """The status and the body of the last answer to a request as it stands; each further part after an answer."""
+    with socket.create_connection((client.base_url.host, client.base_url.port or 80), timeout=60) as connection:
+        connection.sendall(request)
+        with connection.makefile("rb") as answers:
+            for part in more:
+                assert answers.readline().startswith(b"HTTP/1.1 100 ")
+                assert answers.readline() == b"\r\n"
+                connection.sendall(part)
+            head, _, body = answers.read().partition(b"\r\n\r\n")
+    return int(head.split(b" ")[1]), body
+
+
+def head(client: httpx.Client, target: str, *headers: str) -> bytes:
+    lines = (f"POST {target} HTTP/1.1", f"Host: {client.base_url.netloc.decode()}", "Connection: close")
+    return "\r\n".join((*lines, "Content-Type: text/plain", *headers, "", "")).encode()
+
+
+def test_a_client_may_wait_before_it_sends_its_body(client: httpx.Client, collection: str) -> None:
+    target = f"/documents?collection={collection}"
+    status, body = raw(client, head(client, target, "Content-Length: 6", "Expect: 100-continue"), b"Words.")
+    assert status == 202
+    assert text_of(client, json.loads(body)["id"]) == "Words."
+
+
+def test_bodies_may_come_in_chunks_with_trailers(client: httpx.Client, collection: str) -> None:
+    request = head(client, f"/documents?collection={collection}", "Transfer-Encoding: chunked", "Trailer: X-Sum")
+    status, body = raw(client, request + b"3\r\nWor\r\n3;note=x\r\nds.\r\n0\r\nX-Sum: 7\r\n\r\n")
+    assert status == 202
+    assert text_of(client, json.loads(body)["id"]) == "Words."
+
+
+def test_the_target_may_be_a_whole_address(client: httpx.Client, collection: str) -> None:
+    target = f"{client.base_url}/documents?collection={collection}".replace("//documents", "/documents")
+    status, _ = raw(client, head(client, target, "Content-Length: 6") + b"Words.")
+    assert status == 202
+
+
+def test_one_id_that_many_write_at_once_has_the_text_of_one(client: httpx.Client, collection: str) -> None:
+    def write(number: int) -> httpx.Response:
+        document = {"id": f"{collection}-one", "collection": collection, "text": f"Number {number}."}
+        return client.post("/documents", json=document)
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(write, range(8)))
+    assert sorted(answer.status_code for answer in answers) == [202, *[409] * 7]
+    (number,) = (number for number, answer in enumerate(answers) if answer.status_code == 202)
+    assert text_of(client, f"{collection}-one") == f"Number {number}."
 
 
 @pytest.mark.parametrize(

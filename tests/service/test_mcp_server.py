@@ -250,6 +250,23 @@ def test_hostile_messages_get_errors(shared_client: httpx.Client, content: bytes
     assert shared_client.get("/readyz").status_code == 200
 
 
+VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
+
+
+@pytest.mark.parametrize("asked", [*VERSIONS, "1999-01-01"])
+def test_every_version_of_the_protocol_is_spoken(shared_client: httpx.Client, asked: str) -> None:
+    client = {"name": "test", "version": "1"}
+    hello = message("initialize", protocolVersion=asked, capabilities={}, clientInfo=client)
+    result = shared_client.post("/mcp", json=hello, headers=HEADERS).json()["result"]
+    spoken = result["protocolVersion"]
+    assert spoken == asked if asked in VERSIONS else spoken in VERSIONS
+    # What follows names the version, and some clients send a session that was never begun.
+    headers = {**HEADERS, "MCP-Protocol-Version": spoken, "Mcp-Session-Id": "none-of-ours"}
+    for listing in (message("tools/list"), {**message("tools/list"), "params": None}):
+        listed = shared_client.post("/mcp", json=listing, headers=headers)
+        assert {tool["name"] for tool in listed.json()["result"]["tools"]} == {"search", "fetch", "retrieve"}
+
+
 def test_calls_are_counted_under_their_path(shared_client: httpx.Client) -> None:
     name = 'qrag_request_seconds_count{method="POST",route="/mcp",status="200"}'
     before = metric(shared_client, name)
