@@ -23,6 +23,6 @@ export const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${
 
 /** Where in its file a chunk stands, "" where nobody knows. */
 export const inWords = ({ page, label, sheet, row, headings }) => [
-  page !== null && `page ${label ?? page}`, sheet !== null && `sheet ${sheet}`, row !== null && `row ${row}`,
+  (label ?? page) !== null && `page ${label ?? page}`, sheet !== null && `sheet ${sheet}`, row !== null && `row ${row}`,
   headings.join(" › "),
 ].filter(Boolean).join(", ");

@@ -4,6 +4,7 @@ import * as api from "./api.js";
 import { byId, count, inWords, make, percent, quoted } from "./dom.js";
 import { HeatMaps } from "./heatmaps.js";
 import { report } from "./notices.js";
+import { addressOf } from "./reader.js";
 
 const ENDINGS = {
   budget: "As many chunks as were allowed are selected.",
@@ -41,8 +42,11 @@ export class Episode {
     const bars = make("div");
     const place = make("a", { href: `#span-${step.step + 1}` }, `chunk ${step.index}`);
     const where = inWords(step.chunk.location);
-    const head = make("p", {}, place, " of ", quoted(step.chunk.title || step.document_id),
-      ...(where ? [" · ", quoted(where)] : []), ` · Q ${step.q.toFixed(3)}`);
+    const title = step.chunk.title || step.document_id;
+    const name = `Open ${title} at chunk ${step.index}`;
+    const open = make("a", { className: "open", href: addressOf(step), "aria-label": name }, "open");
+    const head = make("p", {}, place, " of ", quoted(title), ...(where ? [" · ", quoted(where)] : []),
+      ` · Q ${step.q.toFixed(3)} · `, open);
     byId("steps").append(make("li", {}, head, quoted(step.chunk.text, "blockquote"), ...partsOf(step), bars));
     this.steps.push(step);
     this.bars.push(bars);
