@@ -240,6 +240,21 @@ def test_progress_is_shown_while_a_document_is_indexed(page: Page, tmp_path: Pat
     assert page.id("status").get_attribute("textContent") == "long.txt: Ready"
 
 
+def test_a_document_whose_content_is_replaced_says_so_until_the_new_one_is_searched(
+    page: Page, client: httpx.Client, collection: str
+) -> None:
+    id = f"{collection}-r"
+    page.until(lambda: page.id("model").text)
+    add(client, "Ana signed.", id=id, title="Lease", collection=collection)
+    new = {"id": id, "title": "Lease", "collection": collection, "text": lines_of_text(4_000)}
+    answer = client.post("/documents", params={"replace": True}, json={**new, "chunking": {"mode": "lines"}})
+    assert answer.status_code == 202
+    page.driver.refresh()
+    page.until(lambda: "The former text is still searched" in page.id("documents").text)
+    page.until(lambda: "Ready · 4,000 chunks" in page.id("documents").text)
+    assert "former" not in page.id("documents").text
+
+
 def test_files_are_taken_one_by_one_and_a_bad_one_is_named(
     page: Page, client: httpx.Client, collection: str, tmp_path: Path
 ) -> None:
