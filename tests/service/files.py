@@ -60,6 +60,12 @@ def packed(parts: Mapping[str, bytes | str]) -> bytes:
     return package.getvalue()
 
 
+def changed(package: bytes, parts: Mapping[str, bytes | str]) -> bytes:
+    """An archive with other parts, some of which may be new."""
+    with zipfile.ZipFile(BytesIO(package)) as archive:
+        return packed({**{name: archive.read(name) for name in archive.namelist()}, **parts})
+
+
 def paragraph(text: str, properties: str = "") -> str:
     """A paragraph of a word processor's document; the text is XML."""
     return f"<w:p><w:pPr>{properties}</w:pPr><w:r><w:t>{text}</w:t></w:r></w:p>"

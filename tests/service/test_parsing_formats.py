@@ -3,33 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from qrag.wire.media_types import MediaType
 from service.errors import EncryptedDocument, UnreadableDocument
-from service.intake.parsing.reading import Reading
-from service.intake.parsing.worker import convert
-from tests.service.files import MEBIBYTE, Extract, packed, relationships
+from tests.service.files import Extract, packed, relationships
+from tests.service.outcomes import Outcome
 from tests.service.packages import epub, odt, pptx, shape, slide_table, xlsx
-
-
-class Outcome:
-    """What came out of a file."""
-
-    def __init__(self, folder: Path, content: bytes, media_type: MediaType) -> None:
-        source, target, self.reading = folder / "source", folder / "target", Reading()
-        source.write_bytes(content)
-        places = convert(source, target, media_type, reading=self.reading, output_bytes=MEBIBYTE)
-        self.text = target.read_bytes().decode()
-        self.paragraphs = self.text.split("\n\n")
-        self._places = places
-
-    def location_of(self, words: str) -> dict[str, Any]:
-        place = self.text.index(words)
-        return next((fields for start, fields in reversed(self._places) if start <= place), {})
-
 
 # -- records ----------------------------------------------------------------------------------------------------------
 

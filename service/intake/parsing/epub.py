@@ -30,11 +30,11 @@ def read(source: Path, reading: Reading) -> Passages:
     if "META-INF/rights.xml" in package or "META-INF/license.lcpl" in package:
         raise EncryptedDocument("The book is protected against copying; send one that is not.")
     gap = ""
-    for document in _spine(tree, part):
+    for document in dict.fromkeys(_spine(tree, part)):
         if document not in package:
             reading.warn(f"The part {document} of the book is missing.")
             continue
-        passages = list(xhtml_passages(package.bytes_of(document), Reading(row_characters=reading.row_characters)))
+        passages = list(xhtml_passages(package.bytes_of(document), reading.part()))
         if passages:
             yield gap
             if isinstance(passages[0], str):

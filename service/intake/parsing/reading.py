@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+from service.intake.parsing.completeness import missing_words, warning_of
 
 ROW_CHARACTERS: Final = 220
 """How long a row of a table gets before it is split: what a chunk of 64 tokens, the default, holds."""
@@ -53,6 +56,12 @@ class Reading:
     """What else the file says of itself: author, date, language, front matter."""
     warnings: list[str] = field(default_factory=list)
     """What was left out of the text, in words for whoever sent the file."""
+    missing: Counter[str] = field(default_factory=Counter)
+    """Words that should be in the text and are not."""
+
+    def part(self) -> Reading:
+        """The reading of a file inside this one, whose title and metadata are its own."""
+        return Reading(row_characters=self.row_characters, warnings=self.warnings, missing=self.missing)
 
     def name(self, title: str | None) -> None:
         """Take a title, unless there is one."""
@@ -70,3 +79,12 @@ class Reading:
         """Say what was left out, once."""
         if warning not in self.warnings and len(self.warnings) < MOST_WARNINGS:
             self.warnings.append(warning)
+
+    def compare(self, texts: Callable[[], Iterable[str]], text: Iterable[str]) -> None:
+        """Note the words of the file's ``texts`` that are missing from its text."""
+        self.missing.update(missing_words(texts, text))
+
+    def conclude(self) -> None:
+        """Say which words are missing, once all is read."""
+        if self.missing:
+            self.warn(warning_of(self.missing))

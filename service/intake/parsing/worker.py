@@ -43,7 +43,9 @@ def convert(
     if reader is None:
         raise ValueError(f"no parser for {media_type.value}")
     try:
-        return _write(reader(source, reading), target, output_bytes)
+        places = _write(reader(source, reading), target, output_bytes)
+        reading.conclude()
+        return places
     except (ServiceError, OSError, ImportError):
         raise
     except MemoryError:

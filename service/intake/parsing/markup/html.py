@@ -11,7 +11,7 @@ from typing import Any, Final
 from service.intake.encodings import decoded, html_encoding
 from service.intake.parsing.cleaning import CLEANED, too_deep
 from service.intake.parsing.markup.blocks import placed
-from service.intake.parsing.markup.layout import blocks_of
+from service.intake.parsing.markup.layout import blocks_of, shown_texts
 from service.intake.parsing.reading import Passages, Reading
 
 _XHTML: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*<\?xml\b")
@@ -102,6 +102,7 @@ def _laid_out(tree: Any, reading: Reading) -> Passages:
         blocks = list(blocks_of(tree, reading.row_characters))
     finally:
         sys.setrecursionlimit(recursion_limit)
+    reading.compare(lambda: shown_texts(tree), (block.text for block in blocks))
     return placed(blocks)
 
 

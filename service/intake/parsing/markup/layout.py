@@ -23,6 +23,17 @@ _BLOCKS: Final = frozenset(
 _APART: Final = frozenset("blockquote dl fieldset figure ol p table ul".split())
 """Those with a blank line before and after."""
 
+_OTHER_FORMS: Final = frozenset({"annotation", "annotation-xml"})
+"""Elements that say in another form what a formula says."""
+
+_TABLE_PARTS: Final = frozenset({"thead", "tbody", "tfoot", "tr"})
+
+_WITHIN_WORDS: Final = frozenset(
+    "a abbr acronym b bdi bdo big cite code del dfn em font i ins kbd mark nobr s samp small span strike strong tt u "
+    "var wbr".split()
+)
+"""Elements that words may go on through."""
+
 _HEADING: Final = re.compile(r"h([1-6])")
 _HIDDEN: Final = re.compile(r"(?i)(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse))\b")
 _PRESERVED: Final = re.compile(r"(?i)(?:^|;)\s*white-space\s*:\s*(?:pre|break-spaces)\b")
@@ -34,6 +45,25 @@ def blocks_of(tree: Any, row_characters: int) -> Iterator[Block]:
     layout.walk(tree)
     layout.writer.end_line()
     yield from layout.writer.blocks
+
+
+def shown_texts(tree: Any) -> Iterator[str]:
+    """The characters of an lxml tree that are shown, element by element."""
+    from lxml import etree  # type: ignore[import-untyped, unused-ignore]
+
+    line = ""
+    walk = etree.iterwalk(tree, events=("start", "end"))
+    for event, element in walk:
+        if element.tag not in _WITHIN_WORDS:
+            yield line
+            line = ""
+        if event == "end":
+            line += element.tail or ""
+        elif element.tag in _SKIPPED or element.tag in _OTHER_FORMS or _is_hidden(element):
+            walk.skip_subtree()
+        else:
+            line += element.text or ""
+    yield line
 
 
 class _Layout:
@@ -120,6 +150,7 @@ class _Layout:
     def table(self, element: Any) -> None:
         """A table: its caption, then a line for each row, or cell after cell where it only lays out a page."""
         self.writer.end_line(apart=True)
+        self._strays(element)
         rows = list(_rows(element))
         for caption in element.iterchildren("caption"):
             self.walk(caption)
@@ -133,6 +164,19 @@ class _Layout:
                 self.writer.add(line)
                 self.writer.end_line(apart=True)
         self.writer.end_line(apart=True)
+
+    def _strays(self, part: Any) -> None:
+        """What stands in a table outside its cells, which browsers show before it."""
+        if part.text and part.text.strip():
+            self.writer.write(part.text)
+        for inner in part:
+            if inner.tag in _TABLE_PARTS:
+                self._strays(inner)
+            elif inner.tag not in {"caption", "td", "th"}:
+                self.walk(inner)
+            if inner.tail and inner.tail.strip():
+                self.writer.write(inner.tail)
+        self.writer.end_line()
 
     def _row(self, cells: list[Any]) -> Row:
         in_head = any(
@@ -252,9 +296,7 @@ def _rows(table: Any) -> Iterator[list[Any]]:
         key=lambda part: {"thead": 0, "tfoot": 2}.get(part.tag, 1),
     )
     for part in parts:
-        rows = (
-            [part] if part.tag == "tr" else part.iterchildren("tr") if part.tag in {"thead", "tbody", "tfoot"} else []
-        )
+        rows = [part] if part.tag == "tr" else part.iterchildren("tr") if part.tag in _TABLE_PARTS else []
         for row in rows:
             cells = [cell for cell in row.iterchildren("td", "th") if not _is_hidden(cell)]
             if cells and not _is_hidden(row):

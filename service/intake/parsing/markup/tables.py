@@ -7,7 +7,7 @@ longer than a chunk becomes several lines between cells, then between sentences,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Final, NamedTuple
 
@@ -86,7 +86,8 @@ def spread(rows: Iterable[Row]) -> list[_Placed]:
 def rows_of(rows: Sequence[_Placed], characters: int) -> Iterator[str]:
     """The lines of the rows, none much longer than ``characters`` where it can be split.
 
-    Rows of heads at the beginning give the columns their heads, and are lines only where nothing follows them.
+    Rows of heads at the beginning give the columns their heads, and are lines only where nothing follows them. Heads of
+    columns without values are the last line.
     """
     count = 0
     while count < len(rows) and rows[count].is_head:
@@ -94,8 +95,19 @@ def rows_of(rows: Sequence[_Placed], characters: int) -> Iterator[str]:
     heads = _heads(rows[:count])
     if count == len(rows):
         count, heads = 0, {}
+    used: set[int] = set()
     for row in rows[count:]:
+        used |= {column for column, first in row.spans.items() if _flat(row.cells[first])}
         yield from _lines(row, heads, characters)
+    yield from unused_heads(heads, used)
+
+
+def unused_heads(heads: Mapping[int, str], used: Collection[int]) -> Iterator[str]:
+    """The line of the heads that stand above no value; none where there are no such heads."""
+    shown = {head for column, head in heads.items() if column in used}
+    unused = dict.fromkeys(head for column, head in sorted(heads.items()) if column not in used and head not in shown)
+    if unused:
+        yield "; ".join(unused)
 
 
 def record_lines(heads: Sequence[str], values: Sequence[str], characters: int) -> Iterator[str]:
@@ -127,7 +139,8 @@ def _heads(rows: Sequence[_Placed]) -> dict[int, str]:
 
 
 def _lines(row: _Placed, heads: dict[int, str], characters: int) -> Iterator[str]:
-    named = [(_head(row, column, heads), cell) for column, cell in sorted(row.cells.items()) if _flat(cell)]
+    above = _heads_above(row, heads)
+    named = [(above.get(column, ""), cell) for column, cell in sorted(row.cells.items()) if _flat(cell)]
     if not named:
         return
     (key_head, key_cell), others = named[0], named[1:]
@@ -157,10 +170,13 @@ def _lines(row: _Placed, heads: dict[int, str], characters: int) -> Iterator[str
         yield key_part + separator + line
 
 
-def _head(row: _Placed, column: int, heads: dict[int, str]) -> str:
-    """The heads above a cell, those of all columns that it spans."""
-    covered = [heads[other] for other, first in sorted(row.spans.items()) if first == column and other in heads]
-    return " ".join(dict.fromkeys(covered))
+def _heads_above(row: _Placed, heads: Mapping[int, str]) -> dict[int, str]:
+    """The heads above each cell, those of all columns that it spans."""
+    covered: dict[int, list[str]] = {}
+    for column, first in sorted(row.spans.items()):
+        if column in heads:
+            covered.setdefault(first, []).append(heads[column])
+    return {first: " ".join(dict.fromkeys(above)) for first, above in covered.items()}
 
 
 def _with_head(head: str, text: str) -> str:

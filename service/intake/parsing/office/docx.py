@@ -16,28 +16,25 @@ from service.intake.parsing.markup.html import html_text
 from service.intake.parsing.markup.mathematics import lowered, raised
 from service.intake.parsing.markup.tables import Cell, Row, rows_of, spread
 from service.intake.parsing.office.formulas import formula
+from service.intake.parsing.office.graphics import graphic_lines
 from service.intake.parsing.office.numbering import Numbering
-from service.intake.parsing.office.package import Package, attribute, child, name_of, text_of
-from service.intake.parsing.office.parts import boxes_of, inside, is_bold, shows_something
+from service.intake.parsing.office.package import Package, attribute, child, count_of, name_of, text_of
+from service.intake.parsing.office.parts import (
+    LEFT_OUT,
+    SYMBOLS,
+    boxes_of,
+    follow_field,
+    inside,
+    is_bold,
+    is_deleted,
+    shown_form,
+    shown_texts,
+    shows_something,
+)
 from service.intake.parsing.office.styles import Style, is_on, list_of, outline_of, read_styles, value_of
 from service.intake.parsing.reading import Passages, Reading
 
 _RECURSION_LIMIT: Final = 10_000
-
-_LEFT_OUT: Final = frozenset(
-    "del moveFrom instrText delText delInstrText pPr rPr sdtPr sdtEndPr tblPr trPr tcPr".split()
-)
-"""Elements that are not shown: what was deleted, what fields are made of, and properties."""
-
-_SYMBOLS: Final = {
-    **dict.fromkeys(("F0FE", "F053", "F0FD", "F078"), "☒"),
-    **dict.fromkeys(("F0A8", "F06F", "F071", "F0A3"), "☐"),
-    **dict.fromkeys(("F0FC", "F050"), "✓"),
-    **dict.fromkeys(("F0FB", "F04F"), "✗"),
-    **dict.fromkeys(("F0E0", "F0AE"), "→"),
-    **dict.fromkeys(("F0B7", "F0A7", "F06C", "F06E"), "•"),
-}
-"""What the characters mean that symbol fonts draw as ticks, boxes, arrows and bullets."""
 
 
 def read(source: Path, reading: Reading) -> Passages:
@@ -72,8 +69,8 @@ class _Document:
         numbering = self._tree_of("numbering")
         lists = {name: style.numbering[0] for name, style in self.styles.items() if style.numbering is not None}
         self.numbering = Numbering() if numbering is None else Numbering.read(numbering, lists)
-        self.notes: list[tuple[str, str]] = []
-        """The notes that the text refers to, in order: their kind and id."""
+        self.notes: dict[tuple[str, str], int] = {}
+        """The numbers of the notes that the text refers to, by their kind and id."""
 
     def _tree_of(self, kind: str) -> Any:
         part = next(self.package.related(self.part, kind), None)
@@ -82,30 +79,46 @@ class _Document:
     def blocks(self) -> list[Block]:
         """Everything that is shown, each header and footer once."""
         heads, feet = [self._once(kind) for kind in ("header", "footer")]
-        body = _Story(self, self.part)
-        body.walk(self.body)
-        blocks = [*heads, *body.finished(), *feet]
+        blocks = [*heads, *self._told(self.part, self.body), *feet]
         trees = {kind: self._tree_of(kind) for kind in ("footnotes", "endnotes")}
-        number = 0
-        while number < len(self.notes):  # a note may refer to another
-            kind, identifier = self.notes[number]
-            number += 1
-            part = next(self.package.related(self.part, kind), "")
-            for note in () if trees[kind] is None else trees[kind]:
-                if attribute(note, "id") == identifier:
-                    story = _Story(self, part)
-                    story.writer.mark(f"{number}. ")
-                    story.walk(note)
-                    blocks += story.finished()
+        parts = {kind: next(self.package.related(self.part, kind), "") for kind in trees}
+        notes = {
+            (kind, attribute(note, "id")): note
+            for kind, tree in trees.items()
+            for note in (() if tree is None else reversed(tree))
+        }
+        told = 0
+        while told < len(self.notes):  # a note may refer to another
+            for note, number in list(self.notes.items())[told:]:
+                told = number
+                if note in notes:
+                    blocks += self._told(parts[note[0]], notes[note], f"{number}. ")
         return blocks
+
+    def _told(self, part: str, element: Any, marker: str = "") -> list[Block]:
+        """The blocks of a story, compared with what stands in it."""
+        story = _Story(self, part)
+        story.writer.mark(marker)
+        story.walk(element)
+        blocks = story.finished()
+        self.reading.compare(lambda: shown_texts(element, self.is_hidden), (block.text for block in blocks))
+        return blocks
+
+    def is_hidden(self, run: Any) -> bool:
+        """Whether a run is hidden, by itself or by its style."""
+        properties = child(run, "rPr")
+        if properties is None:
+            return False
+        vanish = child(properties, "vanish")
+        if vanish is not None:
+            return is_on(vanish)
+        return self.styles.get(value_of(child(properties, "rStyle")), Style()).hidden
 
     def _once(self, kind: str) -> list[Block]:
         blocks: list[Block] = []
         known: set[tuple[str, ...]] = set()
         for part in dict.fromkeys(self.package.related(self.part, kind)):
-            story = _Story(self, part)
-            story.walk(self.package.tree(part))
-            lines = story.finished()
+            lines = self._told(part, self.package.tree(part))
             text = tuple(block.text for block in lines)
             if text not in known:
                 known.add(text)
@@ -135,7 +148,7 @@ class _Story:
         """Read what is inside an element."""
         for part in element:
             name = name_of(part)
-            if name in _LEFT_OUT:
+            if name in LEFT_OUT:
                 continue
             special = _ELEMENTS.get(name)
             if special is not None:
@@ -171,13 +184,9 @@ class _Story:
 
     def run(self, element: Any) -> None:
         """Characters of one look."""
-        properties = child(element, "rPr")
-        if properties is not None:
-            style = self._document.styles.get(value_of(child(properties, "rStyle")), Style())
-            vanish = child(properties, "vanish")
-            if is_on(vanish) if vanish is not None else style.hidden:
-                return
-        align = "" if properties is None else value_of(child(properties, "vertAlign"))
+        if self._document.is_hidden(element):
+            return
+        align = value_of(child(element, "rPr", "vertAlign"))
         script = align if align in {"superscript", "subscript"} else ""
         if script != self._script:
             self._end_script()
@@ -219,8 +228,8 @@ class _Story:
     def symbol(self, element: Any) -> None:
         """A character of a symbol font."""
         code = attribute(element, "char").upper()
-        if code in _SYMBOLS:
-            self._write(_SYMBOLS[code])
+        if code in SYMBOLS:
+            self._write(SYMBOLS[code])
         elif re.fullmatch(r"[0-9A-F]{4}", code) and not code.startswith(("E", "F0", "D8", "D9", "DA", "DB", "DC")):
             self._write(chr(int(code, 16)).translate(CLEANED))
 
@@ -236,14 +245,8 @@ class _Story:
 
     def field(self, element: Any) -> None:
         """The beginning, middle or end of a field, of which the result is shown."""
-        match attribute(element, "fldCharType"):
-            case "begin":
-                self._form_field(element)
-                self._fields.append(False)
-            case "separate" if self._fields:
-                self._fields[-1] = True
-            case "end" if self._fields:
-                self._fields.pop()
+        self._form_field(element)
+        follow_field(self._fields, element)
 
     def _form_field(self, element: Any) -> None:
         box = child(element, "ffData", "checkBox")
@@ -262,10 +265,9 @@ class _Story:
         """The number of a note."""
         kind = "footnotes" if name_of(element) == "footnoteReference" else "endnotes"
         note = (kind, attribute(element, "id"))
-        if note not in self._document.notes:
-            self._document.notes.append(note)
+        number = self._document.notes.setdefault(note, len(self._document.notes) + 1)
         self._end_script()
-        self._write(f"[{self._document.notes.index(note) + 1}]")
+        self._write(f"[{number}]")
 
     def equation(self, element: Any) -> None:
         """An equation."""
@@ -286,7 +288,10 @@ class _Story:
         """A picture's alternative text; boxes wait for the end of the paragraph."""
         boxes = list(boxes_of(element))
         self._boxes += boxes
-        if not boxes:
+        lines = graphic_lines(self._document.package, self._part, element)
+        if lines:
+            self._write(BREAK + BREAK.join(lines) + BREAK)
+        if not boxes and not lines:
             described = (attribute(part, "descr") or attribute(part, "alt") for part in element.iter())
             if alternative := next((text for text in described if text.strip()), ""):
                 self._write(f" {alternative.strip().translate(CLEANED)} ")
@@ -295,11 +300,9 @@ class _Story:
 
     def alternatives(self, element: Any) -> None:
         """One thing in several forms: the first that has something to show."""
-        forms = [form for form in element if name_of(form) in {"Choice", "Fallback"}]
-        for form in forms:
-            if form is forms[-1] or shows_something(form):
-                self.walk(form)
-                return
+        form = shown_form(element)
+        if form is not None:
+            self.walk(form)
 
     def chunk(self, element: Any) -> None:
         """A file of another format that stands in the document."""
@@ -308,7 +311,7 @@ class _Story:
             content = self._document.package.bytes_of(target)
             ending = target.rpartition(".")[2].lower()
             if ending in {"html", "htm", "xhtml"}:
-                text = html_text(decoded(content, None, html_encoding, "cp1252"), Reading())
+                text = html_text(decoded(content, None, html_encoding, "cp1252"), self._document.reading.part())
             elif ending == "txt":
                 text = decoded(content, None).translate(CLEANED)
             else:
@@ -332,13 +335,13 @@ class _Story:
         rows: list[tuple[list[Cell], bool]] = []
         open_cells: dict[int, tuple[int, int]] = {}  # column -> row and place of the cell that goes on below
         for element in inside(table, "tr"):
-            if child(element, "trPr", "del") is not None:
+            if is_deleted(element):
                 continue
             cells: list[Cell] = []
-            column = int(value_of(child(element, "trPr", "gridBefore")) or 0)
+            column = count_of(value_of(child(element, "trPr", "gridBefore")), 0)
             cells += [Cell(())] * column
             for content in inside(element, "tc"):
-                span = int(value_of(child(content, "tcPr", "gridSpan")) or 1)
+                span = count_of(value_of(child(content, "tcPr", "gridSpan")))
                 merge = child(content, "tcPr", "vMerge")
                 above = open_cells.get(column)
                 if merge is not None and attribute(merge, "val", "continue") == "continue" and above is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,12 +13,15 @@ from service.intake.parsing.markup.blocks import BREAK, Block, Writer, placed
 from service.intake.parsing.markup.mathematics import lowered, mathml, raised
 from service.intake.parsing.markup.numerals import numeral
 from service.intake.parsing.markup.tables import Cell, Row, rows_of, spread
-from service.intake.parsing.office.package import Package, attribute, child, name_of
+from service.intake.parsing.office.package import Package, attribute, child, count_of, name_of
 from service.intake.parsing.reading import Passages, Reading
 
 _RECURSION_LIMIT: Final = 10_000
 _MOST_REPEATED: Final = 100
 """Empty cells and rows are stored once with how often they stand there: to the end of the sheet, as often as not."""
+
+_REPEATED_CHARACTERS: Final = 200_000
+"""What all repetitions of a document may come to."""
 
 _LEFT_OUT: Final = frozenset(
     "tracked-changes annotation annotation-end sequence-decls forms table-of-content-source title desc "
@@ -66,23 +69,27 @@ def _blocks(package: Package, reading: Reading) -> list[Block]:
     for element in () if styles is None else styles.iter():
         name = name_of(element).removesuffix("-left").removesuffix("-first")
         if name in blocks:
-            for block in _flow(element, looks, notes, reading):
+            for block in _told(element, looks, notes, reading):
                 if block not in blocks[name]:
                     blocks[name].append(block)
-    content = [*blocks["header"], *_flow(body, looks, notes, reading), *blocks["footer"]]
+    content = [*blocks["header"], *_told(body, looks, notes, reading), *blocks["footer"]]
     number = 0
     while number < len(notes):
         number += 1
-        flow = _Flow(looks, notes, reading)
-        flow.writer.mark(f"{number}. ")
-        flow.walk(notes[number - 1])
-        flow.writer.end_line()
-        content += flow.writer.blocks
+        content += _told(notes[number - 1], looks, notes, reading, f"{number}. ")
     return content
 
 
-def _flow(element: Any, looks: _Looks, notes: list[Any], reading: Reading) -> list[Block]:
+def _told(element: Any, looks: _Looks, notes: list[Any], reading: Reading, marker: str = "") -> list[Block]:
+    """The blocks of a flow, compared with what stands in it."""
+    blocks = _flow(element, looks, notes, reading, marker)
+    reading.compare(lambda: _shown_texts(element, looks), (block.text for block in blocks))
+    return blocks
+
+
+def _flow(element: Any, looks: _Looks, notes: list[Any], reading: Reading, marker: str = "") -> list[Block]:
     flow = _Flow(looks, notes, reading)
+    flow.writer.mark(marker)
     flow.walk(element)
     flow.writer.end_line()
     return flow.writer.blocks
@@ -95,6 +102,7 @@ class _Looks:
         self.scripts: dict[str, str] = {}
         self.hidden: set[str] = set()
         self.lists: dict[str, dict[int, tuple[str, str, int]]] = {}
+        self._repeatable = _REPEATED_CHARACTERS
         for tree in trees:
             for style in tree.iter():
                 if name_of(style) == "style":
@@ -116,6 +124,43 @@ class _Looks:
                         for level in style
                         if name_of(level).startswith("list-level-style")
                     }
+
+    def repeated(self, count: str, cells: Sequence[Cell]) -> int:
+        """How often cells stand there that say so themselves, as long as that is not beyond all measure."""
+        size = sum(1 + sum(map(len, cell.blocks)) for cell in cells)
+        times = max(1, min(count_of(count), _MOST_REPEATED, self._repeatable // max(size, 1)))
+        self._repeatable -= times * size
+        return times
+
+    def leave_out(self, element: Any) -> bool:
+        """Whether an element is not shown."""
+        name = name_of(element)
+        hidden = attribute(element, "style-name") in self.hidden or attribute(element, "display") == "none"
+        return not name or name in _LEFT_OUT or hidden
+
+
+def _shown_texts(flow: Any, looks: _Looks) -> Iterator[str]:
+    """The characters of a flow that are shown, paragraph by paragraph."""
+    from lxml import etree  # type: ignore[import-untyped, unused-ignore]
+
+    line = ""
+    walk = etree.iterwalk(flow, events=("start", "end"))
+    for event, element in walk:
+        name = name_of(element)
+        if name not in _WITHIN_WORDS or attribute(element, "style-name") in looks.scripts:
+            yield line
+            line = ""
+        if event == "end":
+            line += element.tail or ""
+        elif looks.leave_out(element) or name in {"note", "annotation-xml"}:
+            walk.skip_subtree()
+        else:
+            line += element.text or ""
+    yield line
+
+
+_WITHIN_WORDS: Final = frozenset({"span", "a", "bookmark", "bookmark-start", "bookmark-end", "soft-page-break"})
+"""Elements that words may go on through."""
 
 
 class _Flow:
@@ -140,7 +185,7 @@ class _Flow:
     def _element(self, element: Any) -> None:
         name = name_of(element)
         style = attribute(element, "style-name")
-        if not name or name in _LEFT_OUT or style in self._looks.hidden or attribute(element, "display") == "none":
+        if self._looks.leave_out(element):
             return
         match name:
             case "p" | "h":
@@ -232,8 +277,9 @@ class _Flow:
         for part in element:
             name = name_of(part)
             if name == "table-row":
-                for _ in range(min(int(attribute(part, "number-rows-repeated", "1")), _MOST_REPEATED)):
-                    yield Row(tuple(self._cells(part)), in_head)
+                cells = tuple(self._cells(part))
+                for _ in range(self._looks.repeated(attribute(part, "number-rows-repeated", "1"), cells)):
+                    yield Row(cells, in_head)
             elif name in {"table-header-rows", "table-rows", "table-row-group"}:
                 yield from self._rows(part, in_head=in_head or name == "table-header-rows")
 
@@ -241,8 +287,9 @@ class _Flow:
         for part in row:
             if name_of(part) == "table-cell":
                 blocks = _flow(part, self._looks, self._notes, self._reading)
-                columns = int(attribute(part, "number-columns-spanned", "1"))
-                rows = int(attribute(part, "number-rows-spanned", "1"))
+                columns = count_of(attribute(part, "number-columns-spanned", "1"))
+                rows = count_of(attribute(part, "number-rows-spanned", "1"))
                 has_rows = any(name_of(inner) == "table" for inner in part.iter())
-                for _ in range(min(int(attribute(part, "number-columns-repeated", "1")), _MOST_REPEATED)):
-                    yield Cell(tuple(block.text for block in blocks), False, columns, rows, has_rows)
+                cell = Cell(tuple(block.text for block in blocks), False, columns, rows, has_rows)
+                for _ in range(self._looks.repeated(attribute(part, "number-columns-repeated", "1"), [cell])):
+                    yield cell

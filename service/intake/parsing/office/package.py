@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -12,6 +13,7 @@ from zipfile import BadZipFile, ZipFile
 
 from service.errors import DocumentTooComplex, UnreadableDocument
 from service.intake.parsing.cleaning import encrypted, too_deep
+from service.intake.parsing.markup.tables import MOST_COLUMNS
 from service.intake.parsing.reading import Reading
 
 _COMPOUND_FILE_SIGNATURE: Final = bytes.fromhex("d0cf11e0a1b11ae1")
@@ -31,6 +33,8 @@ _PROPERTIES: Final = {
     "subject": "subject",
 }
 """Core properties, and the fields of metadata that they become."""
+
+_MOST_DIGITS: Final = 12
 
 _MAX_ENTRIES: Final = 10_000
 _MAX_UNPACKED_BYTES: Final = 512 << 20
@@ -57,6 +61,11 @@ def attribute(element: Any, name: str, default: str = "") -> str:
     return default
 
 
+def count_of(text: str, default: int = 1) -> int:
+    """A number of rows or columns, no larger than any table; ``default`` for what is none."""
+    return min(int(text), MOST_COLUMNS) if text.isdecimal() and len(text) < _MOST_DIGITS else default
+
+
 def text_of(element: Any) -> str:
     """The characters right inside an element, around what is not resolved."""
     return (element.text or "") + "".join(part.tail or "" for part in element)
@@ -69,6 +78,42 @@ def child(element: Any, *names: str) -> Any:
         if element is None:
             return None
     return element
+
+
+def elements(content: bytes, name: str) -> Iterator[Any]:
+    """The elements of a name in the XML of a part, one after the other: each is gone when the next is there."""
+    from lxml import etree  # type: ignore[import-untyped, unused-ignore]
+
+    with _explained():
+        for _, element in etree.iterparse(BytesIO(content), tag=f"{{*}}{name}", **_PARSING):
+            yield element
+            element.clear()
+            while element.getprevious() is not None:
+                del element.getparent()[0]
+
+
+_PARSING: Final[Mapping[str, bool]] = {
+    "resolve_entities": False,
+    "no_network": True,
+    "load_dtd": False,
+    "huge_tree": True,
+}
+"""How XML is parsed: nothing outside it is read."""
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Say what lxml means by some of its errors."""
+    from lxml import etree  # type: ignore[import-untyped, unused-ignore]
+
+    try:
+        yield
+    except etree.XMLSyntaxError as error:
+        if "depth" in str(error):
+            raise too_deep() from None
+        if "unknown error" in str(error):
+            raise MemoryError from error
+        raise
 
 
 class Package:
@@ -113,16 +158,8 @@ class Package:
         """The XML of a part. Entities are not resolved, and nothing outside the package is read."""
         from lxml import etree  # type: ignore[import-untyped, unused-ignore]
 
-        parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=True)
-        try:
-            return etree.fromstring(self.bytes_of(part), parser)
-        except etree.XMLSyntaxError as error:
-            if "depth" in str(error):
-                raise too_deep() from None
-            if "unknown error" in str(error):
-                # This is how lxml reports that it ran out of memory.
-                raise MemoryError from error
-            raise
+        with _explained():
+            return etree.fromstring(self.bytes_of(part), etree.XMLParser(**_PARSING))
 
     def relationships(self, part: str) -> Mapping[str, tuple[str, str]]:
         """For each relationship of a part its kind and the part that it leads to; external ones are left out."""

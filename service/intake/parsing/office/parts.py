@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
-from service.intake.parsing.office.package import child, name_of
+from service.intake.parsing.office.package import attribute, child, name_of, text_of
 from service.intake.parsing.office.styles import is_on
 
 
@@ -16,6 +16,75 @@ def inside(element: Any, name: str) -> Iterator[Any]:
             yield part
         elif name_of(part) in {"sdt", "sdtContent", "ins", "customXml", "moveTo"}:
             yield from inside(part, name)
+
+
+LEFT_OUT: Final = frozenset(
+    "del moveFrom instrText delText delInstrText pPr rPr sdtPr sdtEndPr tblPr trPr tcPr".split()
+)
+"""Elements that are not shown: what was deleted, what fields are made of, and properties."""
+
+SYMBOLS: Final = {
+    **dict.fromkeys(("F0FE", "F053", "F0FD", "F078"), "☒"),
+    **dict.fromkeys(("F0A8", "F06F", "F071", "F0A3"), "☐"),
+    **dict.fromkeys(("F0FC", "F050"), "✓"),
+    **dict.fromkeys(("F0FB", "F04F"), "✗"),
+    **dict.fromkeys(("F0E0", "F0AE"), "→"),
+    **dict.fromkeys(("F0B7", "F0A7", "F06C", "F06E"), "•"),
+}
+"""What the characters mean that symbol fonts draw as ticks, boxes, arrows and bullets."""
+
+_BETWEEN_WORDS: Final = frozenset("p tab ptab br cr oMath".split())
+
+
+def is_deleted(row: Any) -> bool:
+    """Whether a row of a table is a tracked deletion."""
+    return child(row, "trPr", "del") is not None
+
+
+def shown_texts(story: Any, is_hidden: Callable[[Any], bool]) -> Iterator[str]:
+    """The characters of a story that are shown, paragraph by paragraph; ``is_hidden`` tells runs that are not."""
+    from lxml import etree  # type: ignore[import-untyped, unused-ignore]
+
+    line = ""
+    fields: list[bool] = []  # for each that is open, whether its result has begun
+    walk = etree.iterwalk(story, events=("start", "end"))
+    for event, element in walk:
+        name = name_of(element)
+        script = child(element, "rPr", "vertAlign") is not None if name == "r" else False
+        if name in _BETWEEN_WORDS or script:
+            yield line
+            line = ""
+        if event == "end":
+            continue
+        if (
+            name in LEFT_OUT
+            or (name == "r" and is_hidden(element))
+            or (name == "tr" and is_deleted(element))
+            or (name in {"Choice", "Fallback"} and shown_form(element.getparent()) is not element)
+        ):
+            walk.skip_subtree()
+        elif name == "fldChar":
+            follow_field(fields, element)
+        elif name == "t" and all(fields):
+            line += text_of(element)
+    yield line
+
+
+def follow_field(fields: list[bool], element: Any) -> None:
+    """Take note of the beginning, middle or end of a field."""
+    match attribute(element, "fldCharType"):
+        case "begin":
+            fields.append(False)
+        case "separate" if fields:
+            fields[-1] = True
+        case "end" if fields:
+            fields.pop()
+
+
+def shown_form(alternatives: Any) -> Any:
+    """The one of several forms that is shown: the first that has something to show; None where there is none."""
+    forms = [form for form in alternatives if name_of(form) in {"Choice", "Fallback"}]
+    return next((form for form in forms if form is forms[-1] or shows_something(form)), None)
 
 
 def boxes_of(element: Any) -> Iterator[Any]:

@@ -13,12 +13,16 @@ from service.intake.parsing.markup.blocks import BREAK, Block, Writer, placed
 from service.intake.parsing.markup.mathematics import lowered, raised
 from service.intake.parsing.markup.tables import Cell, Row, are_heads, rows_of, spread
 from service.intake.parsing.office.formulas import formula
-from service.intake.parsing.office.package import Package, attribute, child, name_of
+from service.intake.parsing.office.graphics import graphic_lines
+from service.intake.parsing.office.package import Package, attribute, child, count_of, name_of
 from service.intake.parsing.reading import Location, Passages, Reading
 
 _RECURSION_LIMIT: Final = 10_000
-_NO_TEXT_OF_ITS_OWN: Final = frozenset({"dt", "ftr", "sldNum", "hdr", "sldImg"})
-"""Placeholders for dates, footers, numbers and the picture of a slide."""
+_NO_TEXT_OF_ITS_OWN: Final = frozenset({"sldNum", "sldImg"})
+"""Placeholders for numbers and the picture of a slide."""
+
+_SAME_ON_MOST: Final = frozenset({"dt", "ftr", "hdr"})
+"""Placeholders for dates, footers and headers."""
 
 
 def read(source: Path, reading: Reading) -> Passages:
@@ -28,7 +32,8 @@ def read(source: Path, reading: Reading) -> Passages:
     recursion_limit = sys.getrecursionlimit()
     sys.setrecursionlimit(max(recursion_limit, _RECURSION_LIMIT))
     try:
-        slides = [_slide(package, part, reading) for part in _slides(package)]
+        known: set[str] = set()
+        slides = [_slide(package, part, reading, known) for part in dict.fromkeys(_slides(package))]
     finally:
         sys.setrecursionlimit(recursion_limit)
     gap = ""
@@ -57,24 +62,53 @@ def _slides(package: Package) -> Iterator[str]:
             yield target
 
 
-def _slide(package: Package, part: str, reading: Reading) -> list[Block]:
+def _slide(package: Package, part: str, reading: Reading, known: set[str]) -> list[Block]:
     tree = package.tree(part)
     if attribute(tree, "show", "1") in {"0", "false"}:
         reading.warn("Hidden slides were left out.")
         return []
-    canvas = _Canvas(package, part, reading)
+    canvas = _Canvas(package, part, reading, known)
     shapes = child(tree, "cSld", "spTree")
+    trees = [shapes]
     if shapes is not None:
         titles = [shape for shape in shapes if _placeholder(shape) in {"title", "ctrTitle"}]
         for shape in [*titles, *(shape for shape in shapes if shape not in titles)]:
             canvas.shape(shape, heading=1 if shape in titles else 0)
     for notes in package.related(part, "notesSlide"):
         shapes = child(package.tree(notes), "cSld", "spTree")
+        trees.append(shapes)
         canvas.writer.mark("Notes: ")
         for shape in shapes if shapes is not None else ():
             canvas.shape(shape)
         canvas.writer.mark("")
-    return canvas.writer.blocks
+    blocks = canvas.writer.blocks
+    reading.compare(
+        lambda: (text for tree in trees if tree is not None for text in _shown_texts(tree)),
+        (block.text for block in blocks),
+    )
+    return blocks
+
+
+def _shown_texts(shapes: Any) -> Iterator[str]:
+    """The characters of each paragraph of these shapes."""
+    from lxml import etree  # type: ignore[import-untyped, unused-ignore]
+
+    walk = etree.iterwalk(shapes, events=("start",))
+    for _, element in walk:
+        name = name_of(element)
+        if name in {"Choice", "Fallback"}:
+            forms = (form for form in element.getparent() if any(name_of(part) == "t" for part in form.iter()))
+            skipped = next(forms, None) is not element
+        else:
+            skipped = _is_hidden(element) or _placeholder(element) in _NO_TEXT_OF_ITS_OWN | _SAME_ON_MOST
+        if skipped:
+            walk.skip_subtree()
+        elif name == "p":
+            parts = (part for part in element.iter() if name_of(part) in _INLINE)
+            yield "".join((part.text or "") if name_of(part) == "t" else " " for part in parts)
+
+
+_INLINE: Final = frozenset({"t", "br", "tab", "oMath"})
 
 
 def _placeholder(shape: Any) -> str:
@@ -85,19 +119,28 @@ def _placeholder(shape: Any) -> str:
     return ""
 
 
+def _is_hidden(shape: Any) -> bool:
+    return attribute(_properties(shape), "hidden", "0") in {"1", "true"}
+
+
+def _properties(shape: Any) -> Any:
+    """The name and description of a shape; the shape itself where it has neither."""
+    found = next((child(part, "cNvPr") for part in shape if name_of(part).startswith("nv")), None)
+    return shape if found is None else found
+
+
 class _Canvas:
     """The shapes of one slide, as they are read."""
 
-    def __init__(self, package: Package, part: str, reading: Reading) -> None:
+    def __init__(self, package: Package, part: str, reading: Reading, known: set[str]) -> None:
+        """``known`` are the dates, headers and footers that stand in the text already."""
         self.writer = Writer()
-        self._package, self._part, self._reading = package, part, reading
+        self._package, self._part, self._reading, self._known = package, part, reading, known
 
     def shape(self, element: Any, *, heading: int = 0) -> None:
         """A shape, with what stands inside it."""
         name = name_of(element)
-        properties = next((part for part in element if name_of(part).startswith("nv")), None)
-        hidden = None if properties is None else child(properties, "cNvPr")
-        if hidden is not None and attribute(hidden, "hidden", "0") in {"1", "true"}:
+        if _is_hidden(element):
             return
         if name == "AlternateContent":
             for form in element:
@@ -106,6 +149,8 @@ class _Canvas:
                     self.shape(shape)
                 if len(self.writer.blocks) > before:
                     return
+        elif name == "sp" and _placeholder(element) in _SAME_ON_MOST:
+            self._once(element)
         elif name == "sp" and _placeholder(element) not in _NO_TEXT_OF_ITS_OWN:
             body = child(element, "txBody")
             self._paragraphs(body if body is not None else (), heading)
@@ -115,11 +160,19 @@ class _Canvas:
         elif name == "graphicFrame":
             self._graphic(element)
         elif name == "pic":
-            described = "" if hidden is None else attribute(hidden, "descr").strip()
+            described = attribute(_properties(element), "descr").strip()
             if described:
                 self._block(described)
             else:
                 self._reading.warn("Pictures without an alternative text were left out.")
+
+    def _once(self, element: Any) -> None:
+        """What most slides repeat, where it was typed in."""
+        runs = (run for run in element.iter() if name_of(run) == "r")
+        text = "".join(part.text or "" for run in runs for part in run if name_of(part) == "t").strip()
+        if text and text not in self._known:
+            self._known.add(text)
+            self._block(text)
 
     def _block(self, text: str) -> None:
         self.writer.end_line(apart=True)
@@ -165,40 +218,21 @@ class _Canvas:
                 self.writer.add(line)
                 self.writer.end_line(apart=True)
             return
-        references = {value for part in element.iter() for key, value in part.attrib.items() if "relationships}" in key}
-        for identifier, (kind, target) in self._package.relationships(self._part).items():
-            if identifier in references and target in self._package and kind in {"diagramData", "chart"}:
-                self._other(target, kind)
+        lines = graphic_lines(self._package, self._part, element)
+        for line in lines:
+            self._block(line)
+        if not lines:
+            self._reading.warn("Embedded objects were left out.")
 
     def _row(self, row: Any) -> Row:
         cells: list[Cell] = []
         for cell in row:
             if name_of(cell) == "tc" and attribute(cell, "hMerge", "0") != "1":
-                inner = _Canvas(self._package, self._part, self._reading)
+                inner = _Canvas(self._package, self._part, self._reading, self._known)
                 body = child(cell, "txBody")
                 inner._paragraphs(body if body is not None else ())
                 merged = attribute(cell, "vMerge", "0") == "1"
                 if not merged:
-                    span, rows = attribute(cell, "gridSpan", "1"), attribute(cell, "rowSpan", "1")
-                    cells.append(Cell(tuple(block.text for block in inner.writer.blocks), False, int(span), int(rows)))
+                    columns, rows = (count_of(attribute(cell, name)) for name in ("gridSpan", "rowSpan"))
+                    cells.append(Cell(tuple(block.text for block in inner.writer.blocks), False, columns, rows))
         return Row(tuple(cells))
-
-    def _other(self, part: str, kind: str) -> None:
-        """The words of a diagram, or the names and values of a chart."""
-        tree = self._package.tree(part)
-        if kind == "diagramData":
-            for body in tree.iter():
-                if name_of(body) == "t" and child(body, "p") is not None:
-                    self._paragraphs(body)
-            return
-        for series in tree.iter():
-            if name_of(series) == "ser":
-                name, names, values = (_points(child(series, part)) for part in ("tx", "cat", "val"))
-                pairs = [f"{label}: {value}" for label, value in zip(names, values, strict=False)] or values
-                self._block("; ".join([*name, *pairs]))
-
-
-def _points(element: Any) -> list[str]:
-    if element is None:
-        return []
-    return [point.text for point in element.iter() if name_of(point) == "v" and point.text]

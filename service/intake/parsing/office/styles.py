@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 from service.intake.parsing.office.package import attribute, child, name_of
@@ -27,23 +28,24 @@ def read_styles(tree: Any) -> Mapping[str, Style]:
         return {}
     elements = {attribute(style, "styleId"): style for style in tree if name_of(style) == "style"}
     styles: dict[str, Style] = {}
+    for name in elements:
+        # From the style up to one that is known, without going round in circles; then down again.
+        bases = [name]
+        while bases[-1] in elements and bases[-1] not in styles and len(bases) <= len(elements):
+            bases.append(value_of(child(elements[bases[-1]], "basedOn")))
+        for above, below in pairwise(reversed(bases)):
+            styles.setdefault(below, _style(elements[below], styles.get(above, Style())))
+    return styles
 
-    def resolved(name: str, above: frozenset[str]) -> Style:
-        if name not in styles:
-            if name not in elements or name in above:
-                return Style()
-            element = elements[name]
-            base = resolved(value_of(child(element, "basedOn")), above | {name})
-            outline, own = child(element, "pPr", "outlineLvl"), child(element, "pPr", "numPr")
-            vanish = child(element, "rPr", "vanish")
-            styles[name] = Style(
-                _named_heading(element) or (base.heading if outline is None else outline_of(outline)),
-                base.numbering if own is None else list_of(own, base.numbering),
-                base.hidden if vanish is None else is_on(vanish),
-            )
-        return styles[name]
 
-    return {name: resolved(name, frozenset()) for name in elements}
+def _style(element: Any, base: Style) -> Style:
+    outline, own = child(element, "pPr", "outlineLvl"), child(element, "pPr", "numPr")
+    vanish = child(element, "rPr", "vanish")
+    return Style(
+        _named_heading(element) or (base.heading if outline is None else outline_of(outline)),
+        base.numbering if own is None else list_of(own, base.numbering),
+        base.hidden if vanish is None else is_on(vanish),
+    )
 
 
 def _named_heading(style: Any) -> int:

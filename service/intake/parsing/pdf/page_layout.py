@@ -45,6 +45,8 @@ class Piece(NamedTuple):
     bottom: float
     right: float
     top: float
+    goes_on: bool = False
+    """Whether it is part of a word that the piece before it in the file begins."""
 
     @property
     def height(self) -> float:
@@ -59,7 +61,7 @@ Line = list[Piece]
 def turned(piece: Piece, quarters: int) -> Piece:
     """The piece on a page that was turned clockwise so many times, so that its letters stand upright."""
     for _ in range(quarters % 4):
-        piece = Piece(piece.text, piece.bottom, -piece.right, piece.top, -piece.left)
+        piece = Piece(piece.text, piece.bottom, -piece.right, piece.top, -piece.left, piece.goes_on)
     return piece
 
 
@@ -241,7 +243,7 @@ def _joined(line: Line, between: str = " ") -> str:
             if small and gap < letters and not _SPACED.search(text):
                 tail = words[len(words.rstrip()) :]
                 text += raised(words, text[-1:]) + tail
-            elif _SPACED.search(text) or words[:1].isspace() or gap <= _WORD_GAP * letters:
+            elif _SPACED.search(text) or words[:1].isspace() or piece.goes_on or -letters < gap <= _WORD_GAP * letters:
                 text += words
             else:
                 text += (between if gap > _CELL_GAP * letters else " ") + words

@@ -28,6 +28,9 @@ _HARDLY_TEXT: Final = 100
 _PICTURE_SHARE: Final = 0.5
 """The share of a page's area that a picture covers where the page is nothing else."""
 
+_BETWEEN_PIECES: Final = 8
+"""Characters that may stand between two pieces: blanks, the end of a line."""
+
 _MOST_PIECES: Final = 3_000
 """Pieces of a page that are put in order; a page with more is a drawing."""
 
@@ -119,9 +122,14 @@ def _ordered(text_page: Any, text: str, row_characters: int) -> str | None:
     if count > _MOST_PIECES:
         return None
     pieces = []
+    place = 0
     for number in range(count):
         left, bottom, right, top = text_page.get_rect(number)
-        pieces.append(Piece(text_page.get_text_bounded(left, bottom, right, top), left, bottom, right, top))
+        words = text_page.get_text_bounded(left, bottom, right, top)
+        start = text.find(words, place, place + len(words) + _BETWEEN_PIECES)
+        goes_on = start == place > 0 and not text[place - 1].isspace()
+        place = max(place, start + len(words)) if start >= 0 else place
+        pieces.append(Piece(words, left, bottom, right, top, goes_on))
     if _letters(piece.text for piece in pieces) != _letters([text]):
         return None
     upright = [piece for piece in pieces if not _is_sideways(piece)]

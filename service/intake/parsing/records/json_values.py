@@ -18,7 +18,7 @@ def read(source: Path, reading: Reading) -> Iterator[str]:
     """The values of a JSON file. Raises :class:`~service.errors.UnreadableDocument` where it is none."""
     text = decoded(source.read_bytes(), reading.charset)
     try:
-        value = json.loads(text)
+        value = _parsed(text)
     except ValueError as error:
         raise UnreadableDocument(f"The file is not valid JSON: {error}. Mend it, or send it as text/plain.") from None
     yield from _separated(_lines(value, "", reading))
@@ -30,7 +30,7 @@ def read_lines(source: Path, reading: Reading) -> Passages:
     for number, line in enumerate(decoded(source.read_bytes(), reading.charset).splitlines(), start=1):
         if line.strip():
             try:
-                value = json.loads(line)
+                value = _parsed(line)
             except ValueError:
                 reading.warn("Lines that are not valid JSON were taken as text.")
                 value = line
@@ -38,6 +38,20 @@ def read_lines(source: Path, reading: Reading) -> Passages:
             yield Location(row=number)
             gap = "\n\n"
             yield gap.join(text for text, _ in _record(value, reading))
+
+
+def _parsed(text: str) -> Any:
+    """A JSON value whose numbers are as they are written, and in which no name hides another."""
+    return json.loads(text, parse_int=str, parse_float=str, parse_constant=str, object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        for name in fields:
+            values = [value for other, value in pairs if other == name]
+            fields[name] = values if len(values) > 1 else values[0]
+    return fields
 
 
 def _separated(lines: Iterator[tuple[str, bool]]) -> Iterator[str]:
@@ -50,7 +64,7 @@ def _separated(lines: Iterator[tuple[str, bool]]) -> Iterator[str]:
 def _lines(value: Any, path: str, reading: Reading) -> Iterator[tuple[str, bool]]:
     """Lines of a value, each with whether a blank line stands before it."""
     match value:
-        case dict():
+        case dict() if value:
             for name, inner in value.items():
                 yield from _lines(inner, f"{path} {name}".strip(), reading)
         case list() if any(isinstance(inner, dict | list) for inner in value):

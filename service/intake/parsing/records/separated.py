@@ -10,11 +10,11 @@ from typing import Final
 
 from service.intake.encodings import decoded
 from service.intake.parsing.cleaning import CLEANED
-from service.intake.parsing.markup.tables import are_heads, record_lines
+from service.intake.parsing.markup.tables import are_heads, record_lines, unused_heads
 from service.intake.parsing.reading import Location, Passages, Reading
 
 _SNIFFED: Final = 65_536
-_LONGEST_FIELD: Final = 64 << 20
+_LONGEST_FIELD: Final = 256 << 20
 
 
 def read(source: Path, reading: Reading, delimiter: str | None = None) -> Passages:
@@ -23,6 +23,7 @@ def read(source: Path, reading: Reading, delimiter: str | None = None) -> Passag
     csv.field_size_limit(_LONGEST_FIELD)
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter or _delimiter(text[:_SNIFFED]))
     heads: list[str] | None = None
+    used: set[int] = set()
     gap = ""
     for number, record in enumerate(lines, start=1):
         values = [value.translate(CLEANED).strip() for value in record]
@@ -30,15 +31,18 @@ def read(source: Path, reading: Reading, delimiter: str | None = None) -> Passag
             continue
         if heads is None:
             heads = values if are_heads(values) else []
-            first = values
+            first = number
             if heads:
                 continue
+        used.update(column for column, value in enumerate(values) if value)
         yield gap
         yield Location(row=number)
         gap = "\n\n"
         yield gap.join(record_lines(heads, values, reading.row_characters))
-    if not gap and heads:
-        yield "; ".join(first)
+    for line in unused_heads(dict(enumerate(heads or [])), used):
+        yield gap
+        yield Location(row=first)
+        yield line
 
 
 read_tabs = partial(read, delimiter="\t")
