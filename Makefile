@@ -72,5 +72,5 @@ clean:
 	touch $@
 
 .venv/dev.stamp: .venv/serve.stamp
-	$(BIN)/python -m pip install --constraint constraints.txt --editable ./client --editable '.[$(EXTRA),otel,train,dev]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable ./client --editable '.[$(EXTRA),otel,train,reader,dev]'
 	touch $@

@@ -50,7 +50,7 @@ FLOORS: dict[str, list[set[str]]] = {
     ],
     "trainer": [
         {"__init__", "errors", "hyperparameters", "datasets", "recipe", "bases"},
-        {"tasks"},
+        {"tasks", "readers"},
         {"evaluation"},
         {"learning", "stopping"},
         {"command_line"},

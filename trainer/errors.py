@@ -5,6 +5,7 @@
     TrainerError
     ├── DataError      a data file is missing, malformed, or contradicts itself; names file and line
     ├── RecipeError    a recipe asks for something that does not exist or cannot be combined
+    ├── ReaderError    a frozen language model cannot be loaded, cannot score, or fails
     └── ResumeError    a run cannot be continued from what is in its directory
 """
 
@@ -27,6 +28,10 @@ class DataError(TrainerError):
 
 class RecipeError(TrainerError):
     """A recipe asks for something that does not exist or cannot be combined."""
+
+
+class ReaderError(TrainerError):
+    """A frozen language model cannot be loaded, cannot score given answers, or fails while it reads."""
 
 
 class ResumeError(TrainerError):

@@ -14,7 +14,15 @@ ROOMS = dict(re.findall(r"^\*\*`([\w/]+)/`\*\*\n(.*?)(?=^\*\*`|^## )", PAGE, re.
 
 SEAMS = {
     *("a storage engine", "a second signal in Q", "a reward", "a teacher, or a reranker as one", "a stop rule"),
-    *("an ending", "a data set", "a document format", "a route with its schema", "an MCP tool", "a setting"),
+    *(
+        "a reader",
+        "an ending",
+        "a data set",
+        "a document format",
+        "a route with its schema",
+        "an MCP tool",
+        "a setting",
+    ),
     "a metric",
 }
 

@@ -8,6 +8,9 @@ import torch
 
 from tests.architectures import write_base
 from tests.trainer.mixtures import BOOK, write_stories
+from trainer.bases.language_models import SMOLLM2
+from trainer.bases.models import models_folder
+from trainer.readers.local import LocalReader, load_reader
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,6 +27,15 @@ def _one_thread() -> Iterator[None]:
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base model to train from: a random BERT of two layers and dimension 32, with the tokenizer of MiniLM."""
     return write_base(tmp_path_factory.mktemp("tiny-base"), "bert-mean")
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> LocalReader:
+    """The real small reader in float32; tests are skipped where it was not fetched."""
+    path = models_folder() / SMOLLM2.name
+    if not path.is_file():
+        pytest.skip(f"{path} is not there: python -m trainer fetch smollm2")
+    return load_reader(path, torch.device("cpu"), torch.float32)
 
 
 @pytest.fixture

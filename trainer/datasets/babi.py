@@ -102,6 +102,7 @@ def hide(
         counts=(total,),
         support=frozenset(places[index] for index in item.support),
         budget=budget,
+        answers=(item.answer,),
     )
 
 

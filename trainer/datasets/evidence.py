@@ -18,7 +18,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, Field, model_validator
 
 from trainer.datasets.files import entries
-from trainer.datasets.question import Question
+from trainer.datasets.question import Question, known_answers
 from trainer.datasets.squad import passages
 
 BUDGET = 5
@@ -148,6 +148,7 @@ def _read(path: Path) -> Iterator[tuple[_Asked, Question]]:
                 budget=BUDGET,
                 removed=0 if asked.answerable else 1,
                 enough=min(len(support), BUDGET),
+                answers=known_answers(asked.answer, *asked.answer_aliases),
             )
         except ValueError as failure:
             raise entry.error(f"question {asked.id}: {failure}") from None

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from trainer.datasets.files import entries
-from trainer.datasets.question import Question
+from trainer.datasets.question import Question, known_answers
 
 
 class _Document(BaseModel):
@@ -93,10 +93,17 @@ def read_jsonl(path: Path) -> Iterator[Question]:
                 counts=tuple(map(len, documents)),
                 support=support,
                 budget=record.budget or len(support),
+                answers=known_answers(*_texts(record.answer)),
             )
         except ValueError as failure:
             raise entry.error(str(failure)) from None
         yield question
+
+
+def _texts(answer: Any) -> list[str]:
+    """The texts and numbers of an answer; anything else has always been allowed, and says nothing."""
+    answers = answer if isinstance(answer, list) else [answer]
+    return [str(text) for text in answers if isinstance(text, str | int | float)]
 
 
 def _filled(documents: list[list[str]]) -> list[str]:

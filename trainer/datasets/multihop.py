@@ -17,7 +17,7 @@ from pathlib import Path
 from pydantic import BaseModel, Field
 
 from trainer.datasets.files import Entry, entries
-from trainer.datasets.question import Question
+from trainer.datasets.question import Question, known_answers
 from trainer.datasets.squad import passages
 
 _HOPS = re.compile(r"(\d)hop")
@@ -29,6 +29,7 @@ class _Wiki(BaseModel):
 
     id: str | None = Field(None, alias="_id")
     question: str
+    answer: str | None = None
     context: list[tuple[str, list[str]]] = Field(min_length=1)
     supporting_facts: list[tuple[str, int]] = Field(min_length=1)
 
@@ -49,6 +50,8 @@ class _SingleHop(BaseModel):
 class _Musique(BaseModel):
     id: str | None = None
     question: str
+    answer: str | None = None
+    answer_aliases: list[str] = []
     paragraphs: list[_Paragraph] = Field(min_length=1)
     question_decomposition: list[_SingleHop] = Field(default_factory=list)
     answerable: bool = True
@@ -84,7 +87,8 @@ def read_musique(path: Path, words: int | None = None) -> Iterator[Question]:
                 support += [] if place is None else cut.with_answer(place, hop.answer)
             if not support or len(support) < len(record.question_decomposition):
                 continue
-        yield _question(entry, record.id, task, record.question, cut.chunks, support, cut.counts)
+        answers = known_answers(record.answer, *record.answer_aliases)
+        yield _question(entry, record.id, task, record.question, cut.chunks, support, cut.counts, answers)
 
 
 def read_musique_single_hops(path: Path, words: int | None = None) -> Iterator[Question]:
@@ -102,10 +106,11 @@ def read_musique_single_hops(path: Path, words: int | None = None) -> Iterator[Q
                 continue
             support = [place] if words is None else cut.with_answer(place, hop.answer)
             if support:
-                answers = [earlier.answer for earlier in record.question_decomposition[:number]]
-                text = _with_answers(entry, hop.question, answers)
+                earlier = [before.answer for before in record.question_decomposition[:number]]
+                text = _with_answers(entry, hop.question, earlier)
                 name = f"{record.id or entry.name()}#{number + 1}"
-                yield _question(entry, name, task, text, cut.chunks, support, cut.counts)
+                answers = known_answers(hop.answer)
+                yield _question(entry, name, task, text, cut.chunks, support, cut.counts, answers)
 
 
 def musique_hops(question_id: str) -> int:
@@ -122,7 +127,9 @@ def _read_wiki(path: Path, task: str, words: int | None) -> Iterator[Question]:
         gold = [(_gold(entry, record, title, sentence), sentence) for title, sentence in record.supporting_facts]
         if words is None:
             chunks = [_chunk(title, _joined(sentences)) for title, sentences in record.context]
-            yield _question(entry, record.id, task, record.question, chunks, [paragraph for paragraph, _ in gold])
+            support = [paragraph for paragraph, _ in gold]
+            answers = known_answers(record.answer)
+            yield _question(entry, record.id, task, record.question, chunks, support, answers=answers)
         else:
             yield _in_sentences(entry, record, f"{task}_sentences", gold, words)
 
@@ -138,7 +145,7 @@ def _in_sentences(entry: Entry, record: _Wiki, task: str, gold: Sequence[tuple[i
     ]
     texts = [chunk for chunks, _ in packed for chunk in chunks]
     counts = tuple(len(chunks) for chunks, _ in packed)
-    return _question(entry, record.id, task, record.question, texts, support, counts)
+    return _question(entry, record.id, task, record.question, texts, support, counts, known_answers(record.answer))
 
 
 def _packed(title: str, sentences: Sequence[str], words: int) -> tuple[list[str], list[int]]:
@@ -251,6 +258,7 @@ def _question(
     chunks: Sequence[str],
     support: Sequence[int],
     counts: tuple[int, ...] | None = None,
+    answers: tuple[str, ...] = (),
 ) -> Question:
     """``counts`` are the chunks of each document; default: each has one."""
     needed = frozenset(support)
@@ -263,6 +271,7 @@ def _question(
             counts=(1,) * len(chunks) if counts is None else counts,
             support=needed,
             budget=max(1, len(needed)),
+            answers=answers,
         )
     except ValueError as failure:
         raise entry.error(str(failure)) from None

@@ -31,6 +31,8 @@ class Question:
     """The facts it needs, each with the chunks of which any one holds it; none: each support chunk is a fact."""
     enough: int | None = None
     """How many of the facts are enough; none: all of them."""
+    answers: tuple[str, ...] = ()
+    """The gold answer, and others that are as good; none where the data set has none."""
     distil: bool = False
     """Whether training also learns the order in which a cross-encoder has its candidates."""
 
@@ -116,3 +118,8 @@ class Question:
             removed=removed,
             facts=facts,
         )
+
+
+def known_answers(*answers: str | None) -> tuple[str, ...]:
+    """The answers that say something, each once."""
+    return tuple(dict.fromkeys(answer for answer in answers if answer is not None and answer.strip()))

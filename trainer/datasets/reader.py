@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from index.chunking import Chunk
 from trainer.datasets.files import entries
-from trainer.datasets.question import Question
+from trainer.datasets.question import Question, known_answers
 
 BUDGET = 5
 """Selections that the protocol allows."""
@@ -24,6 +24,7 @@ class _Asked(BaseModel):
     id: str
     book: str
     question: str
+    answer: str | None = None
     kind: Literal["single", "two", "none"]
     facts: list[list[tuple[int, int]]]
 
@@ -56,6 +57,7 @@ def read_reader(path: Path, book: Callable[[str], str], cut: Cut) -> Iterator[Qu
                 budget=BUDGET,
                 removed=0 if facts else 1,
                 facts=facts or None,
+                answers=known_answers(asked.answer),
             )
         except ValueError as failure:
             raise entry.error(str(failure)) from None

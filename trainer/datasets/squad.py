@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 
 from index.chunking import Chunk, chunk_document
 from trainer.datasets.files import Entry, numbered_lines
-from trainer.datasets.question import Question
+from trainer.datasets.question import Question, known_answers
 
 SENTENCE_WORDS = 45
 """Words of a chunk of packed sentences: about the 64 tokens that the service packs by default."""
@@ -104,6 +104,7 @@ def read_squad(path: Path, words: int | None = None) -> Iterator[Question]:
                         counts=tuple(map(len, cut)),
                         support=frozenset({firsts[number] + max(0, within)}),
                         budget=1,
+                        answers=known_answers(*(answer.text for answer in asked.answers)),
                     )
                 except ValueError as failure:
                     raise entry.error(f"question {asked.id}: {failure}") from None
