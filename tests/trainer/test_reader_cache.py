@@ -76,11 +76,10 @@ def test_every_part_of_a_request_counts(tmp_path: Path) -> None:
         Request(Prompt("a", ("b", "c")), "dd"),
         Request(Prompt("aa", ("b", "c")), "d"),
     ]
-    reader = Counting()
-    cached(tmp_path / "cache", requests, reader)
-    assert len(reader.asked) == 5
-    cached(tmp_path / "cache", requests, another := Counting(identity="other weights"))
-    assert len(another.asked) == 5
+    for reader in (Counting(), Counting(identity="other weights")):
+        for request in requests:
+            cached(tmp_path / "cache", [request], reader)
+        assert reader.asked == requests
 
 
 def test_what_was_written_is_kept_by_its_length(tmp_path: Path) -> None:
