@@ -116,7 +116,7 @@ def test_other_encodings_are_refused_with_those_that_are_read(client: httpx.Clie
     assert "gzip" in refused.headers["Accept-Encoding"]
 
 
-@pytest.mark.parametrize("body", [b"no gzip at all", gzip.compress(b"cut off" * 100)[:-12], b""])
+@pytest.mark.parametrize("body", [b"no gzip at all", gzip.compress(b"cut off" * 100, mtime=0)[:-12], b""])
 def test_damaged_packed_bodies_are_refused(client: httpx.Client, collection: str, body: bytes) -> None:
     problem(send(client, collection, body, "gzip"), 400, "invalid_request")
 
