@@ -32,15 +32,17 @@ class Unpacker:
 
         Raises :class:`~service.errors.InvalidRequest` where the body is damaged or ends too soon.
         """
-        unpacked = b""
+        pieces: list[bytes] = []
+        room = most + 1
         try:
-            while block and len(unpacked) <= most:
+            while block and room:
                 if self._stream.eof:
                     self._stream = zlib.decompressobj(_WINDOWS[self._encoding])  # a body may have several parts
-                unpacked += self._stream.decompress(block, most + 1 - len(unpacked))
+                pieces.append(self._stream.decompress(block, room))
+                room -= len(pieces[-1])
                 block = self._stream.unconsumed_tail or self._stream.unused_data
         except zlib.error as error:
             raise InvalidRequest(f"The body is no {self._encoding}, as its Content-Encoding says: {error}.") from None
-        if final and len(unpacked) <= most and not self._stream.eof:
+        if final and room and not self._stream.eof:
             raise InvalidRequest(f"The {self._encoding} body ends too soon. Send it again.")
-        return unpacked
+        return b"".join(pieces)
