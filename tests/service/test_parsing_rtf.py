@@ -53,7 +53,7 @@ def test_margins_stand_once_and_notes_at_the_end(tmp_path: Path) -> None:
         (rb"{\field{\*\fldinst HYPERLINK x}{\fldrslt here}} now", "here now"),
         (rb"{\pict 0a0b}{\*\unknown nothing}{\object{\*\objdata 00}{\result seen}} words", "words"),
         (rb"a{\shp{\*\shpinst{\shptxt boxed\par}}{\shprslt again}}", "a\nboxed"),
-        (b"before{\\bin5 }}}}}after}", "beforeafter"),
+        (b"before{\\bin5 words}after", "beforeafter"),
         (b"cut off {\\b here", "cut off here"),
     ],
 )
