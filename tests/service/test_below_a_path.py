@@ -101,6 +101,7 @@ def test_the_client_takes_an_address_with_a_path(served: Proxy) -> None:
 @needs_chromium
 def test_the_page_works_there(served: Proxy, driver: Chrome) -> None:
     page = Page(driver, served.url)
+    page.expected = ["/favicon.ico"]  # the browser itself looks for one of the host, for a picture that is no page
     page.open("page")
     page.paste("\n".join(SENTENCES))
     page.ask(QUESTION)
