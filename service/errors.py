@@ -22,6 +22,7 @@
     ├── CheckpointUnusable      422 checkpoint_unusable
     ├── DocumentsChanged        409 documents_changed
     ├── TitleIsEmbedded         409 title_is_embedded
+    ├── MetadataTooLong         409 metadata_too_long
     ├── QuestionTooLong         422 question_too_long
     ├── NotCalibrated           422 not_calibrated
     ├── Overloaded              503 overloaded
@@ -194,6 +195,12 @@ class TitleIsEmbedded(ServiceError):
     """The title is part of what was embedded: changing it in place would leave vectors of the former title."""
 
     status, code, title = 409, "title_is_embedded", "Title is embedded"
+
+
+class MetadataTooLong(ServiceError):
+    """A change would make the metadata of a document longer than it may be, with what is there."""
+
+    status, code, title = 409, "metadata_too_long", "Metadata is too long"
 
 
 class QuestionTooLong(ServiceError):

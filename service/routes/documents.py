@@ -9,11 +9,12 @@ from typing import Annotated, Any
 from anyio import to_thread
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
 from index.errors import DiskFull, UnknownDocument
 from index.storage.documents import Document
 from qrag.wire.documents import (
+    METADATA_BYTES,
     ChunkOut,
     ChunkPage,
     CollectionOut,
@@ -30,7 +31,7 @@ from qrag.wire.documents import (
 )
 from qrag.wire.media_types import MediaType
 from qrag.wire.names import CollectionName, DocumentId
-from service.errors import DocumentsChanged, IndexingFailed, TitleIsEmbedded
+from service.errors import DocumentsChanged, IndexingFailed, MetadataTooLong, TitleIsEmbedded
 from service.http.dependencies import (
     AppServices,
     RequestAccess,
@@ -324,7 +325,13 @@ def patch_document(services: AppServices, access: RequestAccess, id: DocumentPat
                 "place. Send the document again, with the new title and replace=true."
             )
         metadata = merge_patch(dict(document.metadata), patch.metadata)
-        return title, DocumentFields(metadata=metadata).metadata
+        try:
+            return title, DocumentFields(metadata=metadata).metadata
+        except ValidationError:
+            raise MetadataTooLong(
+                f"With what is there the metadata would have more than {METADATA_BYTES} bytes as JSON. Remove fields, "
+                "by null, in the same change."
+            ) from None
 
     return _document_out(services.storage.catalogue.describe(id, changed, collection=collection))
 

@@ -6,11 +6,13 @@ import contextlib
 import random
 import threading
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import httpx
 
 from tests.servers import Server
+from tests.service.helpers import until
 
 ROUNDS = 40
 WRITERS = 3
@@ -66,12 +68,21 @@ def write_until_killed(address: str, name: str, truth: Truth, rng: random.Random
                 truth.settle(id, text)
 
 
+def is_whole(client: httpx.Client, id: str) -> bool:
+    """Whether no newer content of a document waits to be searched."""
+    return client.get(f"/documents/{id}").json()["replacement"] is None
+
+
 def check(client: httpx.Client, truth: Truth) -> int:
     """Compare the server with what was acknowledged; returns how many documents it had to finish."""
     unfinished = 0
     for id, states in truth.states.items():
         answer = client.get(f"/documents/{id}")
         found: Text = None
+        if answer.status_code == 200 and answer.json()["replacement"] is not None:
+            unfinished += 1
+            until(partial(is_whole, client, id))
+            answer = client.get(f"/documents/{id}")
         if answer.status_code == 200:
             found = client.get(f"/documents/{id}/text").text
             unfinished += answer.json()["status"] != "ready"

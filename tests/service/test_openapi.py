@@ -116,7 +116,7 @@ def test_every_operation_has_words_for_people(document: Json) -> None:
         assert operation["description"], name
         assert operation["tags"], name
         identifiers.append(operation["operationId"])
-    assert len(identifiers) == len(set(identifiers)) == 21
+    assert len(identifiers) == len(set(identifiers)) == 22
 
 
 def test_every_request_body_has_examples_and_they_are_accepted(document: Json, client: httpx.Client) -> None:
@@ -243,6 +243,6 @@ def test_service_keeps_its_contract_under_generated_requests(client: httpx.Clien
         check=False,
     )
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
-    assert "Tested: 21" in run.stdout
+    assert "Tested: 22" in run.stdout
     assert client.get("/readyz").status_code == 200
     assert client.post("/retrieve", content=b"{", headers=JSON).status_code == 400
