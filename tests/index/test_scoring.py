@@ -61,7 +61,11 @@ def check_against_reference(case: Case, count: int) -> None:
 
     found = best(estimated, count, state, scope, selected, function)
     wanted = reference.ranking(expected)[:count]
-    assert [candidate.position for candidate in found] == wanted
+    assert len(found) == len(wanted)
+    for candidate, position in zip(found, wanted, strict=True):
+        # The sums of two float64 paths may differ in their last bits: what these cannot tell apart may change places.
+        within_rounding = abs(expected[candidate.position] - expected[position]) <= 1e-14 * max(scale, 1)
+        assert candidate.position == position or within_rounding
     np.testing.assert_allclose([candidate.q for candidate in found], expected[wanted], rtol=0, atol=1e-12 * scale)
 
 
