@@ -48,11 +48,12 @@ class FormerVectors:
         found: dict[int, Float32Array] = {}
         for uid in {text.uid for text in texts} & self._former.keys():
             replaced, numbers = self._former[uid]
-            rows = [row for row, text in enumerate(texts) if text.uid == uid and _digest(inputs[row]) in numbers]
-            former = np.array([numbers[_digest(inputs[row])] for row in rows], dtype=np.int64)
+            chunks = {row: numbers.get(_digest(inputs[row])) for row, text in enumerate(texts) if text.uid == uid}
+            kept = {row: number for row, number in chunks.items() if number is not None}
+            former = np.array(list(kept.values()), dtype=np.int64)
             vectors = self._vectors.rows(replaced, former, self._vectors.space)
             if vectors is not None:
-                found.update(zip(rows, vectors, strict=True))
+                found.update(zip(kept, vectors, strict=True))
         return found
 
 

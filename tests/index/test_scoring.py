@@ -62,6 +62,8 @@ def check_against_reference(case: Case, count: int) -> None:
     found = best(estimated, count, state, scope, selected, function)
     wanted = reference.ranking(expected)[:count]
     assert len(found) == len(wanted)
+    order = [(-candidate.q, candidate.position) for candidate in found]
+    assert order == sorted(order), "ties go to the first in document order"
     for candidate, position in zip(found, wanted, strict=True):
         # The sums of two float64 paths may differ in their last bits: what these cannot tell apart may change places.
         within_rounding = abs(expected[candidate.position] - expected[position]) <= 1e-14 * max(scale, 1)

@@ -41,9 +41,7 @@ class CachedReader:
             with self._translated_errors():
                 self._file.execute("PRAGMA journal_mode = WAL")
                 self._file.execute("PRAGMA synchronous = NORMAL")
-                self._file.execute(
-                    "CREATE TABLE IF NOT EXISTS results (key BLOB PRIMARY KEY, result TEXT) WITHOUT ROWID"
-                )
+                self._file.execute(TABLE)
         except ReaderError:
             self.close()
             raise

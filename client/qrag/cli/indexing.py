@@ -74,7 +74,7 @@ def run(client: Client, arguments: argparse.Namespace) -> int:
     )
     if not arguments.no_wait:
         sent, not_ready = wait(client, sent)
-        failed = failed or not_ready
+        failed = failed or bool(not_ready)
     if sent:
         rows = [(document.id, document.title, document.status, document.chunks, document.tokens) for document in sent]
         print(table(("DOCUMENT", "TITLE", "STATUS", "CHUNKS", "TOKENS"), rows))

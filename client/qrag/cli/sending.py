@@ -116,8 +116,8 @@ def _reason(error: QRagClientError | OSError) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
-def wait(client: Client, sent: Sequence[DocumentOut]) -> tuple[list[DocumentOut], bool]:
-    """Wait for documents; returns their last state, and whether some cannot be searched."""
+def wait(client: Client, sent: Sequence[DocumentOut]) -> tuple[list[DocumentOut], list[DocumentOut]]:
+    """Wait for documents; returns their last state, and those that, or whose new content, cannot be searched."""
     seen = {document.id: document for document in sent}
     counted = dict.fromkeys(seen, 0.0)
     total = sum(document.characters for document in sent)
@@ -140,7 +140,7 @@ def wait(client: Client, sent: Sequence[DocumentOut]) -> tuple[list[DocumentOut]
             failed = []
     for document in failed:
         complain(f"{document.title}: {not_searchable(document)}")
-    return list(seen.values()), bool(failed)
+    return list(seen.values()), failed
 
 
 def show_warnings(documents: Sequence[DocumentOut]) -> None:

@@ -101,19 +101,17 @@ class Checksums:
 def run(client: Client, arguments: argparse.Namespace, sleep: Sleep = time.sleep) -> int:
     """Bring the documents in step with the files, once or until interrupted; 1 if something failed."""
     folder, checksums = Path(arguments.folder).resolve(), Checksums()
+    if not arguments.watch:
+        return _sync(client, folder, arguments, checksums)
     while True:
         seen = _stamps(folder, arguments.glob)
         try:
-            status = _sync(client, folder, arguments, checksums)
+            _sync(client, folder, arguments, checksums)
         except (Unreachable, Overloaded) as error:
-            if not arguments.watch:
-                raise
             complain(f"{error} Trying again.")
             sleep(WATCH_SECONDS)
-            continue
-        if not arguments.watch:
-            return status
-        _wait_for_change(folder, arguments.glob, seen, sleep)
+        else:
+            _wait_for_change(folder, arguments.glob, seen, sleep)
 
 
 def _wait_for_change(folder: Path, glob: str | None, seen: Mapping[Path, Stamp], sleep: Sleep) -> None:
@@ -165,7 +163,7 @@ def _sync(client: Client, folder: Path, arguments: argparse.Namespace, checksums
     sources = [*plan.new, *plan.changed]
     sent, _ = send(client, sources, collection=arguments.collection, chunking=arguments.chunking, replace=True)
     ready, not_ready = wait(client, sent)
-    failed += len(sources) - len(sent) + sum(document.status == "failed" for document in ready)
+    failed += len(sources) - len(sent) + len(not_ready)
     for document in plan.gone:  # after the others: a file that was moved stays searchable
         client.delete(document.id)
     rows = [(word, title) for word, titles in _entries(plan).items() for title in titles]
@@ -173,7 +171,7 @@ def _sync(client: Client, folder: Path, arguments: argparse.Namespace, checksums
         print(table(("CHANGE", "FILE"), rows))
     show_warnings(ready)
     print(f"{shown(name)}: {plan.summary(failed)}", flush=True)
-    return int(failed > 0 or not_ready)
+    return int(failed > 0)
 
 
 def _entries(plan: Plan) -> dict[str, list[str]]:
@@ -192,8 +190,9 @@ def _plan(
     checksums: Checksums,
 ) -> tuple[Plan, int]:
     """What is to be done, and how many files could not be read."""
-    plan, unreadable = Plan([], [], 0, []), 0
-    unchanged, files = 0, set()
+    new: list[Source] = []
+    changed: list[Source] = []
+    unchanged, unreadable, files = 0, 0, set()
     prefix = name if arguments.collection == "default" else f"{arguments.collection}:{name}"
     for file in files_in(folder, arguments.glob):
         relative = file.relative_to(folder)
@@ -212,12 +211,13 @@ def _plan(
         title = unicodedata.normalize("NFC", readable(str(relative)))
         kept: Mapping[str, JsonValue] = {} if document is None else document.metadata
         metadata = {**kept, "sync": name, "path": title.replace(os.sep, "/"), "file_sha256": checksum}
-        (plan.new if document is None else plan.changed).append(Source(str(file), title, id, metadata))
-    for id, document in documents.items():
-        path = str(document.metadata.get("path"))
-        if id not in files and (arguments.glob is None or fnmatch(PurePath(path).name, arguments.glob)):
-            plan.gone.append(document)
-    return Plan(plan.new, plan.changed, unchanged, plan.gone), unreadable
+        (new if document is None else changed).append(Source(str(file), title, id, metadata))
+    gone = [
+        document
+        for id, document in documents.items()
+        if id not in files and fnmatch(PurePath(str(document.metadata.get("path"))).name, arguments.glob or "*")
+    ]
+    return Plan(new, changed, unchanged, gone), unreadable
 
 
 def _in_step(document: DocumentOut, checksum: str, chunking: Mode | None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from service.intake.parsing.cleaning import CLEANED
@@ -55,10 +56,8 @@ class Cells:
         form = self._formats[int(style)] if style.isdecimal() and int(style) < len(self._formats) else ""
         if is_date_format(form):
             epoch = CALENDAR_MAC_1904 if self._since_1904 else CALENDAR_WINDOWS_1900
-            try:
+            with suppress(ValueError, OverflowError):  # what is no date shows as a number
                 return _date(from_excel(number, epoch, timedelta=is_timedelta_format(form)))
-            except (ValueError, OverflowError):
-                pass  # no date: it shows as a number
         if "%" in form:
             return f"{round(number * 100, 6):g}%"
         return f"{number:.15g}"
