@@ -101,11 +101,13 @@ def test_deleting_removes_both_versions_and_a_collection_what_would_come_into_it
     catalogue = storage.catalogue
     publish(storage, "letter", "Ana signed it.")
     index_all(storage)
-    publish(storage, "letter", "Bruno signed it.", replace=True)
+    waiting = publish(storage, "letter", "Bruno signed it.", replace=True).document
     catalogue.delete_document("letter")
     assert catalogue.versions("letter") == []
-    index_all(storage, broken)
-    assert catalogue.documents() == []
+    with pytest.raises(UnknownDocument):
+        catalogue.documents_at([waiting.uid])
+    index_all(storage)
+    assert catalogue.documents() == [], "what waited does not come back"
     first = publish(storage, "letter", "Ana signed it.").document
     post(storage, "other", "Clara kept bees.", collection="other")
     index_all(storage)
