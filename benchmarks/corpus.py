@@ -25,7 +25,7 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.serving import served
+from benchmarks.serving import running_service
 from benchmarks.sources import SOURCES, text
 from qrag.wire.media_types import MEDIA_TYPE_OF_EXTENSION
 from service.intake.parsing.completeness import missing_words
@@ -154,8 +154,8 @@ def main() -> int:
         folder.mkdir(parents=True, exist_ok=True)
         download(files, folder)
         contents = [content_of(file, folder) for file in files]
-    with served() as (client, _):
-        outcomes = [outcome_of(client, file, content) for file, content in zip(files, contents, strict=True)]
+    with running_service() as service:
+        outcomes = [outcome_of(service.client, file, content) for file, content in zip(files, contents, strict=True)]
     result = {
         "machine": describe_machine(),
         "files": len(outcomes),

@@ -12,30 +12,25 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import re
 import statistics
-import subprocess
-import sys
 import tempfile
-import threading
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 
+from benchmarks.serving import running_service
 from benchmarks.stores import numbered_sentences, write_store
 from index.encoders.encoder import Encoder, StateInput
 from index.encoders.loading import load_encoder
 from service.settings import DEFAULT_CHECKPOINT
 from trainer.evaluation.machine import describe_machine
 
-ROOT = Path(__file__).parent.parent
 RESULT = Path(__file__).parent / "results" / "crowd.json"
 STEPS = 4
 LEAST_REQUESTS = 32
@@ -200,28 +195,6 @@ def where_time_goes(latencies: Sequence[float], answers: Sequence[dict[str, Any]
     }
 
 
-@contextmanager
-def running_service(folder: str) -> Iterator[tuple[str, int, float]]:
-    """A server on loopback over this data directory: its address, its process and the seconds until it was ready."""
-    environment = os.environ | {"QRAG_DATA_DIR": folder, "QRAG_PORT": "0"}
-    began = time.perf_counter()
-    with subprocess.Popen(
-        [sys.executable, "-m", "service"], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
-    ) as server:
-        assert server.stderr is not None
-        address = next(found[1] for line in server.stderr if (found := re.search(r"running on (http://\S+)", line)))
-        httpx.get(f"{address}/readyz").raise_for_status()
-        seconds = time.perf_counter() - began
-        # What it says from here on is nobody's concern, but must go somewhere.
-        reader = threading.Thread(target=deque, args=(server.stderr, 0))
-        reader.start()
-        try:
-            yield address, server.pid, seconds
-        finally:
-            server.terminate()
-            reader.join()
-
-
 def peak_resident_mb(process: int) -> int:
     """The most memory that a process has had, mapped files that it has read included."""
     status = Path(f"/proc/{process}/status").read_text()
@@ -240,15 +213,18 @@ def main() -> None:
         parser.error("--clients must hold 1 and 16: they are compared")
     encoder = load_encoder(DEFAULT_CHECKPOINT)
     sizes: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as folder, running_service(folder) as (address, process, seconds):
-        empty = {"seconds_to_start": round(seconds, 2), "peak_resident_mb": peak_resident_mb(process)}
+    with running_service() as service:
+        empty = {
+            "seconds_to_start": round(service.seconds_to_start, 2),
+            "peak_resident_mb": peak_resident_mb(service.process),
+        }
     for chunks in arguments.chunks:
         with tempfile.TemporaryDirectory() as folder:
             write_store(Path(folder), encoder, chunks)
-            with running_service(folder) as (address, process, seconds):
-                found = measure(address, encoder, arguments.clients)
-                found["peak_resident_mb"] = peak_resident_mb(process)
-            sizes[str(chunks)] = {"seconds_to_start": round(seconds, 2), **found}
+            with running_service(folder) as service:
+                found = measure(service.address, encoder, arguments.clients)
+                found["peak_resident_mb"] = peak_resident_mb(service.process)
+            sizes[str(chunks)] = {"seconds_to_start": round(service.seconds_to_start, 2), **found}
     result = {"machine": describe_machine(), "steps": STEPS, "empty": empty, "chunks": sizes}
     arguments.out.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))

@@ -26,7 +26,7 @@ from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from benchmarks.serving import ROOT, served
+from benchmarks.serving import ROOT, running_service
 from qrag.wire.media_types import MediaType
 from service.intake.parsing.process import ParseLimits, extract_text
 from trainer.evaluation.machine import describe_machine
@@ -154,9 +154,9 @@ def main() -> None:
         result: dict[str, object] = {"machine": describe_machine(), "pages_of_pdf": arguments.pages}
         found = {name: read_alone(*file) for name, file in files.items()}
         print(json.dumps(found, indent=2))
-        with served() as (client, _):
+        with running_service() as service:
             for name, file in files.items():
-                result[name] = found[name] | index(client, *file)
+                result[name] = found[name] | index(service.client, *file)
     RESULT.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
 

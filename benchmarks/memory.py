@@ -1,6 +1,6 @@
 """Peak memory of the service while it takes in and indexes one long document.
 
-    python benchmarks/memory.py [--megabytes 60]
+    python -m benchmarks.memory [--megabytes 60]
 
 The bundled book is repeated to the wanted size and uploaded as a stream. Result:
 ``benchmarks/results/memory.json``.
@@ -10,22 +10,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import re
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import psutil
 
+from benchmarks.serving import ROOT, Service, running_service
 from trainer.evaluation.machine import describe_machine
 
-ROOT = Path(__file__).parent.parent
 BOOK = ROOT / "examples" / "franklin-autobiography.txt"
 RESULT = Path(__file__).parent / "results" / "memory.json"
 VECTOR_BYTES = 384 * 4
@@ -38,7 +33,7 @@ class PeakSampler:
         self._process = psutil.Process(pid)
         self._phase = "idle"
         self._stopped = threading.Event()
-        self.peaks: dict[str, int] = {}
+        self.peaks = {self._phase: self._process.memory_info().rss}
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -67,47 +62,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=int, default=60)
     size = parser.parse_args().megabytes * 1_000_000
-    with tempfile.TemporaryDirectory() as data:
-        environment = os.environ | {"QRAG_DATA_DIR": data, "QRAG_PORT": "0"}
-        server = subprocess.Popen(
-            [sys.executable, "-m", "service"], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
-        )
-        try:
-            result = measure(server, size)
-        finally:
-            server.terminate()
-            server.wait()
+    with running_service() as service:
+        result = measure(service, size)
     RESULT.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
 
 
-def measure(server: subprocess.Popen[str], size: int) -> dict[str, object]:
+def measure(service: Service, size: int) -> dict[str, object]:
     """Upload, index and search; returns what was seen."""
-    assert server.stderr is not None
-    address = ""
-    for line in server.stderr:
-        if found := re.search(r"running on (http://\S+)", line):
-            address = found.group(1)
-            break
-    threading.Thread(target=lambda: [None for _ in server.stderr or ()], daemon=True).start()
-    sampler = PeakSampler(server.pid)
-    with httpx.Client(base_url=address, timeout=None) as client:
-        client.get("/model").raise_for_status()
-        began = time.perf_counter()
-        sampler.enter("upload")
-        posted = client.post("/documents?id=long", content=book_stream(size), headers={"Content-Type": "text/plain"})
-        posted.raise_for_status()
-        uploaded = time.perf_counter()
-        sampler.enter("index")
-        while (document := client.get("/documents/long").json())["status"] != "ready":
-            if document["status"] == "failed":
-                raise SystemExit(document["error"])
-            print(f"\r{document['progress']:.1%}", end="", file=sys.stderr, flush=True)
-            time.sleep(1)
-        indexed = time.perf_counter()
-        sampler.enter("retrieve")
-        body = {"question": "Under what name did Franklin publish his Almanack?", "max_steps": 6, "trace": True}
-        answer = client.post("/retrieve", json=body).raise_for_status().json()
+    client, sampler = service.client, PeakSampler(service.process)
+    client.get("/model").raise_for_status()
+    began = time.perf_counter()
+    sampler.enter("upload")
+    posted = client.post("/documents?id=long", content=book_stream(size), headers={"Content-Type": "text/plain"})
+    posted.raise_for_status()
+    uploaded = time.perf_counter()
+    sampler.enter("index")
+    while (document := client.get("/documents/long").json())["status"] != "ready":
+        if document["status"] == "failed":
+            raise SystemExit(document["error"])
+        print(f"\r{document['progress']:.1%}", end="", file=sys.stderr, flush=True)
+        time.sleep(1)
+    indexed = time.perf_counter()
+    sampler.enter("retrieve")
+    body = {"question": "Under what name did Franklin publish his Almanack?", "max_steps": 6, "trace": True}
+    answer = client.post("/retrieve", json=body).raise_for_status().json()
     sampler.stop()
     text, vectors = posted.json()["characters"], document["chunks"] * VECTOR_BYTES
     peak = max(sampler.peaks.values())

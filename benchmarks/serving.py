@@ -8,39 +8,53 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 
 ROOT = Path(__file__).parent.parent
 
 
-@contextmanager
-def served(**settings: str) -> Iterator[tuple[httpx.Client, int]]:
-    """A client of ``python -m service`` on loopback and the number of its process; its data is gone at the end.
+class Service(NamedTuple):
+    """A service that is ready."""
 
-    ``settings`` are those of the service, by their names without ``QRAG_``.
-    """
-    with tempfile.TemporaryDirectory() as data:
-        environment = {f"QRAG_{name.upper()}": value for name, value in settings.items()}
-        environment = os.environ | environment | {"QRAG_DATA_DIR": data, "QRAG_PORT": "0"}
+    address: str
+    client: httpx.Client
+    """A client without time limits."""
+    process: int
+    seconds_to_start: float
+
+
+@contextmanager
+def running_service(data: str | None = None) -> Iterator[Service]:
+    """``python -m service`` on loopback over a data directory; without one its data is gone at the end."""
+    with tempfile.TemporaryDirectory() as temporary:
+        environment = os.environ | {"QRAG_DATA_DIR": data or temporary, "QRAG_PORT": "0"}
+        began = time.perf_counter()
         server = subprocess.Popen(
             [sys.executable, "-m", "service"], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
         )
         try:
-            with httpx.Client(base_url=_address(server), timeout=None) as client:
-                yield client, server.pid
+            address = _address(server)
+            # What it says from here on is nobody's concern, but must go somewhere.
+            threading.Thread(target=deque, args=(server.stderr, 0), daemon=True).start()
+            with httpx.Client(base_url=address, timeout=None) as client:
+                client.get("/readyz").raise_for_status()
+                yield Service(address, client, server.pid, time.perf_counter() - began)
         finally:
             server.terminate()
             server.wait()
 
 
 def _address(server: subprocess.Popen[str]) -> str:
+    """Where the service listens, once it says so."""
     assert server.stderr is not None
     for line in server.stderr:
         if found := re.search(r"running on (http://\S+)", line):
-            threading.Thread(target=server.stderr.read, daemon=True).start()  # or the pipe would be full some day
             return found[1]
     raise SystemExit("the service ended before it listened")

@@ -297,16 +297,20 @@ def _row_characters(chunking: Chunking) -> int:
 
 def _completed(description: Description, findings: WorkerFindings) -> Description:
     """The description with what the file says of itself, where the sender does not say otherwise."""
+    warnings = list(findings["warnings"])
     metadata = {**findings["metadata"], **description.metadata}
     try:
         metadata = DocumentFields.model_validate({"metadata": metadata}).metadata
     except ValidationError:  # too much of it
         metadata = dict(description.metadata)
+        warnings.append(
+            "What the file says of itself is more than metadata may hold and was left out, but for the title."
+        )
     return replace(
         description,
         title=description.title or (findings["title"] or "")[:TITLE_CHARACTERS] or None,
         metadata=metadata,
-        warnings=tuple(findings["warnings"]),
+        warnings=tuple(warnings),
         places=[Place(start, location) for start, location in findings["places"]],
     )
 

@@ -17,6 +17,11 @@ def trimmed(text: str) -> str:
     return "\n".join(line.rstrip() for line in text.split("\n")).strip("\n")
 
 
+def plain(text: str) -> str:
+    """The text as a field of metadata holds it: without control characters and halves of characters."""
+    return text.translate(CLEANED).encode("utf-8", "replace").decode()
+
+
 def encrypted(kind: str) -> EncryptedDocument:
     """The refusal of a file that needs a password; ``kind`` is its format in capitals."""
     return EncryptedDocument(f"The {kind} file needs a password; save it without one and send that.")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from service.intake.parsing.cleaning import plain
 from service.intake.parsing.completeness import missing_words, warning_of
 
 ROW_CHARACTERS: Final = 220
@@ -65,13 +66,13 @@ class Reading:
 
     def name(self, title: str | None) -> None:
         """Take a title, unless there is one."""
-        text = " ".join((title or "").split())
+        text = " ".join(plain(title or "").split())
         if text and self.title is None:
             self.title = text
 
     def note(self, field_name: str, value: str | None) -> None:
         """Take a field of metadata, unless it is empty or known."""
-        text = " ".join((value or "").split())
+        text = " ".join(plain(value or "").split())
         if text:
             self.metadata.setdefault(field_name, text)
 

@@ -245,6 +245,8 @@ class _Document:
             self._write(look, _CHARACTERS[name])
         elif (starred and name not in _SHOWN) or name in _SILENT:
             look.silent, look.in_fonts = True, name == "fonttbl"
+            if name == "annotation":
+                self.reading.warn("Comments were left out.")
         elif name in _PROPERTIES:
             look.noted = _PROPERTIES[name]
         elif name in _MARGINS:

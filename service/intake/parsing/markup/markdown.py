@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from service.intake.encodings import decoded
+from service.intake.parsing.cleaning import too_deep
 from service.intake.parsing.markup.front_matter import without_front_matter
 from service.intake.parsing.markup.html import html_passages
 from service.intake.parsing.reading import Passages, Reading
@@ -23,8 +24,14 @@ if TYPE_CHECKING:
     from markdown_it.rules_core import StateCore
     from markdown_it.token import Token
 
+_MOST_NESTED: Final = 100
+"""Levels of quotes and lists, where a list and its item are one each."""
+
 _TAG: Final = re.compile(r"<(/?)([A-Za-z][\w.:-]*)([^<>]*)>")
 _VOID: Final = frozenset({"br", "hr", "img", "wbr"})
+_ENDS: Final = {"<!--": "-->", "<![CDATA[": "]]>", "<!": ">", "<?": "?>"}
+"""What ends the markup that browsers do not show, by what begins it."""
+
 _DEFINED: Final = "defined_reference"
 
 
@@ -35,12 +42,18 @@ def read(source: Path, reading: Reading) -> Passages:
 
 
 def markdown_html(text: str) -> str:
-    """The HTML that Markdown stands for."""
+    """The HTML that Markdown stands for.
+
+    Raises :class:`~service.errors.DocumentTooComplex` where it is nested too deeply.
+    """
     from markdown_it import MarkdownIt
     from mdit_py_plugins.footnote import footnote_plugin
 
-    parser = MarkdownIt("commonmark").enable(["table", "strikethrough"]).use(footnote_plugin)
+    parser = MarkdownIt("commonmark", {"maxNesting": _MOST_NESTED})
+    parser.enable(["table", "strikethrough"]).use(footnote_plugin)
+    parser.block.ruler.before("code", "depth", _refuse_depth)
     _keep_definitions(parser)
+    parser.core.ruler.before("footnote_tail", "notes", _keep_notes)
     parser.core.ruler.after("block", "extra_cells", _add_extra_cells)
     parser.core.ruler.push("words", _keep_words)
     parser.add_render_rule("footnote_anchor", lambda *_: "")
@@ -49,6 +62,36 @@ def markdown_html(text: str) -> str:
     parser.add_render_rule("footnote_block_close", lambda *_: "</ol>")
     rendered: str = parser.render(text)
     return rendered
+
+
+def _refuse_depth(state: StateBlock, _first: int, _last: int, _silent: bool) -> bool:
+    """Refuse quotes and lists at a depth below which the parser would leave out the next: a list adds two levels."""
+    if state.level > _MOST_NESTED - 3:
+        raise too_deep()
+    return False
+
+
+# -- notes ------------------------------------------------------------------------------------------------------------
+
+
+def _keep_notes(state: StateCore) -> None:
+    """Number the notes that nothing refers to, and bring out those inside others: the plugin would drop both."""
+    notes: MutableMapping[str, Any] = state.env.get("footnotes", {"refs": {}, "list": {}})
+    tokens: list[Token] = []
+    open_notes: list[list[Token]] = []
+    known: set[str] = set()
+    for token in state.tokens:
+        if token.type == "footnote_reference_open":
+            label, number = token.meta["label"], len(notes["list"])
+            if label in known or notes["refs"][f":{label}"] < 0:
+                token.meta["label"] = f"{label} {number}"  # no other label has a blank
+                notes["list"][number] = {"label": token.meta["label"], "count": 0}
+            known.add(label)
+            open_notes.append([])
+        (open_notes[-1] if open_notes else tokens).append(token)
+        if token.type == "footnote_reference_close":
+            tokens += open_notes.pop()
+    state.tokens = tokens
 
 
 def _footnote_mark(_renderer: Any, tokens: Sequence[Token], number: int, *_: Any) -> str:
@@ -63,15 +106,16 @@ def _keep_definitions(parser: MarkdownIt) -> None:
     from markdown_it.rules_block import reference
 
     def kept(state: StateBlock, first: int, last: int, silent: bool) -> bool:
-        known = set(state.env.get("references", ()))
+        known = len(state.env.get("references", ()))
         if not reference(state, first, last, silent):
             return False
         if not silent:
             lines = state.getLines(first, state.line, state.blkIndent, False).strip()
-            new = set(state.env["references"]) - known
+            references = state.env["references"]
+            label = next(reversed(references)) if len(references) > known else ""
             tokens = [state.push("paragraph_open", "p", 1), state.push("inline", "", 0)]
             for token in (*tokens, state.push("paragraph_close", "p", -1)):
-                token.meta[_DEFINED] = next(iter(new), "")
+                token.meta[_DEFINED] = label
             tokens[1].content, tokens[1].map, tokens[1].children = lines, [first, state.line], []
         return True
 
@@ -139,8 +183,10 @@ def _keep_words(state: StateCore) -> None:
     }
     for token in _all(state.tokens):
         if token.type in {"html_inline", "html_block"}:
-            token.content = _TAG.sub(
-                lambda tag: tag[0] if _is_element(tag, closed) else html.escape(tag[0]), token.content
+            token.content = (
+                html.escape(token.content)
+                if _is_cut_off(token.content)
+                else _TAG.sub(lambda tag: tag[0] if _is_element(tag, closed) else html.escape(tag[0]), token.content)
             )
     for token in state.tokens:
         if token.children:
@@ -152,6 +198,12 @@ def _all(tokens: Sequence[Token]) -> Iterator[Token]:
     for token in tokens:
         yield token
         yield from token.children or ()
+
+
+def _is_cut_off(content: str) -> bool:
+    """Whether a comment or a declaration has no end: it would hide all that follows."""
+    end = next((end for begin, end in _ENDS.items() if content.lstrip().startswith(begin)), "")
+    return end not in content
 
 
 def _is_element(tag: re.Match[str], closed: set[str]) -> bool:

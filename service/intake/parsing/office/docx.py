@@ -1,44 +1,46 @@
-"""DOCX: what a word processor shows of a document, headers, notes, boxes and numbers included."""
+"""DOCX: what a word processor shows of a document, headers, notes, comments, boxes and numbers included."""
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
 from service.errors import UnreadableDocument
-from service.intake.encodings import decoded, html_encoding
 from service.intake.parsing.cleaning import CLEANED
 from service.intake.parsing.markup.blocks import BREAK, Block, Writer, placed
-from service.intake.parsing.markup.html import html_text
 from service.intake.parsing.markup.mathematics import lowered, raised
 from service.intake.parsing.markup.tables import Cell, Row, rows_of, spread
+from service.intake.parsing.office.comments import comment_mark
 from service.intake.parsing.office.formulas import formula
 from service.intake.parsing.office.graphics import graphic_lines
 from service.intake.parsing.office.numbering import Numbering
 from service.intake.parsing.office.package import Package, attribute, child, count_of, name_of, text_of
 from service.intake.parsing.office.parts import (
     LEFT_OUT,
-    SYMBOLS,
     boxes_of,
+    chunk_text,
     follow_field,
+    form_field_text,
     inside,
     is_bold,
     is_deleted,
     shown_form,
     shown_texts,
     shows_something,
+    symbol_text,
 )
-from service.intake.parsing.office.styles import Style, is_on, list_of, outline_of, read_styles, value_of
+from service.intake.parsing.office.styles import Style, is_hidden, is_on, list_of, outline_of, read_styles, value_of
 from service.intake.parsing.reading import Passages, Reading
 
 _RECURSION_LIMIT: Final = 10_000
 
 
 def read(source: Path, reading: Reading) -> Passages:
-    """The text of a DOCX file: headers, the body, footers, then notes."""
+    """The text of a DOCX file: headers, the body, footers, notes, then the comments on nothing that is shown."""
     recursion_limit = sys.getrecursionlimit()
     sys.setrecursionlimit(max(recursion_limit, _RECURSION_LIMIT))
     try:
@@ -66,11 +68,16 @@ class _Document:
             raise UnreadableDocument("The file is no DOCX document. Save it as .docx and send that.")
         self.body = body
         self.styles = read_styles(self._tree_of("styles"))
+        self.is_hidden = partial(is_hidden, styles=self.styles)
         numbering = self._tree_of("numbering")
         lists = {name: style.numbering[0] for name, style in self.styles.items() if style.numbering is not None}
         self.numbering = Numbering() if numbering is None else Numbering.read(numbering, lists)
         self.notes: dict[tuple[str, str], int] = {}
         """The numbers of the notes that the text refers to, by their kind and id."""
+        self.comments_part = next(package.related(self.part, "comments"), "")
+        comments = self._tree_of("comments")
+        self.comments = {} if comments is None else {attribute(comment, "id"): comment for comment in comments}
+        """The comments that have not been told yet, by their ids."""
 
     def _tree_of(self, kind: str) -> Any:
         part = next(self.package.related(self.part, kind), None)
@@ -93,6 +100,8 @@ class _Document:
                 told = number
                 if note in notes:
                     blocks += self._told(parts[note[0]], notes[note], f"{number}. ")
+        for comment in list(self.comments.values()):
+            blocks += self._told(self.comments_part, comment, comment_mark(attribute(comment, "author")))
         return blocks
 
     def _told(self, part: str, element: Any, marker: str = "") -> list[Block]:
@@ -101,18 +110,11 @@ class _Document:
         story.writer.mark(marker)
         story.walk(element)
         blocks = story.finished()
-        self.reading.compare(lambda: shown_texts(element, self.is_hidden), (block.text for block in blocks))
+        self.reading.compare(
+            lambda: chain(*(shown_texts(told, self.is_hidden) for told in (element, *story.comments))),
+            (block.text for block in blocks),
+        )
         return blocks
-
-    def is_hidden(self, run: Any) -> bool:
-        """Whether a run is hidden, by itself or by its style."""
-        properties = child(run, "rPr")
-        if properties is None:
-            return False
-        vanish = child(properties, "vanish")
-        if vanish is not None:
-            return is_on(vanish)
-        return self.styles.get(value_of(child(properties, "rStyle")), Style()).hidden
 
     def _once(self, kind: str) -> list[Block]:
         blocks: list[Block] = []
@@ -131,8 +133,11 @@ class _Story:
 
     def __init__(self, document: _Document, part: str) -> None:
         self.writer = Writer()
+        self.comments: list[Any] = []
+        """The comments that have been told in it."""
         self._document, self._part = document, part
         self._boxes: list[Any] = []
+        self._waiting: list[Any] = []
         self._fields: list[bool] = []
         """For each field that is open, whether its result has begun."""
         self._script = ""
@@ -142,6 +147,7 @@ class _Story:
         """The blocks, once all is walked."""
         self._end_script()
         self.writer.end_line()
+        self._tell_comments()
         return self.writer.blocks
 
     def walk(self, element: Any) -> None:
@@ -159,7 +165,7 @@ class _Story:
     # -- paragraphs
 
     def paragraph(self, element: Any) -> None:
-        """A paragraph, with its number, and the boxes that are anchored in it behind it."""
+        """A paragraph, with its number, and the comments and boxes that are anchored in it behind it."""
         style = self._document.styles.get(value_of(child(element, "pPr", "pStyle")), Style())
         own = child(element, "pPr", "numPr")
         numbering = style.numbering if own is None else list_of(own, style.numbering)
@@ -174,6 +180,7 @@ class _Story:
         self.walk(element)
         self._end_script()
         self.writer.end_line(heading=heading)
+        self._tell_comments()
         boxes, self._boxes = self._boxes, []
         for box in boxes:
             self.writer.end_line(apart=True)
@@ -227,11 +234,7 @@ class _Story:
 
     def symbol(self, element: Any) -> None:
         """A character of a symbol font."""
-        code = attribute(element, "char").upper()
-        if code in SYMBOLS:
-            self._write(SYMBOLS[code])
-        elif re.fullmatch(r"[0-9A-F]{4}", code) and not code.startswith(("E", "F0", "D8", "D9", "DA", "DB", "DC")):
-            self._write(chr(int(code, 16)).translate(CLEANED))
+        self._write(symbol_text(element))
 
     def ruby(self, element: Any) -> None:
         """Characters with how to read them."""
@@ -245,21 +248,8 @@ class _Story:
 
     def field(self, element: Any) -> None:
         """The beginning, middle or end of a field, of which the result is shown."""
-        self._form_field(element)
+        self._write(form_field_text(element))
         follow_field(self._fields, element)
-
-    def _form_field(self, element: Any) -> None:
-        box = child(element, "ffData", "checkBox")
-        if box is not None:
-            checked = child(box, "checked")
-            state = checked if checked is not None else child(box, "default")
-            self._write("☒" if state is not None and is_on(state) else "☐")
-        choices = child(element, "ffData", "ddList")
-        if choices is not None:
-            entries = [attribute(entry, "val") for entry in choices if name_of(entry) == "listEntry"]
-            chosen = value_of(child(choices, "result")) or "0"
-            if chosen.isdecimal() and int(chosen) < len(entries):
-                self._write(entries[int(chosen)])
 
     def note(self, element: Any) -> None:
         """The number of a note."""
@@ -268,6 +258,22 @@ class _Story:
         number = self._document.notes.setdefault(note, len(self._document.notes) + 1)
         self._end_script()
         self._write(f"[{number}]")
+
+    def comment(self, element: Any) -> None:
+        """The mark of a comment, which waits for the end of the paragraph."""
+        comment = self._document.comments.pop(attribute(element, "id"), None)
+        if comment is not None:
+            self._waiting.append(comment)
+
+    def _tell_comments(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for comment in waiting:
+            story = _Story(self._document, self._document.comments_part)
+            story.walk(comment)
+            text = "\n".join(block.text for block in story.finished())
+            if text:
+                self.writer.add(comment_mark(attribute(comment, "author")) + text)
+            self.comments += [comment, *story.comments]
 
     def equation(self, element: Any) -> None:
         """An equation."""
@@ -306,20 +312,10 @@ class _Story:
 
     def chunk(self, element: Any) -> None:
         """A file of another format that stands in the document."""
-        _, target = self._document.package.relationships(self._part).get(attribute(element, "id"), ("", ""))
-        if target and target in self._document.package:
-            content = self._document.package.bytes_of(target)
-            ending = target.rpartition(".")[2].lower()
-            if ending in {"html", "htm", "xhtml"}:
-                text = html_text(decoded(content, None, html_encoding, "cp1252"), self._document.reading.part())
-            elif ending == "txt":
-                text = decoded(content, None).translate(CLEANED)
-            else:
-                self._document.reading.warn(f"A part of the format .{ending} inside the document was left out.")
-                return
+        text = chunk_text(self._document.package, self._part, element, self._document.reading)
+        if text:
             self.writer.end_line(apart=True)
-            if text.strip():
-                self.writer.add(text.strip())
+            self.writer.add(text)
             self.writer.end_line(apart=True)
 
     # -- tables
@@ -366,6 +362,7 @@ class _Story:
         story.walk(element)
         blocks = story.finished()
         self._boxes += story._boxes
+        self.comments += story.comments
         has_rows = next((True for part in element.iter() if name_of(part) == "tbl"), False)
         return Cell(tuple(block.text for block in blocks), columns=columns, has_rows=has_rows)
 
@@ -384,6 +381,7 @@ _ELEMENTS: Final = {
     "fldChar": _Story.field,
     "footnoteReference": _Story.note,
     "endnoteReference": _Story.note,
+    "commentReference": _Story.comment,
     "oMath": _Story.equation,
     "oMathPara": _Story.equations,
     "drawing": _Story.drawing,

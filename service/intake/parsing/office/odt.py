@@ -185,6 +185,8 @@ class _Flow:
     def _element(self, element: Any) -> None:
         name = name_of(element)
         style = attribute(element, "style-name")
+        if name == "annotation":
+            self._reading.warn("Comments were left out.")
         if self._looks.leave_out(element):
             return
         match name:

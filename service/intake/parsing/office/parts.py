@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from service.intake.parsing.office.package import attribute, child, name_of, text_of
-from service.intake.parsing.office.styles import is_on
+from service.intake.encodings import decoded, html_encoding
+from service.intake.parsing.cleaning import CLEANED
+from service.intake.parsing.markup.html import html_text
+from service.intake.parsing.office.package import Package, attribute, child, name_of, text_of
+from service.intake.parsing.office.styles import is_on, value_of
+from service.intake.parsing.reading import Reading
 
 
 def inside(element: Any, name: str) -> Iterator[Any]:
@@ -23,7 +28,7 @@ LEFT_OUT: Final = frozenset(
 )
 """Elements that are not shown: what was deleted, what fields are made of, and properties."""
 
-SYMBOLS: Final = {
+_SYMBOLS: Final = {
     **dict.fromkeys(("F0FE", "F053", "F0FD", "F078"), "☒"),
     **dict.fromkeys(("F0A8", "F06F", "F071", "F0A3"), "☐"),
     **dict.fromkeys(("F0FC", "F050"), "✓"),
@@ -68,6 +73,43 @@ def shown_texts(story: Any, is_hidden: Callable[[Any], bool]) -> Iterator[str]:
         elif name == "t" and all(fields):
             line += text_of(element)
     yield line
+
+
+def symbol_text(element: Any) -> str:
+    """What a character of a symbol font means; "" for what is not known."""
+    code = attribute(element, "char").upper()
+    if code in _SYMBOLS:
+        return _SYMBOLS[code]
+    if re.fullmatch(r"[0-9A-F]{4}", code) and not code.startswith(("E", "F0", "D8", "D9", "DA", "DB", "DC")):
+        return chr(int(code, 16)).translate(CLEANED)
+    return ""
+
+
+def form_field_text(element: Any) -> str:
+    """The tick or the choice that the field of a form shows; "" for other fields."""
+    box, choices = (child(element, "ffData", name) for name in ("checkBox", "ddList"))
+    if box is not None:
+        checked = child(box, "checked")
+        return "☒" if is_on(child(box, "default") if checked is None else checked) else "☐"
+    if choices is not None:
+        entries = [attribute(entry, "val") for entry in choices if name_of(entry) == "listEntry"]
+        chosen = value_of(child(choices, "result")) or "0"
+        return entries[int(chosen)] if chosen.isdecimal() and int(chosen) < len(entries) else ""
+    return ""
+
+
+def chunk_text(package: Package, part: str, element: Any, reading: Reading) -> str:
+    """The text of a file of another format that stands in a part; "" for one that cannot be read, which is said."""
+    _, target = package.relationships(part).get(attribute(element, "id"), ("", ""))
+    if not target or target not in package:
+        return ""
+    content, ending = package.bytes_of(target), target.rpartition(".")[2].lower()
+    if ending in {"html", "htm", "xhtml"}:
+        return html_text(decoded(content, None, html_encoding, "cp1252"), reading.part()).strip()
+    if ending == "txt":
+        return decoded(content, None).translate(CLEANED).strip()
+    reading.warn(f"A part of the format .{ending} inside the document was left out.")
+    return ""
 
 
 def follow_field(fields: list[bool], element: Any) -> None:

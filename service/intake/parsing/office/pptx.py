@@ -1,4 +1,4 @@
-"""PPTX: slides in order, each with its tables, the text of its diagrams and charts, and the speaker's notes."""
+"""PPTX: slides in order, each with its tables, the text of its diagrams and charts, the notes and the comments."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from service.intake.parsing.cleaning import CLEANED
 from service.intake.parsing.markup.blocks import BREAK, Block, Writer, placed
 from service.intake.parsing.markup.mathematics import lowered, raised
 from service.intake.parsing.markup.tables import Cell, Row, are_heads, rows_of, spread
+from service.intake.parsing.office.comments import slide_comments
 from service.intake.parsing.office.formulas import formula
 from service.intake.parsing.office.graphics import graphic_lines
 from service.intake.parsing.office.package import Package, attribute, child, count_of, name_of
@@ -86,7 +87,7 @@ def _slide(package: Package, part: str, reading: Reading, known: set[str]) -> li
         lambda: (text for tree in trees if tree is not None for text in _shown_texts(tree)),
         (block.text for block in blocks),
     )
-    return blocks
+    return [*blocks, *(Block(comment.line) for comment in slide_comments(package, part))]
 
 
 def _shown_texts(shapes: Any) -> Iterator[str]:

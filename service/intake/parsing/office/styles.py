@@ -70,6 +70,17 @@ def list_of(element: Any, base: tuple[str, int] | None) -> tuple[str, int] | Non
     return None if number in {"", "0"} else (number, at)
 
 
+def is_hidden(run: Any, styles: Mapping[str, Style]) -> bool:
+    """Whether a run is hidden, by itself or by its style."""
+    properties = child(run, "rPr")
+    if properties is None:
+        return False
+    vanish = child(properties, "vanish")
+    if vanish is not None:
+        return is_on(vanish)
+    return styles.get(value_of(child(properties, "rStyle")), Style()).hidden
+
+
 def value_of(element: Any) -> str:
     """The ``val`` of an element; "" where there is none."""
     return "" if element is None else attribute(element, "val")

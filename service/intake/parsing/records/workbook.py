@@ -1,15 +1,17 @@
-"""XLSX workbooks: the sheets in order, each row with the heads of its columns, then what is drawn over the sheet."""
+"""XLSX workbooks: the sheets in order, each row with the heads of its columns and its comments, then what is drawn."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from service.errors import UnreadableDocument
 from service.intake.parsing.cleaning import CLEANED
 from service.intake.parsing.markup.tables import MOST_COLUMNS, are_heads, record_lines, unused_heads
+from service.intake.parsing.office.comments import Comment, sheet_comments
 from service.intake.parsing.office.graphics import graphic_lines
 from service.intake.parsing.office.package import Package, attribute, elements, name_of
 from service.intake.parsing.reading import Location, Passages, Reading
@@ -45,7 +47,8 @@ def read(source: Path, reading: Reading) -> Passages:
             reading.warn(f"The hidden sheet {sheet.name} was left out.")
             continue
         begun = False
-        for number, line in _lines(package.bytes_of(sheet.part), cells, reading):
+        lines = _lines(package.bytes_of(sheet.part), cells, reading)
+        for number, line in _with_comments(lines, sheet_comments(package, sheet.part)):
             yield gap
             yield Location(sheet=sheet.name, row=number)
             yield line if begun else f"{sheet.name}\n\n{line}"
@@ -68,6 +71,24 @@ def _sheets(package: Package) -> Iterator[Sheet]:
             if part in package:
                 is_shown = attribute(element, "state", "visible") == "visible"
                 yield Sheet(attribute(element, "name").translate(CLEANED), part, is_shown)
+
+
+def _with_comments(lines: Iterable[tuple[int, str]], comments: Iterable[Comment]) -> Iterator[tuple[int, str]]:
+    """The lines of a sheet, with the comments on each row behind it."""
+    waiting = deque(sorted(((_row(comment.cell), comment.line) for comment in comments), key=lambda line: line[0]))
+    last = 0
+    for number, line in lines:
+        while waiting and waiting[0][0] < (number if number == last else max(number, last + 1)):
+            yield waiting.popleft()
+        yield number, line
+        last = number
+    yield from waiting
+
+
+def _row(reference: str) -> int:
+    """The row of a cell; 0 for what is no cell."""
+    place = _REFERENCE.fullmatch(reference)
+    return int(place[2]) if place else 0
 
 
 def _drawn_lines(package: Package, part: str) -> Iterator[str]:
