@@ -12,6 +12,7 @@
     │   └── DiskFull         no space left to write
     ├── UnknownDocument      no document with this id
     ├── UnknownCollection    no document in a collection of this name
+    ├── UnknownFeedback      no feedback with this id
     ├── DocumentExists       the id is taken by other content
     ├── BackupError          a backup cannot be made here, or is incomplete
     ├── ChunkTooLong         a stored chunk is longer than a checkpoint reads
@@ -57,6 +58,10 @@ class UnknownDocument(QRagError):
 
 class UnknownCollection(QRagError):
     """There is no collection of this name."""
+
+
+class UnknownFeedback(QRagError):
+    """There is no feedback with this id."""
 
 
 class DocumentExists(QRagError):

@@ -18,6 +18,8 @@
     │   ├── EncryptedDocument   422 document_encrypted
     │   └── DocumentTooComplex  422 document_too_complex
     ├── UnknownCheckpoint       404 unknown_checkpoint
+    ├── UnknownChunk            404 unknown_chunk
+    ├── FeedbackOff             404 feedback_off
     ├── CheckpointInUse         409 checkpoint_in_use
     ├── CheckpointUnusable      422 checkpoint_unusable
     ├── DocumentsChanged        409 documents_changed
@@ -165,6 +167,18 @@ class UnknownCheckpoint(ServiceError):
     """There is no checkpoint of this name."""
 
     status, code, title = 404, "unknown_checkpoint", "Unknown checkpoint"
+
+
+class UnknownChunk(ServiceError):
+    """The document has no chunk of this index."""
+
+    status, code, title = 404, "unknown_chunk", "Unknown chunk"
+
+
+class FeedbackOff(ServiceError):
+    """The operator collects no feedback."""
+
+    status, code, title = 404, "feedback_off", "No feedback is collected"
 
 
 class CheckpointInUse(ServiceError):

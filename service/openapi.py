@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 
-from qrag.wire.problems import Problem
+from qrag.wire.models import Problem
 from service.http import problems
 from service.http.hosts import PROBE_PATHS
 from service.http.rights import SAFE_METHODS, Rights
@@ -19,8 +19,8 @@ from service.http.rights import SAFE_METHODS, Rights
 DESCRIPTION = """Multi-step retrieval from long documents for any language model.
 
 Index documents with `POST /documents`, ask with `POST /retrieve`: the few chunks come back that together hold the
-evidence. `POST /answer` lets a language model answer from them, and MCP clients find tools at `/mcp`. Every error is
-`application/problem+json` with a stable `code`.
+evidence. `POST /answer` lets a language model answer from them, `POST /feedback` says which chunks helped, and MCP
+clients find tools at `/mcp`. Every error is `application/problem+json` with a stable `code`.
 """
 
 _REFERENCE = "#/components/schemas/{model}"

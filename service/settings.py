@@ -80,6 +80,9 @@ class Settings(BaseSettings):
     reranker: Path | None = Field(
         None, description="folder of a cross-encoder, for requests that ask for a second look with `rerank`"
     )
+    feedback: bool = Field(
+        True, description="whether `/feedback` takes judgements of which chunks helped, and gives them out"
+    )
     llm_base_url: HttpUrl | None = Field(
         None, validation_alias="LLM_BASE_URL", description="OpenAI-compatible endpoint that writes answers, up to `/v1`"
     )

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from qrag.client.options import DocumentOptions, RetrieveOptions
     from qrag.wire.chunking import Chunking
     from qrag.wire.documents import ChunkOut, CollectionOut, DocumentIn, DocumentOut
+    from qrag.wire.feedback import FeedbackOut, Judgement
     from qrag.wire.operations import ModelOut
     from qrag.wire.retrieval import RetrieveOut, SelectedChunk, StepEvent, Stop
 
@@ -56,6 +57,7 @@ _MODULES = {
     **dict.fromkeys(("DocumentOptions", "RetrieveOptions"), "qrag.client.options"),
     "Chunking": "qrag.wire.chunking",
     **dict.fromkeys(("ChunkOut", "CollectionOut", "DocumentIn", "DocumentOut"), "qrag.wire.documents"),
+    **dict.fromkeys(("FeedbackOut", "Judgement"), "qrag.wire.feedback"),
     "ModelOut": "qrag.wire.operations",
     **dict.fromkeys(("RetrieveOut", "SelectedChunk", "StepEvent", "Stop"), "qrag.wire.retrieval"),
 }
@@ -72,10 +74,12 @@ __all__ = [
     "DocumentIn",
     "DocumentOptions",
     "DocumentOut",
+    "FeedbackOut",
     "FileChanged",
     "Forbidden",
     "IndexingFailed",
     "InvalidRequest",
+    "Judgement",
     "ModelOut",
     "NotFound",
     "Overloaded",

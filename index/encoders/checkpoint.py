@@ -187,6 +187,12 @@ class CheckpointConfig(FrozenModel):
         return q_function(self.w, self.b, self.positions, self.temperature, heads)
 
     @property
+    def fingerprint(self) -> str:
+        """A SHA-256 (hexadecimal) of everything that decides what greedy episodes with a fixed budget select."""
+        content = self.model_dump_json(exclude={"name", "base_model", "temperature", "stopping", "training"})
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    @property
     def action_fingerprint(self) -> str:
         """A SHA-256 (hexadecimal) that changes exactly when the same chunk would get another embedding."""
         parts = {

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Coroutine
 from typing import Annotated, Any, TypeVar
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.requests import ClientDisconnect
 
@@ -32,6 +33,10 @@ async def _access(request: Request) -> Access:
 
 
 RequestAccess = Annotated[Access, Depends(_access)]
+
+Cursor = Annotated[
+    str | None, Query(pattern=r"^[0-9]{1,18}$", description="`next_cursor` of the page before", examples=["100"])
+]
 
 T = TypeVar("T")
 
@@ -60,13 +65,22 @@ async def known_query(request: Request) -> None:
 async def must_be_json(request: Request) -> None:
     """Refuse a body that does not say that it is JSON."""
     if _media_type(request) != "application/json":
-        raise UnsupportedMediaType("Send the question as JSON, with Content-Type: application/json.")
+        raise UnsupportedMediaType("Send the body as JSON, with Content-Type: application/json.")
 
 
 async def must_be_a_merge_patch(request: Request) -> None:
     """Refuse a body that says neither that it is a merge patch nor that it is JSON."""
     if _media_type(request) not in ("application/json", "application/merge-patch+json"):
         raise UnsupportedMediaType("Send the change as JSON, with Content-Type: application/merge-patch+json.")
+
+
+def accepts(request: Request, media_type: str) -> bool:
+    """Whether the client asks for this media type by its name."""
+    for choice in ",".join(request.headers.getlist("accept")).split(","):
+        name, *parameters = (part.strip().lower() for part in choice.split(";"))
+        if name == media_type:
+            return not any(re.fullmatch(r"q\s*=\s*0(?:\.0*)?", parameter) for parameter in parameters)
+    return False
 
 
 def _media_type(request: Request) -> str:

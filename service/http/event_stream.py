@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
@@ -14,6 +13,7 @@ from fastapi.responses import StreamingResponse
 from starlette.background import BackgroundTask
 
 from qrag.wire.models import ResponseModel
+from service.http.dependencies import accepts
 from service.http.problems import problem_of
 
 UNICODE_LINE_ENDS = "\x85\u2028\u2029"
@@ -37,11 +37,7 @@ def events_described(description: str, example: str) -> dict[int | str, dict[str
 
 def wants_events(request: Request) -> bool:
     """Whether the client asks for events rather than for one answer."""
-    for choice in ",".join(request.headers.getlist("accept")).split(","):
-        media_type, *parameters = (part.strip().lower() for part in choice.split(";"))
-        if media_type == "text/event-stream":
-            return not any(re.fullmatch(r"q\s*=\s*0(?:\.0*)?", parameter) for parameter in parameters)
-    return False
+    return accepts(request, "text/event-stream")
 
 
 def event_stream(

@@ -14,8 +14,16 @@ from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from index.errors import DiskFull, DocumentExists, QRagError, QueueFull, UnknownCollection, UnknownDocument
-from qrag.wire.problems import Problem
+from index.errors import (
+    DiskFull,
+    DocumentExists,
+    QRagError,
+    QueueFull,
+    UnknownCollection,
+    UnknownDocument,
+    UnknownFeedback,
+)
+from qrag.wire.models import Problem
 from service.errors import InvalidJson, ServiceError, UnsupportedEncoding
 from service.http.dependencies import allowed_methods
 from service.http.unpacking import READ_ENCODINGS
@@ -28,6 +36,7 @@ QUEUE_FULL_RETRY_SECONDS = 10
 _INDEX_ERRORS: dict[type[QRagError], tuple[int, str, str, int | None]] = {
     UnknownDocument: (404, "unknown_document", "Unknown document", None),
     UnknownCollection: (404, "unknown_collection", "Unknown collection", None),
+    UnknownFeedback: (404, "unknown_feedback", "Unknown feedback", None),
     DocumentExists: (409, "document_conflict", "Document exists with other content", None),
     QueueFull: (429, "queue_full", "Indexing queue is full", QUEUE_FULL_RETRY_SECONDS),
     DiskFull: (507, "storage_full", "Storage is full", None),

@@ -74,6 +74,8 @@ export const retry = async (id) => (await send(`${at(id)}/retry`, { method: "POS
 
 export const remove = (id) => send(at(id), { method: "DELETE" });
 
+export const giveFeedback = async (fields) => (await send("feedback", asJson(fields))).json();
+
 export const addText = async (fields) => (await send("documents", asJson(fields))).json();
 
 export async function addFile(file, fields) {

@@ -26,7 +26,7 @@ export function startAsking(model, library) {
     running = new AbortController();
     byId("cancel").hidden = false;
     try {
-      await ask(library, running.signal);
+      await ask(model, library, running.signal);
     } catch (error) {
       if (error.name === "AbortError") announce("Cancelled.");
       else report(error);
@@ -54,7 +54,7 @@ function stop() {
   return { [wish]: byId(wish.replace("_", "-")).valueAsNumber };
 }
 
-async function ask(library, signal) {
+async function ask(model, library, signal) {
   clearReport();
   const question = {
     question: byId("question").value,
@@ -65,7 +65,7 @@ async function ask(library, signal) {
     trace: true,
     heatmap: STRETCHES,
   };
-  const episode = new Episode(question, library.titleOf);
+  const episode = new Episode(question, library.titleOf, model.feedback);
   announce("Searching.");
   let selected = [];
   try {

@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { byId, count, inWords, make, percent, quoted } from "./dom.js";
+import { judging } from "./feedback.js";
 import { HeatMaps } from "./heatmaps.js";
 import { report } from "./notices.js";
 import { addressOf } from "./reader.js";
@@ -19,10 +20,11 @@ const ENDINGS = {
 
 let latest = null;
 
-/** One episode; it takes the place of the one that was shown before. */
+/** One episode; it takes the place of the one that was shown before. Where the service takes `feedback`, chunks are judged. */
 export class Episode {
-  constructor(question, titleOf) {
+  constructor(question, titleOf, feedback) {
     latest = this;
+    this.judging = (chunk) => (feedback ? [judging(question, chunk)] : []);
     this.titleOf = titleOf;
     this.maps = new HeatMaps(titleOf);
     this.steps = [];
@@ -47,7 +49,8 @@ export class Episode {
     const open = make("a", { className: "open", href: addressOf(step), "aria-label": name }, "open");
     const head = make("p", {}, place, " of ", quoted(title), ...(where ? [" · ", quoted(where)] : []),
       ` · Q ${step.q.toFixed(3)} · `, open);
-    byId("steps").append(make("li", {}, head, quoted(step.chunk.text, "blockquote"), ...partsOf(step), bars));
+    byId("steps").append(make("li", {}, head, quoted(step.chunk.text, "blockquote"), ...this.judging(step.chunk),
+      ...partsOf(step), bars));
     this.steps.push(step);
     this.bars.push(bars);
     this.maps.add(step);

@@ -34,6 +34,7 @@ from qrag.wire.names import CollectionName, DocumentId
 from service.errors import DocumentsChanged, IndexingFailed, MetadataTooLong, TitleIsEmbedded
 from service.http.dependencies import (
     AppServices,
+    Cursor,
     RequestAccess,
     client_gone,
     known_query,
@@ -49,9 +50,6 @@ from service.services import Changes, Services
 
 router = APIRouter(dependencies=[Depends(known_query)])
 
-Cursor = Annotated[
-    str | None, Query(pattern=r"^[0-9]{1,18}$", description="`next_cursor` of the page before", examples=["100"])
-]
 Limit = Annotated[int, Query(ge=1, le=1000, description="most entries on the page")]
 DocumentPath = Annotated[DocumentId, Path()]
 

@@ -73,5 +73,6 @@ def model(services: AppServices) -> ModelOut:
         max_steps=MAX_STEPS,
         max_beam_width=MAX_BEAM_WIDTH,
         max_body_bytes=services.settings.max_body_bytes,
+        feedback=services.settings.feedback,
         training=config.training,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from qrag.wire.chunking import Chunking
 from qrag.wire.documents import METADATA_BYTES
+from qrag.wire.feedback import MAX_JUDGEMENTS, MAX_REMARK
 from qrag.wire.retrieval import MAX_BEAM_WIDTH, MAX_FILTER_VALUES, MAX_STEPS, MAX_STRETCHES
 from qrag.wire.vector_stores import MAX_QUERIES, MAX_RESULTS
 from tests.docs.pages import ROOT
@@ -22,6 +23,8 @@ def test_what_cannot_be_set() -> None:
         f"{METADATA_BYTES:,} bytes of",
         f"{longest:,} tokens",
         f"{MAX_FILTER_VALUES:,} names and values",
+        f"{MAX_JUDGEMENTS} judged chunks",
+        f"{MAX_REMARK:,} characters of an `answer` or a `comment`",
         f"{MAX_RESULTS} results and {MAX_QUERIES} queries",
     ):
         assert words in " ".join(PAGE.split()), words

@@ -11,7 +11,7 @@ import pytest
 from index.storage.local.opening import LocalStorage
 from index.storage.news import News
 from index.storage.protocols import Storage
-from tests.index.memory_storage import MemoryCatalogue, MemoryStorage, MemoryVectors
+from tests.index.memory_storage import MemoryCatalogue, MemoryFeedback, MemoryStorage, MemoryVectors
 from tests.index.storages import DIMENSION, open_local
 
 
@@ -30,6 +30,6 @@ def either_storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[S
         news = News()
         catalogue = MemoryCatalogue(news)
         vectors = MemoryVectors(catalogue, news, fingerprint="words", dimension=DIMENSION)
-        opened = MemoryStorage(catalogue, vectors, news, tmp_path)
+        opened = MemoryStorage(catalogue, vectors, MemoryFeedback(catalogue), news, tmp_path)
     with closing(opened):
         yield opened

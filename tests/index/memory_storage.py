@@ -15,7 +15,7 @@ import numpy as np
 
 from index.arrays import Float32Array, IntArray, TokenIds
 from index.chunking import Chunk
-from index.errors import DocumentExists, QueueFull, UnknownCollection, UnknownDocument
+from index.errors import DocumentExists, QueueFull, UnknownCollection, UnknownDocument, UnknownFeedback
 from index.search.matrix_scope import MatrixScope
 from index.search.scanning.bags import index_bags
 from index.search.scanning.matrices import Matrices, Part
@@ -31,6 +31,7 @@ from index.storage.documents import (
     StoredChunk,
     heading,
 )
+from index.storage.feedback import Feedback, StoredFeedback
 from index.storage.news import News
 from index.storage.protocols import Capacity, Upload
 from index.storage.vectors import ChunkAddress, SearchScope, Space, Unbagged, Unembedded
@@ -79,6 +80,7 @@ class MemoryCatalogue:
         self._chunks: dict[int, list[Chunk]] = {}
         self._places: dict[int, Sequence[Place]] = {}
         self._properties: dict[str, str] = {}
+        self.feedback: dict[str, StoredFeedback] = {}
 
     def begin_upload(self) -> MemoryUpload:
         return MemoryUpload()
@@ -184,6 +186,7 @@ class MemoryCatalogue:
         if collection not in (None, self.document(id).collection):
             raise UnknownDocument(id)
         del self._versions[id]
+        self.forget_feedback(lambda said: id in {chunk.document_id for chunk in said.chunks})
         self.resume()
         self._news.announce(searchable=True)
 
@@ -220,6 +223,10 @@ class MemoryCatalogue:
             self.delete_document(document.id)
         for versions in self._versions.values():
             versions[:] = [version for version in versions if version.collection != name]
+        self.forget_feedback(lambda said: said.collection == name)
+
+    def forget_feedback(self, doomed: Callable[[Feedback], bool]) -> None:
+        self.feedback = {id: stored for id, stored in self.feedback.items() if not doomed(stored.feedback)}
 
     def text_blocks(self, uid: int) -> Iterator[str]:
         yield self._texts[uid]
@@ -419,12 +426,49 @@ class MemoryScopes:
         pass
 
 
+class MemoryFeedback:
+    """Feedback in the catalogue's dictionary, the latest at its end."""
+
+    def __init__(self, catalogue: MemoryCatalogue) -> None:
+        self._catalogue = catalogue
+        self._numbers = count(1)
+
+    def add(self, feedback: Feedback, uids: Iterable[int]) -> StoredFeedback:
+        self._catalogue.documents_at(uids)
+        self._catalogue.feedback.pop(feedback.identity, None)
+        stored = StoredFeedback(next(self._numbers), feedback.identity, datetime.now(UTC), feedback)
+        self._catalogue.feedback[stored.id] = stored
+        return stored
+
+    def records(
+        self, collections: Collection[str] | None = None, *, after: int = 0, limit: int = 100
+    ) -> list[StoredFeedback]:
+        return [
+            stored
+            for stored in self._catalogue.feedback.values()
+            if stored.number > after and (collections is None or stored.feedback.collection in collections)
+        ][:limit]
+
+    def delete(self, id: str, within: Collection[str] | None = None) -> None:
+        stored = self._catalogue.feedback.get(id)
+        if stored is None or (within is not None and stored.feedback.collection not in within):
+            raise UnknownFeedback(id)
+        del self._catalogue.feedback[id]
+
+    def delete_all(self, collection: str) -> None:
+        known = {size.name for size in self._catalogue.collections()}
+        if not self.records([collection]) and collection not in known:
+            raise UnknownCollection(collection)
+        self._catalogue.forget_feedback(lambda said: said.collection == collection)
+
+
 @dataclass(frozen=True)
 class MemoryStorage:
     """An engine of dictionaries."""
 
     catalogue: MemoryCatalogue
     vectors: MemoryVectors
+    feedback: MemoryFeedback
     news: News
     incoming_directory: Path
 

@@ -15,6 +15,7 @@ import pytest
 
 from index.errors import FormatError
 from index.storage.documents import Replacement
+from index.storage.feedback import Feedback, JudgedChunk
 from index.storage.local.database import FORMAT_VERSION, READABLE_VERSIONS, Database
 from index.storage.local.files.segments import codes_path
 from tests.index.storages import expected, index_all, laid_out, open_local, searchable
@@ -54,6 +55,15 @@ def test_a_directory_of_any_format_so_far_is_opened_searched_and_added_to(tmp_pa
         np.testing.assert_array_equal(searchable(storage)["letter"], written[3:])
         assert codes_path(storage.vectors.segment_path(1)).exists(), "made again"
         assert lease.replacement == (Replacement("queued", 0.0, None) if version >= 4 else None)
+        judged = [
+            JudgedChunk("lease", 0, "Ana signed the lease.", True),
+            JudgedChunk("lease", 1, "Bruno kept bees.", False),
+        ]
+        said = Feedback("office", "Who signed the lease?", judged, "Ana.", None, "tiny", "f1")
+        found = [(record.number, record.id, record.feedback) for record in storage.feedback.records()]
+        assert found == ([(3, "fb-0123456789abcdef01234567", said)] if version >= 5 else [])
+        added = storage.feedback.add(said, [lease.uid])
+        assert storage.feedback.records(after=3 if version >= 5 else 0) == [added]
         index_all(storage)
         np.testing.assert_array_equal(searchable(storage)["late"], expected(TEXTS["late"]))
         if version >= 4:

@@ -17,8 +17,8 @@ UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
 
 
 def small_disk(directory: Path) -> list[str]:
-    """A command prefix that mounts a 24 MB file system over the directory, for one process alone."""
-    return [*UNSHARE, "sh", "-c", 'mount -t tmpfs -o size=24m tmpfs "$0" && exec "$@"', str(directory)]
+    """A command prefix that mounts a 25 MB file system over the directory, for one process alone."""
+    return [*UNSHARE, "sh", "-c", 'mount -t tmpfs -o size=25m tmpfs "$0" && exec "$@"', str(directory)]
 
 
 def can_mount() -> bool:

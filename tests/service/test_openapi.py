@@ -36,6 +36,11 @@ ensure_resource_availability.enabled = false
 [[operations]]
 include-name = "POST /documents"
 checks.positive_data_acceptance.enabled = false
+
+# Nor that each chunk is judged once.
+[[operations]]
+include-name = "POST /feedback"
+checks.positive_data_acceptance.enabled = false
 """
 
 
@@ -82,6 +87,10 @@ def test_every_route_of_the_contract_is_described(document: Json) -> None:
         "DELETE /collections/{name}",
         "POST /retrieve",
         "POST /answer",
+        "POST /feedback",
+        "GET /feedback",
+        "DELETE /feedback",
+        "DELETE /feedback/{id}",
         "POST /v1/vector_stores/{id}/search",
         "GET /v1/models",
         "GET /v1/models/{id}",
@@ -101,7 +110,8 @@ def test_every_schema_is_closed_in_itself(document: Json) -> None:
     assert used <= set(schemas)
     for schema in schemas.values():
         validator(document, schema)  # raises if it is no JSON Schema, or refers to nowhere
-    for name in ("DocumentIn", "DocumentsIn", "RetrieveIn", "AnswerIn", "SearchIn", "Condition", "Chunking", "Stop"):
+    closed = ("DocumentIn", "DocumentsIn", "RetrieveIn", "AnswerIn", "FeedbackIn", "SearchIn")
+    for name in (*closed, "Condition", "Chunking", "Stop"):
         assert schemas[name]["additionalProperties"] is False
 
 
@@ -116,7 +126,7 @@ def test_every_operation_has_words_for_people(document: Json) -> None:
         assert operation["description"], name
         assert operation["tags"], name
         identifiers.append(operation["operationId"])
-    assert len(identifiers) == len(set(identifiers)) == 22
+    assert len(identifiers) == len(set(identifiers)) == 26
 
 
 def test_every_request_body_has_examples_and_they_are_accepted(document: Json, client: httpx.Client) -> None:
@@ -125,11 +135,13 @@ def test_every_request_body_has_examples_and_they_are_accepted(document: Json, c
         "POST /documents",
         "POST /retrieve",
         "POST /answer",
+        "POST /feedback",
         "POST /v1/vector_stores/{id}/search",
         "PATCH /documents/{id}",
         "POST /admin/checkpoints",
     }
     del bodies["PATCH /documents/{id}"]  # changes what is there: see test_replacing
+    del bodies["POST /feedback"]  # judges what is there: see test_feedback
     del bodies["POST /admin/checkpoints"]  # accepts what is there: see test_checkpoint_change
     for name, body in bodies.items():
         for media_type, content in body["content"].items():
@@ -205,6 +217,11 @@ def test_answers_have_the_described_shape_and_nothing_else(
     for name, event in stream(client, "Who?", collection=collection):
         check({"step": "StepEvent", "result": "RetrieveOut"}[name], event)
     check("AnswerOut", client.post("/answer", json={"question": "Who?", "collection": collection}).json())
+    judged = [{"document_id": added["id"], "index": 0, "helpful": True}]
+    given = client.post("/feedback", json={"question": "Who?", "collection": collection, "chunks": judged}).json()
+    check("FeedbackOut", given)
+    check("JudgedChunkOut", given["chunks"][0])
+    check("FeedbackPage", client.get("/feedback").json())
     found = client.post(f"/v1/vector_stores/{collection}/search", json={"query": "Who?"}).json()
     check("SearchPage", found)
     check("SearchResult", found["data"][0])
@@ -243,6 +260,6 @@ def test_service_keeps_its_contract_under_generated_requests(client: httpx.Clien
         check=False,
     )
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
-    assert "Tested: 22" in run.stdout
+    assert "Tested: 26" in run.stdout
     assert client.get("/readyz").status_code == 200
     assert client.post("/retrieve", content=b"{", headers=JSON).status_code == 400

@@ -44,6 +44,10 @@ ROUTES = {
     "DELETE /collections/{name}": "write",
     "POST /retrieve": "read",
     "POST /answer": "read",
+    "POST /feedback": "read",
+    "GET /feedback": "write",
+    "DELETE /feedback": "write",
+    "DELETE /feedback/{id}": "write",
     "POST /v1/vector_stores/{id}/search": "read",
     "GET /v1/models": "read",
     "GET /v1/models/{id}": "read",
@@ -61,6 +65,9 @@ ROUTES = {
     "GET /docs/{name}": "open",
     "GET /": "open",
 }
+READING_BESIDE = {"GET /feedback"}
+"""Routes that give out texts, and so ask for `read` as well."""
+
 PAGE = {
     f"GET /page/{path.name}": "open"
     for path in (Path(service.__file__).parent / "page").iterdir()
@@ -147,7 +154,10 @@ def test_the_gate_asks_for_the_right_of_the_route(application: Application, rout
     assert "Bearer KEY" in problem(anonymous, 401, "unauthorized")["detail"]
     for right in RIGHTS:
         answer = application.send(method, path, right)
-        if right == needed:
+        if right == needed and route in READING_BESIDE:
+            assert "Use one that may read." in problem(answer, 403, "forbidden")["detail"]
+            assert application.send(method, path, "read and write").status_code not in (401, 403)
+        elif right == needed:
             assert answer.status_code not in (401, 403), answer.text
         else:
             said = f"This key may {right} only. Use one that may {needed}."
@@ -189,7 +199,7 @@ def test_openapi_says_which_operations_need_a_key(application: Application) -> N
         f"{m.upper()} {path}": "security" in operation for path, item in paths.items() for m, operation in item.items()
     }
     assert said == {route: right != "open" for route, right in ROUTES.items() if route in said}
-    assert len(said) == 22
+    assert len(said) == 26
     for path, item in paths.items():
         for method, operation in item.items():
             assert {401, 403} & set(operation["responses"]) == ({401, 403} if "security" in operation else set()), path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
+from collections.abc import Callable, Sequence
 
 from qrag import ApiError, Client, CollectionOut, Unauthorized
 from qrag.cli.terminal import bold, complain, shown, size, table
@@ -74,10 +75,15 @@ def add_delete_arguments(parser: argparse.ArgumentParser) -> None:
 
 def delete(client: Client, arguments: argparse.Namespace) -> int:
     """Delete documents; 1 if some could not be."""
+    return delete_each(client.delete, arguments.id)
+
+
+def delete_each(delete_one: Callable[[str], None], ids: Sequence[str]) -> int:
+    """Delete what has these ids and say so; 1 if some could not be."""
     failed = False
-    for id in arguments.id:
+    for id in ids:
         try:
-            client.delete(id)
+            delete_one(id)
         except Unauthorized:
             raise  # every other document would fail alike
         except ApiError as error:

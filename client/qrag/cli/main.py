@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from qrag import ApiError, Client, QRagClientError, Unreachable
-from qrag.cli import asking, indexing, looking, syncing
+from qrag.cli import asking, feedback, indexing, looking, syncing
 from qrag.cli.terminal import complain
 from qrag.client.transport import DEFAULT_URL
 
@@ -86,6 +86,9 @@ def parser() -> argparse.ArgumentParser:
     delete = command("delete", "delete documents")
     looking.add_delete_arguments(delete)
     delete.set_defaults(run=looking.delete)
+    judged = command("feedback", "export or delete the judgements of which chunks helped")
+    feedback.add_arguments(judged)
+    judged.set_defaults(run=feedback.run, check=feedback.check)
     return program
 
 

@@ -19,6 +19,7 @@ from qrag.client.options import DocumentChanges, DocumentOptions, DocumentProgre
 from qrag.client.transport import DEFAULT_TIMEOUT, DEFAULT_URL, arguments, settings
 from qrag.client.uploads import File, FileBody, file_body
 from qrag.wire.documents import ChunkOut, CollectionOut, DocumentIn, DocumentOut
+from qrag.wire.feedback import FeedbackOut, Judgement
 from qrag.wire.operations import ModelOut
 from qrag.wire.retrieval import RetrieveOut
 
@@ -130,6 +131,31 @@ class AsyncClient:
             raise self._flows.not_understood() from error
         finally:
             await response.aclose()
+
+    async def give_feedback(
+        self,
+        question: str,
+        chunks: Iterable[Judgement],
+        *,
+        collection: str | None = None,
+        answer: str | None = None,
+        comment: str | None = None,
+    ) -> FeedbackOut:
+        """As :meth:`qrag.client.blocking.Client.give_feedback`."""
+        call = calls.give_feedback(question, chunks, collection, answer, comment)
+        return await self._run(self._flows.send(call))
+
+    def feedback(self, *, collection: str | None = None) -> AsyncIterator[FeedbackOut]:
+        """As :meth:`qrag.client.blocking.Client.feedback`."""
+        return self._all(calls.feedback(collection))
+
+    async def delete_feedback(self, id: str) -> None:
+        """As :meth:`qrag.client.blocking.Client.delete_feedback`."""
+        await self._run(self._flows.send(calls.delete_feedback(id)))
+
+    async def delete_all_feedback(self, collection: str) -> None:
+        """As :meth:`qrag.client.blocking.Client.delete_all_feedback`."""
+        await self._run(self._flows.send(calls.delete_all_feedback(collection)))
 
     async def model(self) -> ModelOut:
         """As :meth:`qrag.client.blocking.Client.model`."""

@@ -18,6 +18,7 @@ from qrag.client.options import DocumentChanges, DocumentOptions, DocumentProgre
 from qrag.client.transport import DEFAULT_TIMEOUT, DEFAULT_URL, arguments, settings
 from qrag.client.uploads import File, FileBody, file_body
 from qrag.wire.documents import ChunkOut, CollectionOut, DocumentIn, DocumentOut
+from qrag.wire.feedback import FeedbackOut, Judgement
 from qrag.wire.operations import ModelOut
 from qrag.wire.retrieval import RetrieveOut
 
@@ -151,6 +152,31 @@ class Client:
             raise self._flows.not_understood() from error
         finally:
             response.close()
+
+    def give_feedback(
+        self,
+        question: str,
+        chunks: Iterable[Judgement],
+        *,
+        collection: str | None = None,
+        answer: str | None = None,
+        comment: str | None = None,
+    ) -> FeedbackOut:
+        """Say which chunks of an answer helped, and the right answer, if you know it."""
+        call = calls.give_feedback(question, chunks, collection, answer, comment)
+        return self._run(self._flows.send(call))
+
+    def feedback(self, *, collection: str | None = None) -> Iterator[FeedbackOut]:
+        """Yield all feedback, or that of a collection, in order of arrival; it is fetched page by page."""
+        return self._all(calls.feedback(collection))
+
+    def delete_feedback(self, id: str) -> None:
+        """Delete a record of feedback."""
+        self._run(self._flows.send(calls.delete_feedback(id)))
+
+    def delete_all_feedback(self, collection: str) -> None:
+        """Delete all feedback of a collection; its documents stay."""
+        self._run(self._flows.send(calls.delete_all_feedback(collection)))
 
     def model(self) -> ModelOut:
         """Get the loaded checkpoint and its limits."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -22,15 +22,16 @@ from qrag.wire.documents import (
     DocumentPage,
     DocumentsOut,
 )
+from qrag.wire.feedback import MAX_RECORDS, FeedbackOut, FeedbackPage, Judgement
+from qrag.wire.models import Problem
 from qrag.wire.names import DocumentId
 from qrag.wire.operations import ModelOut, Readiness
-from qrag.wire.problems import Problem
 from qrag.wire.retrieval import RetrieveOut
 
 T = TypeVar("T")
 
 PAGE = 1000
-"""Entries asked for in one page: the most that the service allows."""
+"""Entries asked for in one page: the most that the service allows, but for feedback."""
 
 _NAME: TypeAdapter[str] = TypeAdapter(DocumentId)
 _JSON = {"Content-Type": "application/json"}
@@ -163,6 +164,40 @@ def retrieve(question: str, options: RetrieveOptions, *, streams: bool = False) 
     return Call("POST", "retrieve", RetrieveOut.model_validate_json, headers=headers, body=body, streams=streams)
 
 
+def give_feedback(
+    question: str,
+    chunks: Iterable[Judgement],
+    collection: str | None,
+    answer: str | None,
+    comment: str | None,
+) -> Call[FeedbackOut]:
+    """Say which chunks helped."""
+    said = _given({"collection": collection, "answer": answer, "comment": comment})
+    body = _json({"question": question, "chunks": [plain(chunk) for chunk in chunks], **said})
+    return Call("POST", "feedback", FeedbackOut.model_validate_json, headers=_JSON, body=body)
+
+
+def feedback(collection: str | None) -> Listing[FeedbackOut]:
+    """List feedback."""
+    query = {} if collection is None else {"collection": collection}
+
+    def read(content: bytes) -> Page[FeedbackOut]:
+        page = FeedbackPage.model_validate_json(content)
+        return Page(page.feedback, page.next_cursor)
+
+    return lambda cursor: Call("GET", "feedback", read, query | _paging(cursor, MAX_RECORDS))
+
+
+def delete_feedback(id: str) -> Call[None]:
+    """Delete a record of feedback."""
+    return Call("DELETE", f"feedback/{_segment(id)}", _nothing)
+
+
+def delete_all_feedback(collection: str) -> Call[None]:
+    """Delete the feedback of a collection."""
+    return Call("DELETE", "feedback", _nothing, {"collection": collection})
+
+
 def model() -> Call[ModelOut]:
     """Get the loaded checkpoint."""
     return Call("GET", "model", ModelOut.model_validate_json)
@@ -181,8 +216,8 @@ def _replacing(replace: bool) -> dict[str, str]:
     return {"replace": "true"} if replace else {}
 
 
-def _paging(cursor: str | None) -> dict[str, str]:
-    return {"limit": str(PAGE)} | ({} if cursor is None else {"cursor": cursor})
+def _paging(cursor: str | None, limit: int = PAGE) -> dict[str, str]:
+    return {"limit": str(limit)} | ({} if cursor is None else {"cursor": cursor})
 
 
 def _description(options: DocumentOptions) -> dict[str, Any]:

@@ -27,7 +27,7 @@ import httpx
 from pydantic import JsonValue, ValidationError
 
 from qrag.wire.documents import DocumentOut
-from qrag.wire.problems import Problem
+from qrag.wire.models import Problem
 
 
 class QRagClientError(Exception):
@@ -98,7 +98,7 @@ class Forbidden(ApiError):
 
 
 class NotFound(ApiError):
-    """There is no such document or collection."""
+    """There is no such document, chunk, feedback or collection."""
 
 
 class Conflict(ApiError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from qrag.client.errors import Unreachable, refusal
-from qrag.wire.problems import Problem
+from qrag.wire.models import Problem
 from qrag.wire.retrieval import RetrieveOut, StepEvent
 
 Event = StepEvent | RetrieveOut

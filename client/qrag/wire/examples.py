@@ -97,6 +97,26 @@ RESULT: Example = {
     "model": "qrag-bge-small",
     "timings": {"queue_ms": 0.1, "encode_ms": 11.2, "search_ms": 1.3, "rerank_ms": 0.0, "total_ms": 13.9},
 }
+FEEDBACK_IN: Example = {
+    "question": "What did Franklin invent?",
+    "collection": "default",
+    "chunks": [{"document_id": "franklin", "index": 44, "helpful": True}],
+    "answer": "The Franklin stove.",
+    "comment": "The first chunk alone would do.",
+}
+FEEDBACK: Example = {
+    "id": "fb-2f0b95be835005f7b929b42d",
+    "created_at": "2025-11-07T09:10:00.000Z",
+    "collection": "default",
+    "question": "What did Franklin invent?",
+    "checkpoint": {
+        "name": "qrag-bge-small",
+        "fingerprint": "f44ef64dd223c9a759561494b3b71e32a071ce4bb0c9a9c6372b1fac4149abd4",
+    },
+    "chunks": [{"document_id": "franklin", "index": 44, "text": _TEXT, "helpful": True}],
+    "answer": "The Franklin stove.",
+    "comment": "The first chunk alone would do.",
+}
 ANSWER: Example = {
     "answer": "Benjamin Franklin invented the Franklin stove [1].",
     "citations": [{**RESULT["citations"][0], "text": _CHUNK["text"]}],
@@ -143,6 +163,7 @@ MODEL: Example = {
     "max_steps": 32,
     "max_beam_width": 16,
     "max_body_bytes": 134217728,
+    "feedback": True,
     "training": {"recipe": {"name": "qrag-bge-small", "base": "bge-small"}, "seed": 1, "validation": {"mean": 0.864}},
 }
 CHECKPOINTS: Example = {

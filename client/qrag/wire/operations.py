@@ -38,6 +38,7 @@ class ModelOut(ResponseModel):
     max_steps: int
     max_beam_width: int
     max_body_bytes: int
+    feedback: bool = Field(False, description="whether `POST /feedback` takes judgements: QRAG_FEEDBACK")
     training: dict[str, Any] | None
 
 

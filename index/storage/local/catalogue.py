@@ -27,7 +27,7 @@ from index.storage.documents import (
     Replacement,
     StoredChunk,
 )
-from index.storage.local.deletion import delete, deleted, remove_rows, take_place
+from index.storage.local.deletion import delete, deleted, forget_feedback, forget_feedback_of, remove_rows, take_place
 from index.storage.local.directory import DataDirectory
 from index.storage.local.rows import (
     TEXT_BLOCK,
@@ -204,7 +204,7 @@ class LocalCatalogue:
                 raise UnknownCollection(f"There is no collection {name!r}.")
             return uids
 
-        self._delete(members)
+        self._delete(members, name)
 
     # Texts and chunks
 
@@ -368,14 +368,19 @@ class LocalCatalogue:
             self._progress.pop(uid, None)
         return bool(uids)
 
-    def _delete(self, choose_uids: Callable[[sqlite3.Connection], list[int]]) -> None:
-        """Delete the documents whose ``uid``s are chosen inside the transaction, on a full disk too."""
+    def _delete(self, choose_uids: Callable[[sqlite3.Connection], list[int]], collection: str | None = None) -> None:
+        """Delete the documents whose ``uid``s are chosen, and before them their feedback, on a full disk too."""
 
-        def remove() -> None:
+        def remove() -> bool:
             with self._database.write() as connection:
-                delete(connection, choose_uids(connection))
+                uids = choose_uids(connection)
+                if forget_feedback(connection, uids) or (collection and forget_feedback_of(connection, collection)):
+                    return True
+                delete(connection, uids)
+                return False
 
-        self._reserve.use_for(remove)
+        while self._reserve.use_for(remove):
+            self._database.merge_log()
         self.resume()  # there will be space: indexing may try again
         self._news.announce(searchable=True)
 

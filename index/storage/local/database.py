@@ -16,12 +16,13 @@ from pathlib import Path
 
 from index.errors import DamagedStore, DiskFull, FormatError
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """Format of the data. Version 2 has spaces: vectors of several action towers (:mod:`index.storage.local.spaces`).
 Version 3 has what was left out of a document, and where its parts stand in the file that it was read from. Version 4
-has replacements: a new version of a document beside the one that is searched until the new one is ready."""
+has replacements: a new version of a document beside the one that is searched until the new one is ready. Version 5 has
+feedback: which chunks helped with a question."""
 
-READABLE_VERSIONS = (1, 2, 3, FORMAT_VERSION)
+READABLE_VERSIONS = (1, 2, 3, 4, FORMAT_VERSION)
 """Formats that can be opened; :func:`upgrade` brings them to the current one."""
 
 LOG_BYTES = 4 << 20
@@ -66,7 +67,7 @@ CREATE TABLE segments (
     space     INTEGER NOT NULL DEFAULT 1
 );
 """
-"""The tables but those of :data:`_DOCUMENTS`, :data:`_SPACES` and :data:`_PLACES`."""
+"""The tables but those of :data:`_DOCUMENTS`, :data:`_SPACES`, :data:`_PLACES` and :data:`_FEEDBACK`."""
 
 _DOCUMENTS = """
 CREATE TABLE documents (
@@ -129,6 +130,33 @@ CREATE TABLE places (
 """
 """The table of places, new in format 3."""
 
+_FEEDBACK = """
+CREATE TABLE feedback (
+    number       INTEGER PRIMARY KEY AUTOINCREMENT,
+    id           TEXT NOT NULL UNIQUE,
+    collection   TEXT NOT NULL,
+    question     TEXT NOT NULL,
+    answer       TEXT,
+    comment      TEXT,
+    checkpoint   TEXT NOT NULL,        -- name of the one that was served
+    fingerprint  TEXT NOT NULL,
+    created_at   TEXT NOT NULL
+);
+CREATE INDEX feedback_by_collection ON feedback (collection, number);
+
+-- The chunks of a record, as they were when it was given.
+CREATE TABLE judgements (
+    feedback     INTEGER NOT NULL REFERENCES feedback (number) ON DELETE CASCADE,
+    document_id  TEXT NOT NULL,
+    chunk        INTEGER NOT NULL,
+    text         TEXT NOT NULL,
+    helpful      INTEGER NOT NULL,
+    PRIMARY KEY (feedback, document_id, chunk)
+);
+CREATE INDEX judgements_by_document ON judgements (document_id, feedback);
+"""
+"""The tables of feedback, new in format 5."""
+
 _FROM_1_TO_2 = f"""
 ALTER TABLE pieces RENAME TO former_pieces;
 DROP INDEX pieces_by_segment;
@@ -162,6 +190,12 @@ DROP TABLE former_documents;
 PRAGMA user_version = 4;
 """
 """The steps from format 3 to format 4."""
+
+_FROM_4_TO_5 = f"""
+{_FEEDBACK}
+PRAGMA user_version = 5;
+"""
+"""The steps from format 4 to format 5."""
 
 
 class Database:
@@ -237,7 +271,7 @@ class Database:
         """Make the schema in a new file; raises :class:`FormatError` for a file that this version cannot read."""
         with self._translated():
             if self._writer.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()[0] == 0:
-                schema = f"{_SCHEMA} {_DOCUMENTS} {_SPACES} {_PLACES}"
+                schema = f"{_SCHEMA} {_DOCUMENTS} {_SPACES} {_PLACES} {_FEEDBACK}"
                 self._writer.executescript(f"BEGIN; {schema} PRAGMA user_version={FORMAT_VERSION}; COMMIT;")
             version = self._writer.execute("PRAGMA user_version").fetchone()[0]
         if version not in READABLE_VERSIONS:
@@ -282,7 +316,7 @@ class Database:
 
 def upgrade(connection: sqlite3.Connection) -> None:
     """Bring the file to the current format, inside a transaction that can still be rolled back."""
-    for version, steps in ((1, _FROM_1_TO_2), (2, _FROM_2_TO_3), (3, _FROM_3_TO_4)):
+    for version, steps in ((1, _FROM_1_TO_2), (2, _FROM_2_TO_3), (3, _FROM_3_TO_4), (4, _FROM_4_TO_5)):
         if connection.execute("PRAGMA user_version").fetchone()[0] == version:
             for statement in steps.split(";"):
                 connection.execute(statement)

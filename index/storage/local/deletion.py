@@ -7,6 +7,7 @@ the log when there may be none.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -22,6 +23,9 @@ Outcome = TypeVar("Outcome")
 
 RESERVE_BYTES = 4 << 20
 """Size of the reserve: room for the log of a deletion."""
+
+FEEDBACK_AT_ONCE = 200
+"""Most records of feedback that one transaction removes."""
 
 
 class Reserve:
@@ -70,6 +74,28 @@ def _mark_deleted(connection: sqlite3.Connection, uids: Collection[int]) -> None
         "INSERT INTO deleted VALUES (?)",
     ):
         connection.executemany(statement, [(uid,) for uid in uids])
+
+
+def forget_feedback(connection: sqlite3.Connection, uids: Sequence[int]) -> bool:
+    """Remove some feedback about documents that will be deleted; returns whether there was any.
+
+    A replacement among them takes nothing with it: the document of its id stays.
+    """
+    removed = connection.execute(
+        "DELETE FROM feedback WHERE number IN (SELECT feedback FROM documents JOIN judgements ON document_id = id "
+        "WHERE uid IN (SELECT value FROM json_each(?)) AND replaces IS NULL LIMIT ?)",
+        (json.dumps(uids), FEEDBACK_AT_ONCE),
+    )
+    return removed.rowcount > 0
+
+
+def forget_feedback_of(connection: sqlite3.Connection, collection: str) -> bool:
+    """Remove some feedback of a collection; returns whether there was any."""
+    removed = connection.execute(
+        "DELETE FROM feedback WHERE number IN (SELECT number FROM feedback WHERE collection = ? LIMIT ?)",
+        (collection, FEEDBACK_AT_ONCE),
+    )
+    return removed.rowcount > 0
 
 
 def deleted(connection: sqlite3.Connection) -> list[int]:

@@ -13,6 +13,7 @@ from index.storage.local.catalogue import LocalCatalogue
 from index.storage.local.compaction import compact
 from index.storage.local.database import Database, upgrade
 from index.storage.local.directory import DATABASE, SEGMENTS, DataDirectory, lock_directory
+from index.storage.local.feedback import LocalFeedback
 from index.storage.local.rows import now
 from index.storage.local.spaces import find_or_add, write_property
 from index.storage.local.vectors import LocalVectors
@@ -27,6 +28,7 @@ class LocalStorage:
     directory: DataDirectory
     catalogue: LocalCatalogue
     vectors: LocalVectors
+    feedback: LocalFeedback
 
     @property
     def news(self) -> News:
@@ -74,7 +76,7 @@ def open_storage(
     with ExitStack() as opened:
         files = opened.enter_context(closing(DataDirectory(directory)))
         vectors = LocalVectors(files, device, dimension=dimension, fingerprint=fingerprint, embed_again=embed_again)
-        storage = LocalStorage(files, LocalCatalogue(files), vectors)
+        storage = LocalStorage(files, LocalCatalogue(files), vectors, LocalFeedback(files))
         opened.callback(vectors.close)
         files.sweep(known=vectors.files())
         vectors.remove_unused()
