@@ -8,7 +8,8 @@ from typing import Literal
 
 ActionMode = Literal["frozen", "adapter", "refreshed"]
 Behaviour = Literal["policy", "support", "dagger"]
-RewardName = Literal["completion", "shaped"]
+RewardName = Literal["completion", "shaped", "answer"]
+ObjectiveName = Literal["q-rag", "r3"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,12 @@ class Hyperparameters:
     """Temperature of the policy and of the soft values at the beginning."""
     alpha_end: float = 0.03
     """The same at the end: annealed along a line, whatever the learning rate does."""
+    objective: ObjectiveName = "q-rag"
+    """``q-rag``: a warm start, then λ-returns; ``r3``: the reinforced contrast of R3 (arXiv 2510.24652), a single step,
+    over pools that a frozen reader made in the warm start, then over what it says of the policy's own list."""
     reward: RewardName = "completion"
+    """``completion``: 1 where all support is selected; ``shaped``: more for fewer selections; ``answer``: what a
+    selection adds to the answer's probability, by the recipe's ``reader``, for questions that it judged."""
     warm_start: float = 0.7
     """Share of the training that regresses on clairvoyant values; λ-returns follow."""
     squared: float = 1.0

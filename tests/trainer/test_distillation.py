@@ -18,7 +18,7 @@ from tests.trainer.mixtures import make_recipe as make_mixture_recipe
 from trainer.datasets.question import Question
 from trainer.hyperparameters import Hyperparameters
 from trainer.learning.learner import Learner
-from trainer.learning.objectives import order_divergence
+from trainer.learning.objectives.warm_start import order_divergence
 from trainer.learning.teachers import Reranker
 from trainer.learning.training import build_learner
 from trainer.tasks.mixture import build_mixture

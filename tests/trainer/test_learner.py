@@ -20,7 +20,7 @@ from tests.trainer.learners import make_learner, random_question, random_questio
 from trainer.hyperparameters import ActionMode, Hyperparameters
 from trainer.learning.environment import Observation
 from trainer.learning.learner import Learner
-from trainer.learning.objectives import lambda_returns
+from trainer.learning.objectives.lambda_returns import lambda_returns
 from trainer.learning.rewards import Completion
 from trainer.learning.teachers import Clairvoyant
 from trainer.learning.transitions import Batch, Transition

@@ -20,7 +20,7 @@ from tests.trainer.learners import WITH_SIGNALS, make_learner, random_question, 
 from trainer.datasets.question import Question
 from trainer.hyperparameters import ActionMode, Hyperparameters
 from trainer.learning.learner import Learner
-from trainer.learning.objectives import WarmStart
+from trainer.learning.objectives.warm_start import WarmStart
 from trainer.learning.training import learner_vectors
 from trainer.learning.transitions import Batch, Transition
 

@@ -37,7 +37,7 @@ class Counting:
     def generate(self, prompts: Sequence[Prompt], most_tokens: int) -> Iterator[tuple[int, Generation]]:
         for place, prompt in enumerate(prompts):
             self._live(prompt)
-            yield place, Generation(prompt.question[:most_tokens], 7, len(prompt.contexts))
+            yield place, Generation((prompt.question or "")[:most_tokens], 7, len(prompt.contexts))
 
     def _live(self, item: Request | Prompt) -> None:
         if not self.lives:
@@ -87,7 +87,7 @@ def test_what_was_written_is_kept_by_its_length(tmp_path: Path) -> None:
     prompts = [request.prompt for request in REQUESTS]
     with closing(CachedReader(reader, tmp_path / "cache")) as cache:
         for most in (3, 5, 3):
-            assert [item.text for item in generated(cache, prompts, most)] == [text.question[:most] for text in prompts]
+            assert [item.text for item in generated(cache, prompts, most)] == [text.start[:most] for text in prompts]
     assert len(reader.asked) == 24
 
 

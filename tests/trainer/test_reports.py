@@ -8,7 +8,7 @@ from index.encoders.checkpoint import read_config
 from tests.trainer.results import result, row
 from trainer.datasets.question import Question
 from trainer.errors import DataError
-from trainer.evaluation.reports import Result, fingerprint, joined, markdown, measure, read_report, write_report
+from trainer.evaluation.reports import Result, joined, markdown, measure, read_report, write_report
 from trainer.evaluation.suites import TestSet
 
 
@@ -106,8 +106,8 @@ def test_measuring_counts_every_question_once() -> None:
 
 def test_a_fingerprint_follows_the_weights_and_not_the_name(tiny_checkpoint: Path) -> None:
     config = read_config(tiny_checkpoint)
-    assert fingerprint(config) == fingerprint(config.model_copy(update={"name": "other", "training": {"seed": 1}}))
-    assert fingerprint(config) != fingerprint(config.model_copy(update={"w": 2.0}))
+    assert config.fingerprint == config.model_copy(update={"name": "other", "training": {"seed": 1}}).fingerprint
+    assert config.fingerprint != config.model_copy(update={"w": 2.0}).fingerprint
 
 
 def test_shares_are_compared_question_by_question_and_over_all_sets() -> None:

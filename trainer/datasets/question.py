@@ -33,6 +33,10 @@ class Question:
     """How many of the facts are enough; none: all of them."""
     answers: tuple[str, ...] = ()
     """The gold answer, and others that are as good; none where the data set has none."""
+    judged: bool = False
+    """Whether its support is what a frozen reader says, not a person."""
+    wrong: tuple[int, ...] = ()
+    """Chunks from which a frozen reader does not answer right; none where it was not asked."""
     distil: bool = False
     """Whether training also learns the order in which a cross-encoder has its candidates."""
 
@@ -42,14 +46,19 @@ class Question:
             raise ValueError("the question is empty")
         if sum(self.counts) != len(self.chunks) or min(self.counts, default=1) < 1:
             raise ValueError("the documents' counts do not add up to the chunks")
-        if not self.support and not self.removed:
-            raise ValueError("no chunk is marked as support")
+        if self.unlabelled and not self.answers:
+            raise ValueError("no chunk is marked as support, and there is no answer to judge chunks by")
         if not all(0 <= position < len(self.chunks) for position in self.support):
             raise ValueError(f"support {sorted(self.support)} names a chunk outside 0..{len(self.chunks) - 1}")
         if self.facts is not None and self.support != frozenset().union(*self.facts):
             raise ValueError("the support is not the chunks that hold the facts")
         if self.budget < 1:
             raise ValueError("the budget must allow at least one selection")
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether nobody has said which chunks it needs: a frozen reader may (:mod:`trainer.judging`)."""
+        return not self.support and not self.removed
 
     @property
     def _holders(self) -> Sequence[frozenset[int]]:
@@ -101,7 +110,10 @@ class Question:
             return frozenset(first + position for position in positions)
 
         facts = None if self.facts is None else tuple(map(moved, self.facts))
-        return replace(self, chunks=chunks, counts=(len(chunks),), support=moved(self.support), facts=facts)
+        wrong = tuple(first + position for position in self.wrong)
+        return replace(
+            self, chunks=chunks, counts=(len(chunks),), support=moved(self.support), facts=facts, wrong=wrong
+        )
 
     def _rearranged(self, order: Sequence[int], counts: tuple[int, ...], removed: int) -> Question:
         place = {old: new for new, old in enumerate(order)}
@@ -117,6 +129,7 @@ class Question:
             support=moved(self.support),
             removed=removed,
             facts=facts,
+            wrong=tuple(place[position] for position in self.wrong if position in place),
         )
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 from index.encoders.cross_encoder import CrossEncoder
 from index.encoders.encoder import Encoder
 from index.episodes.episode import ChunkTokens, Episode, Limits
+from index.episodes.rules import StopBelow
 from index.episodes.stepping import Running, step_once
 from index.episodes.stopping import Stopping
 from trainer.datasets.question import Question
@@ -48,11 +49,15 @@ class Player:
         cache: Path | None = None,
         beam_width: int = 1,
         second_look: SecondLook | None = None,
+        stop: StopBelow | None = None,
+        budget: int | None = None,
     ) -> None:
+        """``budget``: selections of an episode, by default as its question has it; ``stop`` may end it before."""
         self.encoder = encoder
         self._cache = cache
         self._beam_width = beam_width
         self._second_look = second_look
+        self._stop, self._budget = stop, budget
         self._background: Sequence[str] = ()
         self._vectors = ChunkVectors(tokenize=tokenizer_of(encoder))
 
@@ -83,8 +88,10 @@ class Player:
             self.encoder,
             questions,
             self.vectors(questions),
+            self._budget,
             beam_width=self._beam_width,
             second_look=self._second_look,
+            stop=self._stop,
         )
 
 
@@ -96,15 +103,16 @@ def play(
     *,
     beam_width: int = 1,
     second_look: SecondLook | None = None,
+    stop: StopBelow | None = None,
 ) -> list[list[int]]:
     """The positions selected for each question, in order, by greedy episodes (or a beam, or with a second look).
 
-    ``budget`` selections, or as many as each question allows; fewer where there are fewer chunks.
+    ``budget`` selections, or as many as each question allows; fewer where there are fewer chunks or ``stop`` says so.
     """
     return [
         selected
         for group in together(questions)
-        for selected in _play_together(encoder, group, vectors, budget, beam_width, second_look)
+        for selected in _play_together(encoder, group, vectors, budget, beam_width, second_look, stop)
     ]
 
 
@@ -131,9 +139,10 @@ def _play_together(
     budget: int | None,
     beam_width: int,
     second_look: SecondLook | None,
+    stop: StopBelow | None,
 ) -> list[list[int]]:
     looked_at = 0 if second_look is None else second_look.candidates
-    limits = [Limits(budget or question.budget, beam_width, second_look=looked_at) for question in questions]
+    limits = [Limits(budget or question.budget, beam_width, stop=stop, second_look=looked_at) for question in questions]
     episodes = [
         start(encoder, question, vectors, limit, encoder.stopping)
         for question, limit in zip(questions, limits, strict=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +11,6 @@ from typing import Any
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from index.encoders.checkpoint import CheckpointConfig
 from qrag.wire.models import FrozenModel
 from trainer.errors import DataError
 from trainer.evaluation.counting import Outcome, outcome, summary
@@ -125,12 +123,6 @@ def joined(results: Iterable[Result]) -> list[Result]:
             new = tuple(row for row in result.rows if (row.task, row.length) not in known)
             merged[key] = first.model_copy(update={"rows": first.rows + new})
     return list(merged.values())
-
-
-def fingerprint(config: CheckpointConfig) -> str:
-    """A checksum (SHA-256, hexadecimal) of everything that decides what greedy episodes with a fixed budget select."""
-    content = config.model_dump_json(exclude={"name", "base_model", "temperature", "stopping", "training"})
-    return hashlib.sha256(content.encode()).hexdigest()
 
 
 # -- tables -----------------------------------------------------------------------------------------------------------

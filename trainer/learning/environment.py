@@ -13,7 +13,7 @@ from index.arrays import BoolArray, IntArray, TokenIds
 from index.encoders.encoder import Encoder, StateInput
 from index.search.positions import Positions, all_level_indices
 from trainer.datasets.question import Question
-from trainer.learning.rewards import Reward
+from trainer.learning.rewards import Step
 
 
 class Observation(NamedTuple):
@@ -63,11 +63,11 @@ class Environment:
         """Whether nothing more can be selected."""
         return len(self.selected) >= min(self.budget, len(self.question.chunks))
 
-    def step(self, position: int, reward: Reward) -> float:
-        """Select a chunk; returns the reward for the state after it, 0 where nothing was missing before."""
-        complete = self.missing == 0
+    def select(self, position: int) -> Step:
+        """Select a chunk."""
+        before = tuple(self.selected)
         insort(self.selected, position)
-        return 0.0 if complete else reward.worth(self.question, self.selected)
+        return Step(self.question, before, tuple(self.selected))
 
 
 def document_levels(counts: Sequence[int], selected: Sequence[int], positions: Positions) -> IntArray:

@@ -26,12 +26,16 @@ from index.encoders.tower import token_batches
 from index.search.function import QFunction
 from trainer.datasets.question import Question
 from trainer.hyperparameters import Hyperparameters
+from trainer.judging.judge import Judge
 from trainer.learning.distributed import average_gradients, largest, total
 from trainer.learning.environment import Environment, Observation, Observer
 from trainer.learning.negatives import Negatives
 from trainer.learning.networks import ChunkTable, MasterWeights, QNetwork, detached, gathered
-from trainer.learning.objectives import LambdaReturns, Objective, WarmStart
-from trainer.learning.rewards import REWARDS, Reward
+from trainer.learning.objectives.lambda_returns import LambdaReturns
+from trainer.learning.objectives.objective import Objective
+from trainer.learning.objectives.reinforced import ReinforcedContrast
+from trainer.learning.objectives.warm_start import WarmStart
+from trainer.learning.rewards import Completion, Reward, reward_of
 from trainer.learning.scoring import Scorer
 from trainer.learning.teachers import Clairvoyant, Teacher
 from trainer.learning.transitions import Batch, Trajectory, Transition, with_negatives
@@ -62,10 +66,11 @@ class Learner:
         reward: Reward | None = None,
         teacher: Teacher | None = None,
         reranker: Teacher | None = None,
+        judge: Judge | None = None,
     ) -> None:
         """``reward`` defaults to the one that the settings name, ``teacher`` to the clairvoyant one of that reward.
 
-        Questions that ``distil`` need a ``reranker``.
+        Questions that ``distil`` need a ``reranker``, the reward ``answer`` and the objective ``r3`` need a ``judge``.
         """
         self.network, self.target, self.settings = network, target, settings
         self.device = network.w.device
@@ -74,12 +79,19 @@ class Learner:
         self.negatives = Negatives(network, self.table, settings.hard_negatives)
         self.observer = Observer(network.encoder)
         self.scorer = Scorer(network, self.table, settings)
-        self.reward = reward or REWARDS[settings.reward]
+        self.reward = reward or reward_of(settings.reward, judge)
+        self.labelled = Completion() if settings.reward == "answer" else self.reward
+        """The reward where no return reads it: a frozen reader is not asked for nothing."""
         teacher = teacher or Clairvoyant(self.reward, settings.gamma)
         self.beginning: Objective = WarmStart(network, self.scorer, teacher, settings, reranker)
         """The objective of the first ``warm_start`` of the training."""
         self.end: Objective = LambdaReturns(network, target, self.scorer, settings)
         """The objective of the rest."""
+        if settings.objective == "r3":
+            self.beginning, self.end = (
+                ReinforcedContrast(network, self.scorer, self.table, judge, settings, self.generator, on_policy=walks)
+                for walks in (False, True)
+            )
         self.masters = MasterWeights(network)
         self.average = {name: value.detach().clone() for name, value in self.masters.values.items()}
         towers = [value for name, value in self.masters.values.items() if name.startswith(("state.", "action."))]
@@ -193,8 +205,10 @@ class Learner:
         while running:
             observed = [_Choice(questions[i], self.observer.observe(environments[i]), rows[i]) for i in running]
             transitions = select(observed)
-            for i, transition in zip(running, transitions, strict=True):
-                trajectories[i].rewards.append(environments[i].step(transition.action, self.reward))
+            steps = [environments[i].select(t.action) for i, t in zip(running, transitions, strict=True)]
+            rewards = (self.reward if self.objective.looks_ahead else self.labelled).rewards(steps)
+            for i, transition, reward in zip(running, transitions, rewards, strict=True):
+                trajectories[i].rewards.append(reward)
                 trajectories[i].transitions.append(transition)
             running = [i for i, t in zip(running, transitions, strict=True) if self._goes_on(environments[i], t)]
         return [

@@ -159,6 +159,22 @@ class Scorer:
         ]
         return self._q(self._network, states, scored, chosen, live)
 
+    def lexical(
+        self, terms: Sequence[WeighedTerms], transitions: Sequence[Transition], chosen: Sequence[IntArray]
+    ) -> torch.Tensor:
+        """The lexical part of Q, without its factor, of the ``chosen`` candidates, shape ``[transitions, candidates]``.
+
+        There is a lexical signal.
+        """
+        scored = [_Scored(t.rows, t.observation.levels, t.question.counts, t.observation.selected) for t in transitions]
+        return self._lexical(self._network, terms, scored, chosen, max(map(len, chosen)))
+
+    def lexical_among(self, terms: Sequence[WeighedTerms], rows: IntArray) -> torch.Tensor:
+        """The same of the texts in these ``rows`` of the table, as one collection, shape ``[terms, rows]``."""
+        scored = _Scored(rows, np.zeros_like(rows), [len(rows)], ())
+        count = len(terms)
+        return self._lexical(self._network, terms, [scored] * count, [np.arange(len(rows))] * count, len(rows))
+
     def _q(
         self,
         network: QNetwork,

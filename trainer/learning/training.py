@@ -30,6 +30,8 @@ from trainer.errors import ResumeError
 from trainer.evaluation.counting import by_task, recall
 from trainer.evaluation.playing import play
 from trainer.evaluation.vectors import CACHE_FROM, ChunkVectors, embed_in_order, tokenizer_of
+from trainer.judging.judge import Judge
+from trainer.judging.opening import opened_judge
 from trainer.learning.checkpoints import start_from, write_checkpoint
 from trainer.learning.distributed import join, own_share, wait_for_others
 from trainer.learning.heads.starting import initial_heads
@@ -70,10 +72,23 @@ def train(
     rank, device = join(device)
     _check_folder(run, recipe, resume, rank)
     mixture = build_mixture(recipe, data)
-    learner = build_learner(recipe, device, seed=recipe.seed + 1000 * rank, texts=mixture.known_chunks())
+    with opened_judge(recipe, device, cache or run) as judge:
+        learner = build_learner(
+            recipe, device, seed=recipe.seed + 1000 * rank, texts=mixture.known_chunks(), judge=judge
+        )
+        if cache is not None and not resume:  # what is resumed has its table
+            _fill_table(learner, mixture, cache, cache_from)
+        _train(learner, recipe, mixture, run, rank, resume=resume, save_seconds=save_seconds)
+    if rank == 0:  # others are done while it still validates
+        log.info("the best checkpoint is %s", run / "best")
+    return run / "best"
+
+
+def _train(
+    learner: Learner, recipe: Recipe, mixture: Mixture, run: Path, rank: int, *, resume: bool, save_seconds: float
+) -> None:
+    """The loop, from its beginning or from the stored state."""
     best, trained_seconds = -1.0, 0.0
-    if cache is not None and not resume:  # what is resumed has its table
-        _fill_table(learner, mixture, cache, cache_from)
     if resume:
         extra = load_state(run, learner)
         best, trained_seconds = extra["best"], extra["seconds"]
@@ -126,12 +141,16 @@ def train(
             elif time.monotonic() - saved > save_seconds:
                 save()
                 saved = time.monotonic()
-    if rank == 0:  # others are done while it still validates
-        log.info("the best checkpoint is %s", run / "best")
-    return run / "best"
 
 
-def build_learner(recipe: Recipe, device: torch.device, *, seed: int, texts: Iterable[list[str]] = ()) -> Learner:
+def build_learner(
+    recipe: Recipe,
+    device: torch.device,
+    *,
+    seed: int,
+    texts: Iterable[list[str]] = (),
+    judge: Judge | None = None,
+) -> Learner:
     """Both networks from the base model, and the learner around them.
 
     How rare tokens are is counted in the ``texts``, or was in those of the run to go on from.
@@ -163,7 +182,7 @@ def build_learner(recipe: Recipe, device: torch.device, *, seed: int, texts: Ite
     reranker = None
     if recipe.reranker is not None:
         reranker = Reranker(CrossEncoder(reranker_directory(recipe.reranker), device))
-    return Learner(network, target, settings, seed, reranker=reranker)
+    return Learner(network, target, settings, seed, reranker=reranker, judge=judge)
 
 
 def _fill_table(learner: Learner, mixture: Mixture, cache: Path, cache_from: int) -> None:

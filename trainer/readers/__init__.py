@@ -8,5 +8,6 @@
     endpoint   an OpenAI-compatible endpoint that scores given tokens
     answers    what such endpoints say about the tokens of a prompt, in either of two forms
     cache      scores and generations on disk, by content
+    matching   how well a written answer fits the gold ones
     opening    the reader that a name means
 """

@@ -260,7 +260,7 @@ class EndpointReader:
 
     def _never_fits(self, prompt: Prompt) -> ReaderError:
         return ReaderError(
-            f"A question is longer than the endpoint {self._url} reads, without any context: {prompt.question[:80]!r}. "
+            f"A question is longer than the endpoint {self._url} reads, without any context: {prompt.start!r}. "
             "Leave it out, or start the endpoint with a longer context."
         )
 

@@ -104,7 +104,7 @@ class LocalReader:
                 return _Input(place, ids, answer, shorter.contexts)
         raise ReaderError(
             f"A question with its answer is longer than the {self._most_tokens} tokens that the reader reads, without "
-            f"any context: {prompt.question[:80]!r}. Leave it out, or take a reader that reads more."
+            f"any context: {(prompt.question or '')[:80]!r}. Leave it out, or take a reader that reads more."
         )
 
     def _ids(self, text: str, *, whole: bool = False) -> TokenIds:

@@ -18,10 +18,18 @@ from index.arrays import Float64Array, IntArray
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A question with the texts that its answer is to be read from, the most important first."""
+    """A question with the texts that its answer is to be read from, the most important first.
 
-    question: str
+    Without a question the reader is to ask one itself, and to answer it.
+    """
+
+    question: str | None
     contexts: tuple[str, ...] = ()
+
+    @property
+    def start(self) -> str:
+        """The beginning of the question, for messages."""
+        return (self.question or "")[:80]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,9 @@ from trainer.readers.protocol import Prompt
 
 INSTRUCTION = "Answer the question in a few words."
 
+ASK = "Write a question that this text answers, and its answer."
+"""The instruction of a prompt without a question."""
+
 PARTS = 8
 """A context that is too long by itself is cut at eighths of its words."""
 
@@ -46,7 +49,13 @@ PLAIN = Wording("", "\nAnswer:", " ")
 
 def instruction(prompt: Prompt) -> str:
     """The contexts, the question after them: what several prompts share of the contexts stands at the beginning."""
-    return "\n\n".join([*prompt.contexts, f"{INSTRUCTION}\nQuestion: {prompt.question}"])
+    task = ASK if prompt.question is None else f"{INSTRUCTION}\nQuestion: {prompt.question}"
+    return "\n\n".join([*prompt.contexts, task])
+
+
+def asked_and_answered(question: str, answer: str) -> str:
+    """A question and its answer as what :data:`ASK` asks for."""
+    return f"Question: {question.strip()}\nAnswer: {answer.strip()}"
 
 
 def wording_of(tokenizer: PreTrainedTokenizerBase) -> Wording:

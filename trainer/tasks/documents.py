@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate, chain, groupby
+from pathlib import Path
 
 import numpy as np
 
 from trainer.datasets.question import Question
+from trainer.errors import RecipeError
 from trainer.recipe import DatasetTask
+from trainer.tasks.judgements import as_judged
 from trainer.tasks.source import Material, Source, fixed_source, pick, training_count
 
 STRETCH = (20, 400)
@@ -19,7 +22,7 @@ STRETCH = (20, 400)
 def dataset_sources(task: DatasetTask, material: Material) -> list[Source]:
     """The source of a task; raises :class:`~trainer.errors.RecipeError` for too few questions or a budget too small."""
     dataset, path, held_out = task.dataset, material.data / task.path, material.held_out[task.path]
-    questions = _in_random_order([replace(q, distil=task.distil) for q in dataset.questions(path, task.words)])
+    questions = _in_random_order([replace(q, distil=task.distil) for q in _labelled(task, material.data)])
     if task.unanswerable == 0:
         questions = [question for question in questions if question.support]
     others: Sequence[Question] = ()
@@ -77,6 +80,21 @@ def dataset_sources(task: DatasetTask, material: Material) -> list[Source]:
         for question in validation
     )
     return [replace(source, draw=draw, validation=validation, chunks=chunks)]
+
+
+def _labelled(task: DatasetTask, data: Path) -> list[Question]:
+    """The questions of the file, with the support that its judgements give them where the task names some."""
+    path = data / task.path
+    questions = task.dataset.questions(path, task.words)
+    if task.judgements is not None:
+        return as_judged(questions, data / task.judgements)
+    labelled = list(questions)
+    if any(question.unlabelled for question in labelled):
+        raise RecipeError(
+            f"{path} has questions without support. Let a reader judge them (python -m trainer judge), and name what "
+            "it says with the task's `judgements`."
+        )
+    return labelled
 
 
 def _in_random_order(questions: Sequence[Question]) -> list[Question]:

@@ -1,0 +1,146 @@
+"""R3's objective: the contrast, the pairs it is made of, and that it teaches."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.trainer.learners import CPU, WITH_SIGNALS, make_network, make_recipe, words
+from tests.trainer.overlap_reader import OverlapReader
+from trainer.bases.models import MINILM
+from trainer.datasets.question import Question
+from trainer.errors import RecipeError
+from trainer.hyperparameters import Hyperparameters
+from trainer.judging.judge import Judge
+from trainer.learning.learner import Learner
+from trainer.learning.objectives.reinforced import contrast
+from trainer.learning.training import build_learner
+from trainer.recipe import Recipe
+
+R3 = Hyperparameters(
+    objective="r3",
+    reward="answer",
+    transitions=320,
+    environments=16,
+    warm_start=0.5,
+    learning_rate=1e-3,
+    head_learning_rate=5e-3,
+    alpha_start=1e-6,
+    alpha_end=1e-6,
+)
+
+
+def recipe(base: Path, settings: Hyperparameters = R3, **fields: object) -> Recipe:
+    return make_recipe(base, hyperparameters=settings, reader="smollm2", **(WITH_SIGNALS | fields))
+
+
+def learner(base: Path, settings: Hyperparameters = R3, **fields: object) -> tuple[Learner, OverlapReader]:
+    torch.manual_seed(0)
+    made, reader = recipe(base, settings, **fields), OverlapReader()
+    judge = Judge(reader, "answer")
+    return Learner(make_network(made), make_network(made), settings, 0, judge=judge), reader
+
+
+def pooled(generator: np.random.Generator, number: int) -> Question:
+    """A question whose answer stands in one chunk, together with a word that the others do not have."""
+    chunks = [words(generator, 5) for _ in range(6)]
+    right = int(generator.integers(6))
+    chunks[right] = f"key lantern {words(generator, 3)}"
+    return Question(
+        id=str(number),
+        task="own",
+        text=f"what {words(generator, 2)}",
+        chunks=chunks,
+        counts=(6,),
+        support=frozenset({right}),
+        budget=1,
+        facts=(frozenset({right}),),
+        answers=("lantern",),
+        wrong=tuple(place for place in range(6) if place != right),
+        judged=True,
+    )
+
+
+@pytest.mark.parametrize("more", [0, 5])
+def test_the_contrast_is_cross_entropy_from_both_sides(more: int) -> None:
+    logits = torch.randn(5, 5 + more, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    own = torch.arange(5)
+    rows = torch.nn.functional.cross_entropy(logits, own, reduction="none")
+    columns = torch.nn.functional.cross_entropy(logits[:, :5].T, own, reduction="none")
+    torch.testing.assert_close(contrast(logits), (rows + columns) / 2)
+
+
+NAMES = "Ann Bob Carl Dora Emil Fred Gina Hugo Ida Jack Kate Leo Mona Nick Olga Paul".split()
+PEOPLE = [f"{first} {last}" for first in NAMES for last in ("Bosman", "Carter", "Dietrich", "Evans", "Frost", "Green")]
+"""So many that no two questions of a batch are about the same one, as a rule: each is the others' negative."""
+THINGS = ("ball", "box", "key", "lamp", "letter", "clock", "ship", "candle", "mirror", "stone", "hat", "drum")
+
+
+def owned(generator: np.random.Generator) -> Question:
+    """What somebody has, among what he and another one want, lost and broke."""
+    person, other = generator.choice(PEOPLE, size=2, replace=False)
+    things = generator.choice(THINGS, size=8, replace=False)
+    said = [(who, verb) for who in (person, other) for verb in ("has", "wants", "lost", "broke")]
+    facts = [f"{who} {verb} the {thing}." for (who, verb), thing in zip(said, things, strict=True)]
+    order = generator.permutation(8).tolist()
+    right = order.index(0)
+    return Question(
+        id=str(generator.integers(2**31)),
+        task="own",
+        text=f"What does {person} have?",
+        chunks=[facts[place] for place in order],
+        counts=(8,),
+        support=frozenset({right}),
+        budget=1,
+        facts=(frozenset({right}),),
+        answers=(str(things[0]),),
+        wrong=tuple(place for place in range(8) if place != right),
+        judged=True,
+    )
+
+
+def test_training_lifts_what_the_reader_answers_from() -> None:
+    settings = replace(R3, action_mode="adapter", transitions=448, environments=32, learning_rate=3e-4)
+    reader = OverlapReader()
+    taught = build_learner(recipe(Path(MINILM), settings), CPU, seed=0, judge=Judge(reader, "answer"))
+    generator = np.random.default_rng(0)
+    held_out = [owned(generator) for _ in range(60)]
+
+    def first() -> float:
+        return float(np.mean([played.final is None for played in taught.rollout(held_out)]))
+
+    before, offline = first(), 0
+    while taught.progress < 1:
+        taught.update([owned(generator) for _ in range(32)])
+        offline = len(reader.asked) if taught.warm else offline
+    assert offline == 0  # pools are drawn from, the reader is asked on the policy's list alone
+    assert len(reader.asked) > 0
+    assert first() > max(0.8, before + 0.2)
+
+
+def test_on_the_policy_the_list_is_read_from_the_top_to_the_first_negative(tiny_base: Path) -> None:
+    taught, reader = learner(tiny_base, replace(R3, warm_start=0.0))
+    generator = np.random.default_rng(3)
+    question = pooled(generator, 1)
+    many = [f"{number} {words(generator, 4)}" for number in range(60)]
+    question = replace(question, chunks=[*question.chunks, *many], counts=(66,))
+    taught.update([question])
+    read = {request.prompt.contexts[0] for request in reader.asked}
+    pools = set(question.chunks[:6])
+    (played,) = taught.rollout([question])
+    listed = played.transitions[0].q.argsort()[::-1][:20]
+    # The first chunk that is not in a pool is a negative already: beside the pools, one block of the list was read.
+    assert pools <= read
+    assert len(read - pools) <= 4
+    assert len(listed) == 20
+
+
+def test_a_reader_that_says_something_else_is_refused(tiny_base: Path) -> None:
+    made = recipe(tiny_base)
+    for judge in (None, Judge(OverlapReader(), "joint")):
+        with pytest.raises(RecipeError, match="reader"):
+            Learner(make_network(made), make_network(made), R3, 0, judge=judge)

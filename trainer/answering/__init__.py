@@ -1,0 +1,1 @@
+"""What a frozen reader makes of evidence: answers, and how good they are, for every way of retrieving."""

@@ -1,0 +1,109 @@
+"""What the end-to-end evaluation leaves behind: a JSON file and a Markdown table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qrag.wire.models import FrozenModel
+from trainer.evaluation.paired import RESAMPLES, Difference, mean_difference
+
+
+class AnswerRow(FrozenModel):
+    """The questions of a task, answered from the evidence of one way of retrieving; values of each, in order."""
+
+    task: str
+    chunks: tuple[int, ...]
+    """Chunks found."""
+    tokens: tuple[int, ...]
+    """Tokens that the reader read before it wrote, the question included."""
+    cut: int
+    """Questions of which it could not read all the chunks."""
+    exact_match: tuple[float, ...]
+    f1: tuple[float, ...]
+    log_probability: tuple[float, ...]
+    """Of the most probable gold answer, in nats."""
+
+
+class AnswerResult(FrozenModel):
+    """One way of retrieving on all tasks."""
+
+    name: str
+    rows: tuple[AnswerRow, ...]
+
+
+class AnswerReport(FrozenModel):
+    """The content of a file."""
+
+    machine: dict[str, Any]
+    reader: str
+    """The name and checksum of its weights."""
+    checkpoint: str
+    """The checksum of the checkpoint whose evidence is :attr:`compared`."""
+    seed: int
+    compared: str
+    """The way of retrieving that the others are compared with."""
+    results: tuple[AnswerResult, ...]
+
+
+def write_answer_report(path: Path, report: AnswerReport) -> None:
+    """Write the file and its table; the folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    path.with_suffix(".md").write_text(answer_table(report), encoding="utf-8")
+
+
+def answer_table(report: AnswerReport) -> str:
+    """F1 of each task and way, then the means over the tasks, then what the compared one has more than the others."""
+    results, tasks = report.results, [row.task for row in report.results[0].rows]
+    lines = [_line("F1", [result.name for result in results]), "|" + "---|" * (len(results) + 1)]
+    for place, task in enumerate(tasks):
+        name = f"{task} ({len(results[0].rows[place].f1)})"
+        lines.append(_line(name, [f"{np.mean(result.rows[place].f1):.3f}" for result in results]))
+    for label, field, form in (
+        ("mean F1", "f1", ".3f"),
+        ("mean exact match", "exact_match", ".3f"),
+        ("mean log-probability, nats", "log_probability", ".2f"),
+        ("mean tokens read", "tokens", ",.0f"),
+        ("mean chunks", "chunks", ".1f"),
+    ):
+        lines.append(_line(label, [format(_mean(result, field), form) for result in results]))
+    own = next(result for result in results if result.name == report.compared)
+    differences, shares = [], []
+    for other in results:
+        difference = mean_difference([(a.f1, b.f1) for a, b in zip(own.rows, other.rows, strict=True)])
+        share = token_share(own, other)
+        differences.append("" if other is own else _interval(difference, "+.3f"))
+        shares.append("" if other is own else _interval(share, ".2f"))
+    lines.append(_line(f"F1 of {own.name}, more than", differences))
+    lines.append(_line(f"tokens of {own.name}, share of", shares))
+    return "\n".join(lines) + "\n"
+
+
+def token_share(own: AnswerResult, other: AnswerResult, seed: int = 0) -> Difference:
+    """The ratio of the mean tokens read, each task weighing the same, with its 95% bootstrap interval."""
+    generator = np.random.default_rng(seed)
+    left, right = np.zeros(RESAMPLES), np.zeros(RESAMPLES)
+    for a, b in zip(own.rows, other.rows, strict=True):
+        drawn = generator.integers(len(a.tokens), size=(RESAMPLES, len(a.tokens)))
+        left += np.array(a.tokens)[drawn].mean(axis=1)
+        right += np.array(b.tokens)[drawn].mean(axis=1)
+    low, high = np.percentile(left / right, (2.5, 97.5)).tolist()
+    return Difference(_mean(own, "tokens") / _mean(other, "tokens"), low, high)
+
+
+def _mean(result: AnswerResult, field: str) -> float:
+    """The mean over the tasks, each weighing the same."""
+    return float(np.mean([np.mean(getattr(row, field)) for row in result.rows]))
+
+
+def _interval(difference: Difference, form: str) -> str:
+    mean, low, high = (format(value, form) for value in difference)
+    return f"{mean} ({low} to {high})"
+
+
+def _line(label: str, cells: Sequence[str]) -> str:
+    return f"| {label} | {' | '.join(cells)} |"
