@@ -16,6 +16,7 @@ from qrag.client.blocking import Client
 from qrag.client.errors import Unreachable
 from qrag.wire.feedback import FeedbackCheckpoint, FeedbackOut, JudgedChunkOut
 from tests.servers import running_server
+from tests.trainer.causal_models import model, tokenizer
 from tests.trainer.learners import make_recipe
 from tests.trainer.overlap_reader import OverlapReader, words_of
 from trainer.adapting.adapt import Outcome, Plan, adapt
@@ -210,7 +211,11 @@ def test_a_run_goes_on_where_it_died_and_activates_nothing_that_does_not_win(
         # The command hands over what wins alone. This one is random, and does not.
         assert not outcome.wins
         arguments = ["adapt", "--url", str(server.base_url), "--checkpoints-dir", str(checkpoints), "--out", str(run)]
-        assert main([*arguments, "--start", str(start), "--name", "adapted", "--transitions", "24"]) == 0
+        words = tokenizer()
+        words.save_pretrained(tmp_path / "reader")
+        model("llama", len(words)).save_pretrained(tmp_path / "reader")
+        arguments += ["--start", str(start), "--transitions", "24", "--reader", str(tmp_path / "reader")]
+        assert main(arguments) == 0
         assert "Nothing was activated" in capsys.readouterr().out
         assert not (checkpoints / "adapted").exists()
         assert server.get("/admin/checkpoints").json()["served"] == "configured"
