@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from qrag import ApiError, Client, QRagClientError, Unreachable
-from qrag.cli import asking, feedback, indexing, looking, syncing
+from qrag.cli import asking, evaluating, feedback, indexing, looking, syncing
 from qrag.cli.terminal import complain
 from qrag.client.transport import DEFAULT_URL
 
@@ -78,7 +78,10 @@ def parser() -> argparse.ArgumentParser:
     sync.set_defaults(run=syncing.run, check=syncing.check)
     ask = command("ask", "find the evidence for a question")
     asking.add_arguments(ask)
-    ask.set_defaults(run=asking.run, check=asking.stop_of)
+    ask.set_defaults(run=asking.run, check=asking.check)
+    evaluate = command("eval", "measure how much of the expected evidence is found for questions of your own")
+    evaluating.add_arguments(evaluate)
+    evaluate.set_defaults(run=evaluating.run, check=evaluating.check)
     status = command("status", "show whether the service is ready, its model and its documents")
     looking.add_status_arguments(status)
     status.set_defaults(run=looking.status)

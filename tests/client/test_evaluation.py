@@ -1,0 +1,423 @@
+"""``qrag eval`` against running servers: what it resolves, asks, prints and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from qrag import Client, NotFound, ServerError, Unreachable
+from qrag.cli.evaluating import run
+from qrag.cli.main import main, parser
+from qrag.evaluation.library import fetch, fold
+from qrag.evaluation.questions import Question, read_questions
+from qrag.evaluation.report import QuestionResult, Report, read_report
+from qrag.evaluation.resolving import resolve
+from qrag.wire import examples
+from tests.client.command import ROOT, rows
+from tests.markdown import blocks
+from tests.service.files import pdf, shown
+from tests.service.helpers import Json, add, ask, post
+from tests.service.library import QUESTION, SENTENCES, add_lines
+from tests.service.scripted import Action, answer, drop, refusal, scripted
+
+pytestmark = pytest.mark.usefixtures("surroundings")
+
+METHODS = ["default", "one-step", "bm25"]
+"""Those that are always measured."""
+
+
+@pytest.fixture
+def minutes(shared_client: httpx.Client, collection: str) -> str:
+    """The id of a document of twelve chunks, a line each."""
+    return str(add_lines(shared_client, collection, SENTENCES, title="Minutes")["id"])
+
+
+def written(path: Path, *questions: Json) -> str:
+    path.write_text("".join(json.dumps(question) + "\n" for question in questions))
+    return str(path)
+
+
+def expecting(*pieces: object, **fields: Any) -> Json:
+    return {"question": QUESTION, "expected": list(pieces), **fields}
+
+
+def evaluated(tmp_path: Path, collection: str, *questions: Json, options: list[str] | None = None) -> Report:
+    """The report about questions, each with at most twelve chunks."""
+    file = written(tmp_path / "questions.jsonl", *questions)
+    out = ["--out", str(tmp_path / "report"), "--collection", collection, "--max-steps", "12"]
+    assert main(["eval", file, *out, *(options or [])]) == 0
+    return read_report(tmp_path / "report" / "report.json")
+
+
+def found(result: QuestionResult, method: str = "default") -> list[bool]:
+    return [rank is not None for rank in result.scores[method].found_at]
+
+
+# --- What is expected ----------------------------------------------------------------------------------------
+
+
+def spot(sentence: int) -> tuple[int, int]:
+    start = len("".join(line + "\n" for line in SENTENCES[:sentence]))
+    return start, start + len(SENTENCES[sentence])
+
+
+@pytest.mark.parametrize(
+    ("piece", "indices"),
+    [
+        ({"text": "Ana signed the lease on Monday."}, [0]),
+        ({"text": "  Ana  signed\tthe\nlease"}, [0]),
+        ({"text": "👀 as usual"}, [2]),
+        ({"text": "the harvest good. Nobody read the minutes, 👀"}, [2]),  # cut in two: the larger half
+        ({"text": "Monday. The weather was fine and the harvest good. Nobody"}, [1]),
+        ({"text": "Lisbon", "title": "Minutes"}, [4, 9]),
+        ([{"text": "Lisbon"}, {"text": "Porto"}], [4, 6, 9]),
+        ({"title": "Minutes", "start": spot(3)[0], "end": spot(3)[1]}, [3]),
+        ({"title": "Minutes", "start": spot(3)[0] + 10, "end": spot(5)[1]}, [3, 4, 5]),
+        ({"title": "Minutes", "start": 0, "end": 1}, [0]),
+        ({"title": "Minutes"}, list(range(12))),
+    ],
+)
+def test_a_piece_is_found_by_the_chunks_that_hold_it(
+    shared_client: httpx.Client, collection: str, minutes: str, piece: object, indices: list[int]
+) -> None:
+    with Client(str(shared_client.base_url)) as client:
+        library = fetch(client, collection)
+    resolved = resolve(Question.model_validate(expecting(piece)), library)
+    assert resolved.unresolved == []
+    assert resolved.targets == [frozenset((minutes, index) for index in indices)]
+    assert resolved.found_at([(minutes, 11), (minutes, indices[0])]) == [1 if 11 in indices else 2]
+
+
+def test_pages_are_found_by_number_and_by_label(shared_client: httpx.Client, collection: str) -> None:
+    content = pdf([shown(b"A preface."), shown(b"The lease ran for seven years."), shown(b"The end.")])
+    content = content.replace(b"/Type/Catalog", b"/PageLabels<</Nums[0<</S/r>>1<</S/D>>]>>/Type/Catalog")
+    described = {"collection": collection, "title": "Book", "chunking": "lines", "wait": "true"}
+    posted = post(shared_client, content, "application/pdf", **described)
+    assert posted.status_code == 201
+    id = posted.json()["id"]
+    with Client(str(shared_client.base_url)) as client:
+        library = fetch(client, collection)
+    pieces = [{"document_id": id, "page": page} for page in (2, "1", "i", 4, "2", "9")]
+    resolved = resolve(Question.model_validate(expecting(*pieces)), library)
+    assert [sorted(index for _, index in target) for target in resolved.targets] == [[1], [1], [0], [], [2], []]
+    assert [reason.split(": ")[1] for reason in resolved.unresolved] == 2 * ["no chunk begins on such a page"]
+
+
+def test_the_examples_are_in_the_book() -> None:
+    questions = read_questions(ROOT / "examples" / "questions.jsonl")
+    book = fold((ROOT / "examples" / "franklin-autobiography.txt").read_text(encoding="utf-8"))
+    pieces = [piece for question in questions for pieces in question.expected for piece in pieces]
+    assert len(questions) == 8
+    for piece in pieces:
+        assert piece.text is not None
+        assert book.count(fold(piece.text)) == 1, piece.text
+    (shown_question,) = blocks(ROOT / "docs" / "evaluating.md", "json")
+    assert Question.model_validate_json(shown_question).id == "stove"
+
+
+# --- What is measured ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("minutes")
+def test_the_figures_are_those_of_the_services_answers(
+    capsys: pytest.CaptureFixture[str], shared_client: httpx.Client, collection: str, tmp_path: Path
+) -> None:
+    asked = [f"{line} {word}?" for line in SENTENCES for word in ("Who", "Where")]
+    questions = [
+        {"id": f"q{number}", "question": text, "expected": [{"text": SENTENCES[number % 5]}, {"text": SENTENCES[7]}]}
+        for number, text in enumerate(asked)
+    ]
+    file = written(tmp_path / "questions.jsonl", *questions)
+    arguments = ["--collection", collection, "--max-steps", "4", "--budget", "--rerank", "3", "--parallel", "3"]
+    assert main(["eval", file, "--out", str(tmp_path / "deep" / "report"), *arguments]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    report = read_report(tmp_path / "deep" / "report" / "report.json")
+    assert [method.name for method in report.methods] == ["default", "budget", "reranked", "one-step", "bm25"]
+    options: dict[str, Json] = {
+        "default": {},
+        "budget": {"stop": {"rule": "budget"}},
+        "reranked": {"stop": {"rule": "budget"}, "rerank": 3},
+        "one-step": {"trace": True},
+    }
+    for method, fields in options.items():
+        recall: list[list[bool]] = []
+        for number, text in enumerate(asked):
+            answered = ask(shared_client, text, collection=collection, max_steps=4, order="selection", **fields)
+            chunks = answered["one_step"] if method == "one-step" else answered["chunks"]
+            indices = [chunk["index"] for chunk in chunks]
+            score = report.questions[number].scores[method]
+            assert [chunk.index for chunk in score.answer.chunks] == indices
+            assert [chunk.text for chunk in score.answer.chunks] == [SENTENCES[index] for index in indices]
+            assert score.found_at == [
+                indices.index(index) + 1 if index in indices else None for index in (number % 5, 7)
+            ]
+            recall.append([{number % 5, 7} <= set(indices[:count]) for count in range(1, 5)])
+            if method != "one-step":
+                assert score.answer.stopped_by == answered["stopped_by"]
+                assert score.answer.complete == answered["sufficiency"]["complete"]
+        (figures,) = (each for each in report.methods if each.name == method)
+        means = [sum(column) / len(asked) for column in zip(*recall, strict=True)]
+        assert figures.recall_at == pytest.approx(means)
+        assert figures.recall.mean == pytest.approx(means[-1])
+        assert figures.recall.low <= figures.recall.mean <= figures.recall.high
+        assert sum(figures.stopped_by.values()) == (0 if method == "one-step" else len(asked))
+    table = rows(shown.out.partition("\n\n")[0])
+    assert [row[0] for row in table] == ["METHOD", *(method.name for method in report.methods)]
+    assert table[1][1].startswith(f"{report.methods[0].recall.mean:.3f} [")
+    assert {path.name for path in (tmp_path / "deep" / "report").iterdir()} == {
+        "report.json",
+        "report.md",
+        "report.html",
+    }
+
+
+def test_a_service_without_calibration_and_reranker(
+    capsys: pytest.CaptureFixture[str], limited_client: httpx.Client, tmp_path: Path
+) -> None:
+    file = written(tmp_path / "q.jsonl", expecting({"text": "Ana"}, collection="kept"))
+    arguments = ["--url", str(limited_client.base_url), "eval", file, "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    (default, *_) = read_report(tmp_path / "report.json").methods
+    assert (default.recall.mean, default.calibration, default.stopped_by) == (1, None, {"exhausted": 1})
+    (tmp_path / "report.json").unlink()
+    assert main([*arguments, "--rerank", "5"]) == 1
+    assert "QRAG_RERANKER" in capsys.readouterr().err
+    assert not (tmp_path / "report.json").exists()
+
+
+@pytest.mark.usefixtures("minutes")
+def test_questions_of_several_collections(shared_client: httpx.Client, collection: str, tmp_path: Path) -> None:
+    other = f"{collection}-2"
+    add(shared_client, "The bees swarmed again.", collection=other)
+    report = evaluated(
+        tmp_path,
+        collection,
+        expecting({"text": "The bees swarmed"}),
+        expecting({"text": "The bees swarmed"}, collection=other),
+        expecting({"text": "swarmed again"}),
+    )
+    assert [result.collection for result in report.questions] == [collection, other, collection]
+    assert [found(result) for result in report.questions] == [[True], [True], [False]]
+    assert [result.id for result in report.questions] == ["1", "2", "3"]
+    assert report.questions[2].unresolved == [f"“swarmed again”: the passage does not stand in collection {collection}"]
+
+
+# --- What is not there ---------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_resolved_is_named_and_counts_as_not_found(
+    capsys: pytest.CaptureFixture[str], collection: str, minutes: str, tmp_path: Path
+) -> None:
+    questions = [
+        expecting({"text": "Nobody wrote this."}, {"text": "Lisbon"}, id="a"),
+        expecting([{"title": "Nowhere"}, {"text": "Porto"}], id="b"),
+        expecting({"document_id": minutes, "start": 9000, "end": 9001}, {"document_id": minutes, "page": 1}, id="c"),
+        expecting({"title": "Minutes"}, id="d"),
+    ]
+    report = evaluated(tmp_path, collection, *questions)
+    error = capsys.readouterr().err
+    for words in ("question a: “Nobody wrote this.”", "question b: “Nowhere”", "9000 to 9001", f"{minutes}, page 1"):
+        assert words in error
+    assert "expectations that cannot be resolved: 4, in 3 of 4 questions" in error
+    assert [found(result) for result in report.questions] == [[False, True], [True], [False, False], [True]]
+    assert report.methods[0].recall.mean == 0.5
+    assert report.methods[0].share.mean == pytest.approx((0.5 + 1 + 0 + 1) / 4)
+    for name in ("report.html", "report.md"):
+        assert "4 expectations, in 3 of 4 questions" in (tmp_path / "report" / name).read_text()
+    file = written(tmp_path / "strict.jsonl", *questions)
+    assert main(["eval", file, "--out", str(tmp_path / "strict"), "--collection", collection, "--strict"]) == 1
+    assert list((tmp_path / "strict").iterdir()) == []
+
+
+@pytest.mark.usefixtures("minutes")
+def test_a_question_that_is_refused_counts_and_is_named(
+    capsys: pytest.CaptureFixture[str], collection: str, tmp_path: Path
+) -> None:
+    long = expecting({"text": "Lisbon"}, id="long") | {"question": "Where? " * 5000}
+    report = evaluated(tmp_path, collection, long, expecting({"text": "Lisbon"}))
+    assert "2 answers are missing" in capsys.readouterr().err
+    assert [method.failed for method in report.methods] == [1, 1, 0]
+    assert (report.methods[0].recall.mean, found(report.questions[0])) == (0.5, [False])
+    reason = report.questions[0].scores["default"].answer.error
+    assert reason is not None
+    assert reason in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_a_collection_that_is_not_there(capsys: pytest.CaptureFixture[str], collection: str, tmp_path: Path) -> None:
+    report = evaluated(tmp_path, collection, expecting({"text": "Lisbon"}))
+    assert [score.answer.error is None for score in report.questions[0].scores.values()] == [False, False, True]
+    assert "there is no document that can be searched" in capsys.readouterr().err
+
+
+def test_a_service_that_dies_is_said_and_an_earlier_report_stays(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    document = {**examples.DOCUMENT, "chunks": 1}
+    chunks = {"document_id": "franklin", "chunks": examples.CHUNKS["chunks"][:1], "next_cursor": None}
+    begun: list[Action] = [
+        answer(200, {"documents": [document], "next_cursor": None}),
+        answer(200, chunks),
+        answer(200, examples.MODEL),
+        *2 * [answer(200, {**examples.RESULT, "one_step": []})],
+    ]
+    file = written(tmp_path / "q.jsonl", *(expecting({"title": "Autobiography"}) for _ in range(9)))
+    (tmp_path / "report.json").write_text("earlier")
+    arguments = parser().parse_args(["eval", file, "--out", str(tmp_path), "--parallel", "1"])
+    for death, error in ((drop, Unreachable), (refusal(500), ServerError), (refusal(404), NotFound)):
+        with scripted(begun, otherwise=death) as server, Client(server.url, sleep=lambda _seconds: None) as client:
+            if error is NotFound:  # of one question, not of the service
+                assert run(client, arguments) == 0
+                continue
+            with pytest.raises(error):
+                run(client, arguments)
+        assert capsys.readouterr().err == "qrag: 2 of 9 requests were answered; no report was written.\n"
+        assert (tmp_path / "report.json").read_text() == "earlier"
+    assert read_report(tmp_path / "report.json").methods[0].failed == 7
+
+
+@pytest.mark.usefixtures("minutes")
+def test_a_report_that_cannot_be_written_is_shown(
+    capsys: pytest.CaptureFixture[str], collection: str, tmp_path: Path
+) -> None:
+    file = written(tmp_path / "q.jsonl", expecting({"text": "Lisbon"}))
+    (tmp_path / "report.md").mkdir()
+    assert main(["eval", file, "--out", str(tmp_path), "--collection", collection]) == 1
+    shown = capsys.readouterr()
+    assert rows(shown.out)[1][0] == "default"
+    assert "the report cannot be written: " in shown.err
+
+
+# --- Limits and comparisons ----------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("minutes")
+def test_limits_decide_the_exit_status(capsys: pytest.CaptureFixture[str], collection: str, tmp_path: Path) -> None:
+    file = written(tmp_path / "q.jsonl", expecting({"title": "Minutes"}, [{"text": "Nobody wrote this."}]))
+    arguments = ["eval", file, "--out", str(tmp_path), "--collection", collection]
+    for limits, status in (
+        (["share=0.5"], 0),
+        (["share=0.51"], 1),
+        (["share@1=0.5", "share@6=0.5", "recall=0"], 0),
+        (["share=0.5", "recall@2=0.1"], 1),
+    ):
+        assert main([*arguments, *(word for limit in limits for word in ("--fail-under", limit))]) == status
+        assert (tmp_path / "report.html").exists()
+        error = capsys.readouterr().err
+        assert (", below " in error) == bool(status)
+    assert "recall@2 is 0.000, below 0.1" in error
+
+
+@pytest.mark.usefixtures("minutes")
+def test_an_earlier_report_is_compared(capsys: pytest.CaptureFixture[str], collection: str, tmp_path: Path) -> None:
+    before = [expecting({"text": text}, id=id) for id, text in (("a", "Nowhere"), ("b", "Porto"), ("gone", "bees"))]
+    evaluated(tmp_path, collection, *before)
+    (tmp_path / "report").rename(tmp_path / "earlier")
+    earlier = str(tmp_path / "earlier" / "report.json")
+    capsys.readouterr()
+    now = [expecting({"text": text}, id=id) for id, text in (("a", "Lisbon"), ("b", "Nowhere"), ("new", "bees"))]
+    report = evaluated(tmp_path, collection, *now, options=["--compare", earlier])
+    comparison = report.comparison
+    assert comparison is not None
+    assert (comparison.questions, comparison.only_now, comparison.only_before) == (2, 1, 1)
+    assert [(each.name, each.better, each.worse) for each in comparison.methods[:2]] == [
+        ("default", ["a"], ["b"]),
+        ("one-step", ["a"], ["b"]),
+    ]
+    for each in comparison.methods[:2]:
+        assert (each.recall.mean, each.recall.low, each.recall.high) == (0, -1, 1)
+    shown = capsys.readouterr().out
+    assert "on the 2 questions of both reports" in shown
+    assert "default, worse: b" in shown
+    assert "default, better: a" in (tmp_path / "report" / "report.md").read_text()
+    again = evaluated(tmp_path, collection, *now, options=["--compare", str(tmp_path / "report" / "report.json")])
+    assert again.comparison is not None
+    assert [(each.share.low, each.share.high) for each in again.comparison.methods] == 3 * [(0, 0)]
+
+
+# --- Files ---------------------------------------------------------------------------------------------------
+
+
+def test_csv_says_the_same(tmp_path: Path) -> None:
+    (tmp_path / "q.csv").write_text(
+        "\ufeffid,question,collection,text,document_id,title,start,end,page\r\n"
+        'a,"Who, and\nwhen?",books,"A ""quoted"" passage",,,,,\r\n'
+        'a,"Who, and\nwhen?",books,,minutes,,3,9,\r\n'
+        ",Where \u2028 is it?,,,,Book,,,xii\r\n"
+        "c,Why?,,,,Book,,,12\r\n"
+    )
+    file = written(
+        tmp_path / "q.jsonl",
+        {
+            "id": "a",
+            "question": "Who, and\nwhen?",
+            "collection": "books",
+            "expected": [{"text": 'A "quoted" passage'}, {"document_id": "minutes", "start": 3, "end": 9}],
+        },
+        {"id": "6", "question": "Where \u2028 is it?", "expected": [{"title": "Book", "page": "xii"}]},
+        {"id": "c", "question": "Why?", "expected": [{"title": "Book", "page": 12}]},
+    )
+    assert read_questions(tmp_path / "q.csv") == read_questions(Path(file))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("q.jsonl", "", "holds no question"),
+        ("q.jsonl", '{"question": "Who?"}', "q.jsonl:1: expected: Field required"),
+        ("q.jsonl", '\n{"question": "Who?", "expected": []}', "q.jsonl:2: expected: "),
+        ("q.jsonl", '{"question": " ", "expected": [{"text": "a"}]}', "the question is blank"),
+        ("q.jsonl", '{"question": "Who?", "expected": [{"text": " "}]}', "expected.0.0.text"),
+        ("q.jsonl", '{"question": "Who?", "expected": [{"texts": "a"}]}', "expected.0.0.texts"),
+        ("q.jsonl", '{"question": "Who?", "expected": [{"text": "a", "title": "b", "page": 1}]}', "one of them"),
+        ("q.jsonl", '{"question": "Who?", "expected": [{"page": 1}]}', "name a document"),
+        ("q.jsonl", '{"question": "Who?", "expected": [{"title": "a", "start": 1}]}', "belong together"),
+        ("q.jsonl", '{"question": "Who?", "expected": [{"title": "a", "start": 2, "end": 2}]}', "smaller than end"),
+        ("q.jsonl", '{"question": "\\ud800", "expected": [{"text": "a"}]}', "q.jsonl:1: "),
+        ("q.jsonl", 2 * '{"id": "a", "question": "Who?", "expected": [{"text": "a"}]}\n', "'a' is of two questions"),
+        ("q.csv", "question,answer\nWho?,Ana\n", "no column 'answer'"),
+        ("q.csv", "id,question,text\na,Who?,Ana\na,When?,May\n", "q.csv:3: the id 'a' has another question"),
+        ("q.csv", "question,text\nWho?,Ana,May\n", "q.csv:2: more fields"),
+        ("q.csv", f"question,text\nWho?,{'a' * 200_000}\n", "q.csv: field larger"),
+        ("q.csv", "question,start,end,title\nWho?,1,many,a\n", "q.csv:2: expected.0.0.end"),
+    ],
+)
+def test_a_wrong_file_is_refused_before_anything_is_sent(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    with scripted() as server, pytest.raises(SystemExit) as refused:
+        main(["eval", str(tmp_path / name), "--out", str(tmp_path / "out"), "--url", server.url])
+    assert refused.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not server.requests
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--max-steps 33", "33 is not between 1 and 32"),
+        ("--fail-under speed=1", "is no limit like"),
+        ("--fail-under recall=2", "is no limit like"),
+        ("--fail-under recall@7=1", "at most 6 chunks"),
+        ("--compare {file}", "is no report.json"),
+        ("--compare {other}", "has none of these questions"),
+        ("--compare /no/such/file", "No such file"),
+    ],
+)
+def test_wrong_options_are_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, options: str, message: str
+) -> None:
+    file = written(tmp_path / "q.jsonl", expecting({"text": "a"}))
+    other = Report(created_at="2024-01-01T00:00:00Z", model="m", max_steps=6, methods=[], questions=[])
+    (tmp_path / "other.json").write_text(other.model_dump_json())
+    given = options.format(file=file, other=tmp_path / "other.json").split()
+    with pytest.raises(SystemExit) as refused:
+        main(["eval", file, "--out", str(tmp_path / "out"), *given])
+    assert refused.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
