@@ -26,6 +26,9 @@
     ├── TitleIsEmbedded         409 title_is_embedded
     ├── MetadataTooLong         409 metadata_too_long
     ├── QuestionTooLong         422 question_too_long
+    ├── ChunkOutOfScope         422 chunk_out_of_scope
+    ├── InvalidContinuation     422 invalid_continuation
+    ├── ContinuationOutdated    409 continuation_outdated
     ├── NotCalibrated           422 not_calibrated
     ├── Overloaded              503 overloaded
     ├── NoLanguageModel         501 no_language_model
@@ -191,6 +194,24 @@ class CheckpointUnusable(ServiceError):
     """The checkpoint is damaged, of another format, or does not fit into memory."""
 
     status, code, title = 422, "checkpoint_unusable", "Checkpoint cannot be served"
+
+
+class ChunkOutOfScope(ServiceError):
+    """The request names a chunk that is not among those it searches, whether it is elsewhere or nowhere."""
+
+    status, code, title = 422, "chunk_out_of_scope", "Chunk is not searched"
+
+
+class InvalidContinuation(ServiceError):
+    """The continuation is no token of this service, or the request contradicts it."""
+
+    status, code, title = 422, "invalid_continuation", "Invalid continuation"
+
+
+class ContinuationOutdated(ServiceError):
+    """The documents or the checkpoint that a continuation rests on are no longer what they were."""
+
+    status, code, title = 409, "continuation_outdated", "Continuation is outdated"
 
 
 class NotCalibrated(ServiceError):

@@ -23,6 +23,7 @@ from service.keys import Keys
 from service.language_model import LanguageModel
 from service.observing.metrics import Metrics, Watched
 from service.settings import Settings
+from service.signing import Signer, signer
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,8 @@ class Services:
     """The model that takes a second look; none where it is not configured."""
     readers: CapacityLimiter
     """The limit of files that are read at the same time."""
+    signer: Signer
+    """What signs continuations."""
 
     def start(self) -> None:
         """Start the engine and the background threads."""
@@ -125,8 +128,10 @@ def open_services(settings: Settings) -> Services:
     readers = CapacityLimiter(READERS)
     metrics = Metrics(Watched(storage, engine, worker, preselection, readers))
     model = _language_model(settings)
+    key = settings.continuation_key
+    signs = signer(None if key is None else key.get_secret_value(), settings.data_dir)
     return Services(
-        settings, storage, checkpoints, engine, worker, preselection, metrics, keys, model, reranker, readers
+        settings, storage, checkpoints, engine, worker, preselection, metrics, keys, model, reranker, readers, signs
     )
 
 

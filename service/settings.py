@@ -17,6 +17,10 @@ DEFAULT_CHECKPOINT = Path(index.__file__).parent / "checkpoints" / "default"
 """The checkpoint that comes with this software."""
 
 
+SIGNING_CHARACTERS = 32
+"""Least characters of the key that signs continuations."""
+
+
 class Settings(BaseSettings):
     """The settings; each field is the variable ``QRAG_<FIELD>``, or ``LLM_<...>`` as it stands."""
 
@@ -80,6 +84,11 @@ class Settings(BaseSettings):
     reranker: Path | None = Field(
         None, description="folder of a cross-encoder, for requests that ask for a second look with `rerank`"
     )
+    continuation_key: SecretStr | None = Field(
+        None,
+        description="signs continuations, at least 32 characters, the same for all copies that take each other's; "
+        "default: a random one, in the data directory",
+    )
     feedback: bool = Field(
         True, description="whether `/feedback` takes judgements of which chunks helped, and gives them out"
     )
@@ -128,6 +137,16 @@ class Settings(BaseSettings):
         if prefix is None:
             raise ValueError(f"{path!r} is no path: give one like /qrag, of letters, digits and . _ ~ -")
         return prefix or None
+
+    @field_validator("continuation_key")
+    @classmethod
+    def _cannot_be_guessed(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < SIGNING_CHARACTERS:
+            # No ValueError: its message would repeat the key.
+            raise ConfigurationError(
+                f"QRAG_CONTINUATION_KEY has fewer than {SIGNING_CHARACTERS} characters. Make one: openssl rand -hex 32."
+            )
+        return value
 
     @field_validator("llm_base_url", "llm_api_key", "llm_model", mode="before")
     @classmethod

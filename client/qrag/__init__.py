@@ -4,6 +4,7 @@
 
     wire           every model that crosses HTTP, and the words that both sides use
     client         calls as values, the flows around them, and the two clients that carry these out
+    evaluation     figures on one's own questions, and their report
     cli            the command ``qrag``
     integrations   retrievers for LangChain, LlamaIndex and Haystack
 
@@ -39,10 +40,11 @@ if TYPE_CHECKING:
     from qrag.client.flows import Retries
     from qrag.client.options import DocumentOptions, RetrieveOptions
     from qrag.wire.chunking import Chunking
-    from qrag.wire.documents import ChunkOut, CollectionOut, DocumentIn, DocumentOut
+    from qrag.wire.documents import ChunkOut, ChunkReference, CollectionOut, DocumentIn, DocumentOut
     from qrag.wire.feedback import FeedbackOut, Judgement
     from qrag.wire.operations import ModelOut
-    from qrag.wire.retrieval import RetrieveOut, SelectedChunk, StepEvent, Stop
+    from qrag.wire.retrieval import RetrieveOut, SelectedChunk, StepEvent
+    from qrag.wire.rules import Stop
 
 _ERRORS = (
     *("ApiError", "Conflict", "FileChanged", "Forbidden", "IndexingFailed", "InvalidRequest", "NotFound"),
@@ -56,10 +58,13 @@ _MODULES = {
     "Retries": "qrag.client.flows",
     **dict.fromkeys(("DocumentOptions", "RetrieveOptions"), "qrag.client.options"),
     "Chunking": "qrag.wire.chunking",
-    **dict.fromkeys(("ChunkOut", "CollectionOut", "DocumentIn", "DocumentOut"), "qrag.wire.documents"),
+    **dict.fromkeys(
+        ("ChunkOut", "ChunkReference", "CollectionOut", "DocumentIn", "DocumentOut"), "qrag.wire.documents"
+    ),
     **dict.fromkeys(("FeedbackOut", "Judgement"), "qrag.wire.feedback"),
     "ModelOut": "qrag.wire.operations",
-    **dict.fromkeys(("RetrieveOut", "SelectedChunk", "StepEvent", "Stop"), "qrag.wire.retrieval"),
+    **dict.fromkeys(("RetrieveOut", "SelectedChunk", "StepEvent"), "qrag.wire.retrieval"),
+    "Stop": "qrag.wire.rules",
 }
 """The module of each public name."""
 
@@ -67,6 +72,7 @@ __all__ = [
     "ApiError",
     "AsyncClient",
     "ChunkOut",
+    "ChunkReference",
     "Chunking",
     "Client",
     "CollectionOut",

@@ -61,6 +61,14 @@ class ChunkTokens(NamedTuple):
     cost: int
 
 
+class Held(NamedTuple):
+    """A chunk that is in the state when an episode begins: an earlier one has selected it, or the caller has it."""
+
+    position: int
+    q: float = 1.0
+    """Its Q-value when it was selected. What nothing selected counts like the question alone, which has none either."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One selection: the candidate's position and Q-value, and what was known before it."""
@@ -81,7 +89,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class _Path:
-    """A sequence of selections; ``selected`` are its positions in increasing order."""
+    """A sequence of selections; ``selected`` are its positions and those of held chunks, in increasing order."""
 
     steps: tuple[Step, ...] = ()
     selected: tuple[int, ...] = ()
@@ -111,6 +119,8 @@ class Episode:
     Q-values compare the chunks of one state, hardly those of different states. So a beam compares paths by the
     probability that the policy ``softmax(Q / temperature)`` selects their set, summed over all orders. A path that has
     ended stays in the beam, and the episode ends when it is the best.
+
+    ``held`` chunks are part of every state and of the positions, and are not selected again.
     """
 
     def __init__(
@@ -119,13 +129,15 @@ class Episode:
         limits: Limits,
         read_chunk: Callable[[int], ChunkTokens],
         stopping: Stopping = UNTAUGHT,
+        held: Sequence[Held] = (),
     ) -> None:
         self.scope = scope
         self._limits = limits
         self._read_chunk = read_chunk
         self._stopping = stopping
         self._chunks: dict[int, ChunkTokens] = {}
-        self._paths = [_Path()]
+        self._held_q = tuple(chunk.q for chunk in held)
+        self._paths = [_Path(selected=tuple(sorted(chunk.position for chunk in held)))]
         self._second_look: _SecondLook | None = None
         self.stopped_by: StoppedBy | None = None
         self.exact = True
@@ -151,7 +163,7 @@ class Episode:
 
     @property
     def evidence(self) -> list[TokenIds]:
-        """The best path's chunks as the state tower reads them, in document order."""
+        """The held chunks and those of the best path as the state tower reads them, in document order."""
         return self._chunks_of(self._paths[0])
 
     @property
@@ -161,7 +173,7 @@ class Episode:
 
     @property
     def selected(self) -> tuple[int, ...]:
-        """The positions of the best path's chunks, in increasing order."""
+        """The positions of the held chunks and of the best path's, in increasing order."""
         return self._paths[0].selected
 
     @property
@@ -187,12 +199,12 @@ class Episode:
         return [path for path in self._paths if path.ended_by is None]
 
     def states(self) -> list[list[TokenIds]]:
-        """The tokens of each open path's selected chunks, in document order."""
+        """The tokens of the held chunks and each open path's, in document order."""
         return [self._chunks_of(path) for path in self._open]
 
     @property
     def selections(self) -> list[tuple[int, ...]]:
-        """The positions of each open path's selected chunks, in increasing order."""
+        """The positions of the held chunks and each open path's, in increasing order."""
         return [path.selected for path in self._open]
 
     def advance(self, states: States, estimates: Sequence[Estimate], function: QFunction) -> None:
@@ -207,7 +219,7 @@ class Episode:
                 2 if self._stopping.assesses else 1,
             )
             candidates = best(estimate, count, state, self.scope, path.selected, function)
-            selected_q = tuple(step.q for step in path.steps)
+            selected_q = (*self._held_q, *(step.q for step in path.steps))
             moment = Moment(state, tuple(candidate.q for candidate in candidates[:2]), selected_q)
             heat = heat_maps(estimate, self.scope, candidates, path.selected, self._limits.stretches)
             expansions += self._expand(path, candidates, moment, function, heat)

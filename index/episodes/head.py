@@ -39,7 +39,7 @@ class Moment(NamedTuple):
     best: tuple[float, ...]
     """The two largest Q-values of the remaining candidates, largest first; fewer where fewer remain."""
     selected: tuple[float, ...]
-    """The Q-values of the selections so far, in the order they were made."""
+    """The Q-values of the chunks in the state, in the order they were selected."""
 
 
 @dataclass(frozen=True, slots=True)

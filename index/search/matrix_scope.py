@@ -23,6 +23,10 @@ NAMED = 64
 """Candidates of a scope too large to be read that are scored for what they gain beside the inner product."""
 
 
+MASKED = 1024
+"""Candidates beyond the usual number that are looked for where a mask may leave out as many."""
+
+
 class Nearest(Protocol):
     """A search for nearest neighbours among chunks of documents of which nothing is selected."""
 
@@ -158,6 +162,8 @@ class MatrixScope:
             len(selected) + int(np.diff(self.offsets)[documents].sum())
             for selected, documents in zip(selections, visited, strict=True)
         )
+        if self.mask is not None:
+            besides += min(int(np.count_nonzero(~self.mask)), MASKED)
         queries = np.stack([function.turning.plain_query(state) for state in states])
         neighbours = preselected.nearest(queries if function.w >= 0 else -queries, besides)
         with_terms = self._best_by_further_signals(states, selections, function, besides)

@@ -30,7 +30,7 @@ TABLE_LEVELS = 1024
 """Most levels whose sines and cosines are cached: some megabytes an interval."""
 
 KEPT_TABLES = 64
-"""Intervals whose sines and cosines are cached; an episode may have 33."""
+"""Intervals whose sines and cosines are cached; a single call has up to 33, a chain of calls twice as many or more."""
 
 Indices = TypeVar("Indices", IntArray, torch.Tensor)
 Coordinates = TypeVar("Coordinates", Float64Array, torch.Tensor)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from index.arrays import IntArray
 from index.search.scope import Scope
 
@@ -50,8 +52,17 @@ class SearchScope:
 
     scope: Scope
     uids: IntArray
+    """Increasing."""
 
     def address(self, position: int) -> ChunkAddress:
         """The chunk at a position of the candidate axis."""
         document = self.scope.document_of(position)
         return ChunkAddress(int(self.uids[document]), position - int(self.scope.offsets[document]))
+
+    def position(self, address: ChunkAddress) -> int | None:
+        """The position of a chunk on the candidate axis; none where it is not there."""
+        document = int(np.searchsorted(self.uids, address.uid))
+        if document == len(self.uids) or self.uids[document] != address.uid:
+            return None
+        first, end = self.scope.offsets[document : document + 2].tolist()
+        return first + address.number if address.number < end - first else None

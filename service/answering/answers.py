@@ -51,7 +51,7 @@ async def answer(session: Session, body: AnswerIn, model: LanguageModel) -> Answ
     """
     evidence = await find(session)
     began = time.perf_counter()
-    written = await model.complete(prompt(body, evidence))
+    written = await model.complete(prompt(session.asked, body, evidence))
     return _answer(written.text, written.finish_reason, evidence, model, began)
 
 
@@ -68,7 +68,7 @@ async def stream(
     yield "retrieval", evidence
     began = time.perf_counter()
     text, finish_reason = "", None
-    async with aclosing(model.stream(prompt(body, evidence))) as pieces:
+    async with aclosing(model.stream(prompt(session.asked, body, evidence))) as pieces:
         async for piece in pieces:
             finish_reason = piece.finish_reason or finish_reason
             if piece.text:
@@ -77,7 +77,7 @@ async def stream(
     yield "result", _answer(text, finish_reason, evidence, model, began)
 
 
-def prompt(body: AnswerIn, evidence: RetrieveOut) -> Prompt:
+def prompt(question: str, body: AnswerIn, evidence: RetrieveOut) -> Prompt:
     """The prompt: the instructions, with a warning where evidence is likely missing, and the passages."""
     instructions = [INSTRUCTIONS]
     if not evidence.chunks:
@@ -87,8 +87,8 @@ def prompt(body: AnswerIn, evidence: RetrieveOut) -> Prompt:
             "The search estimates the probability that the passages hold all of the evidence at "
             f"{evidence.sufficiency.complete:.0%}: some of it is likely missing. Say plainly what they do not tell."
         )
-    question = f"Passages:\n\n{evidence.context or '(none)'}\n\nQuestion: {body.question}"
-    messages = [{"role": "system", "content": "\n\n".join(instructions)}, {"role": "user", "content": question}]
+    request = f"Passages:\n\n{evidence.context or '(none)'}\n\nQuestion: {question}"
+    messages = [{"role": "system", "content": "\n\n".join(instructions)}, {"role": "user", "content": request}]
     return Prompt(messages, body.temperature, body.max_answer_tokens)
 
 

@@ -218,9 +218,8 @@ class Engine:
     def _tick(self, encoder: Encoder, runs: Sequence[Run]) -> None:
         """One step of every episode."""
         began = time.perf_counter()
-        embedded = embed_together(encoder, [Running(run.question, run.episode) for run in runs])
+        embedded, batch_states = _embedded(encoder, runs)
         encoded = time.perf_counter()
-        batch_states = sum(len(states) for states in embedded if not isinstance(states, Exception))
         stepping: list[tuple[Run, States]] = []
         for run, states in zip(runs, embedded, strict=True):
             if isinstance(states, Exception):
@@ -235,19 +234,20 @@ class Engine:
             stepping.append((run, states))
         if not stepping:
             return
-        for listener in self.batch_listeners:
-            listener(batch_states)
+        if batch_states:
+            for listener in self.batch_listeners:
+                listener(batch_states)
         steps_before = [len(run.episode.steps) for run, _ in stepping]
         outcomes = step_together(
             [run.episode for run, _ in stepping], [states for _, states in stepping], encoder.function
         )
-        for (run, _), before, outcome in zip(stepping, steps_before, outcomes, strict=True):
+        for (run, states), before, outcome in zip(stepping, steps_before, outcomes, strict=True):
             if isinstance(outcome, Exception):
                 run.give_up(outcome)
                 continue
             run.search_seconds += outcome.ended_at - encoded
             record_span("search", encoded, run.trace, ended=outcome.ended_at, step=before)
-            self._report(run, before)
+            self._report(run, before, states)
 
     def _look(self, run: Run, evidence: Sequence[int], contenders: Sequence[int]) -> None:
         """Score an episode's contenders, in the thread of second looks."""
@@ -278,8 +278,8 @@ class Engine:
             if run.episode.stopped_by is None:
                 self._running.append(run)
 
-    def _report(self, run: Run, steps_before: int) -> None:
-        """Report an episode's new steps, and its end, to the request."""
+    def _report(self, run: Run, steps_before: int, states: States | None = None) -> None:
+        """Report an episode's new steps, and its end, to the request; ``states`` are those before the steps."""
         episode = run.episode
         self.steps += max(0, len(episode.steps) - steps_before)  # a beam may fall back on a shorter path
         if episode.is_greedy:
@@ -288,10 +288,13 @@ class Engine:
         if episode.stopped_by is None:
             return
         try:
-            run.truncated_tokens = run.encoder.compose_state(run.question, episode.evidence).dropped
+            last = run.encoder.compose_state(run.question, episode.evidence)
         except Exception as error:
             run.give_up(error)
             return
+        run.truncated_tokens = last.dropped
+        if states is not None and episode.is_greedy and len(episode.steps) == steps_before:
+            run.encoder.last_states.put(last, states)
         if not episode.is_greedy:
             for step in episode.steps:
                 run.notify(step)
@@ -312,6 +315,26 @@ class Engine:
         if done:
             with self._wake:
                 self._jobs.remove(job)
+
+
+def _embedded(encoder: Encoder, runs: Sequence[Run]) -> tuple[list[States | Exception], int]:
+    """The embedded states of each run, or the error for which it has none; and how many took a forward pass."""
+    kept = [_kept_state(run) for run in runs]
+    others = [Running(run.question, run.episode) for run, states in zip(runs, kept, strict=True) if states is None]
+    outcomes = embed_together(encoder, others)
+    batch_states = sum(len(states) for states in outcomes if not isinstance(states, Exception))
+    rest = iter(outcomes)
+    return [next(rest) if states is None else states for states in kept], batch_states
+
+
+def _kept_state(run: Run) -> States | None:
+    """The state that an episode goes on from, where it is embedded already."""
+    if run.episode.steps or not run.episode.selected:
+        return None
+    try:
+        return run.encoder.last_states.get(run.encoder.compose_state(run.question, run.episode.evidence))
+    except Exception:
+        return None  # whoever embeds it says why it cannot be read
 
 
 def _by_encoder(runs: Sequence[Run]) -> list[tuple[Encoder, list[Run]]]:

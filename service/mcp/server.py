@@ -102,7 +102,8 @@ async def _call(tool: Tool, arguments: dict[str, Any], request: Request, service
         access.require_right(tool.right)
         collection = _collection(request)
         arguments = as_meant(arguments, tool.arguments)
-        if "collection" in tool.arguments.model_fields:
+        # A continuation names its collection itself.
+        if "collection" in tool.arguments.model_fields and "continuation" not in arguments:
             arguments = {"collection": collection, **arguments}
         caller = Caller(services, access, base_url(request))
         result = await unless_gone(request, tool.run(tool.arguments.model_validate(arguments), caller))

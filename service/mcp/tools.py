@@ -101,8 +101,11 @@ class Evidence(ResponseModel):
     citations: list[Citation]
     stopped_by: StoppedBy
     sufficiency: SufficiencyOut | None = Field(
-        description="probabilities that the passages hold all of the evidence (`complete`), and that they do not and "
-        "going on would not find the rest (`hopeless`)"
+        description="probabilities that these passages and those held before are all of the evidence (`complete`), and "
+        "that they are not and going on would not find the rest (`hopeless`)"
+    )
+    continuation: str | None = Field(
+        default=None, description="call again with it, and nothing else, for further passages that are not among these"
     )
 
 
@@ -126,8 +129,7 @@ async def _search(arguments: SearchArguments, caller: Caller) -> SearchResults:
     question = RetrieveIn(
         question=arguments.query, collection=arguments.collection, max_steps=SEARCH_STEPS, order="selection"
     )
-    caller.access.require(question.collection)
-    answer = await find(await prepare(question, caller.services))
+    answer = await find(await prepare(question, caller.services, caller.access))
     return SearchResults(
         results=[
             FoundPassage(
@@ -176,14 +178,14 @@ def _read(id: str, caller: Caller) -> Fetched:
 
 
 async def _retrieve(arguments: EpisodeIn, caller: Caller) -> Evidence:
-    caller.access.require(arguments.collection)
-    question = RetrieveIn.model_validate(dict(arguments))
-    answer = await find(await prepare(question, caller.services))
+    question = RetrieveIn.model_validate({name: getattr(arguments, name) for name in arguments.model_fields_set})
+    answer = await find(await prepare(question, caller.services, caller.access))
     return Evidence(
         context=answer.context,
         citations=answer.citations,
         stopped_by=answer.stopped_by,
         sufficiency=answer.sufficiency,
+        continuation=answer.continuation,
     )
 
 
@@ -222,8 +224,8 @@ TOOLS: Mapping[str, Tool] = {
         "read",
         "Retrieve",
         "Like `search`, with control over where and how: documents, metadata filter, number of steps, when to stop, "
-        "beam search, length of the context. Returns numbered passages ready to be quoted, and the probability that "
-        "they hold all of the evidence.",
+        "beam search, length of the context. Returns numbered passages ready to be quoted, the probability that they "
+        "hold all of the evidence, and a `continuation`: if something is missing, call again with it.",
         EpisodeIn,
         Evidence,
         _retrieve,

@@ -19,6 +19,7 @@ from qrag.wire.vector_stores import (
     ServedModel,
     TextContent,
 )
+from service.keys import Access
 from service.retrieval.session import find, prepare
 from service.services import Services
 
@@ -34,19 +35,21 @@ def served_model(services: Services) -> ServedModel:
     return ServedModel(id=services.checkpoints.current.encoder.config.name)
 
 
-async def search(collection: str, body: SearchIn, services: Services) -> SearchPage:
+async def search(collection: str, body: SearchIn, services: Services, access: Access) -> SearchPage:
     """Run an episode for each query; the page holds the chunks of all of them.
 
     Raises what :func:`service.retrieval.session.prepare` and :func:`service.retrieval.session.find` raise.
     """
     queries = [body.query] if isinstance(body.query, str) else body.query
-    selections = await asyncio.gather(*(_chunks(query, collection, body, services) for query in queries))
+    selections = await asyncio.gather(*(_chunks(query, collection, body, services, access) for query in queries))
     results = [_result(chunk) for chunk in _distinct(chunk for selection in selections for chunk in selection)]
     relevant = [result for result in results if result.score >= (body.ranking_options.score_threshold or 0)]
     return SearchPage(search_query=queries, data=relevant[: body.max_num_results])
 
 
-async def _chunks(query: str, collection: str, body: SearchIn, services: Services) -> list[SelectedChunk]:
+async def _chunks(
+    query: str, collection: str, body: SearchIn, services: Services, access: Access
+) -> list[SelectedChunk]:
     question = RetrieveIn.model_validate(
         {
             "question": query,
@@ -55,7 +58,7 @@ async def _chunks(query: str, collection: str, body: SearchIn, services: Service
             "max_steps": min(body.max_num_results, MAX_STEPS),
         }
     )
-    return (await find(await prepare(question, services))).chunks
+    return (await find(await prepare(question, services, access))).chunks
 
 
 def metadata_filter(attributes: AttributeFilter) -> dict[str, Any]:

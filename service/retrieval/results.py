@@ -7,8 +7,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from index.arrays import TokenIds
-from index.episodes.episode import Step
+from index.episodes.episode import Episode, Step
 from index.episodes.head import Sufficiency
 from index.episodes.heat import HeatMap
 from index.episodes.rules import StopBelow
@@ -34,7 +36,10 @@ from qrag.wire.retrieval import (
 )
 from service.engine.checkpoints import Loaded
 from service.engine.runs import Run
+from service.keys import Access
 from service.retrieval.context import render
+from service.retrieval.continuation import Continuation, digest, token_of
+from service.retrieval.past import Searched
 from service.services import Services
 
 
@@ -45,12 +50,25 @@ class Session:
     services: Services
     loaded: Loaded
     """The checkpoint that the request began with."""
+    access: Access
     body: RetrieveIn
+    """The request, with what it leaves out as it was in the call that it goes on from."""
     question: TokenIds
     stop: StopBelow | None
-    scope: SearchScope
+    searched: Searched
     began: float
     tokenize_seconds: float
+
+    @property
+    def asked(self) -> str:
+        """The question in words."""
+        assert self.body.question is not None  # the request's own, or that of its continuation
+        return self.body.question
+
+    @property
+    def scope(self) -> SearchScope:
+        """The chunks that the request may select from."""
+        return self.searched.scope
 
 
 def result(session: Session, run: Run) -> RetrieveOut:
@@ -77,6 +95,7 @@ def result(session: Session, run: Run) -> RetrieveOut:
         one_step=None if one_step is None else _candidates(session, one_step, documents),
         stopped_by=episode.stopped_by,
         sufficiency=_sufficiency(episode.sufficiency),
+        continuation=_continuation(session, episode),
         usage=Usage(
             question_tokens=len(session.question),
             context_tokens=session.loaded.encoder.chunk_tokenizer.count([context])[0],
@@ -100,7 +119,27 @@ def _one_step(session: Session, run: Run) -> list[Candidate] | None:
         return None
     if run.question_embedding is None:
         return []
-    return session.scope.scope.nearest(run.question_embedding, session.body.max_steps)
+    held = np.array([chunk.position for chunk in session.searched.held], dtype=np.int64)
+    scope = session.scope.scope.masked(held) if session.searched.held else session.scope.scope
+    return scope.nearest(run.question_embedding, session.body.max_steps)
+
+
+def _continuation(session: Session, episode: Episode) -> str | None:
+    """What another call goes on from; raises like :func:`result`."""
+    selections = (
+        *((chunk.position, chunk.q) for chunk in session.searched.held),
+        *((step.position, step.q) for step in episode.steps),
+    )
+    held = tuple((session.scope.address(position), q) for position, q in selections)
+    uids = {address.uid for address in [*(address for address, _ in held), *session.searched.excluded]}
+    continuation = Continuation(
+        request=session.body,
+        checkpoint=session.loaded.encoder.config.fingerprint,
+        versions=digest(session.services.storage.catalogue.documents_at(uids).values()),
+        held=held,
+        excluded=session.searched.excluded,
+    )
+    return token_of(continuation, session.services.signer)
 
 
 def step_event(session: Session, step: Step, number: int) -> StepEvent:

@@ -20,13 +20,14 @@ from qrag.wire.retrieval import (
     RetrieveIn,
     RetrieveOut,
     StepEvent,
-    Stop,
 )
+from qrag.wire.rules import Stop
 from service.engine.runs import RunEvents
 from service.errors import CannotRerank, DocumentsChanged, NotCalibrated, QuestionTooLong
+from service.keys import Access
 from service.observing.tracing import TRACER
 from service.retrieval.context import block
-from service.retrieval.locating import located
+from service.retrieval.past import begin, look_up
 from service.retrieval.results import Session, result, step_event, stored_chunk
 from service.services import Services
 
@@ -34,15 +35,19 @@ ATTEMPTS = 3
 """Most attempts at a retrieval whose documents are deleted while it runs."""
 
 
-async def prepare(body: RetrieveIn, services: Services) -> Session:
+async def prepare(body: RetrieveIn, services: Services, access: Access) -> Session:
     """Check what a schema cannot, and look up the scope.
 
-    Raises :class:`~service.errors.QuestionTooLong`, :class:`~service.errors.NotCalibrated`,
-    :class:`~service.errors.CannotRerank`, and what :meth:`index.storage.protocols.Scopes.scope` raises.
+    Raises :class:`~service.errors.Forbidden`, :class:`~service.errors.QuestionTooLong`,
+    :class:`~service.errors.NotCalibrated`, :class:`~service.errors.CannotRerank`, and what
+    :func:`~service.retrieval.past.begin` and :func:`~service.retrieval.past.look_up` raise.
     """
     began = time.perf_counter()
     loaded = services.checkpoints.current
     encoder = loaded.encoder
+    body, past = begin(body, services.signer)
+    access.require(body.collection)
+    assert body.question is not None  # given, or that of the continuation
     with TRACER.start_as_current_span("tokenize"):
         question = encoder.question_tokens(body.question)
     tokenize_seconds = time.perf_counter() - began
@@ -53,10 +58,8 @@ async def prepare(body: RetrieveIn, services: Services) -> Session:
         )
     _check_second_look(body, services)
     stop = _stop_rule(body.stop, encoder)
-    scope = await to_thread.run_sync(loaded.scopes.scope, body.collection, body.document_ids, body.filter)
-    if body.location is not None:
-        scope = await to_thread.run_sync(located, scope, services.storage.catalogue, body.location)
-    return Session(services, loaded, body, question, stop, scope, began, tokenize_seconds)
+    searched = await to_thread.run_sync(look_up, body, past, loaded, services.storage.catalogue)
+    return Session(services, loaded, access, body, question, stop, searched, began, tokenize_seconds)
 
 
 def _check_second_look(body: RetrieveIn, services: Services) -> None:
@@ -98,7 +101,7 @@ async def find(session: Session) -> RetrieveOut:
         except UnknownDocument:
             if attempt == ATTEMPTS - 1:
                 break
-            session = await prepare(session.body, session.services)
+            session = await prepare(session.body, session.services, session.access)
     raise DocumentsChanged("Documents were deleted while the question was being answered. Ask again.")
 
 
@@ -124,7 +127,7 @@ def start(session: Session) -> RunEvents:
     """Start the episode; raises :class:`~service.errors.Overloaded` if there is no room for it."""
     body, catalogue, encoder = session.body, session.services.storage.catalogue, session.loaded.encoder
     limits = Limits(
-        max_steps=body.max_steps,
+        max_steps=max(0, min(body.max_steps, body.max_total_chunks - len(session.searched.held))),
         beam_width=body.beam_width,
         stop=session.stop,
         max_context_tokens=body.max_context_tokens,
@@ -140,7 +143,7 @@ def start(session: Session) -> RunEvents:
     def second_look(evidence: Sequence[int], contenders: Sequence[int]) -> Float32Array:
         reranker = session.services.reranker
         assert reranker is not None  # checked before
-        return reranker.score(body.question, [*map(text_of, contenders)], [*map(text_of, evidence)])
+        return reranker.score(session.asked, [*map(text_of, contenders)], [*map(text_of, evidence)])
 
     def read_chunk(position: int) -> ChunkTokens:
         address = session.scope.address(position)
@@ -153,5 +156,5 @@ def start(session: Session) -> RunEvents:
             cost = encoder.chunk_tokenizer.count([shown])[0]
         return ChunkTokens(encoder.state_tokens([encoder.chunk_text(stored.heading, stored.text)])[0], cost)
 
-    episode = Episode(session.scope.scope, limits, read_chunk, encoder.stopping)
+    episode = Episode(session.scope.scope, limits, read_chunk, encoder.stopping, session.searched.held)
     return session.services.engine.run(encoder, session.question, episode, second_look)

@@ -36,9 +36,8 @@ EVENTS = events_described(
 @refers_to(RetrieveOut, StepEvent, AnswerOut, TokenEvent)
 async def answer_question(request: Request, body: AnswerIn, services: AppServices, access: RequestAccess) -> Response:
     """Retrieve, and let the configured language model answer from the chunks."""
-    access.require(body.collection)
+    session = await prepare(body, services, access)
     model = language_model(services)
-    session = await prepare(body, services)
     if wants_events(request):
         events = start(session)
         return event_stream(stream(session, events, body, model), events.aclose)

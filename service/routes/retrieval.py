@@ -37,8 +37,7 @@ EVENTS = events_described(
 @refers_to(RetrieveOut, StepEvent)
 async def retrieve(request: Request, body: RetrieveIn, services: AppServices, access: RequestAccess) -> Response:
     """Run the episode: select chunks one by one, each with regard to those selected before."""
-    access.require(body.collection)
-    session = await prepare(body, services)
+    session = await prepare(body, services, access)
     if wants_events(request):
         events = start(session)  # an overload is refused here, while the answer can still have a status
         return event_stream(_named(follow(session, events)), events.aclose)

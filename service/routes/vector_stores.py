@@ -33,8 +33,7 @@ async def search_vector_store(
     access: RequestAccess,
 ) -> SearchPage:
     """The same episode as `POST /retrieve`, in the schema of OpenAI's vector store search."""
-    access.require(id)
-    return await unless_gone(request, search(id, body, services))
+    return await unless_gone(request, search(id, body, services, access))
 
 
 @router.get(

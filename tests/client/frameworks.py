@@ -33,6 +33,9 @@ OPTIONS: dict[str, Any] = {
 }
 """Every option that changes what a retriever finds."""
 
+OF_ONE_CALL = {"given", "exclude", "continuation", "max_total_chunks", "trace", "heatmap"}
+"""Options that no retriever keeps."""
+
 BODY = {"question": QUESTION, **OPTIONS, "stop": {"step_cost": 0.1}}
 """What they become on the way to the service."""
 
@@ -69,7 +72,7 @@ class Letters:
                 metadata={
                     **chunk["metadata"],
                     **{name: chunk[name] for name in _FIELDS},
-                    **{name: self.result[name] for name in ("stopped_by", "sufficiency")},
+                    **{name: self.result[name] for name in ("stopped_by", "sufficiency", "continuation")},
                 },
             )
             for chunk in self.result["chunks"]

@@ -180,6 +180,27 @@ def test_a_question_and_its_steps(qrag: Client, collection: str) -> None:
     assert last.context == result.context
 
 
+def test_a_question_goes_on_from_its_answer(qrag: Client, collection: str) -> None:
+    qrag.index("a\nb\nc\nd\ne\n", collection=collection, chunking="lines", wait=True)
+    budget = Stop(rule="budget")
+    begun = qrag.retrieve("Which line?", collection=collection, max_steps=2, stop=budget)
+    more = qrag.retrieve(continuation=begun.continuation, max_steps=1)
+    *_, end = qrag.stream(continuation=more.continuation, max_total_chunks=4)
+    assert isinstance(end, RetrieveOut)
+    assert (len(end.chunks), end.stopped_by) == (1, "budget")
+    held = [*begun.chunks, *more.chunks]
+    given = qrag.retrieve("Which line?", collection=collection, max_steps=1, stop=budget, given=held)
+    assert given.chunks[0].text == end.chunks[0].text
+    last = qrag.retrieve("Which line?", collection=collection, given=held, exclude=end.chunks)
+    assert len({chunk.text for chunk in (*held, *end.chunks, *last.chunks)}) == 5
+    assert len(last.chunks) == 1
+    with pytest.raises(InvalidRequest, match="continuation"):
+        qrag.retrieve(continuation="AAAA")
+    qrag.delete_collection(collection)
+    with pytest.raises(Conflict, match="Ask again"):
+        qrag.retrieve(continuation=begun.continuation)
+
+
 def test_line_ends_of_every_kind_survive_a_stream(qrag: Client, collection: str) -> None:
     text = "Ana\u2028signed\u2029the\x85lease\r\nof\x0bthe\x0coffice."
     qrag.index(text, collection=collection, chunking="whole", wait=True)

@@ -196,6 +196,18 @@ def test_json_and_context_are_printed_alone(
     assert ended.stdout == "[1] Lease\nAna signed.\n"
 
 
+def test_a_question_goes_on(capsys: pytest.CaptureFixture[str], shared_client: httpx.Client, collection: str) -> None:
+    add(shared_client, "Ana signed.\nBen came.\n", collection=collection, title="Lease", chunking={"mode": "lines"})
+    assert main(["ask", "Who?", "--collection", collection, "--json", "--budget", "--max-steps", "1"]) == 0
+    begun = json.loads(capsys.readouterr().out)
+    assert main(["ask", "--continue", begun["continuation"], "--context"]) == 0
+    contexts = {begun["context"], capsys.readouterr().out.strip()}
+    assert contexts == {"[1] Lease\nAna signed.", "[1] Lease\nBen came."}
+    with pytest.raises(SystemExit, match="2"):
+        main(["ask", "--collection", collection])
+    assert "give a question, or --continue TOKEN" in capsys.readouterr().err
+
+
 def test_options_reach_the_service(capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--step-cost", "0.25", "--beam-width", "3", "--document", "a", "--document", "b", "--max-steps", "7"]
     with scripted([answer(200, examples.RESULT)]) as server:

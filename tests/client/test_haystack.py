@@ -17,7 +17,17 @@ from qrag import NotFound, RetrieveOptions, Stop, Unauthorized
 from qrag.integrations.haystack import QRagRetriever
 from qrag.wire import examples
 from qrag.wire.filters import Condition
-from tests.client.frameworks import BODY, OPTIONS, QUESTION, Expected, Letters, asked, import_alone, run_examples
+from tests.client.frameworks import (
+    BODY,
+    OF_ONE_CALL,
+    OPTIONS,
+    QUESTION,
+    Expected,
+    Letters,
+    asked,
+    import_alone,
+    run_examples,
+)
 from tests.service.scripted import answer, refusal, scripted
 
 TRUSTED = ["qrag.integrations.haystack"]
@@ -38,13 +48,21 @@ def test_documents_are_the_evidence(retriever: QRagRetriever, letters: Letters) 
     assert asyncio.run(retriever.run_async(QUESTION)) == outputs
 
 
+def test_a_run_goes_on_from_another(retriever: QRagRetriever) -> None:
+    begun = retriever.run(QUESTION)
+    rest = retriever.run(QUESTION, continuation=begun["continuation"])
+    assert asyncio.run(retriever.run_async(QUESTION, continuation=begun["continuation"])) == rest
+    assert len({document.id for document in (*begun["documents"], *rest["documents"])}) == 6
+    assert rest["stopped_by"] == "exhausted"
+
+
 def test_whether_the_evidence_is_complete_may_be_unknown() -> None:
     with scripted([answer(200, examples.RESULT | {"sufficiency": None})]) as server:
         assert QRagRetriever(server.url).run(QUESTION)["sufficiency"] is None
 
 
 def test_options_are_those_of_the_client_and_where_to_look_can_be_given_for_one_run() -> None:
-    assert set(OPTIONS) == set(RetrieveOptions.__annotations__) - {"trace", "heatmap"}
+    assert set(OPTIONS) == set(RetrieveOptions.__annotations__) - OF_ONE_CALL
     where: dict[str, Any] = {"collection": "c", "document_ids": ["d"], "filter": {"field": "year", "lt": 0}}
     with scripted(4 * [answer(200, examples.RESULT)]) as server:
         retriever = QRagRetriever(server.url, Secret.from_token("qrag_key"), **OPTIONS)

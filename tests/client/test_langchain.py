@@ -20,7 +20,17 @@ from qrag import NotFound, RetrieveOptions, Stop, Unauthorized
 from qrag.integrations.langchain import QRagRetriever
 from qrag.wire import examples
 from qrag.wire.filters import Condition
-from tests.client.frameworks import BODY, OPTIONS, QUESTION, Expected, Letters, asked, import_alone, run_examples
+from tests.client.frameworks import (
+    BODY,
+    OF_ONE_CALL,
+    OPTIONS,
+    QUESTION,
+    Expected,
+    Letters,
+    asked,
+    import_alone,
+    run_examples,
+)
 from tests.service.scripted import answer, refusal, scripted
 
 LOADING_IS_BETA = pytest.mark.filterwarnings("ignore:The function `load` is in beta")
@@ -40,8 +50,16 @@ def test_documents_are_the_evidence(retriever: QRagRetriever, letters: Letters) 
     assert asyncio.run(retriever.ainvoke(QUESTION)) == found
 
 
+def test_one_question_goes_on_from_another(retriever: QRagRetriever) -> None:
+    begun = retriever.invoke(QUESTION)
+    continuation = begun[0].metadata["continuation"]
+    rest = retriever.invoke(QUESTION, continuation=continuation)
+    assert asyncio.run(retriever.ainvoke(QUESTION, continuation=continuation)) == rest
+    assert len({document.id for document in (*begun, *rest)}) == 6
+
+
 def test_options_are_those_of_the_client_and_can_be_given_for_one_question() -> None:
-    assert set(OPTIONS) == set(RetrieveOptions.__annotations__) - {"trace", "heatmap"}
+    assert set(OPTIONS) == set(RetrieveOptions.__annotations__) - OF_ONE_CALL
     with scripted(5 * [answer(200, examples.RESULT)]) as server:
         retriever = QRagRetriever(base_url=server.url, api_key="qrag_key", **OPTIONS)
         retriever.invoke(QUESTION)

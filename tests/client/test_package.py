@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import qrag
-from qrag import AsyncClient, Client, RetrieveOptions, Stop
+from qrag import AsyncClient, ChunkReference, Client, RetrieveOptions, SelectedChunk, Stop
 from qrag.wire import examples
 from qrag.wire.retrieval import RetrieveIn
 from tests.client.clients import Connect
@@ -105,6 +105,21 @@ def test_the_body_of_a_question_says_only_what_was_said(connect: Connect) -> Non
     with scripted([answer(200, examples.RESULT)]) as server:
         connect(server.url).retrieve("Who?", stop=Stop(step_cost=0.1), collection=None)
     assert json.loads(server.requests[0].body) == {"question": "Who?", "stop": {"step_cost": 0.1}}
+
+
+def test_chunks_of_an_answer_can_be_held_and_left_out(connect: Connect) -> None:
+    chunk = SelectedChunk.model_validate(examples.RESULT["chunks"][0])
+    with scripted(2 * [answer(200, examples.RESULT)]) as server:
+        connect(server.url).retrieve("Who?", given=[chunk], exclude=[ChunkReference(document_id="a", index=3)])
+        connect(server.url).retrieve(continuation="AAAA", given=[])
+    assert [json.loads(request.body) for request in server.requests] == [
+        {
+            "question": "Who?",
+            "given": [{"document_id": "franklin", "index": 44}],
+            "exclude": [{"document_id": "a", "index": 3}],
+        },
+        {"continuation": "AAAA", "given": []},
+    ]
 
 
 def test_a_question_can_say_all_that_the_service_understands() -> None:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from qrag.wire.chunking import Chunking
 from qrag.wire.documents import METADATA_BYTES
 from qrag.wire.feedback import MAX_JUDGEMENTS, MAX_REMARK
-from qrag.wire.retrieval import MAX_BEAM_WIDTH, MAX_FILTER_VALUES, MAX_STEPS, MAX_STRETCHES
+from qrag.wire.filters import MAX_FILTER_VALUES
+from qrag.wire.retrieval import (
+    MAX_BEAM_WIDTH,
+    MAX_CONTINUATION,
+    MAX_EXCLUDED,
+    MAX_GIVEN,
+    MAX_STEPS,
+    MAX_STRETCHES,
+    MAX_TOTAL_CHUNKS,
+)
 from qrag.wire.vector_stores import MAX_QUERIES, MAX_RESULTS
 from tests.docs.pages import ROOT
 
@@ -20,6 +29,9 @@ def test_what_cannot_be_set() -> None:
         f"{MAX_STEPS} steps",
         f"{MAX_BEAM_WIDTH} sets of a beam",
         f"{MAX_STRETCHES} stretches",
+        f"{MAX_GIVEN} chunks that are `given`, {MAX_EXCLUDED:,} to `exclude`",
+        f"{MAX_TOTAL_CHUNKS} chunks of a chain",
+        f"{MAX_CONTINUATION:,} characters of a `continuation`",
         f"{METADATA_BYTES:,} bytes of",
         f"{longest:,} tokens",
         f"{MAX_FILTER_VALUES:,} names and values",

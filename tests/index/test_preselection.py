@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from queue import Empty
 from typing import Literal
@@ -125,6 +126,18 @@ def test_few_candidates_are_found_among_many(
     scope = scopes.scope("default").scope
     (found,) = scope.estimate(States(random_vectors(1, DIMENSION, seed=1)), [[]], QFunction(1.0, 0.0, POSITIONS))
     assert len(found.values) == 5 + COUNTS["long"] < scope.size
+
+
+def test_excluded_chunks_take_nobodys_place(storage: LocalStorage, scopes: LocalScopes) -> None:
+    """However many of the nearest are left out, the best of the others come."""
+    function = QFunction(1.5, -0.25, POSITIONS)
+    state = random_vectors(1, DIMENSION, seed=3)[0]
+    exact = storage.vectors.scopes().scope("default")
+    order = [candidate.position for candidate in ranking(state, exact, [], function, exact.scope.size)]
+    nearest = np.array(order[:100])
+    found = replace(scopes.scope("default"), scope=scopes.scope("default").scope.masked(nearest))
+    assert matrix_scope(found).preselected is not None
+    assert [candidate.position for candidate in ranking(state, found, [], function, 5)] == order[100:105]
 
 
 def test_what_came_and_went_since_is_seen(storage: LocalStorage, scopes: LocalScopes) -> None:

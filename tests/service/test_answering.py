@@ -148,7 +148,7 @@ def test_the_model_is_told_when_nothing_was_found(client: httpx.Client, endpoint
 def test_the_model_is_told_when_evidence_is_likely_missing(complete: float | None, warned: bool) -> None:
     sufficiency = None if complete is None else {"complete": complete, "hopeless": 0.0}
     found = RetrieveOut.model_validate({**examples.RESULT, "sufficiency": sufficiency})
-    instructions = prompt(AnswerIn(question="Who?"), found).messages[0]["content"]
+    instructions = prompt("Who?", AnswerIn(question="Who?"), found).messages[0]["content"]
     assert ("likely missing" in instructions) == warned
     if warned:
         assert f"{complete:.0%}" in instructions

@@ -171,10 +171,26 @@ def test_retrieve_is_the_episode_with_its_options(shared_client: httpx.Client, l
     options |= {"filter": {"field": "year", "gte": 2020}, "document_ids": ["mcp-lease"], "stop": {"rule": "budget"}}
     evidence = call(shared_client, "retrieve", {"question": QUESTION, **options}, mode=mode)
     expected = ask(shared_client, QUESTION, **options)
-    assert evidence == {name: expected[name] for name in ("context", "citations", "stopped_by", "sufficiency")}
+    assert evidence == {
+        name: expected[name] for name in ("context", "citations", "stopped_by", "sufficiency", "continuation")
+    }
     assert len(evidence["citations"]) == 2
     nothing = call(shared_client, "retrieve", {"question": "?", **options, "filter": {"field": "year", "gt": 2024}})
     assert (nothing["context"], nothing["stopped_by"]) == ("", "exhausted")
+
+
+def test_a_call_goes_on_from_another(shared_client: httpx.Client, library: str, mode: str) -> None:
+    """Whatever collection the address names: a continuation has its own."""
+    begun = call(shared_client, "retrieve", {"question": QUESTION, "collection": library, "max_steps": 2}, mode=mode)
+    arguments: Json = {"continuation": begun["continuation"], "max_steps": "2"}
+    rest = call(shared_client, "retrieve", arguments, query="?collection=mcp-long", mode=mode)
+    places = [(citation["document_id"], citation["index"]) for citation in (*begun["citations"], *rest["citations"])]
+    assert sorted(places) == [("mcp-lease", index) for index in range(4)]
+    given = [{"document_id": id, "index": index} for id, index in places[:3]]
+    last = call(shared_client, "retrieve", {"question": QUESTION, "collection": library, "given": given}, mode=mode)
+    assert [(citation["document_id"], citation["index"]) for citation in last["citations"]] == places[3:]
+    assert "invalid_continuation" in refused(shared_client, "retrieve", {"continuation": "AAAA"}, mode=mode)
+    assert "question" in refused(shared_client, "retrieve", {"collection": library}, mode=mode)
 
 
 @pytest.mark.usefixtures("library")

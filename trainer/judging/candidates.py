@@ -25,9 +25,7 @@ def to_judge(dataset: Dataset, path: Path, words: int | None, count: int | None,
         raise DataError(path, None, "has no question with an answer, which a reader needs to judge evidence")
     counts = Counter(question.id for question in questions)
     if repeated := [id for id, count in counts.items() if count > 1]:
-        raise DataError(
-            path, None, f"has several questions {repeated[0]}: judgements are found again by their ids"
-        )
+        raise DataError(path, None, f"has several questions {repeated[0]}: judgements are found again by their ids")
     order = np.random.default_rng(seed).permutation(len(questions))[:count]
     return [questions[place] for place in sorted(order.tolist())]
 

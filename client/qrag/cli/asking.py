@@ -15,7 +15,10 @@ from qrag.wire.rules import ENDINGS
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``qrag ask``."""
-    parser.add_argument("question", help="- reads it from standard input")
+    parser.add_argument("question", nargs="?", help="- reads it from standard input; not needed with --continue")
+    parser.add_argument(
+        "--continue", dest="continuation", metavar="TOKEN", help="go on from the `continuation` of an answer in JSON"
+    )
     parser.add_argument("--collection", metavar="C", help="default: default")
     parser.add_argument("--document", action="append", metavar="ID", help="search only this document; may be repeated")
     parser.add_argument("--max-steps", type=int, metavar="N", help="most chunks to select (default: 6)")
@@ -34,6 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--json", action="store_true", help="print the answer as JSON and nothing else")
     output.add_argument("--context", action="store_true", help="print the context for a prompt and nothing else")
     parser.add_argument("--trace", action="store_true", help="also print the best candidates of each step")
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Raise :class:`ValueError` with one line for arguments that ask nothing, or have a value out of range."""
+    if arguments.question is None and arguments.continuation is None:
+        raise ValueError("give a question, or --continue TOKEN")
+    stop_of(arguments)
 
 
 def stop_of(arguments: argparse.Namespace) -> Stop | None:
@@ -55,6 +65,7 @@ def run(client: Client, arguments: argparse.Namespace) -> int:
     options = RetrieveOptions(
         collection=arguments.collection,
         document_ids=arguments.document,
+        continuation=arguments.continuation,
         max_steps=arguments.max_steps,
         beam_width=arguments.beam_width,
         rerank=arguments.rerank,

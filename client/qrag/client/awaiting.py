@@ -112,11 +112,11 @@ class AsyncClient:
         """As :meth:`qrag.client.blocking.Client.delete_collection`."""
         await self._run(self._flows.send(calls.delete_collection(name)))
 
-    async def retrieve(self, question: str, **options: Unpack[RetrieveOptions]) -> RetrieveOut:
+    async def retrieve(self, question: str | None = None, **options: Unpack[RetrieveOptions]) -> RetrieveOut:
         """As :meth:`qrag.client.blocking.Client.retrieve`."""
         return await self._run(self._flows.send(calls.retrieve(question, options)))
 
-    async def stream(self, question: str, **options: Unpack[RetrieveOptions]) -> AsyncIterator[Event]:
+    async def stream(self, question: str | None = None, **options: Unpack[RetrieveOptions]) -> AsyncIterator[Event]:
         """As :meth:`qrag.client.blocking.Client.stream`."""
         response = await self._run(self._flows.answer(calls.retrieve(question, options, streams=True)))
         reader = EventReader(response.headers.get("X-Request-ID"))

@@ -134,11 +134,11 @@ class Client:
         """Delete a collection with all its documents."""
         self._run(self._flows.send(calls.delete_collection(name)))
 
-    def retrieve(self, question: str, **options: Unpack[RetrieveOptions]) -> RetrieveOut:
-        """Find the evidence for a question."""
+    def retrieve(self, question: str | None = None, **options: Unpack[RetrieveOptions]) -> RetrieveOut:
+        """Find the evidence for a question; with the ``continuation`` of an answer, further evidence for the same."""
         return self._run(self._flows.send(calls.retrieve(question, options)))
 
-    def stream(self, question: str, **options: Unpack[RetrieveOptions]) -> Iterator[Event]:
+    def stream(self, question: str | None = None, **options: Unpack[RetrieveOptions]) -> Iterator[Event]:
         """Yield each step of a retrieval as a ``StepEvent`` when it is taken, and at the end the ``RetrieveOut``."""
         response = self._run(self._flows.answer(calls.retrieve(question, options, streams=True)))
         reader = EventReader(response.headers.get("X-Request-ID"))

@@ -15,6 +15,7 @@ from qrag.client.uploads import FileBody
 from qrag.wire.documents import (
     ChunkOut,
     ChunkPage,
+    ChunkReference,
     CollectionOut,
     CollectionsOut,
     DocumentIn,
@@ -26,7 +27,7 @@ from qrag.wire.feedback import MAX_RECORDS, FeedbackOut, FeedbackPage, Judgement
 from qrag.wire.models import Problem
 from qrag.wire.names import DocumentId
 from qrag.wire.operations import ModelOut, Readiness
-from qrag.wire.retrieval import RetrieveOut
+from qrag.wire.retrieval import RetrieveOut, SelectedChunk
 
 T = TypeVar("T")
 
@@ -157,11 +158,17 @@ def delete_collection(name: str) -> Call[None]:
     return Call("DELETE", f"collections/{_segment(name)}", _nothing)
 
 
-def retrieve(question: str, options: RetrieveOptions, *, streams: bool = False) -> Call[RetrieveOut]:
-    """Ask a question."""
+def retrieve(question: str | None, options: RetrieveOptions, *, streams: bool = False) -> Call[RetrieveOut]:
+    """Ask a question, or go on from an answer whose continuation is among the options."""
     headers = _JSON | ({"Accept": "text/event-stream"} if streams else {})
-    body = _json({"question": question, **_given(options)})
+    chunks = {"given": _references(options.get("given")), "exclude": _references(options.get("exclude"))}
+    body = _json(_given({"question": question, **options, **chunks}))
     return Call("POST", "retrieve", RetrieveOut.model_validate_json, headers=headers, body=body, streams=streams)
+
+
+def _references(chunks: Sequence[ChunkReference | SelectedChunk] | None) -> list[dict[str, object]] | None:
+    """What names the chunks, and nothing else of them."""
+    return None if chunks is None else [{"document_id": chunk.document_id, "index": chunk.index} for chunk in chunks]
 
 
 def give_feedback(

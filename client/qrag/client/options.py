@@ -8,9 +8,10 @@ from typing import Literal, TypedDict
 from pydantic import JsonValue
 
 from qrag.wire.chunking import Chunking, Mode
-from qrag.wire.documents import DocumentOut
+from qrag.wire.documents import ChunkReference, DocumentOut
 from qrag.wire.filters import Filter, LocationFilter
-from qrag.wire.retrieval import Stop
+from qrag.wire.retrieval import SelectedChunk
+from qrag.wire.rules import Stop
 
 DocumentProgress = Callable[[DocumentOut], None]
 """A function that is called with a document each time it has been polled."""
@@ -48,6 +49,13 @@ class RetrieveOptions(TypedDict, total=False):
     filter: Filter | Mapping[str, JsonValue] | None
     location: LocationFilter | Mapping[str, JsonValue] | None
     """For example ``{"field": "year", "gte": 1990}``."""
+    given: Sequence[ChunkReference | SelectedChunk] | None
+    """Chunks that you hold already."""
+    exclude: Sequence[ChunkReference | SelectedChunk] | None
+    """Chunks that you do not want."""
+    continuation: str | None
+    """That of an answer, to go on from there; the question may be left out."""
+    max_total_chunks: int | None
     max_steps: int | None
     stop: Stop | None
     beam_width: int | None

@@ -30,8 +30,9 @@ class QRagRetriever:
     """Retrieves the evidence for a question as documents whose scores are Q-values, in the order of the service's
     answer; and says why the episode ended and whether the evidence is complete.
 
-    The options are those of :class:`~qrag.RetrieveOptions`; ``run`` takes ``collection``, ``document_ids`` and
-    ``filter`` for one question, in place of those given here. Metadata is that of
+    The options are those of :class:`~qrag.RetrieveOptions` that are not about a single call; ``run`` takes
+    ``collection``, ``document_ids`` and ``filter`` for one question, in place of those given here, and a
+    ``continuation``. Metadata is that of
     :func:`~qrag.integrations.evidence.metadata`. ``timeout`` is in seconds.
     """
 
@@ -88,32 +89,39 @@ class QRagRetriever:
             parameters = parameters | {"stop": Stop.model_validate(stop)}
         return default_from_dict(cls, data | {"init_parameters": parameters})
 
-    @component.output_types(documents=list[Document], stopped_by=str, sufficiency=dict[str, float] | None)
+    @component.output_types(
+        documents=list[Document], stopped_by=str, sufficiency=dict[str, float] | None, continuation=str | None
+    )
     def run(
         self,
         query: str,
         collection: str | None = None,
         document_ids: list[str] | None = None,
         filter: dict[str, Any] | None = None,
+        continuation: str | None = None,
     ) -> dict[str, Any]:
-        """Retrieve ``documents``, ``stopped_by`` and ``sufficiency``, None where the checkpoint was not calibrated.
+        """Retrieve ``documents``, ``stopped_by``, ``sufficiency``, None where the checkpoint was not calibrated, and
+        the ``continuation`` with which a further run goes on.
 
         Raises what :class:`~qrag.Client` raises.
         """
-        options = self._merged(collection, document_ids, filter)
+        options = self._merged(collection, document_ids, filter, continuation)
         with Client(self.base_url, self._key(), timeout=self.timeout) as client:
             return _outputs(client.retrieve(query, **options))
 
-    @component.output_types(documents=list[Document], stopped_by=str, sufficiency=dict[str, float] | None)
+    @component.output_types(
+        documents=list[Document], stopped_by=str, sufficiency=dict[str, float] | None, continuation=str | None
+    )
     async def run_async(
         self,
         query: str,
         collection: str | None = None,
         document_ids: list[str] | None = None,
         filter: dict[str, Any] | None = None,
+        continuation: str | None = None,
     ) -> dict[str, Any]:
         """The coroutine of :meth:`run`."""
-        options = self._merged(collection, document_ids, filter)
+        options = self._merged(collection, document_ids, filter, continuation)
         async with AsyncClient(self.base_url, self._key(), timeout=self.timeout) as client:
             return _outputs(await client.retrieve(query, **options))
 
@@ -121,7 +129,11 @@ class QRagRetriever:
         return None if self.api_key is None else self.api_key.resolve_value()
 
     def _merged(
-        self, collection: str | None, document_ids: list[str] | None, filter: dict[str, Any] | None
+        self,
+        collection: str | None,
+        document_ids: list[str] | None,
+        filter: dict[str, Any] | None,
+        continuation: str | None,
     ) -> RetrieveOptions:
         options = self.options.copy()
         if collection is not None:
@@ -130,6 +142,8 @@ class QRagRetriever:
             options["document_ids"] = document_ids
         if filter is not None:
             options["filter"] = filter
+        if continuation is not None:
+            options["continuation"] = continuation
         return options
 
 
@@ -142,4 +156,5 @@ def _outputs(answer: RetrieveOut) -> dict[str, Any]:
         "documents": documents,
         "stopped_by": answer.stopped_by,
         "sufficiency": answer.sufficiency and answer.sufficiency.model_dump(),
+        "continuation": answer.continuation,
     }

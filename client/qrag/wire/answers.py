@@ -7,14 +7,13 @@ from typing import Annotated
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from qrag.wire import examples
-from qrag.wire.models import ResponseModel
+from qrag.wire.models import ResponseModel, whole_number
 from qrag.wire.retrieval import (
-    NO_BEAM_BESIDE_RERANK,
+    QUESTION_AND_ONE_WAY,
     Citation,
     RetrieveIn,
     RetrieveOut,
     SufficiencyOut,
-    whole_number,
 )
 
 
@@ -27,7 +26,7 @@ class AnswerIn(RetrieveIn):
                 {"question": "Where did the office of the person who signed the lease move?", "max_steps": 4},
                 {"question": "Who signed the lease?", "max_answer_tokens": 200, "temperature": 0},
             ],
-            "allOf": NO_BEAM_BESIDE_RERANK,
+            "allOf": QUESTION_AND_ONE_WAY,
         }
     )
 

@@ -6,11 +6,11 @@ import json
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, JsonValue, StringConstraints
 
 from qrag.wire import examples
 from qrag.wire.chunking import Chunking
-from qrag.wire.models import RequestModel, ResponseModel
+from qrag.wire.models import RequestModel, ResponseModel, whole_number
 from qrag.wire.names import CollectionName, DocumentId
 
 Status = Literal["queued", "indexing", "ready", "failed"]
@@ -35,6 +35,13 @@ def _check_metadata(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
 
 Metadata = Annotated[dict[str, JsonValue], AfterValidator(_check_metadata)]
 """A JSON object of at most :data:`METADATA_BYTES` bytes."""
+
+
+class ChunkReference(RequestModel):
+    """A chunk, by its document and its number there."""
+
+    document_id: DocumentId
+    index: Annotated[int, Field(ge=0, le=1_000_000_000), BeforeValidator(whole_number)]
 
 
 class DocumentFields(RequestModel):

@@ -93,6 +93,7 @@ RESULT: Example = {
     "one_step": None,
     "stopped_by": "sufficient",
     "sufficiency": {"complete": 0.96, "hopeless": 0.02},
+    "continuation": "3vZ0eJxdjkEKwjAQRe8ya1Gq4MITuHQlCHYRkqkdmmTamVQF8e4mVkTczfDf_-8",
     "usage": {"question_tokens": 6, "context_tokens": 67, "candidates": 2198, "exact": True, "truncated_tokens": 0},
     "model": "qrag-bge-small",
     "timings": {"queue_ms": 0.1, "encode_ms": 11.2, "search_ms": 1.3, "rerank_ms": 0.0, "total_ms": 13.9},

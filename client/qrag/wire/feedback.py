@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from qrag.wire import examples
+from qrag.wire.documents import ChunkReference
 from qrag.wire.models import RequestModel, ResponseModel
-from qrag.wire.names import CollectionName, DocumentId
-from qrag.wire.retrieval import Question, whole_number
+from qrag.wire.names import CollectionName
+from qrag.wire.retrieval import Question
 
 MAX_JUDGEMENTS = 64
 """Most chunks of one feedback."""
@@ -30,11 +31,9 @@ Remark = Annotated[str, StringConstraints(min_length=1, max_length=MAX_REMARK)]
 """A text of a person's own."""
 
 
-class Judgement(RequestModel):
+class Judgement(ChunkReference):
     """Whether a chunk helped."""
 
-    document_id: DocumentId
-    index: Annotated[int, Field(ge=0, le=1_000_000_000), BeforeValidator(whole_number)]
     helpful: bool
 
 

@@ -39,6 +39,12 @@ Ordered = StrictInt | Annotated[StrictFloat, Field(allow_inf_nan=False)] | Stric
 Metadata = Mapping[str, Any]
 """The metadata of one document."""
 
+MAX_FILTER_LEVELS = 64
+"""Most levels of objects and lists in a filter."""
+
+MAX_FILTER_VALUES = 3000
+"""Most names and values in a filter."""
+
 _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     "gt": operator.gt,
     "gte": operator.ge,
@@ -208,6 +214,26 @@ def _comparable(value: object, bound: object) -> bool:
 
 for _model in (All, AnyOf, Not):
     _model.model_rebuild()
+
+
+def must_be_shallow(filter: object) -> object:
+    """Refuse a filter that is nested too deep or too long: it would keep the service busy."""
+    level: list[object] = [filter]
+    depth = values = 0
+    while level:
+        level = [
+            member
+            for node in level
+            if isinstance(node, dict | list)
+            for member in (node.values() if isinstance(node, dict) else node)
+        ]
+        depth += 1
+        values += len(level)
+        if values > MAX_FILTER_VALUES:
+            raise ValueError(f"a filter may have at most {MAX_FILTER_VALUES} names and values in all")
+        if depth > MAX_FILTER_LEVELS:
+            raise ValueError(f"a filter may have at most {MAX_FILTER_LEVELS} levels of objects and lists")
+    return filter
 
 
 # -- where chunks stand -----------------------------------------------------------------------------------------------

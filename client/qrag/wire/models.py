@@ -1,8 +1,28 @@
-"""The base classes of all models, and errors as they cross HTTP."""
+"""The base classes of all models, what their fields and schemas share, and errors as they cross HTTP."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+
+
+def whole_number(value: object) -> object:
+    """Convert ``4.0`` to the integer that JSON Schema takes it for, and return any other value unchanged."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+PositiveInteger = Annotated[int, Field(ge=1), BeforeValidator(whole_number)]
+"""A positive integer as JSON Schema defines integers: `4.0` is one, `"4"` is not."""
+
+
+NUMBER: dict[str, JsonValue] = {"type": "number"}
+"""JSON Schema of a number."""
+
+
+def never(**fields: JsonValue) -> JsonValue:
+    """JSON Schema of an object that does not have all of these fields with these values."""
+    return {"not": {"properties": {**fields}, "required": [*fields]}}
 
 
 class FrozenModel(BaseModel):

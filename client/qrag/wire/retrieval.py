@@ -7,23 +7,29 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from qrag.wire import examples
-from qrag.wire.documents import Location
-from qrag.wire.filters import Filter, LocationFilter
-from qrag.wire.models import RequestModel, ResponseModel
+from qrag.wire.documents import ChunkReference, Location
+from qrag.wire.filters import Filter, LocationFilter, must_be_shallow
+from qrag.wire.models import NUMBER, PositiveInteger, RequestModel, ResponseModel, never, whole_number
 from qrag.wire.names import CollectionName, DocumentId
-from qrag.wire.rules import Rule, StoppedBy
+from qrag.wire.rules import Stop, StoppedBy
 
 MAX_STEPS = 32
 """Most chunks of one retrieval."""
 
+MAX_GIVEN = 32
+"""Most chunks that a request gives beside those of its continuation."""
+
+MAX_EXCLUDED = 1000
+"""Most chunks that a request excludes beside those of its continuation."""
+
+MAX_TOTAL_CHUNKS = 128
+"""Most chunks of a chain of calls, each of which goes on from the one before."""
+
+MAX_CONTINUATION = 8192
+"""Most characters of a continuation."""
+
 MAX_BEAM_WIDTH = 16
 """Most paths of a beam."""
-
-MAX_FILTER_LEVELS = 64
-"""Most levels of objects and lists in a filter."""
-
-MAX_FILTER_VALUES = 3000
-"""Most names and values in a filter."""
 
 TRACE_CANDIDATES = 10
 """Candidates of each step that a trace shows."""
@@ -35,106 +41,20 @@ MAX_STRETCHES = 512
 """Most stretches of a document in a heat map."""
 
 
-def whole_number(value: object) -> object:
-    """Convert ``4.0`` to the integer that JSON Schema takes it for, and return any other value unchanged."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+_BEAM: JsonValue = {"type": "number", "minimum": 2}
+"""JSON Schema of a `beam_width` that plans ahead."""
 
-
-PositiveInteger = Annotated[int, Field(ge=1), BeforeValidator(whole_number)]
-"""A positive integer as JSON Schema defines integers: `4.0` is one, `"4"` is not."""
-
-
-_NUMBER: dict[str, JsonValue] = {"type": "number"}
-"""JSON Schema of a number."""
-
-
-def _never(**fields: JsonValue) -> JsonValue:
-    """JSON Schema of an object that does not have all of these fields with these values."""
-    return {"not": {"properties": {**fields}, "required": [*fields]}}
-
-
-_STOP_SAYS_ONE_THING: list[JsonValue] = [
-    _never(step_cost=_NUMBER, target_recall=_NUMBER),
-    _never(step_cost=_NUMBER, threshold=_NUMBER),
-    _never(target_recall=_NUMBER, threshold=_NUMBER),
-    _never(rule={"const": "budget"}, step_cost=_NUMBER),
-    _never(rule={"const": "budget"}, target_recall=_NUMBER),
-    _never(rule={"const": "budget"}, threshold=_NUMBER),
-    {"not": {"properties": {"rule": {"type": "null"}, "threshold": _NUMBER}, "required": ["threshold"]}},
-]
-"""The checks of `Stop._says_one_thing` as JSON Schema."""
-
-
-NO_BEAM_BESIDE_RERANK: list[JsonValue] = [_never(rerank=_NUMBER, beam_width={**_NUMBER, "minimum": 2})]
-"""The check of `EpisodeIn._chooses_one_way` as JSON Schema."""
-
-
-class Stop(RequestModel):
-    """When to stop: by the cost of a chunk, by the recall to reach, or by the threshold of a rule.
-
-    A rule ends the episode where its score falls below the threshold. The score of `threshold` is the largest Q-value,
-    that of `action` the distance of the largest Q-value from the Q-value of the learned STOP action, that of
-    `sufficiency` the probability that going on will complete the evidence. `budget` selects `max_steps` chunks.
-    """
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"step_cost": 0.05}, {"target_recall": 0.95}, {"rule": "budget"}],
-            "allOf": _STOP_SAYS_ONE_THING,
-        }
-    )
-
-    rule: Literal["budget"] | Rule | None = Field(
-        default=None, description="by default the one that the checkpoint prefers"
-    )
-    step_cost: float | None = Field(
-        default=None,
-        ge=0,
-        lt=1,
-        description="cost of a chunk, where complete evidence is worth 1; selects the calibrated threshold with the "
-        "largest gain",
-    )
-    target_recall: float | None = Field(
-        default=None,
-        gt=0,
-        le=1,
-        description="share to answer of the questions whose evidence the calibrated budget would find; selects the "
-        "calibrated threshold with the fewest chunks",
-    )
-    threshold: float | None = Field(
-        default=None, allow_inf_nan=False, description="a threshold of your own; needs a `rule`"
-    )
-
-    @model_validator(mode="after")
-    def _says_one_thing(self) -> Stop:
-        given = [name for name in ("step_cost", "target_recall", "threshold") if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise ValueError(f"give {given[0]} or {given[1]}, not both")
-        if self.rule == "budget" and given:
-            raise ValueError(f"the rule budget has no {given[0]}: max_steps is the budget")
-        if self.threshold is not None and self.rule is None:
-            raise ValueError("a threshold is one of a rule: name the rule")
-        return self
-
-
-def must_be_shallow(filter: object) -> object:
-    """Refuse a filter that is nested too deep or too long: it would keep the service busy."""
-    level: list[object] = [filter]
-    depth = values = 0
-    while level:
-        level = [
-            member
-            for node in level
-            if isinstance(node, dict | list)
-            for member in (node.values() if isinstance(node, dict) else node)
+QUESTION_AND_ONE_WAY: list[JsonValue] = [
+    never(rerank=NUMBER, beam_width=_BEAM),
+    never(continuation={"type": "string"}, beam_width=_BEAM),
+    never(given={"minItems": 1}, beam_width=_BEAM),
+    {
+        "anyOf": [
+            {"properties": {name: {"type": "string"}}, "required": [name]} for name in ("question", "continuation")
         ]
-        depth += 1
-        values += len(level)
-        if values > MAX_FILTER_VALUES:
-            raise ValueError(f"a filter may have at most {MAX_FILTER_VALUES} names and values in all")
-        if depth > MAX_FILTER_LEVELS:
-            raise ValueError(f"a filter may have at most {MAX_FILTER_LEVELS} levels of objects and lists")
-    return filter
+    },
+]
+"""The checks of `EpisodeIn` across its fields as JSON Schema."""
 
 
 def _must_say_something(question: str) -> str:
@@ -151,10 +71,14 @@ Question = Annotated[
 """A question that is not blank."""
 
 
-class EpisodeIn(RequestModel):
-    """A question, and where and how to search for its evidence."""
+_HELD: JsonValue = [{"document_id": "franklin", "index": 44}]
+"""An example of chunks that a caller holds."""
 
-    question: Question
+
+class EpisodeIn(RequestModel):
+    """A question, or an episode to go on from, and where and how to search for the evidence."""
+
+    question: Question | None = Field(default=None, description="may be left out with a `continuation`")
     collection: CollectionName = "default"
     document_ids: list[DocumentId] | None = Field(
         default=None, min_length=1, max_length=1000, description="search only these documents of the collection"
@@ -163,7 +87,30 @@ class EpisodeIn(RequestModel):
     location: LocationFilter | None = Field(
         default=None, description="select only chunks that stand there in their files; the whole documents are searched"
     )
-    max_steps: PositiveInteger = Field(default=6, le=MAX_STEPS, description="most chunks to select")
+    given: list[ChunkReference] = Field(
+        default=[],
+        max_length=MAX_GIVEN,
+        examples=[_HELD],
+        description="chunks that you hold already: the next are selected in their light, and they are not returned",
+    )
+    exclude: list[ChunkReference] = Field(
+        default=[],
+        max_length=MAX_EXCLUDED,
+        examples=[_HELD],
+        description="chunks that are never selected, and change nothing else",
+    )
+    continuation: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=MAX_CONTINUATION)] | None = Field(
+        default=None,
+        description="that of an answer, to go on from where it ended. What searched and how stays as it was: "
+        "`question`, `collection`, `document_ids`, `filter` and `location` have to be the same or left out; `stop`, "
+        "`rerank`, `max_context_tokens`, `max_total_chunks` and `order` may change",
+    )
+    max_total_chunks: PositiveInteger = Field(
+        default=MAX_TOTAL_CHUNKS,
+        le=MAX_TOTAL_CHUNKS,
+        description="most chunks of a chain of calls: the given ones, those selected so far, and the new ones",
+    )
+    max_steps: PositiveInteger = Field(default=6, le=MAX_STEPS, description="most chunks to select in this call")
     stop: Stop = Field(
         default=Stop(),
         description="when to stop before `max_steps`; by default as the checkpoint was calibrated, and not at all if "
@@ -187,14 +134,23 @@ class EpisodeIn(RequestModel):
     _is_shallow = field_validator("filter", mode="before")(must_be_shallow)
 
     @model_validator(mode="after")
+    def _asks_something(self) -> Self:
+        if self.question is None and self.continuation is None:
+            raise ValueError("give a question, or the continuation of an answer")
+        return self
+
+    @model_validator(mode="after")
     def _chooses_one_way(self) -> Self:
-        if self.rerank is not None and self.beam_width > 1:
-            raise ValueError("a second look selects every chunk by itself: give rerank or beam_width, not both")
+        if self.beam_width > 1:
+            if self.rerank is not None:
+                raise ValueError("a second look selects every chunk by itself: give rerank or beam_width, not both")
+            if self.given or self.continuation is not None:
+                raise ValueError("a beam begins with the question alone: leave out beam_width, given or continuation")
         return self
 
 
 class RetrieveIn(EpisodeIn):
-    """A question, where and how to search for its evidence, and what to report of each step."""
+    """A question or an episode to go on from, where and how to search, and what to report of each step."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -207,7 +163,7 @@ class RetrieveIn(EpisodeIn):
                     "trace": True,
                 },
             ],
-            "allOf": NO_BEAM_BESIDE_RERANK,
+            "allOf": QUESTION_AND_ONE_WAY,
         }
     )
 
@@ -364,7 +320,9 @@ class RetrieveOut(ResponseModel):
     citations: list[Citation]
     steps: list[StepOut]
     one_step: list[CandidateOut] | None = Field(
-        default=None, description="with `trace`: what one-step dense retrieval would have returned, by inner product"
+        default=None,
+        description="with `trace`: what one-step dense retrieval would have returned, by inner product with the state "
+        "that this call began with",
     )
     stopped_by: StoppedBy = Field(
         description="`budget`: `max_steps` are selected. A rule: `threshold`, `action`, `sufficiency`; of the "
@@ -372,7 +330,13 @@ class RetrieveOut(ResponseModel):
         "does not fit any more. `exhausted`: no chunk is left"
     )
     sufficiency: SufficiencyOut | None = Field(
-        description="of all selected chunks; null where the checkpoint was not calibrated"
+        description="of all chunks that are held: given, selected before and selected now; null where the checkpoint "
+        "was not calibrated"
+    )
+    continuation: str | None = Field(
+        default=None,
+        description="a token to go on from here; null where it would have more than 8,192 characters, for a long "
+        "question, filter or list: give the chunks as `given` and `exclude` then",
     )
     usage: Usage
     model: str

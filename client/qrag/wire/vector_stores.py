@@ -7,9 +7,9 @@ from typing import Annotated, Literal, get_args
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, StrictBool, field_validator
 
 from qrag.wire import examples
-from qrag.wire.filters import Ordered
-from qrag.wire.models import RequestModel, ResponseModel
-from qrag.wire.retrieval import PositiveInteger, Question, must_be_shallow
+from qrag.wire.filters import Ordered, must_be_shallow
+from qrag.wire.models import PositiveInteger, RequestModel, ResponseModel
+from qrag.wire.retrieval import Question
 
 MAX_RESULTS = 50
 """Most results of a search."""
