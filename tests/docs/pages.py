@@ -34,6 +34,10 @@ TRACES = tested_by("tests/service/test_tracing.py::test_a_retrieval_shows_its_ph
 HELM = "needs a cluster; tests/deploy/test_helm.py renders and checks the chart"
 MODELS = tested_by("tests/service/test_vector_stores.py::test_the_served_checkpoint_is_the_one_model")
 MOVING = tested_by("tests/service/test_moving.py::test_the_program_of_the_documentation_moves_everything")
+ADAPTING = tested_by(
+    "tests/trainer/test_adapting.py::test_a_run_goes_on_where_it_died_and_activates_nothing_that_does_not_win"
+)
+JUDGING = tested_by("tests/trainer/test_judging.py::test_the_command_judges_a_file")
 
 NOT_RUN_HERE = {
     ("api.md", "curl http://127.0.0.1:8000/v1/models/qrag-bge-small"): MODELS,
@@ -57,6 +61,9 @@ NOT_RUN_HERE = {
     ("quick-start.md", "make serve"): README_CHECK,
     ("quick-start.md", "docker compose -f docker-compose.yml -f deploy/compose.cpu.yml up"): DOCKER,
     ("quick-start.md", "docker compose -f docker-compose.yml -f deploy/compose.cpu.yml down"): DOCKER,
+    ("reader.md", "python -m trainer adapt"): ADAPTING,
+    ("reader.md", "python -m trainer judge"): JUDGING,
+    ("reader.md", "python -m trainer answers"): HOURS,
     ("search.md", "Q(s, i) ="): NO_COMMAND,
     ("stopping.md", "curl ... -d"): NO_COMMAND,
     ("stopping.md", "python -m trainer calibrate"): HOURS,

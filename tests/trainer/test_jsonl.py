@@ -96,7 +96,7 @@ DOCUMENTS = {"question": "Who?", "documents": ["a", {"chunks": ["b", "c"]}], "su
         (CHUNKS | {"chunks": []}, "chunks: List should have at least 1 item"),
         (CHUNKS | {"chunks": "a"}, "chunks: Input should be a valid array"),
         (CHUNKS | {"chunks": ["a", " "]}, "chunk 1 of document 0 is empty: leave it out"),
-        (CHUNKS | {"support": []}, "support: List should have at least 1 item"),
+        (CHUNKS | {"support": []}, "give `support`, or at least an `answer` for a reader to judge chunks by"),
         (CHUNKS | {"support": 0}, "support: Input should be a valid array"),
         (CHUNKS | {"support": [0, "1"]}, "support: entry 1 must be a number, or a [document, chunk] pair of numbers"),
         (CHUNKS | {"support": [True]}, "support: entry 0 must be a number"),

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.trainer.causal_models import model, tokenizer
 from tests.trainer.learners import make_recipe
 from tests.trainer.overlap_reader import OverlapReader, nats
 from trainer.command_line.main import main
@@ -285,6 +286,20 @@ def test_a_question_needs_support_or_an_answer(tmp_path: Path) -> None:
     (tmp_path / "own.jsonl").write_text(json.dumps({"question": "Who?", "chunks": ["a"]}) + "\n")
     with pytest.raises(DataError, match="answer"):
         list(read_jsonl(tmp_path / "own.jsonl"))
+
+
+def test_the_command_judges_a_file(tmp_path: Path) -> None:
+    words = tokenizer()
+    words.save_pretrained(tmp_path / "reader")
+    model("llama", len(words)).save_pretrained(tmp_path / "reader")
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(record(number)) + "\n" for number in range(4)))
+    command = ["judge", "jsonl", str(tmp_path / "own.jsonl"), "--reader", str(tmp_path / "reader"), "--questions", "3"]
+    assert main([*command, "--out", str(tmp_path / "judged.jsonl"), "--least-gain", "-1000"]) == 0
+    judgements = read_judgements(tmp_path / "judged.jsonl")
+    assert len(judgements) == 3
+    assert {one.chunks for one in judgements.values()} == {4}
+    assert {len(one.support) for one in judgements.values()} == {4}  # any gain is enough
+    assert (tmp_path / "judged.jsonl.reader").exists()
 
 
 def test_a_file_without_answers_or_with_one_id_twice_cannot_be_judged(tmp_path: Path) -> None:

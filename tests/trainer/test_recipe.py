@@ -199,6 +199,7 @@ BEYOND: dict[str, list[Any]] = {
     "target_decay": [-0.1, 1.1],
     "refresh_updates": [0],
     "live_chunks": [-1],
+    "objective": ["imitation"],
     "reward": ["sparse"],
     "behaviour": ["greedy"],
     "stop": ["maybe"],
