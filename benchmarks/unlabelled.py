@@ -30,10 +30,11 @@ from trainer.datasets.registry import DATASETS
 from trainer.evaluation.baselines import OneStep, untrained_encoder
 from trainer.evaluation.counting import found_after
 from trainer.evaluation.machine import describe_machine
+from trainer.evaluation.paired import RESAMPLES
 from trainer.evaluation.playing import Player, Retriever, together
 from trainer.judging.candidates import first_candidates, to_judge
 from trainer.judging.judge import Form, Judge
-from trainer.judging.support import find_support
+from trainer.judging.support import LEAST_GAIN, find_support
 from trainer.learning.training import train
 from trainer.readers.opening import NAME, open_reader
 from trainer.recipe import read_recipe
@@ -43,15 +44,10 @@ RESULT = Path(__file__).parent / "results" / "unlabelled.json"
 RECIPE = Path(__file__).parent.parent / "trainer" / "recipes" / "unlabelled.yaml"
 
 QUESTIONS = 540
-"""Of each set, those of the validation included."""
+"""Questions drawn from each set, those of the validation included."""
 
 TESTED = 300
 """Most questions of a dev part."""
-
-LEAST_GAIN = 4.0
-"""``judge --least-gain``'s default."""
-
-RESAMPLES = 10_000
 
 
 @dataclass(frozen=True, slots=True)

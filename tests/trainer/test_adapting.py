@@ -157,8 +157,8 @@ def test_what_is_measured_needs_nothing_that_is_trained_on(tmp_path: Path) -> No
     training, held_out = split(questions, 0.25, seed=3)
     assert len(held_out) == 2
     assert not any(one.support & other.support for one in training for other in held_out)
-    write_set(tmp_path, COLLECTION, training, held_out)
-    again = list(read_evidence(tmp_path / HELD_OUT))
+    write_set(tmp_path / "data", COLLECTION, training, held_out)
+    again = list(read_evidence(tmp_path / "data" / HELD_OUT))
     assert [(one.id, one.support, one.counts) for one in again] == [(o.id, o.support, o.counts) for o in held_out]
     assert list(again[0].chunks) == COLLECTION.chunks
 

@@ -58,7 +58,7 @@ class Plan:
     """What an adaptation does."""
 
     name: str
-    """Of the new checkpoint."""
+    """The new checkpoint's name."""
     start: Path
     """The present checkpoint."""
     singles: int = 800
@@ -112,9 +112,8 @@ def adapt(
         training, held_out = split(questions, plan.held_out, plan.seed)
         log.info("questions training=%d held_out=%d", len(training), len(held_out))
         write_set(data, texts, training, held_out)
-    recipe = _recipe(plan, load_encoder(plan.start, device="cpu"), read_config(plan.start))
-    result = run / "checkpoint"
-    if not result.exists():
+    if not (run / "checkpoint").exists():
+        recipe = _recipe(plan, load_encoder(plan.start, device="cpu"), read_config(plan.start))
         _trained(recipe, plan, data, run, device)
     return _compared(plan, data, run, device)
 

@@ -12,13 +12,10 @@ from trainer.adapting.drafts import Draft
 from trainer.datasets.question import Question
 from trainer.judging.candidates import first_candidates
 from trainer.judging.judge import Judge
-from trainer.judging.support import find_support
+from trainer.judging.support import LEAST_GAIN, find_support
 
 CANDIDATES = 10
 """Chunks that hybrid search finds first for a question, beside its own."""
-
-LEAST_GAIN = 4.0
-"""See ``judge --least-gain``."""
 
 MOST_FACTS = 2
 """Most chunks that a drafted question needs."""

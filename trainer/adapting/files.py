@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -27,14 +28,17 @@ def split(questions: Sequence[Question], share: float, seed: int) -> tuple[list[
 
 
 def write_set(folder: Path, collection: Collection, training: Iterable[Question], held_out: Iterable[Question]) -> None:
-    """Write both parts and the documents, in the form of the kind ``evidence``."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write both parts and the documents, in the form of the kind ``evidence``; the folder is there whole or not."""
+    target, folder = folder, folder.with_name(f"{folder.name}.new")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     documents = {"doc_id": SET, "chunks": collection.chunks, "counts": collection.counts}
     (folder / f"{SET}.docs.jsonl").write_text(json.dumps(documents) + "\n", encoding="utf-8")
     borders = np.array([*accumulate(collection.counts, initial=0)])
     for name, questions in ((TRAINING, training), (HELD_OUT, held_out)):
         lines = [json.dumps(_record(question, borders)) + "\n" for question in questions]
         (folder / name).write_text("".join(lines), encoding="utf-8")
+    folder.rename(target)
 
 
 def _record(question: Question, borders: np.ndarray[tuple[int], np.dtype[np.int64]]) -> dict[str, object]:

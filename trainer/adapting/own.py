@@ -13,13 +13,13 @@ from pydantic import Field
 from qrag.wire.feedback import FeedbackOut
 from qrag.wire.models import FrozenModel
 from trainer.adapting.collection import Collection
-from trainer.adapting.confirming import BUDGET, LEAST_GAIN, MOST_FACTS
+from trainer.adapting.confirming import BUDGET, MOST_FACTS
 from trainer.datasets.files import entries
 from trainer.datasets.question import Question, known_answers
 from trainer.errors import DataError
 from trainer.judging.candidates import first_candidates
 from trainer.judging.judge import Judge
-from trainer.judging.support import find_support
+from trainer.judging.support import LEAST_GAIN, find_support
 
 CANDIDATES = 20
 """Chunks that are read for a question whose evidence nobody has named."""

@@ -117,7 +117,7 @@ def _ways(
 
 
 def find(retriever: Retriever, sets: Sequence[TestSet]) -> Iterator[Asked]:
-    """The questions of each task with what is selected for them; sets of one task follow each other."""
+    """The questions of each test set with what is selected for them."""
     for test_set in sets:
         retriever.read(test_set.background)
         questions, selections = list[Question](), list[Sequence[int]]()

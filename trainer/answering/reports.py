@@ -25,7 +25,7 @@ class AnswerRow(FrozenModel):
     exact_match: tuple[float, ...]
     f1: tuple[float, ...]
     log_probability: tuple[float, ...]
-    """Of the most probable gold answer, in nats."""
+    """The log-probability of the most probable gold answer, in nats."""
 
 
 class AnswerResult(FrozenModel):

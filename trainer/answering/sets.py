@@ -17,7 +17,7 @@ from trainer.evaluation.suites.test_sets import TestSet, listed
 from trainer.tasks.babi import BUDGETS
 
 STORY_LENGTH = "128K"
-"""Of the books in which the stories of ``babilong`` stand."""
+"""The length of the books in which the stories of ``babilong`` stand."""
 
 
 def paragraphs(data: Path, count: int, _seed: int, *, name: str) -> list[TestSet]:

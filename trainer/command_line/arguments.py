@@ -11,6 +11,7 @@ from trainer.command_line import commands
 from trainer.datasets.registry import DATASETS
 from trainer.evaluation.suites import SUITES
 from trainer.judging.judge import FORMS
+from trainer.judging.support import LEAST_GAIN
 from trainer.readers.opening import NAME
 
 
@@ -51,9 +52,9 @@ def command_line() -> argparse.ArgumentParser:
     command.add_argument(
         "--least-gain",
         type=float,
-        default=4.0,
+        default=LEAST_GAIN,
         metavar="NATS",
-        help="by how much the last chunk that a question needs does so; default: 4",
+        help="by how much the last chunk that a question needs does so; default: %(default)s",
     )
     command.add_argument(
         "--most-chunks", type=_positive, default=4, metavar="N", help="that a question needs; default: 4"

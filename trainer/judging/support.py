@@ -19,6 +19,10 @@ SINGLE_SHARE = 0.25
 """How much of a chunk's own value counts when it is tried beside others: where the reader gets lost between several
 texts, one alone is the surer sign."""
 
+LEAST_GAIN = 4.0
+"""Nats by which the last chunk that a question needs makes it more probable, unless told otherwise: chunks that have
+nothing to do with a question add less, by chance."""
+
 TOGETHER = 32
 """Questions judged together: a reader fills its batches from all of them."""
 
@@ -30,9 +34,9 @@ class _Search:
     question: Question
     candidates: Sequence[int]
     values: Float64Array
-    """Of each candidate by itself."""
+    """What each candidate is worth by itself."""
     value: float
-    """Of what is chosen so far."""
+    """What the chosen chunks are worth together."""
     chosen: list[int] = field(default_factory=list)
     gains: list[float] = field(default_factory=list)
     open: bool = True
