@@ -11,13 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from index.encoders.loading import load_encoder
+from index.episodes.rules import STOP_RULES, StopBelow
 from tests.trainer.overlap_reader import OverlapReader
 from trainer.answering.asking import Asked, answer
-from trainer.answering.comparing import Gold, Nothing, find
+from trainer.answering.comparing import Gold, Nothing, default_stop, find
 from trainer.answering.reports import AnswerReport, AnswerResult, answer_table, token_share, write_answer_report
 from trainer.answering.sets import answerable
 from trainer.datasets.question import Question
 from trainer.evaluation.baselines import BM25
+from trainer.evaluation.playing import Player
 from trainer.evaluation.suites.test_sets import listed
 from trainer.readers.matching import contains, exact_match, f1, normalized
 
@@ -122,3 +125,15 @@ def test_the_table_compares_one_way_with_the_others(tmp_path: Path) -> None:
     assert "| F1 of ours, more than |  | +1.000 (+1.000 to +1.000) |" in table
     share = token_share(results[0], results[1])
     assert share.mean == share.low == share.high == pytest.approx(6 / 7)
+
+
+def test_a_player_ends_by_its_rule_and_its_own_budget(calibrated_checkpoint: Path) -> None:
+    encoder = load_encoder(calibrated_checkpoint, device="cpu")
+
+    def selected(threshold: float) -> int:
+        rule = StopBelow(STOP_RULES["threshold"], threshold)
+        ((*chunks,),) = Player(encoder, stop=rule, budget=3).select([QUESTION])
+        return len(chunks)
+
+    assert (selected(1e9), selected(-1e9)) == (0, 3)
+    assert default_stop(encoder) is not None
