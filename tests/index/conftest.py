@@ -11,7 +11,8 @@ import pytest
 from index.storage.local.opening import LocalStorage
 from index.storage.news import News
 from index.storage.protocols import Storage
-from tests.index.memory_storage import MemoryCatalogue, MemoryFeedback, MemoryStorage, MemoryVectors
+from tests.index.memory_catalogue import MemoryCatalogue
+from tests.index.memory_storage import MemoryFeedback, MemoryStorage, MemoryVectors
 from tests.index.storages import DIMENSION, open_local
 
 
