@@ -30,6 +30,8 @@
     ├── InvalidContinuation     422 invalid_continuation
     ├── ContinuationOutdated    409 continuation_outdated
     ├── NotCalibrated           422 not_calibrated
+    ├── CannotDecompose         422 cannot_decompose
+    ├── TooManyQuestions        422 too_many_questions
     ├── Overloaded              503 overloaded
     ├── NoLanguageModel         501 no_language_model
     ├── LanguageModelFailed     502 language_model_failed
@@ -224,6 +226,18 @@ class CannotRerank(ServiceError):
     """The request wants a second look and there is no cross-encoder."""
 
     status, code, title = 422, "cannot_rerank", "There can be no second look"
+
+
+class CannotDecompose(ServiceError):
+    """The request wants its question to be split and there is no language model."""
+
+    status, code, title = 422, "cannot_decompose", "Question cannot be split"
+
+
+class TooManyQuestions(ServiceError):
+    """The request asks for more episodes at once than the service ever holds."""
+
+    status, code, title = 422, "too_many_questions", "Too many questions at once"
 
 
 class TitleIsEmbedded(ServiceError):

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
         Unreachable,
     )
     from qrag.client.flows import Retries
-    from qrag.client.options import DocumentOptions, RetrieveOptions
+    from qrag.client.options import BatchOptions, DocumentOptions, RetrieveOptions
+    from qrag.wire.batches import BatchItem, BatchQuestion
     from qrag.wire.chunking import Chunking
     from qrag.wire.documents import ChunkOut, ChunkReference, CollectionOut, DocumentIn, DocumentOut
     from qrag.wire.feedback import FeedbackOut, Judgement
@@ -56,7 +57,8 @@ _MODULES = {
     "Client": "qrag.client.blocking",
     **dict.fromkeys(_ERRORS, "qrag.client.errors"),
     "Retries": "qrag.client.flows",
-    **dict.fromkeys(("DocumentOptions", "RetrieveOptions"), "qrag.client.options"),
+    **dict.fromkeys(("BatchOptions", "DocumentOptions", "RetrieveOptions"), "qrag.client.options"),
+    **dict.fromkeys(("BatchItem", "BatchQuestion"), "qrag.wire.batches"),
     "Chunking": "qrag.wire.chunking",
     **dict.fromkeys(
         ("ChunkOut", "ChunkReference", "CollectionOut", "DocumentIn", "DocumentOut"), "qrag.wire.documents"
@@ -71,6 +73,9 @@ _MODULES = {
 __all__ = [
     "ApiError",
     "AsyncClient",
+    "BatchItem",
+    "BatchOptions",
+    "BatchQuestion",
     "ChunkOut",
     "ChunkReference",
     "Chunking",

@@ -9,12 +9,11 @@ from contextlib import aclosing
 
 from qrag.wire.answers import AnswerIn, AnswerOut, CitedPassage, TokenEvent
 from qrag.wire.retrieval import MAX_STEPS, RetrieveOut, StepEvent
-from service.engine.runs import RunEvents
 from service.errors import NoLanguageModel
 from service.http.event_stream import Named
 from service.language_model import LanguageModel, Prompt
+from service.retrieval.asking import Steps, find_evidence
 from service.retrieval.results import Session
-from service.retrieval.session import find, follow
 from service.services import Services
 
 LIKELY_MISSING_BELOW = 0.5
@@ -47,19 +46,18 @@ def language_model(services: Services) -> LanguageModel:
 async def answer(session: Session, body: AnswerIn, model: LanguageModel) -> AnswerOut:
     """Retrieve, then let the model write.
 
-    Raises what :func:`service.retrieval.session.find` and :meth:`service.language_model.LanguageModel.complete` raise.
+    Raises what :func:`service.retrieval.asking.find_evidence` and
+    :meth:`service.language_model.LanguageModel.complete` raise.
     """
-    evidence = await find(session)
+    evidence = await find_evidence(session)
     began = time.perf_counter()
     written = await model.complete(prompt(session.asked, body, evidence))
     return _answer(written.text, written.finish_reason, evidence, model, began)
 
 
-async def stream(
-    session: Session, events: RunEvents, body: AnswerIn, model: LanguageModel
-) -> AsyncGenerator[Named, None]:
+async def stream(session: Session, steps: Steps, body: AnswerIn, model: LanguageModel) -> AsyncGenerator[Named, None]:
     """Retrieve and write, as events: ``step`` for each step, ``retrieval``, ``token`` for each piece, ``result``."""
-    async with aclosing(follow(session, events)) as steps:
+    async with aclosing(steps):
         async for event in steps:
             if isinstance(event, StepEvent):
                 yield "step", event

@@ -28,7 +28,7 @@ from index.search.scanning.kernels import compile_loops
 from index.search.states import States
 from service.engine.embedding import EmbeddingJob
 from service.engine.runs import Run, RunEvents, SecondLook
-from service.errors import Overloaded
+from service.errors import Overloaded, TooManyQuestions
 from service.observing.tracing import record_span
 
 log = logging.getLogger(__name__)
@@ -117,8 +117,31 @@ class Engine:
         ``second_look`` scores its contenders, in a thread of its own, where its limits ask for that.
         """
         events = RunEvents(encoder, question, episode, second_look)
-        self._submit(events.run)
+        self.start_together([events])
         return events
+
+    def start_together(self, episodes: Sequence[RunEvents]) -> None:
+        """Start episodes, all of them or none.
+
+        Raises :class:`~service.errors.Overloaded` if there is no room for them, and
+        :class:`~service.errors.TooManyQuestions` if there never is.
+        """
+        most = self._max_waiting + self._max_running
+        if len(episodes) > most:
+            raise TooManyQuestions(
+                f"The request asks for {len(episodes)} episodes at once, and this service holds {most}. Send fewer "
+                "questions, or let it hold more with QRAG_MAX_WAITING_RETRIEVALS."
+            )
+        with self._wake:
+            waiting = [run for run in self._waiting if not run.cancelled]
+            self.cancelled += len(self._waiting) - len(waiting)
+            self._waiting = deque(waiting)
+            unfinished = (*self._running, *self._looking)
+            running = sum(run.episode.stopped_by is None and not run.cancelled for run in unfinished)
+            if self._stopping or running + len(waiting) + len(episodes) > most:
+                raise Overloaded("Too many retrievals are waiting. Try again in a second.", retry_after=1)
+            self._waiting.extend(events.run for events in episodes)
+            self._wake.notify()
 
     def embed_actions(self, encoder: Encoder, inputs: Sequence[TokenIds]) -> Float32Array:
         """Embeddings of chunks, shape ``[len(inputs), d]``, computed between ticks. Blocks.
@@ -132,18 +155,6 @@ class Engine:
             self._jobs.append(job)
             self._wake.notify()
         return job.future.result()
-
-    def _submit(self, run: Run) -> None:
-        with self._wake:
-            waiting = [run for run in self._waiting if not run.cancelled]
-            self.cancelled += len(self._waiting) - len(waiting)
-            self._waiting = deque(waiting)
-            unfinished = (*self._running, *self._looking)
-            running = sum(run.episode.stopped_by is None and not run.cancelled for run in unfinished)
-            if self._stopping or running + len(waiting) >= self._max_waiting + self._max_running:
-                raise Overloaded("Too many retrievals are waiting. Try again in a second.", retry_after=1)
-            self._waiting.append(run)
-            self._wake.notify()
 
     def _loop(self) -> None:
         while True:

@@ -35,6 +35,14 @@ class Searched:
     excluded: tuple[ChunkAddress, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the questions of a batch search together."""
+
+    loaded: Loaded
+    scope: SearchScope
+
+
 def begin(body: Body, signer: Signer) -> tuple[Body, Continuation | None]:
     """The request with what it leaves out, and what it goes on from.
 
@@ -46,13 +54,19 @@ def begin(body: Body, signer: Signer) -> tuple[Body, Continuation | None]:
     return resumed(body, continuation), continuation
 
 
-def look_up(body: RetrieveIn, past: Continuation | None, loaded: Loaded, catalogue: Catalogue) -> Searched:
-    """The scope of a request, and what it says about chunks there.
+def look_up(
+    body: RetrieveIn,
+    past: Continuation | None,
+    loaded: Loaded,
+    catalogue: Catalogue,
+    scope: SearchScope | None = None,
+) -> Searched:
+    """The scope of a request, unless it is given, and what the request says about chunks there.
 
     Raises :class:`~service.errors.ChunkOutOfScope`, :class:`~service.errors.ContinuationOutdated`, and what
     :meth:`index.storage.protocols.Scopes.scope` raises.
     """
-    scope = _scope(body, past, loaded, catalogue)
+    scope = scope_of(body, past, loaded, catalogue) if scope is None else scope
     held: dict[int, Held] = {}
     excluded: dict[ChunkAddress, int] = {}
     if past is not None:
@@ -67,7 +81,8 @@ def look_up(body: RetrieveIn, past: Continuation | None, loaded: Loaded, catalog
     return Searched(scope, tuple(held.values()), tuple(excluded))
 
 
-def _scope(body: RetrieveIn, past: Continuation | None, loaded: Loaded, catalogue: Catalogue) -> SearchScope:
+def scope_of(body: RetrieveIn, past: Continuation | None, loaded: Loaded, catalogue: Catalogue) -> SearchScope:
+    """The chunks that a request may select from, before it excludes some; raises like :func:`look_up`."""
     if past is not None and past.checkpoint != loaded.encoder.config.fingerprint:
         raise ContinuationOutdated("The checkpoint that the continuation rests on is no longer served. Ask again.")
     try:

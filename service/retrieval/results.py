@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from index.arrays import TokenIds
-from index.episodes.episode import Episode, Step
+from index.episodes.episode import Step
 from index.episodes.head import Sufficiency
 from index.episodes.heat import HeatMap
 from index.episodes.rules import StopBelow
@@ -66,6 +66,11 @@ class Session:
         return self.body.question
 
     @property
+    def budget(self) -> int:
+        """Most chunks that are selected."""
+        return max(0, min(self.body.max_steps, self.body.max_total_chunks - len(self.searched.held)))
+
+    @property
     def scope(self) -> SearchScope:
         """The chunks that the request may select from."""
         return self.searched.scope
@@ -95,7 +100,7 @@ def result(session: Session, run: Run) -> RetrieveOut:
         one_step=None if one_step is None else _candidates(session, one_step, documents),
         stopped_by=episode.stopped_by,
         sufficiency=_sufficiency(episode.sufficiency),
-        continuation=_continuation(session, episode),
+        continuation=continuation_after(session, [(step.position, step.q) for step in episode.steps]),
         usage=Usage(
             question_tokens=len(session.question),
             context_tokens=session.loaded.encoder.chunk_tokenizer.count([context])[0],
@@ -124,13 +129,10 @@ def _one_step(session: Session, run: Run) -> list[Candidate] | None:
     return scope.nearest(run.question_embedding, session.body.max_steps)
 
 
-def _continuation(session: Session, episode: Episode) -> str | None:
-    """What another call goes on from; raises like :func:`result`."""
-    selections = (
-        *((chunk.position, chunk.q) for chunk in session.searched.held),
-        *((step.position, step.q) for step in episode.steps),
-    )
-    held = tuple((session.scope.address(position), q) for position, q in selections)
+def continuation_after(session: Session, selections: Sequence[tuple[int, float]]) -> str | None:
+    """What another call goes on from after selections, positions with their Q-values; raises like :func:`result`."""
+    before = [(chunk.position, chunk.q) for chunk in session.searched.held]
+    held = tuple((session.scope.address(position), q) for position, q in [*before, *selections])
     uids = {address.uid for address in [*(address for address, _ in held), *session.searched.excluded]}
     continuation = Continuation(
         request=session.body,

@@ -23,11 +23,11 @@ from qrag.wire.retrieval import (
 )
 from qrag.wire.rules import Stop
 from service.engine.runs import RunEvents
-from service.errors import CannotRerank, DocumentsChanged, NotCalibrated, QuestionTooLong
+from service.errors import CannotDecompose, CannotRerank, DocumentsChanged, NotCalibrated, QuestionTooLong
 from service.keys import Access
 from service.observing.tracing import TRACER
 from service.retrieval.context import block
-from service.retrieval.past import begin, look_up
+from service.retrieval.past import Shared, begin, look_up
 from service.retrieval.results import Session, result, step_event, stored_chunk
 from service.services import Services
 
@@ -35,15 +35,17 @@ ATTEMPTS = 3
 """Most attempts at a retrieval whose documents are deleted while it runs."""
 
 
-async def prepare(body: RetrieveIn, services: Services, access: Access) -> Session:
-    """Check what a schema cannot, and look up the scope.
+async def prepare(body: RetrieveIn, services: Services, access: Access, shared: Shared | None = None) -> Session:
+    """Check what a schema cannot, and look up the scope, unless the request has a ``shared`` one with others.
 
     Raises :class:`~service.errors.Forbidden`, :class:`~service.errors.QuestionTooLong`,
-    :class:`~service.errors.NotCalibrated`, :class:`~service.errors.CannotRerank`, and what
-    :func:`~service.retrieval.past.begin` and :func:`~service.retrieval.past.look_up` raise.
+    :class:`~service.errors.NotCalibrated`, :class:`~service.errors.CannotRerank`,
+    :class:`~service.errors.CannotDecompose`, and what :func:`~service.retrieval.past.begin` and
+    :func:`~service.retrieval.past.look_up` raise.
     """
     began = time.perf_counter()
-    loaded = services.checkpoints.current
+    loaded = services.checkpoints.current if shared is None else shared.loaded
+    scope = None if shared is None else shared.scope
     encoder = loaded.encoder
     body, past = begin(body, services.signer)
     access.require(body.collection)
@@ -56,15 +58,21 @@ async def prepare(body: RetrieveIn, services: Services, access: Access) -> Sessi
             f"The question has {len(question)} tokens and may have {encoder.question_limit}. Shorten it; "
             "long material belongs into a document."
         )
-    _check_second_look(body, services)
+    _check_helpers(body, services)
     stop = _stop_rule(body.stop, encoder)
-    searched = await to_thread.run_sync(look_up, body, past, loaded, services.storage.catalogue)
+    searched = await to_thread.run_sync(look_up, body, past, loaded, services.storage.catalogue, scope)
     return Session(services, loaded, access, body, question, stop, searched, began, tokenize_seconds)
 
 
-def _check_second_look(body: RetrieveIn, services: Services) -> None:
+def _check_helpers(body: RetrieveIn, services: Services) -> None:
+    """Raise where the service has not the models that the request wants beside the checkpoint."""
     if body.rerank is not None and services.reranker is None:
         raise CannotRerank("This service has no cross-encoder. Leave out rerank, or start it with QRAG_RERANKER.")
+    if body.decompose and services.language_model is None:
+        raise CannotDecompose(
+            "This service has no language model that could split a question. Leave out decompose, or start it with "
+            "LLM_BASE_URL (of any OpenAI-compatible endpoint) and LLM_MODEL."
+        )
 
 
 def _stop_rule(stop: Stop, encoder: Encoder) -> StopBelow | None:
@@ -87,21 +95,23 @@ def _stop_rule(stop: Stop, encoder: Encoder) -> StopBelow | None:
     return calibration.rule_for(stop.rule, step_cost=stop.step_cost, target_recall=stop.target_recall)
 
 
-async def find(session: Session) -> RetrieveOut:
+async def find(session: Session, started: RunEvents | None = None) -> RetrieveOut:
     """Run the episode to its end; when a document is deleted meanwhile, start over, at most :data:`ATTEMPTS` times.
+
+    The first attempt is the ``started`` episode, if there is one.
 
     Raises :class:`~service.errors.Overloaded` or :class:`~service.errors.DocumentsChanged`.
     """
     for attempt in range(ATTEMPTS):
         try:
-            async with aclosing(start(session)) as events:
+            async with aclosing(start(session) if started is None else started) as events:
                 async for run, step in events:
                     if step is None:
                         return await to_thread.run_sync(result, session, run)
         except UnknownDocument:
             if attempt == ATTEMPTS - 1:
                 break
-            session = await prepare(session.body, session.services, session.access)
+            session, started = await prepare(session.body, session.services, session.access), None
     raise DocumentsChanged("Documents were deleted while the question was being answered. Ask again.")
 
 
@@ -125,9 +135,25 @@ async def follow(session: Session, events: RunEvents) -> AsyncGenerator[StepEven
 
 def start(session: Session) -> RunEvents:
     """Start the episode; raises :class:`~service.errors.Overloaded` if there is no room for it."""
+    (events,) = start_together([session])
+    return events
+
+
+def start_together(sessions: Sequence[Session]) -> list[RunEvents]:
+    """Start the episodes of sessions over the same services, all of them or none.
+
+    Raises what :meth:`service.engine.engine.Engine.start_together` raises.
+    """
+    started = [_episode(session) for session in sessions]
+    if sessions:
+        sessions[0].services.engine.start_together(started)
+    return started
+
+
+def _episode(session: Session) -> RunEvents:
     body, catalogue, encoder = session.body, session.services.storage.catalogue, session.loaded.encoder
     limits = Limits(
-        max_steps=max(0, min(body.max_steps, body.max_total_chunks - len(session.searched.held))),
+        max_steps=session.budget,
         beam_width=body.beam_width,
         stop=session.stop,
         max_context_tokens=body.max_context_tokens,
@@ -157,4 +183,4 @@ def start(session: Session) -> RunEvents:
         return ChunkTokens(encoder.state_tokens([encoder.chunk_text(stored.heading, stored.text)])[0], cost)
 
     episode = Episode(session.scope.scope, limits, read_chunk, encoder.stopping, session.searched.held)
-    return session.services.engine.run(encoder, session.question, episode, second_look)
+    return RunEvents(encoder, session.question, episode, second_look)

@@ -13,7 +13,8 @@ from service.http.event_stream import event_stream, events_described, wants_even
 from service.http.problems import responses
 from service.http.rights import needs
 from service.openapi import refers_to
-from service.retrieval.session import prepare, start
+from service.retrieval.asking import follow_evidence
+from service.retrieval.session import prepare
 
 router = APIRouter(dependencies=[Depends(known_query)])
 
@@ -39,7 +40,7 @@ async def answer_question(request: Request, body: AnswerIn, services: AppService
     session = await prepare(body, services, access)
     model = language_model(services)
     if wants_events(request):
-        events = start(session)
-        return event_stream(stream(session, events, body, model), events.aclose)
+        steps, drop = follow_evidence(session)
+        return event_stream(stream(session, steps, body, model), drop)
     out = await unless_gone(request, answer(session, body, model))
     return Response(out.model_dump_json(), media_type="application/json")

@@ -8,13 +8,15 @@ from contextlib import aclosing
 from fastapi import APIRouter, Depends, Request, Response
 
 from qrag.wire import examples
+from qrag.wire.batches import BatchIn, BatchOut
 from qrag.wire.retrieval import RetrieveIn, RetrieveOut, StepEvent, Timings
 from service.http.dependencies import AppServices, RequestAccess, known_query, must_be_json, unless_gone
 from service.http.event_stream import Named, event_stream, events_described, wants_events
 from service.http.problems import responses
 from service.http.rights import needs
 from service.openapi import refers_to
-from service.retrieval.session import find, follow, prepare, start
+from service.retrieval.asking import answer_batch, find_evidence, follow_evidence
+from service.retrieval.session import prepare
 
 router = APIRouter(dependencies=[Depends(known_query)])
 
@@ -39,11 +41,26 @@ async def retrieve(request: Request, body: RetrieveIn, services: AppServices, ac
     """Run the episode: select chunks one by one, each with regard to those selected before."""
     session = await prepare(body, services, access)
     if wants_events(request):
-        events = start(session)  # an overload is refused here, while the answer can still have a status
-        return event_stream(_named(follow(session, events)), events.aclose)
-    result = await unless_gone(request, find(session))
+        steps, drop = follow_evidence(session)  # an overload is refused here, while the answer can still have a status
+        return event_stream(_named(steps), drop)
+    result = await unless_gone(request, find_evidence(session))
     headers = {"Server-Timing": server_timing(result.timings)}
     return Response(result.model_dump_json(), headers=headers, media_type="application/json")
+
+
+@router.post(
+    "/retrieve/batch",
+    response_model=BatchOut,
+    dependencies=[Depends(must_be_json)],
+    responses=responses(400, 404, 413, 415, 422, 503),
+    summary="Find the evidence for several questions",
+    tags=["retrieval"],
+)
+@needs("read")
+async def retrieve_batch(request: Request, body: BatchIn, services: AppServices, access: RequestAccess) -> Response:
+    """Run an episode for each question, all together over one read of the documents."""
+    out = await unless_gone(request, answer_batch(body, services, access))
+    return Response(out.model_dump_json(), media_type="application/json")
 
 
 async def _named(events: AsyncGenerator[StepEvent | RetrieveOut, None]) -> AsyncGenerator[Named, None]:

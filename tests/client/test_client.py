@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 from pathlib import Path
@@ -13,7 +14,10 @@ import pytest
 from pydantic import JsonValue
 
 from qrag import (
+    BatchItem,
+    BatchQuestion,
     Chunking,
+    ChunkReference,
     Client,
     Conflict,
     DocumentIn,
@@ -220,6 +224,38 @@ def test_the_client_is_a_context_manager(shared_client: httpx.Client) -> None:
         assert client.ready()
     with pytest.raises(RuntimeError, match="closed"):
         client.ready()
+
+
+def test_several_questions_are_asked_at_once(qrag: Client, collection: str) -> None:
+    qrag.index("Ana signed.\nBen kept bees.", collection=collection, chunking="lines", wait=True)
+    alone = qrag.retrieve("Who signed?", collection=collection, max_steps=1)
+    (given,) = alone.chunks
+    unwanted = ChunkReference(document_id=given.document_id, index=given.index)
+    own = BatchQuestion(question="Who signed?", exclude=[unwanted])
+    questions = ["Who signed?", own, "long " * 2000]
+    first, second, third = qrag.retrieve_batch(questions, collection=collection, max_steps=1)
+    assert_type(first, BatchItem)
+    assert first.result is not None
+    assert second.result is not None
+    assert third.problem is not None
+    assert first.result.chunks == alone.chunks
+    assert second.result.chunks[0].index != given.index
+    assert (third.result, third.problem.code) == (None, "question_too_long")
+    assert qrag.retrieve_batch([]) == []
+    with pytest.raises(NotFound):
+        qrag.retrieve_batch(["Who?"], collection="nowhere")
+
+
+def test_many_questions_are_asked_in_batches_of_64(connect: Connect) -> None:
+    item = examples.BATCH["items"][0]
+    with scripted([answer(200, {"items": [item] * 64}), answer(200, {"items": [item] * 2})]) as server:
+        items = connect(server.url).retrieve_batch((f"Who is {number}?" for number in range(66)), max_steps=2)
+        bodies = [json.loads(request.body) for request in server.requests]
+    assert len(items) == 66
+    assert [question for body in bodies for question in body["questions"]] == [f"Who is {n}?" for n in range(66)]
+    assert [(request.path, body["max_steps"]) for request, body in zip(server.requests, bodies, strict=True)] == [
+        ("/retrieve/batch", 2)
+    ] * 2
 
 
 # --- Files ----------------------------------------------------------------------------------------------

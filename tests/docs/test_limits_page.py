@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qrag.wire.batches import MAX_BATCH
 from qrag.wire.chunking import Chunking
 from qrag.wire.documents import METADATA_BYTES
 from qrag.wire.feedback import MAX_JUDGEMENTS, MAX_REMARK
@@ -16,6 +17,7 @@ from qrag.wire.retrieval import (
     MAX_TOTAL_CHUNKS,
 )
 from qrag.wire.vector_stores import MAX_QUERIES, MAX_RESULTS
+from service.retrieval.splitting import MAX_PARTS
 from tests.docs.pages import ROOT
 
 PAGE = (ROOT / "docs" / "limits.md").read_text(encoding="utf-8")
@@ -32,6 +34,7 @@ def test_what_cannot_be_set() -> None:
         f"{MAX_GIVEN} chunks that are `given`, {MAX_EXCLUDED:,} to `exclude`",
         f"{MAX_TOTAL_CHUNKS} chunks of a chain",
         f"{MAX_CONTINUATION:,} characters of a `continuation`",
+        f"{MAX_BATCH} questions of a batch, {MAX_PARTS} parts of a question",
         f"{METADATA_BYTES:,} bytes of",
         f"{longest:,} tokens",
         f"{MAX_FILTER_VALUES:,} names and values",

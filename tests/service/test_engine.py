@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,12 +19,14 @@ from index.arrays import Float32Array, TokenIds
 from index.encoders.encoder import Encoder, StateInput
 from index.encoders.loading import load_encoder
 from index.episodes.episode import ChunkTokens, Episode, Limits
+from index.search.function import QFunction
 from index.search.matrix_scope import MatrixScope
 from index.search.scanning.matrices import Matrices, Part
-from index.search.scope import Scope
+from index.search.scope import Estimate, Scope
 from index.search.states import States
 from service.engine.engine import INDEXING_SHARE, Engine
-from service.engine.runs import SecondLook
+from service.engine.runs import RunEvents, SecondLook
+from service.errors import Overloaded, TooManyQuestions
 from tests.random_checkpoints import write_random_checkpoint
 
 TEXTS = [f"{'Ann took the lamp to the kitchen. ' * (1 + number % 7)}{number}" for number in range(300)]
@@ -95,6 +98,61 @@ def test_episodes_of_two_checkpoints_run_side_by_side(engine: Engine, encoder: E
 def scope(encoder: Encoder) -> Scope:
     vectors = encoder.embed_actions(encoder.action_inputs(TEXTS))
     return MatrixScope(Matrices(np.array([0, len(TEXTS)]), (Part(0, vectors),), norm_bound=2.0))
+
+
+def events_of(encoder: Encoder, scope: Scope, count: int, steps: int = 3) -> list[RunEvents]:
+    """Episodes that have not started."""
+
+    def read_chunk(position: int) -> ChunkTokens:
+        return ChunkTokens(encoder.state_tokens([TEXTS[position]])[0], 0)
+
+    question = encoder.question_tokens("Where is the lamp?")
+    return [RunEvents(encoder, question, Episode(scope, Limits(steps), read_chunk)) for _ in range(count)]
+
+
+class CountedScope:
+    """A scope that counts its reads."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.reads = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.scope, name)
+
+    def estimate(self, states: States, selections: Sequence[Sequence[int]], function: QFunction) -> list[Estimate]:
+        self.reads += 1
+        return self.scope.estimate(states, selections, function)
+
+
+def test_episodes_that_start_together_share_every_read(engine: Engine, encoder: Encoder, scope: Scope) -> None:
+    counted = CountedScope(scope)
+
+    async def selected(count: int) -> list[list[int]]:
+        episodes = events_of(encoder, counted, count)
+        engine.start_together(episodes)
+        return [[step.position async for _, step in events if step is not None] for events in episodes]
+
+    (alone,) = asyncio.run(selected(1))
+    reads = counted.reads
+    assert asyncio.run(selected(6)) == [alone] * 6
+    assert counted.reads == 2 * reads
+
+
+def test_episodes_start_together_or_not_at_all(encoder: Encoder, scope: Scope) -> None:
+    engine = Engine(encoder.device, max_running=1, max_waiting=2)  # its thread does not run: all of them wait
+
+    async def start(count: int) -> None:
+        engine.start_together(events_of(encoder, scope, count))
+
+    asyncio.run(start(2))
+    with pytest.raises(Overloaded):
+        asyncio.run(start(2))
+    assert engine.load == (0, 2)
+    with pytest.raises(TooManyQuestions, match="4 episodes at once, and this service holds 3"):
+        asyncio.run(start(4))
+    asyncio.run(start(1))
+    assert engine.load == (0, 3)
 
 
 def test_others_are_answered_while_one_is_looked_at_again(engine: Engine, encoder: Encoder, scope: Scope) -> None:

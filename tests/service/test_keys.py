@@ -159,6 +159,7 @@ def test_rights(served: Served) -> None:
 
 SEARCHES: list[tuple[str, Json]] = [
     ("/retrieve", {"question": "Who signed?", "collection": "{}"}),
+    ("/retrieve/batch", {"questions": ["Who signed?"], "collection": "{}"}),
     ("/answer", {"question": "Who signed?", "collection": "{}"}),
     ("/v1/vector_stores/{}/search", {"query": "Who signed?"}),
 ]
@@ -167,10 +168,10 @@ SEARCHES: list[tuple[str, Json]] = [
 @pytest.mark.parametrize(("path", "body"), SEARCHES)
 def test_searching_is_reading_and_keeps_to_the_collections_of_the_key(served: Served, path: str, body: Json) -> None:
     def search(client: httpx.Client, collection: str) -> httpx.Response:
-        named = {name: value.format(collection) for name, value in body.items()}
+        named = {name: value.format(collection) if isinstance(value, str) else value for name, value in body.items()}
         return client.post(path.format(collection), json=named)
 
-    name = path.strip("/").partition("/")[0]
+    name = path.strip("/").replace("/", "-").replace("{}", "")
     with served.client(f"{name}-reader", "read", collections=["a"]) as reader:
         found = search(reader, "a")
         assert found.status_code == 200 or found.json()["code"] == "no_language_model"

@@ -158,6 +158,27 @@ def test_overload_is_503_and_a_client_that_leaves_makes_room(one_place: httpx.Cl
     assert is_running(client, 0)()
 
 
+def test_a_batch_needs_room_for_all_of_its_questions_and_is_dropped_with_its_client(one_place: httpx.Client) -> None:
+    client = one_place
+    dropped = metric(client, "qrag_engine_cancelled_total")
+    body = {"questions": ["And I?"], "collection": "slow", "max_steps": 1}
+    two = client.post("/retrieve/batch", json={**body, "questions": ["And I?", "And you?"]})
+    assert "QRAG_MAX_WAITING_RETRIEVALS" in problem(two, 422, "too_many_questions")["detail"]
+    slow = Connection.whole(client, SLOW)
+    until(is_running(client))
+    answer = client.post("/retrieve/batch", json=body)
+    problem(answer, 503, "overloaded")
+    assert int(answer.headers["Retry-After"]) > 0
+    slow.socket.close()
+    until(lambda: metric(client, "qrag_engine_cancelled_total") == dropped + 1)
+    slow = Connection.whole(client, {**body, "max_steps": 32, "stop": {"rule": "budget"}}, "/retrieve/batch")
+    until(is_running(client))
+    slow.socket.close()
+    until(lambda: metric(client, "qrag_engine_cancelled_total") == dropped + 2)
+    (item,) = client.post("/retrieve/batch", json=body).json()["items"]
+    assert len(item["result"]["chunks"]) == 1
+
+
 def test_a_stream_brings_steps_early_and_stops_when_its_reader_leaves(one_place: httpx.Client) -> None:
     client = one_place
     steps = metric(client, "qrag_engine_steps_total")

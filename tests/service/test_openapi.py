@@ -95,6 +95,7 @@ def test_every_route_of_the_contract_is_described(document: Json) -> None:
         "GET /collections",
         "DELETE /collections/{name}",
         "POST /retrieve",
+        "POST /retrieve/batch",
         "POST /answer",
         "POST /feedback",
         "GET /feedback",
@@ -119,8 +120,8 @@ def test_every_schema_is_closed_in_itself(document: Json) -> None:
     assert used <= set(schemas)
     for schema in schemas.values():
         validator(document, schema)  # raises if it is no JSON Schema, or refers to nowhere
-    closed = ("DocumentIn", "DocumentsIn", "RetrieveIn", "AnswerIn", "FeedbackIn", "SearchIn")
-    for name in (*closed, "Condition", "Chunking", "Stop"):
+    closed = ("DocumentIn", "DocumentsIn", "RetrieveIn", "BatchIn", "AnswerIn", "FeedbackIn", "SearchIn")
+    for name in (*closed, "BatchQuestion", "Condition", "Chunking", "Stop"):
         assert schemas[name]["additionalProperties"] is False
 
 
@@ -135,7 +136,7 @@ def test_every_operation_has_words_for_people(document: Json) -> None:
         assert operation["description"], name
         assert operation["tags"], name
         identifiers.append(operation["operationId"])
-    assert len(identifiers) == len(set(identifiers)) == 26
+    assert len(identifiers) == len(set(identifiers)) == 27
 
 
 def test_every_request_body_has_examples_and_they_are_accepted(document: Json, client: httpx.Client) -> None:
@@ -143,6 +144,7 @@ def test_every_request_body_has_examples_and_they_are_accepted(document: Json, c
     assert set(bodies) == {
         "POST /documents",
         "POST /retrieve",
+        "POST /retrieve/batch",
         "POST /answer",
         "POST /feedback",
         "POST /v1/vector_stores/{id}/search",
@@ -223,6 +225,11 @@ def test_answers_have_the_described_shape_and_nothing_else(
     check("ModelOut", client.get("/model").json())
     check("CheckpointsOut", client.get("/admin/checkpoints").json())
     check("RetrieveOut", ask(client, "Who?", collection=collection, trace=True))
+    batch = {"questions": ["Who?", "long " * 2000], "collection": collection}
+    answered = client.post("/retrieve/batch", json=batch).json()
+    check("BatchOut", answered)
+    for item in answered["items"]:
+        check("BatchItem", item)
     for name, event in stream(client, "Who?", collection=collection):
         check({"step": "StepEvent", "result": "RetrieveOut"}[name], event)
     check("AnswerOut", client.post("/answer", json={"question": "Who?", "collection": collection}).json())
@@ -269,6 +276,6 @@ def test_service_keeps_its_contract_under_generated_requests(client: httpx.Clien
         check=False,
     )
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
-    assert "Tested: 26" in run.stdout
+    assert "Tested: 27" in run.stdout
     assert client.get("/readyz").status_code == 200
     assert client.post("/retrieve", content=b"{", headers=JSON).status_code == 400

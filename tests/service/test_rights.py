@@ -43,6 +43,7 @@ ROUTES = {
     "GET /collections": "read",
     "DELETE /collections/{name}": "write",
     "POST /retrieve": "read",
+    "POST /retrieve/batch": "read",
     "POST /answer": "read",
     "POST /feedback": "read",
     "GET /feedback": "write",

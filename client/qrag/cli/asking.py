@@ -23,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--document", action="append", metavar="ID", help="search only this document; may be repeated")
     parser.add_argument("--max-steps", type=int, metavar="N", help="most chunks to select (default: 6)")
     parser.add_argument("--rerank", type=int, metavar="N", help="let a cross-encoder choose among the best N")
+    parser.add_argument(
+        "--decompose", action="store_true", help="let the service's language model split a question that joins several"
+    )
     parser.add_argument("--beam-width", type=int, metavar="N", help="1 is greedy, more plans ahead (default: 1)")
     stop = parser.add_mutually_exclusive_group()
     stop.add_argument("--step-cost", type=float, metavar="X", help="cost of a chunk; complete evidence is worth 1")
@@ -71,6 +74,7 @@ def run(client: Client, arguments: argparse.Namespace) -> int:
         rerank=arguments.rerank,
         stop=stop_of(arguments),
         trace=arguments.trace,
+        decompose=arguments.decompose or None,
     )
     if arguments.json:
         _print_alone(client.retrieve(question, **options).model_dump_json(indent=2))

@@ -15,9 +15,17 @@ from qrag.client.calls import Listing
 from qrag.client.errors import unreachable
 from qrag.client.events import Event, EventReader
 from qrag.client.flows import PATIENT, Flow, Flows, Outcome, Pause, Retries, Send
-from qrag.client.options import DocumentChanges, DocumentOptions, DocumentProgress, RetrieveOptions, UploadProgress
+from qrag.client.options import (
+    BatchOptions,
+    DocumentChanges,
+    DocumentOptions,
+    DocumentProgress,
+    RetrieveOptions,
+    UploadProgress,
+)
 from qrag.client.transport import DEFAULT_TIMEOUT, DEFAULT_URL, arguments, settings
 from qrag.client.uploads import File, FileBody, file_body
+from qrag.wire.batches import BatchItem, BatchQuestion
 from qrag.wire.documents import ChunkOut, CollectionOut, DocumentIn, DocumentOut
 from qrag.wire.feedback import FeedbackOut, Judgement
 from qrag.wire.operations import ModelOut
@@ -115,6 +123,12 @@ class AsyncClient:
     async def retrieve(self, question: str | None = None, **options: Unpack[RetrieveOptions]) -> RetrieveOut:
         """As :meth:`qrag.client.blocking.Client.retrieve`."""
         return await self._run(self._flows.send(calls.retrieve(question, options)))
+
+    async def retrieve_batch(
+        self, questions: Iterable[str | BatchQuestion], **options: Unpack[BatchOptions]
+    ) -> list[BatchItem]:
+        """As :meth:`qrag.client.blocking.Client.retrieve_batch`."""
+        return await self._run(self._flows.retrieve_batch(questions, options))
 
     async def stream(self, question: str | None = None, **options: Unpack[RetrieveOptions]) -> AsyncIterator[Event]:
         """As :meth:`qrag.client.blocking.Client.stream`."""

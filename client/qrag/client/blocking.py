@@ -14,9 +14,17 @@ from qrag.client.calls import Listing
 from qrag.client.errors import unreachable
 from qrag.client.events import Event, EventReader
 from qrag.client.flows import PATIENT, Flow, Flows, Outcome, Pause, Retries, Send
-from qrag.client.options import DocumentChanges, DocumentOptions, DocumentProgress, RetrieveOptions, UploadProgress
+from qrag.client.options import (
+    BatchOptions,
+    DocumentChanges,
+    DocumentOptions,
+    DocumentProgress,
+    RetrieveOptions,
+    UploadProgress,
+)
 from qrag.client.transport import DEFAULT_TIMEOUT, DEFAULT_URL, arguments, settings
 from qrag.client.uploads import File, FileBody, file_body
+from qrag.wire.batches import BatchItem, BatchQuestion
 from qrag.wire.documents import ChunkOut, CollectionOut, DocumentIn, DocumentOut
 from qrag.wire.feedback import FeedbackOut, Judgement
 from qrag.wire.operations import ModelOut
@@ -137,6 +145,16 @@ class Client:
     def retrieve(self, question: str | None = None, **options: Unpack[RetrieveOptions]) -> RetrieveOut:
         """Find the evidence for a question; with the ``continuation`` of an answer, further evidence for the same."""
         return self._run(self._flows.send(calls.retrieve(question, options)))
+
+    def retrieve_batch(
+        self, questions: Iterable[str | BatchQuestion], **options: Unpack[BatchOptions]
+    ) -> list[BatchItem]:
+        """Find the evidence for several questions, in requests of up to 64: for each a result, or its problem.
+
+        The questions of a request are answered from one read of the documents, so a batch is faster than its
+        questions one after the other. A :class:`~qrag.BatchQuestion` says what differs from the options.
+        """
+        return self._run(self._flows.retrieve_batch(questions, options))
 
     def stream(self, question: str | None = None, **options: Unpack[RetrieveOptions]) -> Iterator[Event]:
         """Yield each step of a retrieval as a ``StepEvent`` when it is taken, and at the end the ``RetrieveOut``."""

@@ -10,8 +10,9 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from qrag.client.errors import InvalidRequest
-from qrag.client.options import DocumentOptions, RetrieveOptions
+from qrag.client.options import BatchOptions, DocumentOptions, RetrieveOptions
 from qrag.client.uploads import FileBody
+from qrag.wire.batches import BatchOut, BatchQuestion
 from qrag.wire.documents import (
     ChunkOut,
     ChunkPage,
@@ -164,6 +165,12 @@ def retrieve(question: str | None, options: RetrieveOptions, *, streams: bool = 
     chunks = {"given": _references(options.get("given")), "exclude": _references(options.get("exclude"))}
     body = _json(_given({"question": question, **options, **chunks}))
     return Call("POST", "retrieve", RetrieveOut.model_validate_json, headers=headers, body=body, streams=streams)
+
+
+def retrieve_batch(questions: Sequence[str | BatchQuestion], options: BatchOptions) -> Call[BatchOut]:
+    """Ask several questions at once."""
+    body = _json(_given({"questions": [plain(question) for question in questions], **options}))
+    return Call("POST", "retrieve/batch", BatchOut.model_validate_json, headers=_JSON, body=body)
 
 
 def _references(chunks: Sequence[ChunkReference | SelectedChunk] | None) -> list[dict[str, object]] | None:

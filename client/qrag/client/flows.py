@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from typing import Any, TypeVar
 
 import httpx
@@ -16,7 +16,8 @@ import httpx
 from qrag.client import calls
 from qrag.client.calls import Call
 from qrag.client.errors import IndexingFailed, Overloaded, UnexpectedAnswer, refused, unreachable
-from qrag.client.options import DocumentProgress
+from qrag.client.options import BatchOptions, DocumentProgress
+from qrag.wire.batches import MAX_BATCH, BatchItem, BatchQuestion
 from qrag.wire.documents import DocumentIn, DocumentOut
 
 T = TypeVar("T")
@@ -173,6 +174,14 @@ class Flows:
         for batch in _batches(documents):
             posted += (yield from self.send(calls.index_many(batch, replace=replace))).documents
         return (yield from self.until_ready([document.id for document in posted])) if wait else posted
+
+    def retrieve_batch(self, questions: Iterable[str | BatchQuestion], options: BatchOptions) -> Flow[list[BatchItem]]:
+        """Ask questions in as many requests as they need."""
+        items: list[BatchItem] = []
+        waiting = iter(questions)
+        while batch := list(islice(waiting, MAX_BATCH)):
+            items += (yield from self.send(calls.retrieve_batch(batch, options))).items
+        return items
 
     def until_ready(self, ids: Iterable[str], progress: DocumentProgress | None = None) -> Flow[list[DocumentOut]]:
         """Poll documents until each is ready or has failed.

@@ -41,6 +41,23 @@ class DocumentChanges(TypedDict, total=False):
     metadata: Mapping[str, JsonValue]
 
 
+class BatchOptions(TypedDict, total=False):
+    """Where and how to search for all questions; options that are left out or None have the service's defaults."""
+
+    collection: str | None
+    document_ids: Sequence[str] | None
+    filter: Filter | Mapping[str, JsonValue] | None
+    location: LocationFilter | Mapping[str, JsonValue] | None
+    max_total_chunks: int | None
+    max_steps: int | None
+    stop: Stop | None
+    rerank: int | None
+    max_context_tokens: int | None
+    order: Literal["document", "selection"] | None
+    decompose: bool | None
+    """Let the service's language model split questions that join several."""
+
+
 class RetrieveOptions(TypedDict, total=False):
     """Where and how to search; options that are left out or None have the service's defaults."""
 
@@ -64,3 +81,5 @@ class RetrieveOptions(TypedDict, total=False):
     order: Literal["document", "selection"] | None
     trace: bool
     heatmap: int | None
+    decompose: bool | None
+    """Let the service's language model split a question that joins several."""

@@ -62,6 +62,7 @@ _CHUNK: Example = {
     "q": 0.896,
     "metadata": {"year": 1916},
     "location": _NOWHERE,
+    "parts": [],
 }
 _WITHOUT_TRACE: Example = {"candidates": None, "parts": None, "rerank_score": None, "heatmap": None}
 """The fields of a step that a request without ``trace`` and ``heatmap`` leaves empty."""
@@ -94,9 +95,35 @@ RESULT: Example = {
     "stopped_by": "sufficient",
     "sufficiency": {"complete": 0.96, "hopeless": 0.02},
     "continuation": "3vZ0eJxdjkEKwjAQRe8ya1Gq4MITuHQlCHYRkqkdmmTamVQF8e4mVkTczfDf_-8",
+    "parts": None,
+    "warnings": [],
     "usage": {"question_tokens": 6, "context_tokens": 67, "candidates": 2198, "exact": True, "truncated_tokens": 0},
     "model": "qrag-bge-small",
-    "timings": {"queue_ms": 0.1, "encode_ms": 11.2, "search_ms": 1.3, "rerank_ms": 0.0, "total_ms": 13.9},
+    "timings": {
+        "queue_ms": 0.1,
+        "encode_ms": 11.2,
+        "search_ms": 1.3,
+        "decompose_ms": 0.0,
+        "rerank_ms": 0.0,
+        "total_ms": 13.9,
+    },
+}
+BATCH: Example = {
+    "items": [
+        {"result": RESULT, "problem": None},
+        {
+            "result": None,
+            "problem": {
+                "type": "about:blank",
+                "title": "Question is too long",
+                "status": 422,
+                "code": "question_too_long",
+                "detail": "The question has 300 tokens and may have 256. Shorten it; long material belongs into a "
+                "document.",
+                "errors": None,
+            },
+        },
+    ]
 }
 FEEDBACK_IN: Example = {
     "question": "What did Franklin invent?",

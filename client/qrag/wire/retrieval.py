@@ -48,13 +48,14 @@ QUESTION_AND_ONE_WAY: list[JsonValue] = [
     never(rerank=NUMBER, beam_width=_BEAM),
     never(continuation={"type": "string"}, beam_width=_BEAM),
     never(given={"minItems": 1}, beam_width=_BEAM),
+    never(continuation={"type": "string"}, decompose={"const": True}),
     {
         "anyOf": [
             {"properties": {name: {"type": "string"}}, "required": [name]} for name in ("question", "continuation")
         ]
     },
 ]
-"""The checks of `EpisodeIn` across its fields as JSON Schema."""
+"""The checks of `EpisodeIn` and `RetrieveIn` across their fields as JSON Schema."""
 
 
 def _must_say_something(question: str) -> str:
@@ -173,6 +174,17 @@ class RetrieveIn(EpisodeIn):
         description="for each step, report the largest Q-value in each of this many equal stretches of the documents "
         "that hold a selected chunk or one of the best candidates",
     )
+    decompose: bool = Field(
+        default=False,
+        description="let the language model split a question that joins several; the parts are answered from one read "
+        "and their chunks are interleaved by rank. Needs LLM_BASE_URL and LLM_MODEL",
+    )
+
+    @model_validator(mode="after")
+    def _splits_a_question(self) -> Self:
+        if self.decompose and self.continuation is not None:
+            raise ValueError("a continuation goes on with what was asked: leave out decompose")
+        return self
 
 
 class SufficiencyOut(ResponseModel):
@@ -195,6 +207,9 @@ class SelectedChunk(ResponseModel):
     q: float
     metadata: dict[str, JsonValue]
     location: Location = Field(default_factory=Location, description="where it begins in the document's file")
+    parts: list[int] = Field(
+        default=[], description="with `decompose`: which of the answer's `parts` it was found for, 0 is the first"
+    )
 
 
 class CandidateOut(ResponseModel):
@@ -306,8 +321,19 @@ class Timings(ResponseModel):
     queue_ms: float = Field(description="waiting for a place in the engine")
     encode_ms: float = Field(description="state tower; shared with the requests stepped together")
     search_ms: float = Field(description="scoring every candidate and taking the best")
+    decompose_ms: float = Field(default=0.0, description="with `decompose`: the language model")
     rerank_ms: float = Field(default=0.0, description="with `rerank`: the second look")
     total_ms: float
+
+
+class PartOut(ResponseModel):
+    """A part of a question, and how its episode ended."""
+
+    question: str
+    stopped_by: StoppedBy = Field(description="by itself, before the chunks of all parts were cut to `max_steps`")
+    sufficiency: SufficiencyOut | None = Field(
+        description="of its first chunks, as far as they are returned, for this part alone"
+    )
 
 
 class RetrieveOut(ResponseModel):
@@ -337,6 +363,12 @@ class RetrieveOut(ResponseModel):
         default=None,
         description="a token to go on from here; null where it would have more than 8,192 characters, for a long "
         "question, filter or list: give the chunks as `given` and `exclude` then",
+    )
+    parts: list[PartOut] | None = Field(
+        default=None, description="with `decompose`: the questions that were searched for; one, if it was not split"
+    )
+    warnings: list[str] = Field(
+        default=[], description="with `decompose`: why the question was not split although that was asked for"
     )
     usage: Usage
     model: str
