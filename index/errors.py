@@ -13,6 +13,7 @@
     ├── UnknownDocument      no document with this id
     ├── UnknownCollection    no document in a collection of this name
     ├── UnknownFeedback      no feedback with this id
+    ├── UnknownQuestion      no question is kept with this id
     ├── DocumentExists       the id is taken by other content
     ├── BackupError          a backup cannot be made here, or is incomplete
     ├── ChunkTooLong         a stored chunk is longer than a checkpoint reads
@@ -62,6 +63,10 @@ class UnknownCollection(QRagError):
 
 class UnknownFeedback(QRagError):
     """There is no feedback with this id."""
+
+
+class UnknownQuestion(QRagError):
+    """There is no kept question with this id."""
 
 
 class DocumentExists(QRagError):

@@ -20,6 +20,7 @@
     ├── UnknownCheckpoint       404 unknown_checkpoint
     ├── UnknownChunk            404 unknown_chunk
     ├── FeedbackOff             404 feedback_off
+    ├── QuestionsOff            404 questions_off
     ├── CheckpointInUse         409 checkpoint_in_use
     ├── CheckpointUnusable      422 checkpoint_unusable
     ├── DocumentsChanged        409 documents_changed
@@ -184,6 +185,12 @@ class FeedbackOff(ServiceError):
     """The operator collects no feedback."""
 
     status, code, title = 404, "feedback_off", "No feedback is collected"
+
+
+class QuestionsOff(ServiceError):
+    """The operator keeps no questions."""
+
+    status, code, title = 404, "questions_off", "No questions are kept"
 
 
 class CheckpointInUse(ServiceError):

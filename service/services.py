@@ -22,6 +22,7 @@ from service.engine.workers import IndexingWorker, PreselectionWorker
 from service.keys import Keys
 from service.language_model import LanguageModel
 from service.observing.metrics import Metrics, Watched
+from service.observing.questions import QuestionLog
 from service.settings import Settings
 from service.signing import Signer, signer
 
@@ -72,6 +73,8 @@ class Services:
     """The limit of files that are read at the same time."""
     signer: Signer
     """What signs continuations."""
+    questions: QuestionLog | None
+    """What keeps questions; none where the operator does not want that."""
 
     def start(self) -> None:
         """Start the engine and the background threads."""
@@ -79,6 +82,8 @@ class Services:
         self.engine.start()
         self.worker.start()
         self.preselection.start()
+        if self.questions is not None:
+            self.questions.start()
 
     def close(self) -> None:
         """Stop the threads, store finished embeddings, close the files."""
@@ -86,6 +91,8 @@ class Services:
         self.engine.stop()
         self.preselection.stop()
         self.worker.join()
+        if self.questions is not None:
+            self.questions.stop()
         self.storage.close()
         log.info("stopped")
 
@@ -94,7 +101,7 @@ class Services:
 
         The reserve lets deletions and the indexing of what was accepted go on.
         """
-        if self.storage.capacity().free < self.settings.min_free_bytes:
+        if not _has_room(self.storage, self.settings):
             raise DiskFull(
                 "The disk of the service is nearly full. Delete documents or free some space, then try again."
             )
@@ -126,13 +133,38 @@ def open_services(settings: Settings) -> Services:
     log.info("opened checkpoint=%s device=%s data=%s", encoder.config.name, encoder.device, settings.data_dir)
     preselection = PreselectionWorker(checkpoints)
     readers = CapacityLimiter(READERS)
-    metrics = Metrics(Watched(storage, engine, worker, preselection, readers))
+    questions = _question_log(settings, storage)
+    metrics = Metrics(Watched(storage, engine, worker, preselection, readers, questions))
     model = _language_model(settings)
     key = settings.continuation_key
     signs = signer(None if key is None else key.get_secret_value(), settings.data_dir)
     return Services(
-        settings, storage, checkpoints, engine, worker, preselection, metrics, keys, model, reranker, readers, signs
+        settings,
+        storage,
+        checkpoints,
+        engine,
+        worker,
+        preselection,
+        metrics,
+        keys,
+        model,
+        reranker,
+        readers,
+        signs,
+        questions,
     )
+
+
+def _has_room(storage: Storage, settings: Settings) -> bool:
+    return storage.capacity().free >= settings.min_free_bytes
+
+
+def _question_log(settings: Settings, storage: Storage) -> QuestionLog | None:
+    """The log of questions; where none is wanted, those that were kept before are removed."""
+    if settings.keep_questions_days == 0:
+        storage.questions.forget()
+        return None
+    return QuestionLog(storage.questions, settings.keep_questions_days, lambda: _has_room(storage, settings))
 
 
 def _language_model(settings: Settings) -> LanguageModel | None:

@@ -92,6 +92,13 @@ class Settings(BaseSettings):
     feedback: bool = Field(
         True, description="whether `/feedback` takes judgements of which chunks helped, and gives them out"
     )
+    keep_questions_days: int = Field(
+        0,
+        ge=0,
+        le=3650,
+        description="days for which questions are kept with what came of them, for `GET /questions`; 0: none is kept, "
+        "and those of before are removed",
+    )
     llm_base_url: HttpUrl | None = Field(
         None, validation_alias="LLM_BASE_URL", description="OpenAI-compatible endpoint that writes answers, up to `/v1`"
     )

@@ -22,7 +22,8 @@ def shared_client(
     """A client of one server for all modules whose tests keep to collections of their own."""
     with scripted(otherwise=completion("Nobody knows [1].")) as endpoint:
         model = {"llm_base_url": f"{endpoint.url}/v1", "llm_model": "small", "reranker": str(reranker)}
-        with running_server(tmp_path_factory.mktemp("shared"), calibrated_checkpoint, **model) as client:
+        settings = {**model, "keep_questions_days": "30"}
+        with running_server(tmp_path_factory.mktemp("shared"), calibrated_checkpoint, **settings) as client:
             yield client
 
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from qrag.wire.batches import BatchItem, BatchQuestion
     from qrag.wire.chunking import Chunking
     from qrag.wire.documents import ChunkOut, ChunkReference, CollectionOut, DocumentIn, DocumentOut
-    from qrag.wire.feedback import FeedbackOut, Judgement
+    from qrag.wire.feedback import FeedbackOut, Judgement, QuestionOut
     from qrag.wire.operations import ModelOut
     from qrag.wire.retrieval import RetrieveOut, SelectedChunk, StepEvent
     from qrag.wire.rules import Stop
@@ -63,7 +63,7 @@ _MODULES = {
     **dict.fromkeys(
         ("ChunkOut", "ChunkReference", "CollectionOut", "DocumentIn", "DocumentOut"), "qrag.wire.documents"
     ),
-    **dict.fromkeys(("FeedbackOut", "Judgement"), "qrag.wire.feedback"),
+    **dict.fromkeys(("FeedbackOut", "Judgement", "QuestionOut"), "qrag.wire.feedback"),
     "ModelOut": "qrag.wire.operations",
     **dict.fromkeys(("RetrieveOut", "SelectedChunk", "StepEvent"), "qrag.wire.retrieval"),
     "Stop": "qrag.wire.rules",
@@ -95,6 +95,7 @@ __all__ = [
     "NotFound",
     "Overloaded",
     "QRagClientError",
+    "QuestionOut",
     "Retries",
     "RetrieveOptions",
     "RetrieveOut",

@@ -177,6 +177,11 @@ class Episode:
         return self._paths[0].selected
 
     @property
+    def found_nothing(self) -> bool:
+        """Whether it has ended without any chunk in its state, or where none that would help can be expected."""
+        return self.stopped_by == "hopeless" or (self.stopped_by is not None and not self.selected)
+
+    @property
     def contenders(self) -> tuple[int, ...]:
         """The positions of the chunks that wait for a second look, those with the largest Q-values first."""
         return () if self._second_look is None else tuple(one.position for one in self._second_look.contenders)

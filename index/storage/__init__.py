@@ -2,8 +2,9 @@
 
 * :mod:`~index.storage.protocols` says what a *catalogue* (what exists) and a *vector store* (what is searched) do, and
   what they promise. Other rooms use only these.
-* :mod:`~index.storage.documents`, :mod:`~index.storage.vectors` and :mod:`~index.storage.feedback` are the values that
-  cross the protocols, :mod:`~index.storage.news` wakes threads that wait for a change.
+* :mod:`~index.storage.documents`, :mod:`~index.storage.vectors`, :mod:`~index.storage.feedback` and
+  :mod:`~index.storage.questions` are the values that cross the protocols, the last with its own protocol.
+  :mod:`~index.storage.news` wakes threads that wait for a change.
 * :mod:`~index.storage.local` is the engine that needs nothing but a directory: SQLite and FAISS files.
 * :mod:`~index.storage.opening` opens a storage. One line of it chooses the engine, so another one is a folder beside
   ``local`` and a change there.

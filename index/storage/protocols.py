@@ -22,6 +22,7 @@ from index.search.turning import Turning
 from index.storage.documents import Chosen, CollectionSize, Description, Document, Place, Published, StoredChunk
 from index.storage.feedback import Feedback, StoredFeedback
 from index.storage.news import News
+from index.storage.questions import QuestionStore
 from index.storage.vectors import ChunkAddress, SearchScope, Space, Unbagged, Unembedded
 from qrag.wire.documents import Status
 from qrag.wire.filters import Filter
@@ -366,6 +367,10 @@ class Storage(Protocol):
     @property
     def feedback(self) -> FeedbackStore:
         """What people said about their chunks."""
+
+    @property
+    def questions(self) -> QuestionStore:
+        """What people asked."""
 
     @property
     def news(self) -> News:

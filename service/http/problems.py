@@ -22,6 +22,7 @@ from index.errors import (
     UnknownCollection,
     UnknownDocument,
     UnknownFeedback,
+    UnknownQuestion,
 )
 from qrag.wire.models import Problem
 from service.errors import InvalidJson, ServiceError, UnsupportedEncoding
@@ -37,6 +38,7 @@ _INDEX_ERRORS: dict[type[QRagError], tuple[int, str, str, int | None]] = {
     UnknownDocument: (404, "unknown_document", "Unknown document", None),
     UnknownCollection: (404, "unknown_collection", "Unknown collection", None),
     UnknownFeedback: (404, "unknown_feedback", "Unknown feedback", None),
+    UnknownQuestion: (404, "unknown_question", "Unknown question", None),
     DocumentExists: (409, "document_conflict", "Document exists with other content", None),
     QueueFull: (429, "queue_full", "Indexing queue is full", QUEUE_FULL_RETRY_SECONDS),
     DiskFull: (507, "storage_full", "Storage is full", None),

@@ -5,7 +5,7 @@ The observed parts are described by protocols: the engine records spans, so this
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from index.episodes.drift import FIGURES, Compared, Figure
 from index.episodes.episode import Episode
 from index.indexing.indexer import Round
 from index.storage.protocols import Storage
@@ -24,6 +25,9 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 
 ROUND_SECONDS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
 """Upper bounds of the histogram of indexing rounds."""
+
+PROBABILITIES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1)
+"""Upper bounds of the histograms of probabilities."""
 
 
 class BackgroundThread(Protocol):
@@ -53,6 +57,12 @@ class Indexing(BackgroundThread, Protocol):
     round_listeners: list[Callable[[Round, float], None]]
 
 
+class Keeping(BackgroundThread, Protocol):
+    """What keeps questions, and how many it could not keep."""
+
+    dropped: int
+
+
 class TimedEpisode(Protocol):
     """A finished episode and its phases, in seconds."""
 
@@ -71,6 +81,7 @@ class Watched(Collector):
     worker: Indexing
     preselection: BackgroundThread
     readers: CapacityLimiter
+    questions: Keeping | None
 
     def collect(self) -> Iterator[Metric]:
         """The figures as they are now."""
@@ -93,8 +104,10 @@ class Watched(Collector):
             ("engine", self.engine),
             ("indexing", self.worker),
             ("preselection", self.preselection),
+            ("questions", self.questions),
         ):
-            threads.add_metric([name], thread.alive)
+            if thread is not None:
+                threads.add_metric([name], thread.alive)
         yield threads
         stalled = self.storage.catalogue.stalled is not None
         yield GaugeMetricFamily("qrag_indexing_stalled", "Whether indexing waits for disk space", value=stalled)
@@ -102,6 +115,8 @@ class Watched(Collector):
         yield GaugeMetricFamily("qrag_disk_free_bytes", "Free space where the documents are", value=disk.free)
         yield GaugeMetricFamily("qrag_disk_size_bytes", "Size of the disk where the documents are", value=disk.total)
         yield self._gpu_memory()
+        dropped = 0 if self.questions is None else self.questions.dropped
+        yield CounterMetricFamily("qrag_questions_dropped", "Questions that could not be kept", value=dropped)
         yield CounterMetricFamily("qrag_engine_steps", "Episode steps taken", value=self.engine.steps)
         yield CounterMetricFamily(
             "qrag_engine_cancelled", "Episodes dropped because the client had gone", value=self.engine.cancelled
@@ -163,6 +178,31 @@ class Metrics:
             buckets=(0, 1, 2, 3, 4, 6, 8, 12, 16, 32),
             registry=self._registry,
         )
+        self._sufficiency = Histogram(
+            "qrag_sufficiency",
+            "How probably the evidence is complete, or the question hopeless, at the end of an episode",
+            ["probability"],
+            buckets=PROBABILITIES,
+            registry=self._registry,
+        )
+        self._nothing = Counter(
+            "qrag_found_nothing", "Episodes that ended without a chunk, or as hopeless", registry=self._registry
+        )
+        self._compared = Counter(
+            "qrag_drift_questions", "Questions compared with the calibration's", ["figure"], registry=self._registry
+        )
+        self._served = Counter(
+            "qrag_drift_served", "Sums of a figure over these questions", ["figure"], registry=self._registry
+        )
+        self._calibrated = Counter(
+            "qrag_drift_calibrated", "Sums of what the calibration had on average", ["figure"], registry=self._registry
+        )
+        # From the start, so that the first question is an increase.
+        for probability in ("complete", "hopeless"):
+            self._sufficiency.labels(probability)
+        for figure in FIGURES:
+            for counter in (self._compared, self._served, self._calibrated):
+                counter.labels(figure)
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Note a finished request."""
@@ -176,6 +216,18 @@ class Metrics:
         self._phases.labels("search").observe(run.search_seconds)
         self._stopped.labels(run.episode.stopped_by or "cancelled").inc()
         self._steps.observe(len(run.episode.steps))
+        if run.episode.found_nothing:
+            self._nothing.inc()
+        if (sufficiency := run.episode.sufficiency) is not None:
+            self._sufficiency.labels("complete").observe(sufficiency.complete)
+            self._sufficiency.labels("hopeless").observe(sufficiency.hopeless)
+
+    def drift(self, figures: Mapping[Figure, Compared]) -> None:
+        """Note what a question got, beside what those of the calibration got."""
+        for figure, (served, calibrated) in figures.items():
+            self._compared.labels(figure).inc()
+            self._served.labels(figure).inc(served)
+            self._calibrated.labels(figure).inc(calibrated)
 
     def text(self) -> bytes:
         """Everything in Prometheus' text format."""

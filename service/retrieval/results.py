@@ -81,7 +81,7 @@ def result(session: Session, run: Run) -> RetrieveOut:
 
     Raises :class:`~index.errors.UnknownDocument` where a document was deleted meanwhile.
     """
-    body, services, episode = session.body, session.services, run.episode
+    body, episode = session.body, run.episode
     assert episode.stopped_by is not None  # the engine has finished it
     one_step = _one_step(session, run)
     positions = {position for step in episode.steps for position in _shown_positions(session, step)}
@@ -91,7 +91,6 @@ def result(session: Session, run: Run) -> RetrieveOut:
         position_of_step = {chunk.step: episode.steps[chunk.step].position for chunk in chunks}
         chunks.sort(key=lambda chunk: position_of_step[chunk.step])
     context, citations = render(chunks)
-    services.metrics.episode(run, session.tokenize_seconds)
     return RetrieveOut(
         chunks=chunks,
         context=context,

@@ -22,11 +22,12 @@ from qrag.wire.retrieval import (
     StepEvent,
 )
 from qrag.wire.rules import Stop
-from service.engine.runs import RunEvents
+from service.engine.runs import Run, RunEvents
 from service.errors import CannotDecompose, CannotRerank, DocumentsChanged, NotCalibrated, QuestionTooLong
 from service.keys import Access
 from service.observing.tracing import TRACER
 from service.retrieval.context import block
+from service.retrieval.noting import note
 from service.retrieval.past import Shared, begin, look_up
 from service.retrieval.results import Session, result, step_event, stored_chunk
 from service.services import Services
@@ -107,7 +108,7 @@ async def find(session: Session, started: RunEvents | None = None) -> RetrieveOu
             async with aclosing(start(session) if started is None else started) as events:
                 async for run, step in events:
                     if step is None:
-                        return await to_thread.run_sync(result, session, run)
+                        return await to_thread.run_sync(_ended, session, run)
         except UnknownDocument:
             if attempt == ATTEMPTS - 1:
                 break
@@ -125,12 +126,19 @@ async def follow(session: Session, events: RunEvents) -> AsyncGenerator[StepEven
         async with aclosing(events):
             async for run, step in events:
                 if step is None:
-                    yield await to_thread.run_sync(result, session, run)
+                    yield await to_thread.run_sync(_ended, session, run)
                 else:
                     yield await to_thread.run_sync(step_event, session, step, number)
                     number += 1
     except UnknownDocument as error:
         raise DocumentsChanged("A document was deleted while the question was being answered. Ask again.") from error
+
+
+def _ended(session: Session, run: Run) -> RetrieveOut:
+    """The response for an episode that has ended, which is noted; raises like :func:`result`."""
+    answer = result(session, run)
+    note(session, run, answer)
+    return answer
 
 
 def start(session: Session) -> RunEvents:

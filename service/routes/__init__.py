@@ -2,8 +2,8 @@
 
 ``documents`` takes uploads in through :mod:`service.intake` and shows what the store holds; ``retrieval`` and
 ``vector_stores`` ask :mod:`service.retrieval`, ``answering`` has a language model write from what was found,
-``feedback`` keeps which chunks helped, and ``checkpoints``, ``operations``, ``page`` and ``reference`` are for
-operators and people. The models of bodies are in :mod:`qrag.wire`.
+``feedback`` keeps which chunks helped, ``questions`` shows what people asked, and ``checkpoints``, ``operations``,
+``page`` and ``reference`` are for operators and people. The models of bodies are in :mod:`qrag.wire`.
 
 To add a route: an endpoint in one of these modules with ``@needs`` the right that it takes, its models in
 :mod:`qrag.wire`, a section in ``docs/api.md``; a new module's router also goes into :data:`ROUTERS`.
@@ -16,6 +16,7 @@ from service.routes import (
     feedback,
     operations,
     page,
+    questions,
     reference,
     retrieval,
     vector_stores,
@@ -26,6 +27,7 @@ ROUTERS = (
     retrieval.router,
     answering.router,
     feedback.router,
+    questions.router,
     vector_stores.router,
     operations.router,
     checkpoints.router,

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from fastapi.responses import StreamingResponse
 
 from index.errors import UnknownDocument
 from index.storage.documents import Document
@@ -23,19 +20,18 @@ from qrag.wire.feedback import (
     JudgedChunkOut,
     Judgement,
 )
-from qrag.wire.media_types import MediaType
 from qrag.wire.names import CollectionName
-from service.errors import DocumentsChanged, FeedbackOff, InvalidRequest, UnknownChunk
+from service.errors import DocumentsChanged, FeedbackOff, UnknownChunk
 from service.http.dependencies import (
     AppServices,
     Cursor,
     RequestAccess,
-    accepts,
     known_query,
     must_be_json,
     visible_document,
 )
 from service.http.problems import responses
+from service.http.records import lines, lines_described, page, wants_lines
 from service.http.rights import needs
 from service.keys import Access
 from service.services import Services
@@ -47,13 +43,6 @@ async def _is_on(services: AppServices) -> None:
 
 
 router = APIRouter(tags=["feedback"], dependencies=[Depends(known_query), Depends(_is_on)])
-
-LINES = MediaType.JSON_LINES
-"""The media type in which everything is given out, a record a line."""
-
-_AS_LINES: dict[int | str, dict[str, Any]] = {
-    200: {"content": {LINES.value: {"schema": {"type": "string"}, "example": f"{json.dumps(examples.FEEDBACK)}\n"}}}
-}
 
 
 @router.post(
@@ -90,7 +79,7 @@ def give_feedback(services: AppServices, access: RequestAccess, body: FeedbackIn
         stored = services.storage.feedback.add(feedback, [document.uid for document in documents.values()])
     except UnknownDocument:
         raise DocumentsChanged("A document was deleted or replaced while its chunks were judged. Ask again.") from None
-    return _feedback_out(stored)
+    return feedback_out(stored)
 
 
 def _searchable(services: Services, access: Access, id: str, collection: str) -> Document:
@@ -115,7 +104,7 @@ def _judged(services: Services, document: Document, judgement: Judgement) -> Jud
     return JudgedChunk(document.id, judgement.index, found[0].text, judgement.helpful)
 
 
-def _feedback_out(stored: StoredFeedback) -> FeedbackOut:
+def feedback_out(stored: StoredFeedback) -> FeedbackOut:
     """The resource that shows stored feedback."""
     feedback = stored.feedback
     return FeedbackOut(
@@ -133,7 +122,7 @@ def _feedback_out(stored: StoredFeedback) -> FeedbackOut:
 @router.get(
     "/feedback",
     response_model=FeedbackPage,
-    responses=_AS_LINES | responses(400, 404, 422),
+    responses=lines_described(examples.FEEDBACK) | responses(400, 404, 422),
     summary="List or export feedback",
 )
 @needs("write")
@@ -154,25 +143,14 @@ def list_feedback(
     if collection is not None:
         access.require(collection)
         collections = frozenset({collection})
-    records = services.storage.feedback.records
-    if accepts(request, LINES):
-        if cursor is not None or limit is not None:
-            raise InvalidRequest("JSON Lines have all feedback at once. Leave out cursor and limit.")
 
-        def lines() -> Iterator[str]:
-            after = 0
-            while found := records(collections, after=after, limit=MAX_RECORDS):
-                yield "".join(f"{json.dumps(_feedback_out(record).model_dump(mode='json'))}\n" for record in found)
-                after = found[-1].number
+    def read(after: int, limit: int) -> list[StoredFeedback]:
+        return services.storage.feedback.records(collections, after=after, limit=limit)
 
-        return StreamingResponse(lines(), media_type=LINES)
-    limit = limit or MAX_RECORDS
-    found = records(collections, after=int(cursor or 0), limit=limit + 1)
-    page = found[:limit]
-    return FeedbackPage(
-        feedback=[_feedback_out(record) for record in page],
-        next_cursor=str(page[-1].number) if len(found) > limit else None,
-    )
+    if wants_lines(request, cursor, limit):
+        return lines(read, feedback_out)
+    records, next_cursor = page(read, cursor, limit)
+    return FeedbackPage(feedback=[feedback_out(record) for record in records], next_cursor=next_cursor)
 
 
 @router.delete("/feedback/{id}", status_code=204, responses=responses(404, 422, 507), summary="Delete a record")

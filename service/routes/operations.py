@@ -74,5 +74,6 @@ def model(services: AppServices) -> ModelOut:
         max_beam_width=MAX_BEAM_WIDTH,
         max_body_bytes=services.settings.max_body_bytes,
         feedback=services.settings.feedback,
+        keep_questions_days=services.settings.keep_questions_days,
         training=config.training,
     )

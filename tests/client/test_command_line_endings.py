@@ -153,7 +153,7 @@ def test_the_page_about_the_client_is_true(tmp_path: Path, calibrated_checkpoint
     work.mkdir()
     (work / "examples").symlink_to(ROOT / "examples")
     settings = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT / "client")}
-    with running_server(tmp_path / "data", calibrated_checkpoint) as server:
+    with running_server(tmp_path / "data", calibrated_checkpoint, keep_questions_days=30) as server:
         url = str(server.base_url).rstrip("/")
         settings["QRAG_URL"] = url
         for block in blocks(page, "sh"):

@@ -39,6 +39,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "keys": {"auth": KEYS},
     "own secret": {"auth": {"existingSecret": "mine"}},
     "strangers": {"auth": {"allowAnonymous": True}},
+    "strangers with a key for continuations": {"auth": {"allowAnonymous": True, "continuationKey": "k" * 32}},
 }
 NOT_KUBERNETES = ("ServiceMonitor", "PrometheusRule")
 """The Prometheus Operator's: Kubernetes has no schema of them."""
@@ -191,6 +192,25 @@ def test_probes_ask_what_answers_without_a_key(variant: Objects) -> None:
     assert {probe["httpGet"]["path"] for probe in probes} == {"/readyz"}
     assert "/readyz" in PROBE_PATHS  # under the pod's address, which is no name of the service
     assert {probe["httpGet"]["port"] for probe in probes} == {"http"}
+
+
+@pytest.mark.parametrize("auth", [KEYS, {"allowAnonymous": True}])
+def test_the_key_of_continuations_is_a_secret(auth: dict[str, Any]) -> None:
+    key = "a-key-that-several-copies-share-0"
+    objects = rendered({"auth": {**auth, "continuationKey": key}, "keepQuestionsDays": 30})
+    reference = variables(objects)["QRAG_CONTINUATION_KEY"]["secretKeyRef"]
+    assert objects["Secret", reference["name"]]["stringData"][reference["key"]] == key
+    assert [text for text in strings(objects["StatefulSet", "demo-qrag"]) if key in text] == []
+    assert variables(objects)["QRAG_KEEP_QUESTIONS_DAYS"] == "30"
+    with pytest.raises(Exception, match="continuationKey"):
+        rendered({"auth": {**auth, "continuationKey": "short"}})
+
+
+def test_without_a_key_of_its_own_a_pod_takes_that_of_its_secret_where_there_is_one() -> None:
+    for values in ({"auth": KEYS}, {"auth": {"existingSecret": "mine"}}):
+        reference = variables(rendered(values))["QRAG_CONTINUATION_KEY"]["secretKeyRef"]
+        assert reference["optional"] is True
+    assert "QRAG_CONTINUATION_KEY" not in variables(rendered({"auth": {"allowAnonymous": True}}))
 
 
 @pytest.mark.parametrize("seconds", [10, 60])

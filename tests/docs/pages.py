@@ -33,6 +33,9 @@ JSON_LOG = tested_by("tests/service/test_observing.py::test_json_logs_have_one_o
 TRACES = tested_by("tests/service/test_tracing.py::test_a_retrieval_shows_its_phases_inside_the_callers_trace")
 HELM = "needs a cluster; tests/deploy/test_helm.py renders and checks the chart"
 MODELS = tested_by("tests/service/test_vector_stores.py::test_the_served_checkpoint_is_the_one_model")
+QUESTIONS = tested_by(
+    "tests/service/test_questions.py::test_questions_are_deleted_one_by_one_by_collection_and_with_it"
+)
 MOVING = tested_by("tests/service/test_moving.py::test_the_program_of_the_documentation_moves_everything")
 ADAPTING = tested_by(
     "tests/trainer/test_adapting.py::test_a_run_goes_on_where_it_died_and_activates_nothing_that_does_not_win"
@@ -41,6 +44,7 @@ JUDGING = tested_by("tests/trainer/test_judging.py::test_the_command_judges_a_fi
 
 NOT_RUN_HERE = {
     ("api.md", "curl http://127.0.0.1:8000/v1/models/qrag-bge-small"): MODELS,
+    ("api.md", "curl -X DELETE http://127.0.0.1:8000/questions/qu-5c1d9b0f7a2e4c6d8e0f1a2b"): QUESTIONS,
     ("client.md", "qrag index examples/stories/story-in-a-book.txt --chunking lines --title Story"): CLIENT,
     ("client.md", 'echo "Ana signed the lease in May." | qrag index - --id lease --collection office'): CLIENT,
     ("client.md", "from qrag import Client, StepEvent, Stop"): CLIENT,

@@ -108,7 +108,12 @@ def test_the_commands_of_a_page_work_one_after_the_other(
         language_model() as model,
         # Keys of its own: those that a page makes in the data directory would be asked for by all that follows.
         running_server(
-            checkout / "data", checkpoint, keys_file=str(checkout / "no-keys"), llm_base_url=model, llm_model="small"
+            checkout / "data",
+            checkpoint,
+            keys_file=str(checkout / "no-keys"),
+            llm_base_url=model,
+            llm_model="small",
+            keep_questions_days=30,
         ) as server,
     ):
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("QRAG_", "LLM_"))} | {

@@ -12,6 +12,7 @@ from index.storage.local.opening import LocalStorage
 from index.storage.news import News
 from index.storage.protocols import Storage
 from tests.index.memory_catalogue import MemoryCatalogue
+from tests.index.memory_questions import MemoryQuestions
 from tests.index.memory_storage import MemoryFeedback, MemoryStorage, MemoryVectors
 from tests.index.storages import DIMENSION, open_local
 
@@ -31,6 +32,7 @@ def either_storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[S
         news = News()
         catalogue = MemoryCatalogue(news)
         vectors = MemoryVectors(catalogue, news, fingerprint="words", dimension=DIMENSION)
-        opened = MemoryStorage(catalogue, vectors, MemoryFeedback(catalogue), news, tmp_path)
+        feedback, questions = MemoryFeedback(catalogue), MemoryQuestions(catalogue)
+        opened = MemoryStorage(catalogue, vectors, feedback, questions, news, tmp_path)
     with closing(opened):
         yield opened

@@ -28,6 +28,7 @@ from index.storage.documents import (
 from index.storage.feedback import Feedback, StoredFeedback
 from index.storage.news import News
 from index.storage.protocols import Upload
+from index.storage.questions import StoredQuestion
 from qrag.wire.documents import Status
 from qrag.wire.filters import Filter
 
@@ -74,6 +75,7 @@ class MemoryCatalogue:
         self._places: dict[int, Sequence[Place]] = {}
         self._properties: dict[str, str] = {}
         self.feedback: dict[str, StoredFeedback] = {}
+        self.questions: dict[str, StoredQuestion] = {}
 
     def begin_upload(self) -> MemoryUpload:
         return MemoryUpload()
@@ -217,6 +219,7 @@ class MemoryCatalogue:
         for versions in self._versions.values():
             versions[:] = [version for version in versions if version.collection != name]
         self.forget_feedback(lambda said: said.collection == name)
+        self.questions = {id: stored for id, stored in self.questions.items() if stored.question.collection != name}
 
     def forget_feedback(self, doomed: Callable[[Feedback], bool]) -> None:
         self.feedback = {id: stored for id, stored in self.feedback.items() if not doomed(stored.feedback)}

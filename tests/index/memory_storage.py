@@ -23,6 +23,7 @@ from index.storage.protocols import Capacity
 from index.storage.vectors import ChunkAddress, SearchScope, Space, Unbagged, Unembedded
 from qrag.wire.filters import Filter
 from tests.index.memory_catalogue import MemoryCatalogue
+from tests.index.memory_questions import MemoryQuestions
 
 Embedded = tuple[Float32Array, TokenIds]
 """A chunk's vector and bag."""
@@ -171,6 +172,7 @@ class MemoryStorage:
     catalogue: MemoryCatalogue
     vectors: MemoryVectors
     feedback: MemoryFeedback
+    questions: MemoryQuestions
     news: News
     incoming_directory: Path
 

@@ -11,7 +11,7 @@ import pytest
 from index.errors import UnknownCollection, UnknownDocument, UnknownFeedback
 from index.storage.documents import Description
 from index.storage.feedback import Feedback, JudgedChunk
-from index.storage.local.deletion import FEEDBACK_AT_ONCE
+from index.storage.local.deletion import RECORDS_AT_ONCE
 from index.storage.protocols import Storage
 from tests.index.storages import index_all, open_local, post, publish
 
@@ -127,13 +127,13 @@ def test_more_than_one_transaction_removes_goes_whole_and_a_restart_keeps_the_re
     with closing(open_local(tmp_path)) as storage:
         for id in ("letter", "note"):
             publish(storage, id, "Ana signed.")
-        for number in range(2 * FEEDBACK_AT_ONCE + 1):
+        for number in range(2 * RECORDS_AT_ONCE + 1):
             give(storage, about(["letter"], question=f"Who signed {number}?"))
         note = about(["note"])
         give(storage, note)
         storage.catalogue.delete_document("letter")
         assert kept(storage) == [note]
-        for number in range(FEEDBACK_AT_ONCE + 1):
+        for number in range(RECORDS_AT_ONCE + 1):
             give(storage, about(["note"], question=f"Who signed {number}?"))
         storage.feedback.delete_all("default")
         assert kept(storage) == []

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from index.storage.documents import Replacement
 from index.storage.feedback import Feedback, JudgedChunk
 from index.storage.local.database import FORMAT_VERSION, READABLE_VERSIONS, Database
 from index.storage.local.files.segments import codes_path
+from index.storage.questions import Question
 from tests.index.storages import expected, index_all, laid_out, open_local, searchable
 
 TEXTS = {
@@ -64,6 +67,16 @@ def test_a_directory_of_any_format_so_far_is_opened_searched_and_added_to(tmp_pa
         assert found == ([(3, "fb-0123456789abcdef01234567", said)] if version >= 5 else [])
         added = storage.feedback.add(said, [lease.uid])
         assert storage.feedback.records(after=3 if version >= 5 else 0) == [added]
+        asked_at = datetime(2026, 3, 1, 9, 0, 0, 250_000, UTC)
+        shown = [("lease", 1), ("lease", 0)]
+        outcome = (False, "sufficient", 0.75, 0.125, 0.5, "r1")
+        asked = Question("qu-1", "office", "Who signed the lease?", asked_at, "tiny", "f1", shown, *outcome)
+        first = replace(asked, id="qu-0123456789abcdef01234567")
+        every = storage.feedback.records()
+        before = [(7, first, every)] if version >= 6 else []
+        assert storage.questions.records() == before
+        storage.questions.add([asked])
+        assert storage.questions.records() == [*before, (8 if version >= 6 else 1, asked, every)]
         index_all(storage)
         np.testing.assert_array_equal(searchable(storage)["late"], expected(TEXTS["late"]))
         if version >= 4:

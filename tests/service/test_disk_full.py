@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests.servers import Server
+from tests.service.helpers import metric, pages
 
 UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
 
@@ -36,7 +37,7 @@ pytestmark = pytest.mark.skipif(not can_mount(), reason="needs user namespaces t
 
 @pytest.fixture
 def full_disk_client(tmp_path: Path, tiny_checkpoint: Path) -> Iterator[httpx.Client]:
-    server = Server(tmp_path, tiny_checkpoint, prefix=small_disk(tmp_path), min_free_bytes=0)
+    server = Server(tmp_path, tiny_checkpoint, prefix=small_disk(tmp_path), min_free_bytes=0, keep_questions_days=1)
     try:
         with httpx.Client(base_url=server.wait_until_listening(), timeout=120) as client:
             yield client
@@ -70,6 +71,8 @@ def test_full_disk_is_507_and_loses_nothing(full_disk_client: httpx.Client) -> N
         assert client.get(f"/documents/{id}/text").text == text
         body = {"question": "which number?", "document_ids": [id], "max_steps": 1}
         assert len(client.post("/retrieve", json=body).json()["chunks"]) == 1
+    kept = sum(len(page) for page in pages(client, "/questions", "questions", 100))
+    assert kept + metric(client, "qrag_questions_dropped_total") == len(stored)
 
     gone = sorted(stored)[:8]  # their space must hold the document that did not fit, and its log
     for id in gone:

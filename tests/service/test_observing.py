@@ -12,6 +12,7 @@ import pytest
 
 from tests.servers import Server
 from tests.service.helpers import JSON, STREAM, add, ask, metric, problem
+from tests.service.library import QUESTION, add_library
 
 
 def test_every_answer_has_an_id_the_time_it_took_and_says_not_to_be_embedded(client: httpx.Client) -> None:
@@ -67,6 +68,39 @@ def test_metrics_count_phases_batches_and_files(client: httpx.Client, collection
         "qrag_episodes_total{stopped_by=",
     ):
         assert name in text
+
+
+def test_answers_are_compared_with_the_calibration_where_they_can_be(client: httpx.Client, collection: str) -> None:
+    add_library(client, collection)
+    names = [
+        f'qrag_drift_{sum}_total{{figure="{figure}"}}'
+        for sum in ("questions", "served", "calibrated")
+        for figure in ("complete", "chunks", "q")
+    ]
+    names += [f'qrag_sufficiency_{part}{{probability="complete"}}' for part in ("count", "sum")]
+    before = [metric(client, name) for name in names]
+    answer = ask(client, QUESTION, collection=collection, max_steps=8)  # the calibration's episodes had six at most
+    gained = [metric(client, name) - old for name, old in zip(names, before, strict=True)]
+    leading = [*(step["q"] >= 0.1 for step in answer["steps"][:6]), False].index(False)
+    complete = answer["steps"][6]["sufficiency"]["complete"]
+    assert gained[:9] == pytest.approx([1, 1, 1, complete, 6, leading, 1.0, 6.0, 2.0])
+    assert gained[9:] == pytest.approx([1, answer["sufficiency"]["complete"]])
+    held = [{"document_id": answer["chunks"][0]["document_id"], "index": answer["chunks"][0]["index"]}]
+    others: list[dict[str, object]] = [
+        {"max_steps": 5},
+        {"beam_width": 2},
+        {"given": held},
+        {"exclude": held},
+        {"rerank": 2},
+        {"stop": {"rule": "budget"}},
+        {"stop": {"rule": "threshold", "threshold": -8.0}},
+        {"max_steps": 20},  # which ends for want of chunks
+    ]
+    after = [metric(client, name) for name in names[:9]]
+    for other in others:
+        ask(client, QUESTION, collection=collection, **other)
+    assert [metric(client, name) for name in names[:9]] == after
+    assert metric(client, names[9]) == before[9] + 1 + len(others)
 
 
 def test_json_logs_have_one_object_a_line_and_cannot_be_forged(tmp_path: Path, tiny_checkpoint: Path) -> None:

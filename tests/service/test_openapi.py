@@ -101,6 +101,9 @@ def test_every_route_of_the_contract_is_described(document: Json) -> None:
         "GET /feedback",
         "DELETE /feedback",
         "DELETE /feedback/{id}",
+        "GET /questions",
+        "DELETE /questions",
+        "DELETE /questions/{id}",
         "POST /v1/vector_stores/{id}/search",
         "GET /v1/models",
         "GET /v1/models/{id}",
@@ -136,7 +139,7 @@ def test_every_operation_has_words_for_people(document: Json) -> None:
         assert operation["description"], name
         assert operation["tags"], name
         identifiers.append(operation["operationId"])
-    assert len(identifiers) == len(set(identifiers)) == 27
+    assert len(identifiers) == len(set(identifiers)) == 30
 
 
 def test_every_request_body_has_examples_and_they_are_accepted(document: Json, client: httpx.Client) -> None:
@@ -238,6 +241,10 @@ def test_answers_have_the_described_shape_and_nothing_else(
     check("FeedbackOut", given)
     check("JudgedChunkOut", given["chunks"][0])
     check("FeedbackPage", client.get("/feedback").json())
+    page = client.get("/questions", params={"collection": collection, "with_feedback": True}).json()
+    check("QuestionPage", page)
+    check("QuestionOut", page["questions"][0])
+    check("ReturnedChunk", page["questions"][0]["chunks"][0])
     found = client.post(f"/v1/vector_stores/{collection}/search", json={"query": "Who?"}).json()
     check("SearchPage", found)
     check("SearchResult", found["data"][0])
@@ -276,6 +283,6 @@ def test_service_keeps_its_contract_under_generated_requests(client: httpx.Clien
         check=False,
     )
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
-    assert "Tested: 27" in run.stdout
+    assert "Tested: 30" in run.stdout
     assert client.get("/readyz").status_code == 200
     assert client.post("/retrieve", content=b"{", headers=JSON).status_code == 400

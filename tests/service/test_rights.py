@@ -49,6 +49,9 @@ ROUTES = {
     "GET /feedback": "write",
     "DELETE /feedback": "write",
     "DELETE /feedback/{id}": "write",
+    "GET /questions": "write",
+    "DELETE /questions": "write",
+    "DELETE /questions/{id}": "write",
     "POST /v1/vector_stores/{id}/search": "read",
     "GET /v1/models": "read",
     "GET /v1/models/{id}": "read",
@@ -66,7 +69,7 @@ ROUTES = {
     "GET /docs/{name}": "open",
     "GET /": "open",
 }
-READING_BESIDE = {"GET /feedback"}
+READING_BESIDE = {"GET /feedback", "GET /questions"}
 """Routes that give out texts, and so ask for `read` as well."""
 
 PAGE = {
@@ -92,6 +95,7 @@ class Application:
             settings=Settings(_env_file=None, data_dir=folder),
             keys=Keys(path),
             language_model=None,
+            questions=SimpleNamespace(catch_up=lambda: None),
             storage=SimpleNamespace(news=News()),
             start=lambda: None,
             close=lambda: None,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from qrag import ApiError, Client, QRagClientError, Unreachable
-from qrag.cli import asking, evaluating, feedback, indexing, looking, syncing
+from qrag.cli import asking, evaluating, feedback, indexing, looking, questions, syncing
 from qrag.cli.terminal import complain
 from qrag.client.transport import DEFAULT_URL
 
@@ -92,6 +92,9 @@ def parser() -> argparse.ArgumentParser:
     judged = command("feedback", "export or delete the judgements of which chunks helped")
     feedback.add_arguments(judged)
     judged.set_defaults(run=feedback.run, check=feedback.check)
+    kept = command("questions", "export or delete what people asked, where the service keeps it")
+    questions.add_arguments(kept)
+    kept.set_defaults(run=questions.run, check=questions.check)
     return program
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from datetime import datetime
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
@@ -27,7 +28,7 @@ from qrag.client.transport import DEFAULT_TIMEOUT, DEFAULT_URL, arguments, setti
 from qrag.client.uploads import File, FileBody, file_body
 from qrag.wire.batches import BatchItem, BatchQuestion
 from qrag.wire.documents import ChunkOut, CollectionOut, DocumentIn, DocumentOut
-from qrag.wire.feedback import FeedbackOut, Judgement
+from qrag.wire.feedback import FeedbackOut, Judgement, QuestionOut
 from qrag.wire.operations import ModelOut
 from qrag.wire.retrieval import RetrieveOut
 
@@ -170,6 +171,25 @@ class AsyncClient:
     async def delete_all_feedback(self, collection: str) -> None:
         """As :meth:`qrag.client.blocking.Client.delete_all_feedback`."""
         await self._run(self._flows.send(calls.delete_all_feedback(collection)))
+
+    def questions(
+        self,
+        *,
+        collection: str | None = None,
+        since: datetime | None = None,
+        found_nothing: bool = False,
+        with_feedback: bool = False,
+    ) -> AsyncIterator[QuestionOut]:
+        """As :meth:`qrag.client.blocking.Client.questions`."""
+        return self._all(calls.questions(collection, since, found_nothing=found_nothing, with_feedback=with_feedback))
+
+    async def delete_question(self, id: str) -> None:
+        """As :meth:`qrag.client.blocking.Client.delete_question`."""
+        await self._run(self._flows.send(calls.delete_question(id)))
+
+    async def delete_all_questions(self, collection: str | None) -> None:
+        """As :meth:`qrag.client.blocking.Client.delete_all_questions`."""
+        await self._run(self._flows.send(calls.delete_all_questions(collection)))
 
     async def model(self) -> ModelOut:
         """As :meth:`qrag.client.blocking.Client.model`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
@@ -26,7 +27,7 @@ from qrag.client.transport import DEFAULT_TIMEOUT, DEFAULT_URL, arguments, setti
 from qrag.client.uploads import File, FileBody, file_body
 from qrag.wire.batches import BatchItem, BatchQuestion
 from qrag.wire.documents import ChunkOut, CollectionOut, DocumentIn, DocumentOut
-from qrag.wire.feedback import FeedbackOut, Judgement
+from qrag.wire.feedback import FeedbackOut, Judgement, QuestionOut
 from qrag.wire.operations import ModelOut
 from qrag.wire.retrieval import RetrieveOut
 
@@ -195,6 +196,29 @@ class Client:
     def delete_all_feedback(self, collection: str) -> None:
         """Delete all feedback of a collection; its documents stay."""
         self._run(self._flows.send(calls.delete_all_feedback(collection)))
+
+    def questions(
+        self,
+        *,
+        collection: str | None = None,
+        since: datetime | None = None,
+        found_nothing: bool = False,
+        with_feedback: bool = False,
+    ) -> Iterator[QuestionOut]:
+        """Yield what people asked and what came of it, in order of arrival, where the service keeps that.
+
+        All, or those of a collection, those asked at ``since`` or later (local time where it names no zone), those that
+        found nothing, those with feedback; they are fetched page by page.
+        """
+        return self._all(calls.questions(collection, since, found_nothing=found_nothing, with_feedback=with_feedback))
+
+    def delete_question(self, id: str) -> None:
+        """Delete a question that was kept."""
+        self._run(self._flows.send(calls.delete_question(id)))
+
+    def delete_all_questions(self, collection: str | None) -> None:
+        """Delete the questions of a collection that were kept, or with None those of all collections."""
+        self._run(self._flows.send(calls.delete_all_questions(collection)))
 
     def model(self) -> ModelOut:
         """Get the loaded checkpoint and its limits."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -24,7 +25,7 @@ from qrag.wire.documents import (
     DocumentPage,
     DocumentsOut,
 )
-from qrag.wire.feedback import MAX_RECORDS, FeedbackOut, FeedbackPage, Judgement
+from qrag.wire.feedback import MAX_RECORDS, FeedbackOut, FeedbackPage, Judgement, QuestionOut, QuestionPage
 from qrag.wire.models import Problem
 from qrag.wire.names import DocumentId
 from qrag.wire.operations import ModelOut, Readiness
@@ -33,7 +34,7 @@ from qrag.wire.retrieval import RetrieveOut, SelectedChunk
 T = TypeVar("T")
 
 PAGE = 1000
-"""Entries asked for in one page: the most that the service allows, but for feedback."""
+"""Entries asked for in one page: the most that the service allows, but for feedback and questions."""
 
 _NAME: TypeAdapter[str] = TypeAdapter(DocumentId)
 _JSON = {"Content-Type": "application/json"}
@@ -210,6 +211,33 @@ def delete_feedback(id: str) -> Call[None]:
 def delete_all_feedback(collection: str) -> Call[None]:
     """Delete the feedback of a collection."""
     return Call("DELETE", "feedback", _nothing, {"collection": collection})
+
+
+def questions(
+    collection: str | None, since: datetime | None, *, found_nothing: bool, with_feedback: bool
+) -> Listing[QuestionOut]:
+    """List what people asked."""
+    query = {} if collection is None else {"collection": collection}
+    if since is not None:
+        query["since"] = since.astimezone(UTC).isoformat()
+    query |= {"found_nothing": "true"} if found_nothing else {}
+    query |= {"with_feedback": "true"} if with_feedback else {}
+
+    def read(content: bytes) -> Page[QuestionOut]:
+        page = QuestionPage.model_validate_json(content)
+        return Page(page.questions, page.next_cursor)
+
+    return lambda cursor: Call("GET", "questions", read, query | _paging(cursor, MAX_RECORDS))
+
+
+def delete_question(id: str) -> Call[None]:
+    """Delete a question that was kept."""
+    return Call("DELETE", f"questions/{_segment(id)}", _nothing)
+
+
+def delete_all_questions(collection: str | None) -> Call[None]:
+    """Delete the questions of a collection, or all."""
+    return Call("DELETE", "questions", _nothing, {} if collection is None else {"collection": collection})
 
 
 def model() -> Call[ModelOut]:

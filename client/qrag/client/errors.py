@@ -98,7 +98,7 @@ class Forbidden(ApiError):
 
 
 class NotFound(ApiError):
-    """There is no such document, chunk, feedback or collection."""
+    """There is no such document, chunk, feedback, question or collection."""
 
 
 class Conflict(ApiError):

@@ -145,6 +145,20 @@ FEEDBACK: Example = {
     "answer": "The Franklin stove.",
     "comment": "The first chunk alone would do.",
 }
+QUESTION: Example = {
+    "id": "qu-5c1d9b0f7a2e4c6d8e0f1a2b",
+    "asked_at": "2025-11-07T09:09:30.000Z",
+    "collection": "default",
+    "question": "What did Franklin invent?",
+    "checkpoint": FEEDBACK["checkpoint"],
+    "chunks": [{"document_id": "franklin", "index": 44}],
+    "found_nothing": False,
+    "stopped_by": "sufficient",
+    "sufficiency": RESULT["sufficiency"],
+    "seconds": 0.0139,
+    "request_id": "9f2c7d31b0a84e6f8d5a1c3e7b9d2f40",
+    "feedback": [FEEDBACK],
+}
 ANSWER: Example = {
     "answer": "Benjamin Franklin invented the Franklin stove [1].",
     "citations": [{**RESULT["citations"][0], "text": _CHUNK["text"]}],
@@ -192,6 +206,7 @@ MODEL: Example = {
     "max_beam_width": 16,
     "max_body_bytes": 134217728,
     "feedback": True,
+    "keep_questions_days": 0,
     "training": {"recipe": {"name": "qrag-bge-small", "base": "bge-small"}, "seed": 1, "validation": {"mean": 0.864}},
 }
 CHECKPOINTS: Example = {

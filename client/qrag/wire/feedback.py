@@ -1,4 +1,4 @@
-"""Feedback: which chunks of an answer helped, as it crosses HTTP."""
+"""Feedback, which chunks of an answer helped, and the questions it is about, as they cross HTTP."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from qrag.wire import examples
 from qrag.wire.documents import ChunkReference
 from qrag.wire.models import RequestModel, ResponseModel
 from qrag.wire.names import CollectionName
-from qrag.wire.retrieval import Question
+from qrag.wire.retrieval import Question, SufficiencyOut
+from qrag.wire.rules import StoppedBy
 
 MAX_JUDGEMENTS = 64
 """Most chunks of one feedback."""
@@ -61,7 +62,7 @@ class FeedbackIn(RequestModel):
 
 
 class FeedbackCheckpoint(ResponseModel):
-    """The checkpoint that was served when the feedback was given."""
+    """The checkpoint that was served then."""
 
     name: str
     fingerprint: str = Field(description="SHA-256 of what decides which chunks it selects")
@@ -97,4 +98,48 @@ class FeedbackPage(ResponseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"feedback": [examples.FEEDBACK], "next_cursor": "1"}]})
 
     feedback: list[FeedbackOut]
+    next_cursor: str | None = Field(description="pass as `cursor` for the next page; null on the last")
+
+
+QuestionId = Annotated[
+    str, StringConstraints(pattern=r"^qu-[0-9a-f]{24}$"), Field(examples=["qu-0123456789abcdef01234567"])
+]
+"""The id of a question each time that it is asked."""
+
+
+class ReturnedChunk(ResponseModel):
+    """A chunk of an answer."""
+
+    document_id: str
+    index: int
+
+
+class QuestionOut(ResponseModel):
+    """A question as it was asked, and what came of it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.QUESTION]})
+
+    id: str
+    asked_at: datetime
+    collection: str
+    question: str
+    checkpoint: FeedbackCheckpoint
+    chunks: list[ReturnedChunk] = Field(description="those of the answer, in the order in which they were selected")
+    found_nothing: bool = Field(description="whether it ended without a chunk, or as `hopeless`")
+    stopped_by: StoppedBy
+    sufficiency: SufficiencyOut | None = Field(description="at the end; null where the checkpoint is not calibrated")
+    seconds: float = Field(description="from the request to the end of the retrieval")
+    request_id: str = Field(description="`X-Request-ID` of the answer")
+    feedback: list[FeedbackOut] = Field(
+        description="what was said about the answer: on the same question, there, with the same checkpoint, about at "
+        "least one of its chunks"
+    )
+
+
+class QuestionPage(ResponseModel):
+    """One page of questions in order of arrival."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"questions": [examples.QUESTION], "next_cursor": "1"}]})
+
+    questions: list[QuestionOut]
     next_cursor: str | None = Field(description="pass as `cursor` for the next page; null on the last")

@@ -39,6 +39,9 @@ class ModelOut(ResponseModel):
     max_beam_width: int
     max_body_bytes: int
     feedback: bool = Field(False, description="whether `POST /feedback` takes judgements: QRAG_FEEDBACK")
+    keep_questions_days: int = Field(
+        0, description="days for which the operator keeps what is asked; 0: not at all: QRAG_KEEP_QUESTIONS_DAYS"
+    )
     training: dict[str, Any] | None
 
 

@@ -2,7 +2,7 @@
 
 ::
 
-    qrag.sqlite3     documents, texts, chunks, the document of each row of a segment, and feedback
+    qrag.sqlite3     documents, texts, chunks, the document of each row of a segment, feedback, questions
     segments/*.faiss embeddings, written once
     segments/*.codes their codes, which a search reads
     incoming/        files being received and read, removed after a crash
@@ -18,8 +18,8 @@ the two, the next round of indexing finds nothing left to embed in them and make
   everything shares: lock, database, reserve, news.
 * :mod:`~index.storage.local.catalogue` is the catalogue, with :mod:`~index.storage.local.uploads`,
   :mod:`~index.storage.local.deletion` and :mod:`~index.storage.local.rows` over
-  :mod:`~index.storage.local.database` (schema, connections, transactions); :mod:`~index.storage.local.feedback` is the
-  store of feedback over the same.
+  :mod:`~index.storage.local.database` (schema, connections, transactions); :mod:`~index.storage.local.records`
+  are the stores of feedback and of questions over the same.
 * :mod:`~index.storage.local.vectors` is the vector store: :mod:`~index.storage.local.files.segments` are its files,
   :mod:`~index.storage.local.spaces` its rows, :mod:`~index.storage.local.scopes` what is searched, and
   :mod:`~index.storage.local.compaction` merges segments.

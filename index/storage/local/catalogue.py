@@ -27,7 +27,7 @@ from index.storage.documents import (
     Replacement,
     StoredChunk,
 )
-from index.storage.local.deletion import delete, deleted, forget_feedback, forget_feedback_of, remove_rows, take_place
+from index.storage.local.deletion import delete, deleted, forget_all, forget_feedback, remove_rows, take_place
 from index.storage.local.directory import DataDirectory
 from index.storage.local.rows import (
     TEXT_BLOCK,
@@ -369,12 +369,12 @@ class LocalCatalogue:
         return bool(uids)
 
     def _delete(self, choose_uids: Callable[[sqlite3.Connection], list[int]], collection: str | None = None) -> None:
-        """Delete the documents whose ``uid``s are chosen, and before them their feedback, on a full disk too."""
+        """Delete the documents whose ``uid``s are chosen, and before them what was said, on a full disk too."""
 
         def remove() -> bool:
             with self._database.write() as connection:
                 uids = choose_uids(connection)
-                if forget_feedback(connection, uids) or (collection and forget_feedback_of(connection, collection)):
+                if forget_feedback(connection, uids) or (collection and forget_all(connection, collection)):
                     return True
                 delete(connection, uids)
                 return False

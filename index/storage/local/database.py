@@ -16,13 +16,13 @@ from pathlib import Path
 
 from index.errors import DamagedStore, DiskFull, FormatError
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 """Format of the data. Version 2 has spaces: vectors of several action towers (:mod:`index.storage.local.spaces`).
 Version 3 has what was left out of a document, and where its parts stand in the file that it was read from. Version 4
 has replacements: a new version of a document beside the one that is searched until the new one is ready. Version 5 has
-feedback: which chunks helped with a question."""
+feedback: which chunks helped with a question. Version 6 has the questions that were asked."""
 
-READABLE_VERSIONS = (1, 2, 3, 4, FORMAT_VERSION)
+READABLE_VERSIONS = (1, 2, 3, 4, 5, FORMAT_VERSION)
 """Formats that can be opened; :func:`upgrade` brings them to the current one."""
 
 LOG_BYTES = 4 << 20
@@ -67,7 +67,8 @@ CREATE TABLE segments (
     space     INTEGER NOT NULL DEFAULT 1
 );
 """
-"""The tables but those of :data:`_DOCUMENTS`, :data:`_SPACES`, :data:`_PLACES` and :data:`_FEEDBACK`."""
+"""The tables but those of :data:`_DOCUMENTS`, :data:`_SPACES`, :data:`_PLACES`, :data:`_FEEDBACK` and
+:data:`_QUESTIONS`."""
 
 _DOCUMENTS = """
 CREATE TABLE documents (
@@ -157,6 +158,29 @@ CREATE INDEX judgements_by_document ON judgements (document_id, feedback);
 """
 """The tables of feedback, new in format 5."""
 
+_QUESTIONS = """
+CREATE TABLE questions (
+    number         INTEGER PRIMARY KEY AUTOINCREMENT,
+    id             TEXT NOT NULL UNIQUE,
+    collection     TEXT NOT NULL,
+    question       TEXT NOT NULL,
+    asked_at       TEXT NOT NULL,
+    checkpoint     TEXT NOT NULL,      -- name of the one that answered
+    fingerprint    TEXT NOT NULL,
+    chunks         TEXT NOT NULL,      -- JSON list of those returned: [id of the document, number]
+    found_nothing  INTEGER NOT NULL,
+    stopped_by     TEXT NOT NULL,
+    complete       REAL,
+    hopeless       REAL,
+    seconds        REAL NOT NULL,
+    request_id     TEXT NOT NULL
+);
+CREATE INDEX questions_by_collection ON questions (collection, number);
+CREATE INDEX questions_by_time ON questions (asked_at);
+CREATE INDEX feedback_by_question ON feedback (question, collection);
+"""
+"""The table of questions, new in format 6, and an index of feedback by which the two are joined."""
+
 _FROM_1_TO_2 = f"""
 ALTER TABLE pieces RENAME TO former_pieces;
 DROP INDEX pieces_by_segment;
@@ -196,6 +220,12 @@ _FROM_4_TO_5 = f"""
 PRAGMA user_version = 5;
 """
 """The steps from format 4 to format 5."""
+
+_FROM_5_TO_6 = f"""
+{_QUESTIONS}
+PRAGMA user_version = 6;
+"""
+"""The steps from format 5 to format 6."""
 
 
 class Database:
@@ -271,7 +301,7 @@ class Database:
         """Make the schema in a new file; raises :class:`FormatError` for a file that this version cannot read."""
         with self._translated():
             if self._writer.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()[0] == 0:
-                schema = f"{_SCHEMA} {_DOCUMENTS} {_SPACES} {_PLACES} {_FEEDBACK}"
+                schema = f"{_SCHEMA} {_DOCUMENTS} {_SPACES} {_PLACES} {_FEEDBACK} {_QUESTIONS}"
                 self._writer.executescript(f"BEGIN; {schema} PRAGMA user_version={FORMAT_VERSION}; COMMIT;")
             version = self._writer.execute("PRAGMA user_version").fetchone()[0]
         if version not in READABLE_VERSIONS:
@@ -316,7 +346,8 @@ class Database:
 
 def upgrade(connection: sqlite3.Connection) -> None:
     """Bring the file to the current format, inside a transaction that can still be rolled back."""
-    for version, steps in ((1, _FROM_1_TO_2), (2, _FROM_2_TO_3), (3, _FROM_3_TO_4), (4, _FROM_4_TO_5)):
+    upgrades = (_FROM_1_TO_2, _FROM_2_TO_3, _FROM_3_TO_4, _FROM_4_TO_5, _FROM_5_TO_6)
+    for version, steps in enumerate(upgrades, 1):
         if connection.execute("PRAGMA user_version").fetchone()[0] == version:
             for statement in steps.split(";"):
                 connection.execute(statement)

@@ -14,18 +14,21 @@ import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar, get_args
 
 from index.errors import DiskFull
 from index.storage.local.database import Database
 
 Outcome = TypeVar("Outcome")
 
+Records = Literal["feedback", "questions"]
+"""A table of what people said or asked, which goes with its collection."""
+
 RESERVE_BYTES = 4 << 20
 """Size of the reserve: room for the log of a deletion."""
 
-FEEDBACK_AT_ONCE = 200
-"""Most records of feedback that one transaction removes."""
+RECORDS_AT_ONCE = 200
+"""Most records of feedback or of questions that one transaction removes."""
 
 
 class Reserve:
@@ -84,18 +87,23 @@ def forget_feedback(connection: sqlite3.Connection, uids: Sequence[int]) -> bool
     removed = connection.execute(
         "DELETE FROM feedback WHERE number IN (SELECT feedback FROM documents JOIN judgements ON document_id = id "
         "WHERE uid IN (SELECT value FROM json_each(?)) AND replaces IS NULL LIMIT ?)",
-        (json.dumps(uids), FEEDBACK_AT_ONCE),
+        (json.dumps(uids), RECORDS_AT_ONCE),
     )
     return removed.rowcount > 0
 
 
-def forget_feedback_of(connection: sqlite3.Connection, collection: str) -> bool:
-    """Remove some feedback of a collection; returns whether there was any."""
+def forget_records(connection: sqlite3.Connection, table: Records, collection: str) -> bool:
+    """Remove some records of a collection; returns whether there were any."""
     removed = connection.execute(
-        "DELETE FROM feedback WHERE number IN (SELECT number FROM feedback WHERE collection = ? LIMIT ?)",
-        (collection, FEEDBACK_AT_ONCE),
+        f"DELETE FROM {table} WHERE number IN (SELECT number FROM {table} WHERE collection = ? LIMIT ?)",
+        (collection, RECORDS_AT_ONCE),
     )
     return removed.rowcount > 0
+
+
+def forget_all(connection: sqlite3.Connection, collection: str) -> bool:
+    """Remove some of what people said or asked in a collection; returns whether there was any."""
+    return any(forget_records(connection, table, collection) for table in get_args(Records))
 
 
 def deleted(connection: sqlite3.Connection) -> list[int]:

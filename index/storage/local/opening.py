@@ -13,7 +13,8 @@ from index.storage.local.catalogue import LocalCatalogue
 from index.storage.local.compaction import compact
 from index.storage.local.database import Database, upgrade
 from index.storage.local.directory import DATABASE, SEGMENTS, DataDirectory, lock_directory
-from index.storage.local.feedback import LocalFeedback
+from index.storage.local.records.feedback import LocalFeedback
+from index.storage.local.records.questions import LocalQuestions
 from index.storage.local.rows import now
 from index.storage.local.spaces import find_or_add, write_property
 from index.storage.local.vectors import LocalVectors
@@ -29,6 +30,7 @@ class LocalStorage:
     catalogue: LocalCatalogue
     vectors: LocalVectors
     feedback: LocalFeedback
+    questions: LocalQuestions
 
     @property
     def news(self) -> News:
@@ -76,7 +78,8 @@ def open_storage(
     with ExitStack() as opened:
         files = opened.enter_context(closing(DataDirectory(directory)))
         vectors = LocalVectors(files, device, dimension=dimension, fingerprint=fingerprint, embed_again=embed_again)
-        storage = LocalStorage(files, LocalCatalogue(files), vectors, LocalFeedback(files))
+        catalogue = LocalCatalogue(files)
+        storage = LocalStorage(files, catalogue, vectors, LocalFeedback(files), LocalQuestions(files))
         opened.callback(vectors.close)
         files.sweep(known=vectors.files())
         vectors.remove_unused()

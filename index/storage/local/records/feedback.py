@@ -9,7 +9,7 @@ from datetime import datetime
 
 from index.errors import UnknownCollection, UnknownFeedback
 from index.storage.feedback import Feedback, JudgedChunk, StoredFeedback
-from index.storage.local.deletion import forget_feedback_of
+from index.storage.local.deletion import forget_records
 from index.storage.local.directory import DataDirectory
 from index.storage.local.rows import has_documents, now, row_of
 
@@ -53,7 +53,7 @@ class LocalFeedback:
                 "AND (?2 IS NULL OR collection IN (SELECT value FROM json_each(?2))) ORDER BY number LIMIT ?3",
                 (after, names, limit),
             ).fetchall()
-            return [_stored(connection, row) for row in rows]
+            return [stored_feedback(connection, row) for row in rows]
 
     def delete(self, id: str, within: Collection[str] | None = None) -> None:
         """Remove a record, on a full disk too; raises :class:`~index.errors.UnknownFeedback`."""
@@ -77,7 +77,7 @@ class LocalFeedback:
 
         def remove() -> bool:
             with self._database.write() as connection:
-                return forget_feedback_of(connection, collection)
+                return forget_records(connection, "feedback", collection)
 
         while self._reserve.use_for(remove):
             self._database.merge_log()
@@ -86,7 +86,8 @@ class LocalFeedback:
             raise UnknownCollection(f"There is no collection {collection!r}.")
 
 
-def _stored(connection: sqlite3.Connection, row: sqlite3.Row) -> StoredFeedback:
+def stored_feedback(connection: sqlite3.Connection, row: sqlite3.Row) -> StoredFeedback:
+    """The record that a row is about."""
     chunks = connection.execute(
         "SELECT document_id, chunk, text, helpful FROM judgements WHERE feedback = ? ORDER BY document_id, chunk",
         (row["number"],),
