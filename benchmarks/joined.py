@@ -79,7 +79,7 @@ def pairs_of(path: Path, count: int) -> list[Pair]:
             asked.append((number, replace(question, chunks=chunks, counts=counts, support=support, budget=MOST)))
         first += len(article[0].chunks)
     drawn = np.random.default_rng(SEED).permutation(len(asked)).tolist()
-    pairs = []
+    pairs: list[Pair] = []
     while len(pairs) < count and drawn:
         number, question = asked[drawn.pop()]
         place = next((at for at, other in enumerate(reversed(drawn)) if asked[other][0] != number), None)

@@ -14,10 +14,8 @@ from service.observing.logs import REQUEST_ID
 from service.retrieval.results import Session
 
 
-def note(session: Session, run: Run, answer: RetrieveOut) -> None:
-    """Count an answer in the metrics, and keep its question where that is wanted."""
-    if session.services.questions is not None:
-        session.services.questions.note(_question(session, run, answer))
+def count(session: Session, run: Run) -> None:
+    """Count an episode in the metrics."""
     metrics = session.services.metrics
     metrics.episode(run, session.tokenize_seconds)
     source = session.loaded.encoder.config.stopping
@@ -27,8 +25,14 @@ def note(session: Session, run: Run, answer: RetrieveOut) -> None:
             metrics.drift(compared(run.episode, session.stop, calibration))
 
 
-def _question(session: Session, run: Run, answer: RetrieveOut) -> Question:
-    config, sufficiency = session.loaded.encoder.config, run.episode.sufficiency
+def keep(session: Session, answer: RetrieveOut) -> None:
+    """Keep a question, where the operator wants it."""
+    if session.services.questions is not None:
+        session.services.questions.note(_question(session, answer))
+
+
+def _question(session: Session, answer: RetrieveOut) -> Question:
+    config, sufficiency = session.loaded.encoder.config, answer.sufficiency
     seconds = time.perf_counter() - session.began
     asked_at = datetime.now(UTC) - timedelta(seconds=seconds)
     return Question(
@@ -39,7 +43,7 @@ def _question(session: Session, run: Run, answer: RetrieveOut) -> Question:
         checkpoint=config.name,
         fingerprint=config.fingerprint,
         chunks=[(step.document_id, step.index) for step in answer.steps],
-        found_nothing=run.episode.found_nothing,
+        found_nothing=answer.stopped_by == "hopeless" or not (answer.steps or session.searched.held),
         stopped_by=answer.stopped_by,
         complete=None if sufficiency is None else sufficiency.complete,
         hopeless=None if sufficiency is None else sufficiency.hopeless,

@@ -15,6 +15,7 @@ from index.storage.vectors import ChunkAddress
 from qrag.wire.retrieval import MAX_STEPS, PartOut, RetrieveOut, SelectedChunk, StepOut, SufficiencyOut, Timings, Usage
 from qrag.wire.rules import StoppedBy
 from service.retrieval.context import block, render
+from service.retrieval.noting import keep
 from service.retrieval.past import NOWHERE
 from service.retrieval.results import Session, continuation_after
 from service.retrieval.splitting import Split, split
@@ -63,14 +64,18 @@ def _fitting(session: Session, parts: Split) -> Split:
 
 def _part(session: Session, question: str) -> Session:
     body = session.body.model_copy(update={"question": question})
-    return replace(session, body=body, question=session.loaded.encoder.question_tokens(question))
+    return replace(session, body=body, question=session.loaded.encoder.question_tokens(question), is_part=True)
 
 
 def joined(inquiry: Inquiry, found: Sequence[RetrieveOut]) -> RetrieveOut:
     """The answer to an inquiry from those of its episodes."""
     if not inquiry.session.body.decompose:
         return found[0]
-    out = _whole(inquiry.session, found[0]) if len(found) == 1 else _interleaved(inquiry, found)
+    if len(found) == 1:
+        out = _whole(inquiry.session, found[0])
+    else:
+        out = _interleaved(inquiry, found)
+        keep(inquiry.session, out)
     return out.model_copy(update={"warnings": list(inquiry.warnings), "timings": _timings(inquiry, found)})
 
 

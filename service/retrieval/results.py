@@ -58,6 +58,8 @@ class Session:
     searched: Searched
     began: float
     tokenize_seconds: float
+    is_part: bool = False
+    """Whether its question is a part of the one that was asked."""
 
     @property
     def asked(self) -> str:

@@ -27,7 +27,7 @@ from service.errors import CannotDecompose, CannotRerank, DocumentsChanged, NotC
 from service.keys import Access
 from service.observing.tracing import TRACER
 from service.retrieval.context import block
-from service.retrieval.noting import note
+from service.retrieval.noting import count, keep
 from service.retrieval.past import Shared, begin, look_up
 from service.retrieval.results import Session, result, step_event, stored_chunk
 from service.services import Services
@@ -135,9 +135,11 @@ async def follow(session: Session, events: RunEvents) -> AsyncGenerator[StepEven
 
 
 def _ended(session: Session, run: Run) -> RetrieveOut:
-    """The response for an episode that has ended, which is noted; raises like :func:`result`."""
+    """The response for an episode that has ended, which is counted, and its question kept; raises like :func:`result`."""
     answer = result(session, run)
-    note(session, run, answer)
+    count(session, run)
+    if not session.is_part:
+        keep(session, answer)
     return answer
 
 

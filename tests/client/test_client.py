@@ -232,7 +232,7 @@ def test_several_questions_are_asked_at_once(qrag: Client, collection: str) -> N
     (given,) = alone.chunks
     unwanted = ChunkReference(document_id=given.document_id, index=given.index)
     own = BatchQuestion(question="Who signed?", exclude=[unwanted])
-    questions = ["Who signed?", own, "long " * 2000]
+    questions: list[str | BatchQuestion] = ["Who signed?", own, "long " * 2000]
     first, second, third = qrag.retrieve_batch(questions, collection=collection, max_steps=1)
     assert_type(first, BatchItem)
     assert first.result is not None

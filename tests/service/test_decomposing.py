@@ -38,9 +38,9 @@ def endpoint() -> Iterator[Scripted]:
 def client(
     tmp_path_factory: pytest.TempPathFactory, calibrated_checkpoint: Path, endpoint: Scripted
 ) -> Iterator[httpx.Client]:
-    model = {"llm_base_url": f"{endpoint.url}/v1", "llm_api_key": KEY, "llm_model": "small"}
+    model: Json = {"llm_base_url": f"{endpoint.url}/v1", "llm_api_key": KEY, "llm_model": "small"}
     data = tmp_path_factory.mktemp("decomposing")
-    with blameless_server(data, calibrated_checkpoint, KEY, "bees", **model) as client:
+    with blameless_server(data, calibrated_checkpoint, KEY, "bees", keep_questions_days=1, **model) as client:
         add_library(client, "library")
         yield client
 
@@ -57,6 +57,17 @@ def split_by(*parts: str) -> Any:
 
 def keys(result: Json) -> list[tuple[str, int]]:
     return [(step["document_id"], step["index"]) for step in result["steps"]]
+
+
+def test_the_question_is_kept_as_it_was_asked_and_not_its_parts(client: httpx.Client, endpoint: Scripted) -> None:
+    client.delete("/questions", params={"collection": "library"})
+    for parts in ((FIRST, SECOND), (JOINED,)):
+        endpoint.script[:] = [split_by(*parts)]
+        result = ask(client, JOINED, decompose=True, **PLACE)
+        assert len(result["parts"]) == len(parts)
+    records = client.get("/questions", params={"collection": "library"}).json()["questions"]
+    assert [record["question"] for record in records] == [JOINED, JOINED]
+    assert len(records[0]["chunks"]) == 8
 
 
 # --- What is made of the parts --------------------------------------------------------------------------
