@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import re
 import statistics
@@ -19,7 +20,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import numpy as np
@@ -42,6 +43,10 @@ QUESTIONS = (
     "What was carried from the shop to the house at the bridge?",
     "Which of the brothers had owned the press before it was sold?",
 )
+
+
+NUMBERS = itertools.count()
+"""Each question is asked once: the states of one that is asked again are embedded already."""
 
 
 def question(number: int) -> str:
@@ -79,9 +84,21 @@ class Client:
         return time.perf_counter() - began, answer
 
 
-async def crowd(address: str, clients: int, requests: int) -> tuple[float, list[float], list[dict[str, Any]]]:
-    """Seconds in all, each request's seconds, and the answers; each client asks again as soon as it has its answer."""
-    numbers = iter(range(requests))
+class Crowd(NamedTuple):
+    """What the clients of a crowd saw."""
+
+    seconds: float
+    """In all."""
+    latencies: list[float]
+    """Of each request, in seconds."""
+    answers: list[dict[str, Any]]
+    questions: list[str]
+
+
+async def crowd(address: str, clients: int, requests: int) -> Crowd:
+    """Fresh questions; each client asks again as soon as it has its answer."""
+    asked = [next(NUMBERS) for _ in range(requests)]
+    numbers = iter(asked)
     found: dict[int, tuple[float, bytes]] = {}
 
     async def one(client: Client) -> None:
@@ -93,8 +110,8 @@ async def crowd(address: str, clients: int, requests: int) -> tuple[float, list[
         began = time.perf_counter()
         await asyncio.gather(*map(one, connected))
         seconds = time.perf_counter() - began
-    in_order = [found[number] for number in range(requests)]
-    return seconds, [each for each, _ in in_order], [json.loads(answer) for _, answer in in_order]
+    latencies, answers = zip(*(found[number] for number in asked), strict=True)
+    return Crowd(seconds, [*latencies], [*map(json.loads, answers)], [*map(question, asked)])
 
 
 def states_of(encoder: Encoder, answers: Sequence[dict[str, Any]], questions: Sequence[str]) -> list[StateInput]:
@@ -122,7 +139,7 @@ def measure(address: str, encoder: Encoder, clients: Sequence[int]) -> dict[str,
     rows: dict[str, Any] = {}
     for count in clients:
         requests = max(LEAST_REQUESTS, REQUESTS_A_CLIENT * count)
-        seconds, latencies, answers = asyncio.run(crowd(address, count, requests))
+        seconds, latencies, answers, _ = asyncio.run(crowd(address, count, requests))
         p50, p95, p99 = (round(1000 * float(np.percentile(latencies, share)), 1) for share in (50, 95, 99))
         rows[str(count)] = {
             "requests": requests,
@@ -143,11 +160,11 @@ def sixteen_at_once(address: str, encoder: Encoder) -> dict[str, Any]:
     rounds = []
     states: list[StateInput] = []
     for _ in range(ROUNDS):
-        seconds, _, answers = asyncio.run(crowd(address, 1, 16))
+        seconds, _, answers, questions = asyncio.run(crowd(address, 1, 16))
         alone = 16 / seconds
-        states = states_of(encoder, answers, [question(number) for number in range(16)])
+        states = states_of(encoder, answers, questions)
         before = bare_speed(encoder, states)
-        seconds, _, _ = asyncio.run(crowd(address, 16, 16 * REQUESTS_A_CLIENT))
+        seconds = asyncio.run(crowd(address, 16, 16 * REQUESTS_A_CLIENT)).seconds
         bare = (before + bare_speed(encoder, states)) / 2 / (len(states) / len(answers))
         rounds.append((16 * REQUESTS_A_CLIENT / seconds, alone, bare))
     median = statistics.median
@@ -164,7 +181,7 @@ def sixteen_at_once(address: str, encoder: Encoder) -> dict[str, Any]:
 
 def while_indexing(address: str) -> dict[str, float]:
     """One client before and while another document of ten million tokens is being indexed."""
-    _, idle, _ = asyncio.run(crowd(address, 1, LEAST_REQUESTS))
+    idle = asyncio.run(crowd(address, 1, LEAST_REQUESTS)).latencies
     with httpx.Client(base_url=address, timeout=600) as client:
         text = "".join(numbered_sentences(400_000))
         headers = {"Content-Type": "text/plain"}
@@ -172,7 +189,7 @@ def while_indexing(address: str) -> dict[str, float]:
         while (document := client.get("/documents/busy").json())["progress"] == 0:  # it is being cut
             assert document["status"] in ("queued", "indexing"), document
             time.sleep(0.5)
-        _, latencies, _ = asyncio.run(crowd(address, 1, LEAST_REQUESTS))
+        latencies = asyncio.run(crowd(address, 1, LEAST_REQUESTS)).latencies
         after = client.get("/documents/busy").json()
         assert after["status"] == "indexing", after
         client.delete("/documents/busy").raise_for_status()

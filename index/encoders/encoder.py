@@ -7,7 +7,6 @@ float32 embeddings.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -30,10 +29,6 @@ HEADING_TOKENS = 32
 
 QUESTIONS_KEPT = 4096
 """Most embeddings of questions cached for the next steps of their episodes: 6 MB for 384 dimensions."""
-
-
-STATES_KEPT = 1024
-"""Most last states of episodes that are kept embedded, for calls that go on from them: some 4 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,31 +99,6 @@ class _Remembered:
         return np.stack([known[question] for question in questions])
 
 
-class KeptStates:
-    """Embedded states by their tokens, the latest ``most``. For one thread."""
-
-    def __init__(self, most: int = STATES_KEPT) -> None:
-        self._most = most
-        self._states: OrderedDict[tuple[int, bytes], States] = OrderedDict()
-
-    def get(self, state: StateInput) -> States | None:
-        """The state, embedded, if it is kept."""
-        key = _key(state)
-        if key in self._states:
-            self._states.move_to_end(key)
-        return self._states.get(key)
-
-    def put(self, state: StateInput, embedded: States) -> None:
-        """Keep a copy of a state that has been embedded, in place of the one that was used least lately."""
-        self._states[_key(state)] = concatenate([embedded])
-        if len(self._states) > self._most:
-            self._states.popitem(last=False)
-
-
-def _key(state: StateInput) -> tuple[int, bytes]:
-    return state.asked, np.array(state.ids, dtype=np.int32).tobytes()
-
-
 class Encoder:
     """A loaded checkpoint: both towers, the heads on the state tower, and the Q-function around them."""
 
@@ -148,8 +118,6 @@ class Encoder:
         self.action_tower = action
         self._separator = state.tokenizer.separator(config.separator)
         self._questions, self._firsts = _Remembered(), _Remembered()
-        self.last_states = KeptStates()
-        """The states that episodes ended in, for calls that go on from them."""
         self.action_batch_tokens = action.batch_tokens
 
     @property

@@ -27,6 +27,7 @@ from index.episodes.stepping import Running, embed_together, step_together
 from index.search.scanning.kernels import compile_loops
 from index.search.states import States
 from service.engine.embedding import EmbeddingJob
+from service.engine.kept_states import KeptStates
 from service.engine.runs import Run, RunEvents, SecondLook
 from service.errors import Overloaded, TooManyQuestions
 from service.observing.tracing import record_span
@@ -68,6 +69,8 @@ class Engine:
         self._max_waiting = max_waiting
         self.batch_listeners: list[Callable[[int], None]] = []
         """Called with the number of states of each forward pass."""
+        self.kept_states = KeptStates()
+        """The states that were embedded lately, for episodes that come to them again."""
         self._tick_states = GPU_TICK_STATES if device.type == "cuda" else CPU_TICK_STATES
         self._running: list[Run] = []
         self._waiting: deque[Run] = deque()
@@ -229,7 +232,10 @@ class Engine:
     def _tick(self, encoder: Encoder, runs: Sequence[Run]) -> None:
         """One step of every episode."""
         began = time.perf_counter()
-        embedded, batch_states = _embedded(encoder, runs)
+        misses = self.kept_states.misses
+        running = [Running(run.question, run.episode) for run in runs]
+        embedded = embed_together(self.kept_states.read_by(encoder), running)
+        batch_states = self.kept_states.misses - misses
         encoded = time.perf_counter()
         stepping: list[tuple[Run, States]] = []
         for run, states in zip(runs, embedded, strict=True):
@@ -252,13 +258,13 @@ class Engine:
         outcomes = step_together(
             [run.episode for run, _ in stepping], [states for _, states in stepping], encoder.function
         )
-        for (run, states), before, outcome in zip(stepping, steps_before, outcomes, strict=True):
+        for (run, _), before, outcome in zip(stepping, steps_before, outcomes, strict=True):
             if isinstance(outcome, Exception):
                 run.give_up(outcome)
                 continue
             run.search_seconds += outcome.ended_at - encoded
             record_span("search", encoded, run.trace, ended=outcome.ended_at, step=before)
-            self._report(run, before, states)
+            self._report(run, before)
 
     def _look(self, run: Run, evidence: Sequence[int], contenders: Sequence[int]) -> None:
         """Score an episode's contenders, in the thread of second looks."""
@@ -289,8 +295,8 @@ class Engine:
             if run.episode.stopped_by is None:
                 self._running.append(run)
 
-    def _report(self, run: Run, steps_before: int, states: States | None = None) -> None:
-        """Report an episode's new steps, and its end, to the request; ``states`` are those before the steps."""
+    def _report(self, run: Run, steps_before: int) -> None:
+        """Report an episode's new steps, and its end, to the request."""
         episode = run.episode
         self.steps += max(0, len(episode.steps) - steps_before)  # a beam may fall back on a shorter path
         if episode.is_greedy:
@@ -304,8 +310,6 @@ class Engine:
             run.give_up(error)
             return
         run.truncated_tokens = last.dropped
-        if states is not None and episode.is_greedy and len(episode.steps) == steps_before:
-            run.encoder.last_states.put(last, states)
         if not episode.is_greedy:
             for step in episode.steps:
                 run.notify(step)
@@ -326,26 +330,6 @@ class Engine:
         if done:
             with self._wake:
                 self._jobs.remove(job)
-
-
-def _embedded(encoder: Encoder, runs: Sequence[Run]) -> tuple[list[States | Exception], int]:
-    """The embedded states of each run, or the error for which it has none; and how many took a forward pass."""
-    kept = [_kept_state(run) for run in runs]
-    others = [Running(run.question, run.episode) for run, states in zip(runs, kept, strict=True) if states is None]
-    outcomes = embed_together(encoder, others)
-    batch_states = sum(len(states) for states in outcomes if not isinstance(states, Exception))
-    rest = iter(outcomes)
-    return [next(rest) if states is None else states for states in kept], batch_states
-
-
-def _kept_state(run: Run) -> States | None:
-    """The state that an episode goes on from, where it is embedded already."""
-    if run.episode.steps or not run.episode.selected:
-        return None
-    try:
-        return run.encoder.last_states.get(run.encoder.compose_state(run.question, run.episode.evidence))
-    except Exception:
-        return None  # whoever embeds it says why it cannot be read
 
 
 def _by_encoder(runs: Sequence[Run]) -> list[tuple[Encoder, list[Run]]]:

@@ -102,10 +102,12 @@ class Evidence(ResponseModel):
     stopped_by: StoppedBy
     sufficiency: SufficiencyOut | None = Field(
         description="probabilities that these passages and those held before are all of the evidence (`complete`), and "
-        "that they are not and going on would not find the rest (`hopeless`)"
+        "that they are not and going on would not find the rest (`hopeless`); with a `focus`, of these passages alone, "
+        "for the focus"
     )
     continuation: str | None = Field(
-        default=None, description="call again with it, and nothing else, for further passages that are not among these"
+        default=None,
+        description="call again with it, and nothing else or a `focus`, for further passages that are not among these",
     )
 
 
@@ -225,7 +227,8 @@ TOOLS: Mapping[str, Tool] = {
         "Retrieve",
         "Like `search`, with control over where and how: documents, metadata filter, number of steps, when to stop, "
         "beam search, length of the context. Returns numbered passages ready to be quoted, the probability that they "
-        "hold all of the evidence, and a `continuation`: if something is missing, call again with it.",
+        "hold all of the evidence, and a `continuation`: if something is missing, call again with it. A `focus` "
+        "beside it, a sub-question in full words with what you know by now filled in, finds what that asks for.",
         EpisodeIn,
         Evidence,
         _retrieve,

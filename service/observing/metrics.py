@@ -38,6 +38,12 @@ class BackgroundThread(Protocol):
         """Whether it runs."""
 
 
+class KeptStates(Protocol):
+    """Embedded states that episodes come to again."""
+
+    hits: int
+
+
 class SearchEngine(BackgroundThread, Protocol):
     """What runs the episodes, as far as its figures go."""
 
@@ -45,6 +51,10 @@ class SearchEngine(BackgroundThread, Protocol):
     steps: int
     cancelled: int
     batch_listeners: list[Callable[[int], None]]
+
+    @property
+    def kept_states(self) -> KeptStates:
+        """The states that were embedded lately."""
 
     @property
     def load(self) -> tuple[int, int]:
@@ -118,6 +128,11 @@ class Watched(Collector):
         dropped = 0 if self.questions is None else self.questions.dropped
         yield CounterMetricFamily("qrag_questions_dropped", "Questions that could not be kept", value=dropped)
         yield CounterMetricFamily("qrag_engine_steps", "Episode steps taken", value=self.engine.steps)
+        yield CounterMetricFamily(
+            "qrag_states_reused",
+            "States that an earlier forward pass had embedded",
+            value=self.engine.kept_states.hits,
+        )
         yield CounterMetricFamily(
             "qrag_engine_cancelled", "Episodes dropped because the client had gone", value=self.engine.cancelled
         )

@@ -10,6 +10,7 @@ import numpy as np
 
 from index.episodes.episode import Held
 from index.errors import UnknownCollection, UnknownDocument
+from index.search.scope import Scope
 from index.storage.protocols import Catalogue
 from index.storage.vectors import ChunkAddress, SearchScope
 from qrag.wire.documents import ChunkReference
@@ -33,6 +34,14 @@ class Searched:
     scope: SearchScope
     held: tuple[Held, ...]
     excluded: tuple[ChunkAddress, ...]
+
+    def beginning(self, *, alone: bool) -> tuple[Scope, tuple[Held, ...]]:
+        """The scope of an episode and what is in its first state: all that is held, or, ``alone``, nothing of it, and
+        then it cannot be selected either.
+        """
+        if not (alone and self.held):
+            return self.scope.scope, self.held
+        return self.scope.scope.masked(np.array([chunk.position for chunk in self.held], dtype=np.int64)), ()
 
 
 @dataclass(frozen=True, slots=True)

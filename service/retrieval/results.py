@@ -7,8 +7,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from index.arrays import TokenIds
 from index.episodes.episode import Step
 from index.episodes.head import Sufficiency
@@ -54,6 +52,7 @@ class Session:
     body: RetrieveIn
     """The request, with what it leaves out as it was in the call that it goes on from."""
     question: TokenIds
+    """What is :attr:`asked`, as tokens."""
     stop: StopBelow | None
     searched: Searched
     began: float
@@ -63,9 +62,10 @@ class Session:
 
     @property
     def asked(self) -> str:
-        """The question in words."""
-        assert self.body.question is not None  # the request's own, or that of its continuation
-        return self.body.question
+        """What chunks are selected for in this call, in words: its focus, or the question."""
+        asked = self.body.focus or self.body.question
+        assert asked is not None  # the request has a question, or its continuation
+        return asked
 
     @property
     def budget(self) -> int:
@@ -94,6 +94,7 @@ def result(session: Session, run: Run) -> RetrieveOut:
         chunks.sort(key=lambda chunk: position_of_step[chunk.step])
     context, citations = render(chunks)
     return RetrieveOut(
+        focus=body.focus,
         chunks=chunks,
         context=context,
         citations=citations,
@@ -125,8 +126,7 @@ def _one_step(session: Session, run: Run) -> list[Candidate] | None:
         return None
     if run.question_embedding is None:
         return []
-    held = np.array([chunk.position for chunk in session.searched.held], dtype=np.int64)
-    scope = session.scope.scope.masked(held) if session.searched.held else session.scope.scope
+    scope, _ = session.searched.beginning(alone=True)
     return scope.nearest(run.question_embedding, session.body.max_steps)
 
 

@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 from anyio import to_thread
 
-from index.arrays import Float32Array
+from index.arrays import Float32Array, TokenIds
 from index.encoders.encoder import Encoder
 from index.episodes.episode import ChunkTokens, Episode, Limits
 from index.episodes.rules import STOP_RULES, StopBelow, has_learned
@@ -52,17 +52,25 @@ async def prepare(body: RetrieveIn, services: Services, access: Access, shared: 
     access.require(body.collection)
     assert body.question is not None  # given, or that of the continuation
     with TRACER.start_as_current_span("tokenize"):
-        question = encoder.question_tokens(body.question)
+        asked = _tokens("question", body.question, encoder)
+        if body.focus is not None:
+            asked = _tokens("focus", body.focus, encoder)
     tokenize_seconds = time.perf_counter() - began
-    if len(question) > encoder.question_limit:
-        raise QuestionTooLong(
-            f"The question has {len(question)} tokens and may have {encoder.question_limit}. Shorten it; "
-            "long material belongs into a document."
-        )
     _check_helpers(body, services)
     stop = _stop_rule(body.stop, encoder)
     searched = await to_thread.run_sync(look_up, body, past, loaded, services.storage.catalogue, scope)
-    return Session(services, loaded, access, body, question, stop, searched, began, tokenize_seconds)
+    return Session(services, loaded, access, body, asked, stop, searched, began, tokenize_seconds)
+
+
+def _tokens(field: str, text: str, encoder: Encoder) -> TokenIds:
+    """The tokens of a question or focus; raises :class:`~service.errors.QuestionTooLong`."""
+    tokens = encoder.question_tokens(text)
+    if len(tokens) > encoder.question_limit:
+        raise QuestionTooLong(
+            f"The {field} has {len(tokens)} tokens and may have {encoder.question_limit}. Shorten it; "
+            "long material belongs into a document."
+        )
+    return tokens
 
 
 def _check_helpers(body: RetrieveIn, services: Services) -> None:
@@ -135,7 +143,7 @@ async def follow(session: Session, events: RunEvents) -> AsyncGenerator[StepEven
 
 
 def _ended(session: Session, run: Run) -> RetrieveOut:
-    """The response for an episode that has ended, which is counted, and its question kept; raises like :func:`result`."""
+    """The response for an episode that has ended: it is counted, its question kept; raises like :func:`result`."""
     answer = result(session, run)
     count(session, run)
     if not session.is_part:
@@ -192,5 +200,6 @@ def _episode(session: Session) -> RunEvents:
             cost = encoder.chunk_tokenizer.count([shown])[0]
         return ChunkTokens(encoder.state_tokens([encoder.chunk_text(stored.heading, stored.text)])[0], cost)
 
-    episode = Episode(session.scope.scope, limits, read_chunk, encoder.stopping, session.searched.held)
+    scope, held = session.searched.beginning(alone=body.focus is not None)
+    episode = Episode(scope, limits, read_chunk, encoder.stopping, held)
     return RunEvents(encoder, session.question, episode, second_look)

@@ -33,7 +33,7 @@ OPTIONS: dict[str, Any] = {
 }
 """Every option that changes what a retriever finds."""
 
-OF_ONE_CALL = {"given", "exclude", "continuation", "max_total_chunks", "trace", "heatmap"}
+OF_ONE_CALL = {"focus", "given", "exclude", "continuation", "max_total_chunks", "trace", "heatmap"}
 """Options that no retriever keeps."""
 
 BODY = {"question": QUESTION, **OPTIONS, "stop": {"step_cost": 0.1}}

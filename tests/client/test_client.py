@@ -198,6 +198,11 @@ def test_a_question_goes_on_from_its_answer(qrag: Client, collection: str) -> No
     last = qrag.retrieve("Which line?", collection=collection, given=held, exclude=end.chunks)
     assert len({chunk.text for chunk in (*held, *end.chunks, *last.chunks)}) == 5
     assert len(last.chunks) == 1
+    focused = qrag.retrieve(continuation=begun.continuation, focus="Where is it?", max_steps=3)
+    assert focused.focus == "Where is it?"
+    assert {chunk.text for chunk in (*begun.chunks, *focused.chunks)} == set("abcde")
+    with pytest.raises(InvalidRequest, match="focus"):
+        qrag.retrieve("Which line?", focus=" ", collection=collection)
     with pytest.raises(InvalidRequest, match="continuation"):
         qrag.retrieve(continuation="AAAA")
     qrag.delete_collection(collection)

@@ -203,6 +203,9 @@ def test_a_question_goes_on(capsys: pytest.CaptureFixture[str], shared_client: h
     assert main(["ask", "--continue", begun["continuation"], "--context"]) == 0
     contexts = {begun["context"], capsys.readouterr().out.strip()}
     assert contexts == {"[1] Lease\nAna signed.", "[1] Lease\nBen came."}
+    assert main(["ask", "--continue", begun["continuation"], "--focus", "Who came?", "--json"]) == 0
+    focused = json.loads(capsys.readouterr().out)
+    assert (focused["focus"], {begun["context"], focused["context"]}) == ("Who came?", contexts)
     with pytest.raises(SystemExit, match="2"):
         main(["ask", "--collection", collection])
     assert "give a question, or --continue TOKEN" in capsys.readouterr().err

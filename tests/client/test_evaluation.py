@@ -370,7 +370,7 @@ def test_csv_says_the_same(tmp_path: Path) -> None:
         ("q.jsonl", "", "holds no question"),
         ("q.jsonl", '{"question": "Who?"}', "q.jsonl:1: expected: Field required"),
         ("q.jsonl", '\n{"question": "Who?", "expected": []}', "q.jsonl:2: expected: "),
-        ("q.jsonl", '{"question": " ", "expected": [{"text": "a"}]}', "the question is blank"),
+        ("q.jsonl", '{"question": " ", "expected": [{"text": "a"}]}', "this question is blank"),
         ("q.jsonl", '{"question": "Who?", "expected": [{"text": " "}]}', "expected.0.0.text"),
         ("q.jsonl", '{"question": "Who?", "expected": [{"texts": "a"}]}', "expected.0.0.texts"),
         ("q.jsonl", '{"question": "Who?", "expected": [{"text": "a", "title": "b", "page": 1}]}', "one of them"),

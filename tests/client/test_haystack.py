@@ -54,6 +54,11 @@ def test_a_run_goes_on_from_another(retriever: QRagRetriever) -> None:
     assert asyncio.run(retriever.run_async(QUESTION, continuation=begun["continuation"])) == rest
     assert len({document.id for document in (*begun["documents"], *rest["documents"])}) == 6
     assert rest["stopped_by"] == "exhausted"
+    focused = retriever.run(QUESTION, focus="Who wrote?")
+    assert asyncio.run(retriever.run_async(QUESTION, focus="Who wrote?")) == focused
+    assert [document.id for document in focused["documents"]] == [
+        document.id for document in retriever.run("Who wrote?")["documents"]
+    ]
 
 
 def test_whether_the_evidence_is_complete_may_be_unknown() -> None:

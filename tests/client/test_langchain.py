@@ -56,6 +56,8 @@ def test_one_question_goes_on_from_another(retriever: QRagRetriever) -> None:
     rest = retriever.invoke(QUESTION, continuation=continuation)
     assert asyncio.run(retriever.ainvoke(QUESTION, continuation=continuation)) == rest
     assert len({document.id for document in (*begun, *rest)}) == 6
+    focused = retriever.invoke(QUESTION, continuation=continuation, focus="Who wrote?")
+    assert {document.id for document in focused} == {document.id for document in rest}
 
 
 def test_options_are_those_of_the_client_and_can_be_given_for_one_question() -> None:

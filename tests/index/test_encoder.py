@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
 from index.encoders.checkpoint import CheckpointConfig, read_config
-from index.encoders.encoder import HEADING_TOKENS, Encoder, KeptStates
+from index.encoders.encoder import HEADING_TOKENS, Encoder
 from index.encoders.loading import load_encoder, load_model, resolve_device
 from index.encoders.packing import is_packed
 from index.encoders.tokenizer import TextTokenizer
@@ -380,28 +380,3 @@ def test_a_chunk_is_read_below_its_heading_where_the_checkpoint_was_trained_so(t
     cut, _ = headed.chunk_text("a " * 100, "They hum.").split("\n")
     assert headed.chunk_tokenizer.count([cut]) == [HEADING_TOKENS]
     assert headed.config.action_fingerprint != plain.config.action_fingerprint
-
-
-def test_the_states_used_latest_are_kept(encoder: Encoder) -> None:
-    kept = KeptStates(most=2)
-    first, second, third = (encoder.compose_state(encoder.question_tokens(text), []) for text in TEXTS[:3])
-    embedded = encoder.embed_states([first, second, third])
-    kept.put(first, embedded.between(0, 1))
-    kept.put(second, embedded.between(1, 2))
-    assert kept.get(first) is not None
-    kept.put(third, embedded.between(2, 3))
-    assert kept.get(second) is None
-    again = kept.get(first)
-    assert again is not None
-    np.testing.assert_array_equal(again.embeddings, embedded.embeddings[:1])
-
-
-def test_a_kept_state_is_told_from_one_whose_question_ends_elsewhere(encoder: Encoder) -> None:
-    """The same tokens, of which more belong to the question, are weighed otherwise."""
-    kept = KeptStates()
-    question, chunk = encoder.question_tokens("Where is Ann?"), encoder.state_tokens(["Ann took the ball."])[0]
-    state = encoder.compose_state(question, [chunk])
-    other = encoder.compose_state(state.ids[1:-1], [])
-    assert other.ids == state.ids
-    kept.put(state, encoder.embed_states([state]))
-    assert kept.get(other) is None

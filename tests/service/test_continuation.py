@@ -178,15 +178,18 @@ def test_no_state_is_embedded_twice(client: httpx.Client, collection: str) -> No
 
     # States are the same in all collections: this question is asked nowhere else.
     question = {"question": f"Who counted in {collection}?", "collection": collection, "stop": BUDGET}
-    assert passes({**question, "max_steps": 5})[0] == 6  # the last one for the sufficiency
-    first, answer = passes({**question, "max_steps": 3})
-    continuation = {"continuation": answer["continuation"], "max_steps": 2}
-    second, more = passes(continuation)
-    assert (first, second) == (4, 2)
-    assert passes(continuation)[0] == 2
-    given = references(selected(answer, more))
+    fresh, whole = passes({**question, "max_steps": 3})
+    assert fresh == 4  # the last one for the sufficiency
+    again, same = passes({**question, "max_steps": 3})
+    assert (again, same["steps"]) == (0, whole["steps"])
+    reused = metric(client, "qrag_states_reused_total")
+    taken, more = passes({"continuation": whole["continuation"], "max_steps": 2})
+    assert taken == 2  # one less than the three states of these steps
+    assert metric(client, "qrag_states_reused_total") == reused + 1
+    assert passes({**question, "max_steps": 5})[0] == 0
+    given = references(selected(whole, more))
     assert passes({**question, "given": given, "max_steps": 1})[0] == 1
-    assert passes({**question, "given": given[:2], "max_steps": 1})[0] == 2
+    assert passes({**question, "given": given[1:], "max_steps": 1})[0] == 2
 
 
 # --- What is refused ----------------------------------------------------------------------------------------------

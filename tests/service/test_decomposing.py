@@ -134,6 +134,8 @@ def test_a_decomposed_answer_can_be_gone_on_from(client: httpx.Client, endpoint:
     assert more["parts"] is None
     both = client.post("/retrieve", json={"continuation": joined["continuation"], "decompose": True})
     assert "leave out decompose" in problem(both, 422, "validation_error")["detail"]
+    both = client.post("/retrieve", json={"question": JOINED, "focus": FIRST, "decompose": True})
+    assert "leave out decompose" in problem(both, 422, "validation_error")["detail"]
 
 
 def test_what_is_held_or_excluded_counts_for_every_part(client: httpx.Client, endpoint: Scripted) -> None:

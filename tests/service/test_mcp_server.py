@@ -193,6 +193,32 @@ def test_a_call_goes_on_from_another(shared_client: httpx.Client, library: str, 
     assert "question" in refused(shared_client, "retrieve", {"collection": library}, mode=mode)
 
 
+def test_an_agent_asks_sub_questions_one_by_one(shared_client: httpx.Client, collection: str) -> None:
+    """No call of the chain repeats a passage, and the question can be gone on with; a deleted document ends it."""
+    for number, line in enumerate(LINES.split("\n") * 2):
+        add(shared_client, f"{line} ({number})", id=f"{collection}-{number}", collection=collection)
+    steps: list[Json] = [
+        {"question": QUESTION, "collection": collection, "focus": "Who signed the lease?"},
+        {"focus": "Where did the office of Ana move?"},
+        {"focus": "Who kept bees?"},
+        {},
+    ]
+    found: list[str] = []
+    token: Json = {}
+    for arguments in steps:
+        result = call(shared_client, "retrieve", {**arguments, **token, "max_steps": 2, "stop": {"rule": "budget"}})
+        found += [citation["document_id"] for citation in result["citations"]]
+        token = {"continuation": result["continuation"]}
+    assert sorted(found) == [f"{collection}-{number}" for number in range(8)]
+    assert "focus" in refused(shared_client, "retrieve", {**token, "focus": " "})
+    begun = call(shared_client, "retrieve", {**steps[0], "max_steps": 1})
+    shared_client.delete(f"/documents/{begun['citations'][0]['document_id']}").raise_for_status()
+    for arguments in ({}, steps[1]):
+        refusal = refused(shared_client, "retrieve", {"continuation": begun["continuation"], **arguments})
+        assert "continuation_outdated" in refusal
+        assert "Ask again" in refusal
+
+
 @pytest.mark.usefixtures("library")
 def test_the_address_says_where_to_look(shared_client: httpx.Client, mode: str) -> None:
     for tool, arguments in (("search", {"query": QUESTION}), ("retrieve", {"question": QUESTION})):

@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--continue", dest="continuation", metavar="TOKEN", help="go on from the `continuation` of an answer in JSON"
     )
+    parser.add_argument("--focus", metavar="TEXT", help="a sub-question on the way: this call selects for it")
     parser.add_argument("--collection", metavar="C", help="default: default")
     parser.add_argument("--document", action="append", metavar="ID", help="search only this document; may be repeated")
     parser.add_argument("--max-steps", type=int, metavar="N", help="most chunks to select (default: 6)")
@@ -69,6 +70,7 @@ def run(client: Client, arguments: argparse.Namespace) -> int:
         collection=arguments.collection,
         document_ids=arguments.document,
         continuation=arguments.continuation,
+        focus=arguments.focus,
         max_steps=arguments.max_steps,
         beam_width=arguments.beam_width,
         rerank=arguments.rerank,

@@ -66,6 +66,8 @@ class RetrieveOptions(TypedDict, total=False):
     filter: Filter | Mapping[str, JsonValue] | None
     location: LocationFilter | Mapping[str, JsonValue] | None
     """For example ``{"field": "year", "gte": 1990}``."""
+    focus: str | None
+    """A sub-question on the way to the question, for this call alone."""
     given: Sequence[ChunkReference | SelectedChunk] | None
     """Chunks that you hold already."""
     exclude: Sequence[ChunkReference | SelectedChunk] | None

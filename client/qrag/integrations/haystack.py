@@ -31,8 +31,8 @@ class QRagRetriever:
     answer; and says why the episode ended and whether the evidence is complete.
 
     The options are those of :class:`~qrag.RetrieveOptions` that are not about a single call; ``run`` takes
-    ``collection``, ``document_ids`` and ``filter`` for one question, in place of those given here, and a
-    ``continuation``. Metadata is that of
+    ``collection``, ``document_ids`` and ``filter`` for one question, in place of those given here, a
+    ``continuation`` and a ``focus``. Metadata is that of
     :func:`~qrag.integrations.evidence.metadata`. ``timeout`` is in seconds.
     """
 
@@ -99,13 +99,14 @@ class QRagRetriever:
         document_ids: list[str] | None = None,
         filter: dict[str, Any] | None = None,
         continuation: str | None = None,
+        focus: str | None = None,
     ) -> dict[str, Any]:
         """Retrieve ``documents``, ``stopped_by``, ``sufficiency``, None where the checkpoint was not calibrated, and
         the ``continuation`` with which a further run goes on.
 
         Raises what :class:`~qrag.Client` raises.
         """
-        options = self._merged(collection, document_ids, filter, continuation)
+        options = self._merged(collection, document_ids, filter, continuation, focus)
         with Client(self.base_url, self._key(), timeout=self.timeout) as client:
             return _outputs(client.retrieve(query, **options))
 
@@ -119,9 +120,10 @@ class QRagRetriever:
         document_ids: list[str] | None = None,
         filter: dict[str, Any] | None = None,
         continuation: str | None = None,
+        focus: str | None = None,
     ) -> dict[str, Any]:
         """The coroutine of :meth:`run`."""
-        options = self._merged(collection, document_ids, filter, continuation)
+        options = self._merged(collection, document_ids, filter, continuation, focus)
         async with AsyncClient(self.base_url, self._key(), timeout=self.timeout) as client:
             return _outputs(await client.retrieve(query, **options))
 
@@ -134,6 +136,7 @@ class QRagRetriever:
         document_ids: list[str] | None,
         filter: dict[str, Any] | None,
         continuation: str | None,
+        focus: str | None,
     ) -> RetrieveOptions:
         options = self.options.copy()
         if collection is not None:
@@ -144,6 +147,8 @@ class QRagRetriever:
             options["filter"] = filter
         if continuation is not None:
             options["continuation"] = continuation
+        if focus is not None:
+            options["focus"] = focus
         return options
 
 

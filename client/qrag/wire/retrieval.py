@@ -49,6 +49,7 @@ QUESTION_AND_ONE_WAY: list[JsonValue] = [
     never(continuation={"type": "string"}, beam_width=_BEAM),
     never(given={"minItems": 1}, beam_width=_BEAM),
     never(continuation={"type": "string"}, decompose={"const": True}),
+    never(focus={"type": "string"}, decompose={"const": True}),
     {
         "anyOf": [
             {"properties": {name: {"type": "string"}}, "required": [name]} for name in ("question", "continuation")
@@ -60,7 +61,7 @@ QUESTION_AND_ONE_WAY: list[JsonValue] = [
 
 def _must_say_something(question: str) -> str:
     if not question.strip():
-        raise ValueError("the question is blank")
+        raise ValueError("this question is blank")
     return question
 
 
@@ -80,6 +81,13 @@ class EpisodeIn(RequestModel):
     """A question, or an episode to go on from, and where and how to search for the evidence."""
 
     question: Question | None = Field(default=None, description="may be left out with a `continuation`")
+    focus: Question | None = Field(
+        default=None,
+        examples=["Who signed the lease?"],
+        description="a sub-question on the way to the question: this call selects for it, as if it were asked by "
+        "itself, of the chunks that are not held yet. A `continuation` goes on with the question, and every call may "
+        "have another focus",
+    )
     collection: CollectionName = "default"
     document_ids: list[DocumentId] | None = Field(
         default=None, min_length=1, max_length=1000, description="search only these documents of the collection"
@@ -158,6 +166,11 @@ class RetrieveIn(EpisodeIn):
             "examples": [
                 {"question": "Where did the office of the person who signed the lease move?", "max_steps": 4},
                 {
+                    "question": "Where did the office of the person who signed the lease move?",
+                    "focus": "Who signed the lease?",
+                    "max_steps": 1,
+                },
+                {
                     "question": "Who signed the lease?",
                     "collection": "default",
                     "filter": {"and": [{"field": "year", "gte": 2020}, {"not": {"field": "tags", "equals": "draft"}}]},
@@ -184,6 +197,8 @@ class RetrieveIn(EpisodeIn):
     def _splits_a_question(self) -> Self:
         if self.decompose and self.continuation is not None:
             raise ValueError("a continuation goes on with what was asked: leave out decompose")
+        if self.decompose and self.focus is not None:
+            raise ValueError("a focus is one part already: leave out decompose")
         return self
 
 
@@ -302,7 +317,7 @@ class Citation(ResponseModel):
 class Usage(ResponseModel):
     """The size of the request's work, in tokens of the checkpoint's tokenizer."""
 
-    question_tokens: int
+    question_tokens: int = Field(description="of the question, or of the focus of this call")
     context_tokens: int
     candidates: int = Field(description="chunks that were searched at each step")
     exact: bool = Field(
@@ -341,6 +356,11 @@ class RetrieveOut(ResponseModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.RESULT]})
 
+    focus: str | None = Field(
+        default=None,
+        examples=["Who signed the lease?"],
+        description="the sub-question of this call, if it had one: what all Q-values here are about",
+    )
     chunks: list[SelectedChunk]
     context: str
     citations: list[Citation]
@@ -356,8 +376,8 @@ class RetrieveOut(ResponseModel):
         "does not fit any more. `exhausted`: no chunk is left"
     )
     sufficiency: SufficiencyOut | None = Field(
-        description="of all chunks that are held: given, selected before and selected now; null where the checkpoint "
-        "was not calibrated"
+        description="of all chunks that are held: given, selected before and selected now; with a `focus`, of those "
+        "selected now, for the focus; null where the checkpoint was not calibrated"
     )
     continuation: str | None = Field(
         default=None,
