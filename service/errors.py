@@ -23,6 +23,7 @@
     ├── QuestionsOff            404 questions_off
     ├── CheckpointInUse         409 checkpoint_in_use
     ├── CheckpointUnusable      422 checkpoint_unusable
+    ├── ExpectationUnresolved   422 expectation_unresolved
     ├── DocumentsChanged        409 documents_changed
     ├── TitleIsEmbedded         409 title_is_embedded
     ├── MetadataTooLong         409 metadata_too_long
@@ -203,6 +204,12 @@ class CheckpointUnusable(ServiceError):
     """The checkpoint is damaged, of another format, or does not fit into memory."""
 
     status, code, title = 422, "checkpoint_unusable", "Checkpoint cannot be served"
+
+
+class ExpectationUnresolved(ServiceError):
+    """A question of a gate expects evidence that stands nowhere in the documents."""
+
+    status, code, title = 422, "expectation_unresolved", "Expected evidence is nowhere"
 
 
 class ChunkOutOfScope(ServiceError):

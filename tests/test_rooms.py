@@ -65,7 +65,7 @@ those below."""
 MAY_IMPORT = {
     "qrag": (),
     "index": ("qrag.wire",),
-    "service": ("qrag.wire", "qrag.client", "index"),
+    "service": ("qrag.wire", "qrag.client", "qrag.evaluation", "index"),
     "trainer": ("qrag.wire", "qrag.client", "index"),
 }
 """What each package may import from the others."""

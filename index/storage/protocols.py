@@ -308,8 +308,11 @@ class VectorStore(Protocol):
     def forget_other_spaces(self) -> None:
         """Drop the vectors of all spaces but the active one."""
 
-    def scopes(self, *, preselect_above: float = math.inf) -> Scopes:
-        """The scopes of the active space; collections of more than ``preselect_above`` chunks may be preselected."""
+    def scopes(self, space: Space | None = None, *, preselect_above: float = math.inf) -> Scopes:
+        """The scopes of a space, by default the active one; of another one only while it lacks no vectors.
+
+        Collections of more than ``preselect_above`` chunks may be preselected.
+        """
 
     def has_room(self) -> bool:
         """Whether there is space for another :meth:`append` of :data:`APPEND_ROWS` rows."""

@@ -3,8 +3,10 @@
 A change begins with loading and warming the new checkpoint beside the old one. If its action tower is the same, it is
 served from then on. If not, the indexing thread first embeds all searchable chunks again, in a space of its own
 (:class:`index.storage.vectors.Space`), while the old checkpoint answers; when the space is complete, the new one
-is served. A request keeps the checkpoint that it began with. The choice is kept in the storage and outlasts a restart;
-so does a change that was not finished.
+is served. Before, it may have to pass a gate (:mod:`service.engine.gates`), and to answer a share of requests unseen
+until an operator says that it is good (:class:`service.engine.changes.Canary`). A request keeps the checkpoint that it
+began with. The choice is kept in the storage and outlasts a restart; so does a change that was not finished, with its
+gate and its share, and the outcome of the last gate.
 """
 
 from __future__ import annotations
@@ -12,9 +14,10 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import torch
 
@@ -24,8 +27,11 @@ from index.encoders.loading import load_encoder
 from index.errors import ChunkTooLong, QRagError
 from index.storage.opening import read_properties
 from index.storage.protocols import Scopes, Storage
-from index.storage.vectors import Space
-from service.errors import CheckpointInUse, CheckpointUnusable, UnknownCheckpoint
+from qrag.wire.gates import GateIn, GateOut
+from service.engine.changes import Canary, Change
+from service.engine.gates import Trial, refusal
+from service.engine.loaded import Loaded
+from service.errors import CheckpointInUse, CheckpointUnusable, QuestionTooLong, UnknownCheckpoint
 from service.settings import DEFAULT_CHECKPOINT, Settings
 
 log = logging.getLogger(__name__)
@@ -37,28 +43,11 @@ CHOSEN = "checkpoint"
 """Property of the storage: the checkpoint that is served instead of the configured one."""
 
 WANTED = "wanted_checkpoint"
-"""Property of the storage: the checkpoint of an unfinished change."""
+"""Property of the storage: the checkpoint of an unfinished change, with its gate and the share of requests."""
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A checkpoint in memory, and the vectors that it searches."""
-
-    name: str
-    encoder: Encoder
-    space: Space
-    scopes: Scopes
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A change that is under way, or has failed for a reason."""
-
-    name: str
-    state: Literal["loading", "embedding", "failed"]
-    encoder: Encoder | None = None
-    space: Space | None = None
-    error: str | None = None
+GATE = "checkpoint_gate"
+"""Property of the storage: the outcome of the last gate."""
 
 
 class Checkpoints:
@@ -70,6 +59,9 @@ class Checkpoints:
         self._vectors = storage.vectors
         self._news = storage.news
         self._changing = threading.Lock()
+        outcome = storage.catalogue.read_property(GATE)
+        self.last_gate = None if outcome is None else GateOut.model_validate_json(outcome)
+        """The outcome of the last gate."""
         self.change: Change | None = None
         self.current = Loaded(name, encoder, storage.vectors.space, self._scopes())
 
@@ -79,60 +71,143 @@ class Checkpoints:
         folders = [path.parent.name for path in folder.glob(f"*/{CONFIG_FILE}")]
         return [CONFIGURED, *sorted(name for name in folders if name != CONFIGURED and name.isprintable())]
 
-    def begin(self, name: str) -> None:
+    def begin(self, name: str, gate: GateIn | None = None, canary: float | None = None) -> None:
         """Load a checkpoint, and serve it as soon as its action tower has embedded all chunks. Blocks while it loads.
 
-        A change that was under way is given up, unless this one cannot begin. Raises
-        :class:`~service.errors.UnknownCheckpoint`, :class:`~service.errors.CheckpointUnusable` for one that cannot be
-        loaded, or :class:`~index.errors.DiskFull`.
+        With a ``gate`` only if it does not lose there, and with a ``canary``, the share of requests that it answers
+        unseen, only once it is asked for without either. A change that was under way is given up, unless this one
+        cannot begin. Raises :class:`~service.errors.UnknownCheckpoint`, :class:`~service.errors.CheckpointUnusable` for
+        one that cannot be loaded, what :class:`~service.engine.gates.Trial` raises for a gate that cannot be played, or
+        :class:`~index.errors.DiskFull`.
         """
+        self._require_known(name)
+        trial = None if gate is None else Trial(gate, self._catalogue)
+        if trial is not None:
+            trial.check()
+        with self._changing:
+            if gate is None and canary is None and self._end_canary(name):
+                return
+            self._load_and_begin(name, trial, None if canary is None else Canary(canary))
+
+    def _require_known(self, name: str) -> None:
         if name not in self.names():
             known = ", ".join(self.names())
             raise UnknownCheckpoint(f"There is no checkpoint {name!r} in QRAG_CHECKPOINTS_DIR. Known here: {known}.")
-        with self._changing:
-            former, self.change = self.change, Change(name, "loading")
-            try:
-                self._begin(name)
-            except BaseException as error:
-                self.change = former
-                if isinstance(error, CheckpointUnusable) and not self._under_way:
-                    self._fail(name, error.detail)
-                raise
-            finally:
-                self._news.announce()  # wakes the indexing thread
 
-    def _begin(self, name: str) -> None:
+    def _end_canary(self, name: str) -> bool:
+        """Let the indexing thread serve the checkpoint that answers a share of requests so far, if it is this one."""
+        change = self.change
+        if change is None or (change.name, change.state) != (name, "canary"):
+            return False
+        self._catalogue.write_properties({WANTED: self._wanted(name, change.trial, None)})
+        self.change = replace(change, canary=None)
+        self._news.announce()  # wakes the indexing thread
+        return True
+
+    def _load_and_begin(self, name: str, trial: Trial | None, canary: Canary | None) -> None:
+        former, self.change = self.change, Change(name, "loading")
+        try:
+            self._begin(name, trial, canary)
+        except BaseException as error:
+            self.change = former
+            if isinstance(error, CheckpointUnusable) and not self._under_way:
+                self._fail(name, error.detail)
+            raise
+        else:
+            _release(former)
+        finally:
+            self._news.announce()  # wakes the indexing thread
+
+    def _begin(self, name: str, trial: Trial | None, canary: Canary | None) -> None:
         encoder = self._load(name)
-        config, choice = encoder.config, _choice(self._settings, name)
-        if config.action_fingerprint == self.current.space.fingerprint:
-            self._catalogue.write_properties({CHOSEN: choice, WANTED: None})
+        if trial is not None:
+            trial.check_lengths({self.current.name: self.current.encoder, name: encoder})
+        config = encoder.config
+        same_space = config.action_fingerprint == self.current.space.fingerprint
+        if same_space and trial is None and canary is None:
+            self._catalogue.write_properties({CHOSEN: _choice(self._settings, name), WANTED: None})
             self._serve(name, encoder)
             return
-        space = self._vectors.open_space(
-            fingerprint=config.action_fingerprint, dimension=config.dimension, properties={WANTED: choice}
-        )
-        self.change = Change(name, "embedding", encoder, space)
+        wanted = {WANTED: self._wanted(name, trial, canary)}
+        if same_space:
+            self._catalogue.write_properties(wanted)
+            space = self.current.space
+        else:
+            space = self._vectors.open_space(
+                fingerprint=config.action_fingerprint, dimension=config.dimension, properties=wanted
+            )
+        self.change = Change(name, "embedding", encoder, space, trial, canary)
 
     def resume(self) -> None:
-        """Go on with a change that an earlier process left unfinished; one that cannot be loaded any longer fails."""
-        name = _chosen(self._settings, self._catalogue.read_property(WANTED))
-        if name is None:
+        """Go on with a change that an earlier process left unfinished; one that cannot be loaded any longer fails.
+
+        Its gate is played from the beginning.
+        """
+        wanted = self._catalogue.read_property(WANTED)
+        name = _chosen(self._settings, wanted)
+        if name is None or wanted is None:
             return
+        further = json.loads(wanted)
+        gate, canary = further.get("gate"), further.get("canary")
+        trial = None if gate is None else Trial(GateIn.model_validate_json(json.dumps(gate)), self._catalogue)
         try:
-            self.begin(name)
-        except (UnknownCheckpoint, CheckpointUnusable) as error:
-            if self.change is None:  # otherwise begin() has recorded why it cannot be loaded
+            self._require_known(name)
+            with self._changing:
+                self._load_and_begin(name, trial, None if canary is None else Canary(canary))
+        except (UnknownCheckpoint, CheckpointUnusable, QuestionTooLong) as error:
+            if self.change is None:  # otherwise why it cannot be loaded is recorded
                 self._fail(name, error.detail)
 
+    def complete(self, change: Change) -> Change | None:
+        """The change with its candidate, whose vectors are complete; none where it was given up meanwhile.
+
+        This, :meth:`incomplete` and :meth:`finish` are for the indexing thread alone.
+        """
+        with self._changing:
+            if self.change is not change or change.encoder is None or change.space is None:
+                return None
+            if change.candidate is None:
+                scopes = self._vectors.scopes(change.space)
+                candidate = Loaded(change.name, change.encoder, change.space, scopes)
+                state = change.state if change.passed else "gate"
+                self.change = replace(change, candidate=candidate, state=state)
+            return self.change
+
+    def incomplete(self, change: Change) -> None:
+        """Note that documents have come of which the new checkpoint has no vectors: its scopes would lack them."""
+        with self._changing:
+            if self.change is change and change.candidate is not None:
+                _release(change)
+                self.change = replace(change, candidate=None, state="embedding")
+
     def finish(self, change: Change) -> bool:
-        """Serve the new checkpoint if its space is complete. Only the indexing thread calls this."""
+        """Serve the new checkpoint, or refuse it, or let it answer a share of requests; false if nothing was to do."""
         with self._changing:
             if self.change is not change or change.encoder is None or change.space is None:
                 return False  # given up meanwhile
-            properties = {CHOSEN: _choice(self._settings, change.name), WANTED: None}
-            if not self._vectors.activate(change.space, properties):
+            outcome = None if change.trial is None else change.trial.outcome
+            if change.trial is not None and outcome is None:
+                return False  # it has not been played
+            judged = {} if outcome is None else {GATE: outcome.model_dump_json()}
+            if outcome is not None:
+                self.last_gate = outcome
+            if outcome is not None and not outcome.passed:
+                self._catalogue.write_properties({WANTED: None, **judged})
+                self._refuse(change, outcome)
+                return True
+            if change.canary is not None:
+                if change.state != "canary":
+                    self._catalogue.write_properties(judged)
+                    self.change = replace(change, state="canary")
+                    log.info("asking checkpoint=%s too, share=%g", change.name, change.canary.share)
+                return False
+            properties = {CHOSEN: _choice(self._settings, change.name), WANTED: None, **judged}
+            if change.space == self.current.space:
+                self._catalogue.write_properties(properties)
+            elif not self._vectors.activate(change.space, properties):
                 return False
             self._serve(change.name, change.encoder)
+            _release(change)
         return True
 
     def fail(self, change: Change, error: ChunkTooLong) -> None:
@@ -140,6 +215,7 @@ class Checkpoints:
         with self._changing:
             if self.change is change:
                 self._catalogue.write_properties({WANTED: None})
+                _release(change)
                 self._fail(change.name, str(error))
 
     def forget(self, name: str) -> None:
@@ -153,6 +229,7 @@ class Checkpoints:
             if name != changing_to and name not in self.names():
                 raise UnknownCheckpoint(f"There is no checkpoint {name!r}. Known here: {', '.join(self.names())}.")
             if name == changing_to:
+                _release(self.change)
                 self.change = None
                 self._catalogue.write_properties({WANTED: None})
             elif name == self.current.name:
@@ -171,9 +248,11 @@ class Checkpoints:
         return len(self._vectors.spaces)
 
     def progress(self) -> float | None:
-        """The share of all chunks that are embedded for the change under way."""
+        """How far the change under way is: the share of all chunks that are embedded, or of the gate's questions."""
         change = self.change
-        return None if change is None or change.space is None else self._vectors.share_embedded(change.space)
+        if change is None or change.space is None:
+            return None
+        return self._vectors.share_embedded(change.space) if change.state == "embedding" else change.progress()
 
     def _load(self, name: str) -> Encoder:
         try:
@@ -200,6 +279,20 @@ class Checkpoints:
         self.change = Change(name, "failed", error=reason)
         log.error("cannot change to checkpoint=%s: %s", name, reason)
 
+    def _refuse(self, change: Change, outcome: GateOut) -> None:
+        _release(change)
+        reason = refusal(outcome)
+        self.change = Change(change.name, "refused", error=reason)
+        log.warning("refused checkpoint=%s: %s", change.name, reason)
+
+    def _wanted(self, name: str, trial: Trial | None, canary: Canary | None) -> str:
+        further: dict[str, Any] = {}
+        if trial is not None:
+            further["gate"] = trial.gate.model_dump(mode="json", exclude_unset=True)
+        if canary is not None:
+            further["canary"] = canary.share
+        return _choice(self._settings, name, further)
+
     def _scopes(self) -> Scopes:
         return self._vectors.scopes(preselect_above=self._settings.preselect_above)
 
@@ -217,8 +310,14 @@ def _path(settings: Settings, name: str) -> Path:
     return settings.checkpoint if name == CONFIGURED else settings.checkpoints_path / name
 
 
-def _choice(settings: Settings, name: str) -> str:
-    return json.dumps({"name": name, "instead_of": _configured(settings)})
+def _release(change: Change | None) -> None:
+    """Let the scopes of a change's candidate go; those that are being searched stay readable."""
+    if change is not None and change.candidate is not None:
+        change.candidate.scopes.close()
+
+
+def _choice(settings: Settings, name: str, further: Mapping[str, Any] = {}) -> str:
+    return json.dumps({"name": name, "instead_of": _configured(settings), **further})
 
 
 def _chosen(settings: Settings, choice: str | None) -> str | None:

@@ -124,15 +124,19 @@ class Engine:
         return events
 
     def start_together(self, episodes: Sequence[RunEvents]) -> None:
-        """Start episodes, all of them or none.
+        """Start episodes, all of them or none; raises like :meth:`submit`."""
+        self.submit([events.run for events in episodes])
+
+    def submit(self, runs: Sequence[Run]) -> None:
+        """Start runs, which tell by themselves how they go, all of them or none.
 
         Raises :class:`~service.errors.Overloaded` if there is no room for them, and
         :class:`~service.errors.TooManyQuestions` if there never is.
         """
         most = self._max_waiting + self._max_running
-        if len(episodes) > most:
+        if len(runs) > most:
             raise TooManyQuestions(
-                f"The request asks for {len(episodes)} episodes at once, and this service holds {most}. Send fewer "
+                f"The request asks for {len(runs)} episodes at once, and this service holds {most}. Send fewer "
                 "questions, or let it hold more with QRAG_MAX_WAITING_RETRIEVALS."
             )
         with self._wake:
@@ -141,9 +145,9 @@ class Engine:
             self._waiting = deque(waiting)
             unfinished = (*self._running, *self._looking)
             running = sum(run.episode.stopped_by is None and not run.cancelled for run in unfinished)
-            if self._stopping or running + len(waiting) + len(episodes) > most:
+            if self._stopping or running + len(waiting) + len(runs) > most:
                 raise Overloaded("Too many retrievals are waiting. Try again in a second.", retry_after=1)
-            self._waiting.extend(events.run for events in episodes)
+            self._waiting.extend(runs)
             self._wake.notify()
 
     def embed_actions(self, encoder: Encoder, inputs: Sequence[TokenIds]) -> Float32Array:

@@ -10,13 +10,17 @@ from functools import partial
 
 from opentelemetry.context import Context
 
+from index.encoders.encoder import Encoder
 from index.errors import ChunkTooLong, DiskFull
 from index.indexing.bagging import Bagging
 from index.indexing.indexer import Indexer, Round
 from index.indexing.reembedding import Reembedding
 from index.storage.protocols import Storage
-from service.engine.checkpoints import Checkpoints, Loaded
+from index.storage.vectors import Space
+from service.engine.changes import Change
+from service.engine.checkpoints import Checkpoints
 from service.engine.engine import Engine
+from service.engine.loaded import Loaded
 from service.engine.memory import trim_heap
 from service.observing.tracing import record_span
 
@@ -85,15 +89,27 @@ class IndexingWorker:
         """Make some of the bags that are missing; returns whether there were any."""
         return Bagging(self._storage, self._checkpoints.current.encoder).work()
 
-    def _reembed(self) -> bool:
+    def _change(self) -> bool:
         """Run one round of a change of checkpoint; returns whether there was anything to do."""
-        change = self._checkpoints.change
+        checkpoints = self._checkpoints
+        change = checkpoints.change
         if change is None or change.encoder is None or change.space is None:
             return False
-        embed = partial(self._engine.embed_actions, change.encoder)
+        if self._storage.vectors.unembedded(change.space, 1):
+            checkpoints.incomplete(change)
+            return self._reembed(change, change.encoder, change.space)
+        ready = checkpoints.complete(change)
+        if ready is None or ready.candidate is None:
+            return True  # another change has taken its place
+        if ready.trial is not None and ready.trial.outcome is None:
+            ready.trial.work(self._engine, checkpoints.current, ready.candidate, self._stopping)
+            return True
+        return checkpoints.finish(ready)
+
+    def _reembed(self, change: Change, encoder: Encoder, space: Space) -> bool:
+        embed = partial(self._engine.embed_actions, encoder)
         try:
-            reembedding = Reembedding(self._storage, change.encoder, embed, self._stopping, change.space)
-            return reembedding.work() or self._checkpoints.finish(change)
+            return Reembedding(self._storage, encoder, embed, self._stopping, space).work()
         except ChunkTooLong as error:
             self._checkpoints.fail(change, error)
             return True
@@ -116,8 +132,8 @@ class IndexingWorker:
                     news.wait(number, PAUSE_SECONDS)
                     catalogue.stall(STALLED)
                     continue
-                indexed, reembedded = self._index(), self._reembed()
-                worked = indexed or reembedded or self._bag() or storage.maintain() or freed
+                indexed, changed = self._index(), self._change()
+                worked = indexed or changed or self._bag() or storage.maintain() or freed
                 catalogue.resume()
                 if not worked:
                     news.wait(number, IDLE_SECONDS)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from anyio import CapacityLimiter
@@ -187,6 +187,18 @@ class Metrics:
         self._stopped = Counter(
             "qrag_episodes", "Finished episodes by what ended them", ["stopped_by"], registry=self._registry
         )
+        self._canary = Counter(
+            "qrag_canary_requests",
+            "Requests that another checkpoint was to answer too",
+            ["outcome"],
+            registry=self._registry,
+        )
+        self._overlap = Histogram(
+            "qrag_canary_overlap",
+            "Share of the chunks that both checkpoints selected, of those that either did",
+            buckets=(0, 0.1, 0.25, 0.5, 0.75, 0.9, 1),
+            registry=self._registry,
+        )
         self._steps = Histogram(
             "qrag_episode_steps",
             "Steps per episode",
@@ -243,6 +255,12 @@ class Metrics:
             self._compared.labels(figure).inc()
             self._served.labels(figure).inc(served)
             self._calibrated.labels(figure).inc(calibrated)
+
+    def canary(self, outcome: Literal["compared", "dropped", "failed"], overlap: float | None = None) -> None:
+        """Note a request that another checkpoint was to answer too, and the share of chunks that both selected."""
+        self._canary.labels(outcome).inc()
+        if overlap is not None:
+            self._overlap.observe(overlap)
 
     def text(self) -> bytes:
         """Everything in Prometheus' text format."""

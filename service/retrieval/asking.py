@@ -15,7 +15,7 @@ from service.errors import Overloaded
 from service.http.problems import problem_of
 from service.keys import Access
 from service.retrieval.parts import Inquiry, joined, plan
-from service.retrieval.past import Shared, scope_of
+from service.retrieval.past import Settled, scope_of
 from service.retrieval.results import Session
 from service.retrieval.session import find, follow, prepare, start, start_together
 from service.services import Services
@@ -72,11 +72,11 @@ async def answer_batch(body: BatchIn, services: Services, access: Access) -> Bat
     retrievals = body.retrievals()
     loaded = services.checkpoints.current
     scope = await to_thread.run_sync(scope_of, retrievals[0], None, loaded, services.storage.catalogue)
-    shared = Shared(loaded, scope)
+    settled = Settled(loaded, scope)
     splitting = asyncio.Semaphore(SPLIT_TOGETHER)
 
     async def planned(number: int) -> Inquiry:
-        session = await prepare(retrievals[number], services, access, shared)
+        session = await prepare(retrievals[number], services, access, settled)
         async with splitting:
             return await plan(session)
 

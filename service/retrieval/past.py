@@ -15,7 +15,7 @@ from index.storage.protocols import Catalogue
 from index.storage.vectors import ChunkAddress, SearchScope
 from qrag.wire.documents import ChunkReference
 from qrag.wire.retrieval import RetrieveIn
-from service.engine.checkpoints import Loaded
+from service.engine.loaded import Loaded
 from service.errors import ChunkOutOfScope, ContinuationOutdated
 from service.retrieval.continuation import Continuation, continuation_of, digest, resumed
 from service.retrieval.locating import located
@@ -45,11 +45,11 @@ class Searched:
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
-    """What the questions of a batch search together."""
+class Settled:
+    """What a request does not choose for itself: its checkpoint, and with others of a batch its scope."""
 
     loaded: Loaded
-    scope: SearchScope
+    scope: SearchScope | None = None
 
 
 def begin(body: Body, signer: Signer) -> tuple[Body, Continuation | None]:

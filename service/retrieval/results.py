@@ -32,7 +32,7 @@ from qrag.wire.retrieval import (
     Timings,
     Usage,
 )
-from service.engine.checkpoints import Loaded
+from service.engine.loaded import Loaded
 from service.engine.runs import Run
 from service.keys import Access
 from service.retrieval.context import render

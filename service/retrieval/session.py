@@ -28,7 +28,7 @@ from service.keys import Access
 from service.observing.tracing import TRACER
 from service.retrieval.context import block
 from service.retrieval.noting import count, keep
-from service.retrieval.past import Shared, begin, look_up
+from service.retrieval.past import Settled, begin, look_up
 from service.retrieval.results import Session, result, step_event, stored_chunk
 from service.services import Services
 
@@ -36,8 +36,8 @@ ATTEMPTS = 3
 """Most attempts at a retrieval whose documents are deleted while it runs."""
 
 
-async def prepare(body: RetrieveIn, services: Services, access: Access, shared: Shared | None = None) -> Session:
-    """Check what a schema cannot, and look up the scope, unless the request has a ``shared`` one with others.
+async def prepare(body: RetrieveIn, services: Services, access: Access, settled: Settled | None = None) -> Session:
+    """Check what a schema cannot, and look up the scope, with the served checkpoint unless all that is ``settled``.
 
     Raises :class:`~service.errors.Forbidden`, :class:`~service.errors.QuestionTooLong`,
     :class:`~service.errors.NotCalibrated`, :class:`~service.errors.CannotRerank`,
@@ -45,8 +45,8 @@ async def prepare(body: RetrieveIn, services: Services, access: Access, shared: 
     :func:`~service.retrieval.past.look_up` raise.
     """
     began = time.perf_counter()
-    loaded = services.checkpoints.current if shared is None else shared.loaded
-    scope = None if shared is None else shared.scope
+    loaded = services.checkpoints.current if settled is None else settled.loaded
+    scope = None if settled is None else settled.scope
     encoder = loaded.encoder
     body, past = begin(body, services.signer)
     access.require(body.collection)

@@ -7,9 +7,10 @@ from typing import Annotated
 from anyio import to_thread
 from fastapi import APIRouter, Depends, Path, Response
 
-from qrag.wire.operations import CheckpointChangeOut, CheckpointIn, CheckpointsOut
+from qrag.wire.operations import CanaryOut, CheckpointChangeOut, CheckpointIn, CheckpointsOut
+from service.engine.changes import Change
 from service.engine.checkpoints import Checkpoints
-from service.http.dependencies import AppServices, known_query
+from service.http.dependencies import AppServices, RequestAccess, known_query
 from service.http.problems import responses
 from service.http.rights import needs
 
@@ -30,12 +31,18 @@ def checkpoints(services: AppServices) -> CheckpointsOut:
     summary="Serve another checkpoint",
 )
 @needs("admin")
-async def change_checkpoint(body: CheckpointIn, services: AppServices, response: Response) -> CheckpointsOut:
+async def change_checkpoint(
+    body: CheckpointIn, services: AppServices, access: RequestAccess, response: Response
+) -> CheckpointsOut:
     """Load it, embed all chunks again if its action tower is another one, then serve it; requests go on meanwhile.
 
-    `200` if it is served already when this returns; `202` while chunks are being embedded.
+    With a `gate` it is served only if it finds as much for the questions as the one that is served; with a `canary` it
+    answers a share of requests unseen, until it is asked for without one. `200` if it is served already when this
+    returns; `202` where that is still to come. A gate takes the right `read` as well.
     """
-    await to_thread.run_sync(services.checkpoints.begin, body.checkpoint)
+    if body.gate is not None:
+        access.require_right("read")
+    await to_thread.run_sync(services.checkpoints.begin, body.checkpoint, body.gate, body.canary)
     out = await to_thread.run_sync(_out, services.checkpoints)
     if out.change is None:
         response.status_code = 200
@@ -52,11 +59,29 @@ def forget_checkpoint(checkpoint: Annotated[str, Path(max_length=255)], services
 
 
 def _out(state: Checkpoints) -> CheckpointsOut:
-    change, progress = state.change, state.progress()
+    change = state.change
     return CheckpointsOut(
         served=state.current.name,
         available=state.names(),
-        change=change
-        and CheckpointChangeOut(checkpoint=change.name, state=change.state, progress=progress, error=change.error),
+        change=None if change is None else _change(change, state.progress()),
+        gate=state.last_gate,
         vector_sets=state.vector_sets,
+    )
+
+
+def _change(change: Change, progress: float | None) -> CheckpointChangeOut:
+    canary = change.canary
+    return CheckpointChangeOut(
+        checkpoint=change.name,
+        state=change.state,
+        progress=progress,
+        error=change.error,
+        canary=canary
+        and CanaryOut(
+            share=canary.share,
+            compared=canary.compared,
+            dropped=canary.dropped,
+            failed=canary.failed,
+            overlap=canary.overlap,
+        ),
     )

@@ -62,6 +62,7 @@ def model(services: AppServices) -> ModelOut:
     return ModelOut(
         checkpoint=current.name,
         name=config.name,
+        fingerprint=config.fingerprint,
         base_model=config.base_model,
         dimension=config.dimension,
         device=str(encoder.device),

@@ -16,6 +16,8 @@ from service.http.problems import responses
 from service.http.rights import needs
 from service.openapi import refers_to
 from service.retrieval.asking import answer_batch, find_evidence, follow_evidence
+from service.retrieval.canary import play_too
+from service.retrieval.results import Session
 from service.retrieval.session import prepare
 
 router = APIRouter(dependencies=[Depends(known_query)])
@@ -42,8 +44,9 @@ async def retrieve(request: Request, body: RetrieveIn, services: AppServices, ac
     session = await prepare(body, services, access)
     if wants_events(request):
         steps, drop = follow_evidence(session)  # an overload is refused here, while the answer can still have a status
-        return event_stream(_named(steps), drop)
+        return event_stream(_named(session, steps), drop)
     result = await unless_gone(request, find_evidence(session))
+    play_too(session, result)
     headers = {"Server-Timing": server_timing(result.timings)}
     return Response(result.model_dump_json(), headers=headers, media_type="application/json")
 
@@ -63,10 +66,14 @@ async def retrieve_batch(request: Request, body: BatchIn, services: AppServices,
     return Response(out.model_dump_json(), media_type="application/json")
 
 
-async def _named(events: AsyncGenerator[StepEvent | RetrieveOut, None]) -> AsyncGenerator[Named, None]:
+async def _named(
+    session: Session, events: AsyncGenerator[StepEvent | RetrieveOut, None]
+) -> AsyncGenerator[Named, None]:
     async with aclosing(events):
         async for event in events:
             yield "step" if isinstance(event, StepEvent) else "result", event
+            if isinstance(event, RetrieveOut):
+                play_too(session, event)
 
 
 def server_timing(timings: Timings) -> str:

@@ -7,6 +7,7 @@ from qrag.wire.chunking import Chunking
 from qrag.wire.documents import METADATA_BYTES
 from qrag.wire.feedback import MAX_JUDGEMENTS, MAX_REMARK
 from qrag.wire.filters import MAX_FILTER_VALUES
+from qrag.wire.gates import MAX_GATE_QUESTIONS
 from qrag.wire.retrieval import (
     MAX_BEAM_WIDTH,
     MAX_CONTINUATION,
@@ -39,6 +40,7 @@ def test_what_cannot_be_set() -> None:
         f"{longest:,} tokens",
         f"{MAX_FILTER_VALUES:,} names and values",
         f"{MAX_JUDGEMENTS} judged chunks",
+        f"{MAX_GATE_QUESTIONS:,} questions of a gate",
         f"{MAX_REMARK:,} characters of an `answer` or a `comment`",
         f"{MAX_RESULTS} results and {MAX_QUERIES} queries",
     ):

@@ -95,9 +95,10 @@ class MemoryVectors:
     def forget_other_spaces(self) -> None:
         self._spaces = {self.space: self._spaces[self.space]}
 
-    def scopes(self, *, preselect_above: float = math.inf) -> MemoryScopes:
+    def scopes(self, space: Space | None = None, *, preselect_above: float = math.inf) -> MemoryScopes:
         del preselect_above  # everything is read
-        return MemoryScopes(self._catalogue, self._spaces[self.space], self.space.dimension)
+        searched = space or self.space
+        return MemoryScopes(self._catalogue, self._spaces[searched], searched.dimension)
 
     def has_room(self) -> bool:
         return True

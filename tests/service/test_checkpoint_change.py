@@ -15,9 +15,7 @@ from unittest.mock import Mock
 import httpx
 import pytest
 
-from index.encoders.checkpoint import read_config
 from index.encoders.loading import load_encoder
-from index.encoders.writing import write_config
 from index.errors import DiskFull
 from index.indexing.indexer import Indexer
 from index.indexing.reembedding import Reembedding
@@ -25,35 +23,22 @@ from index.storage.documents import Description
 from index.storage.opening import open_storage
 from index.storage.protocols import Storage
 from qrag.wire.chunking import Chunking
+from qrag.wire.gates import GateIn
+from service.engine.changes import Change
 from service.engine.checkpoints import Checkpoints, chosen_checkpoint
 from service.errors import CheckpointInUse, CheckpointUnusable
 from service.keys import add_key
 from service.settings import Settings
-from tests.random_checkpoints import write_random_checkpoint
 from tests.servers import Server, running_server
 from tests.service.helpers import add, ask, problem
-
-TEXTS = {
-    f"d{number}": " ".join(f"Person {number} took thing {at} to place {at * number % 17}." for at in range(40))
-    for number in range(6)
-}
-QUESTION = "Where is thing 7?"
+from tests.service.other_checkpoints import QUESTION, TEXTS, fill, write_other_checkpoints
 
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
     """A folder of checkpoints that can be changed to."""
     folder = tmp_path_factory.mktemp("checkpoints")
-    write_random_checkpoint(folder / "wide", dimension=64, seed=7)
-    # Another state tower behind the same action tower: nothing has to be embedded.
-    shutil.copytree(tiny_checkpoint, folder / "same-actions")
-    config = read_config(folder / "same-actions")
-    write_config(folder / "same-actions", config.model_copy(update={"w": 3.0, "name": "same actions"}))
-    shutil.copytree(tiny_checkpoint, folder / "damaged")
-    (folder / "damaged" / "action" / "model.safetensors").write_bytes(b"nothing")
-    write_random_checkpoint(folder / "short", dimension=16, seed=8)
-    short = read_config(folder / "short")
-    write_config(folder / "short", short.model_copy(update={"action_tokens": 12}))
+    write_other_checkpoints(folder, tiny_checkpoint)
     return folder
 
 
@@ -75,11 +60,6 @@ def answers(client: httpx.Client) -> Answer:
     found = ask(client, QUESTION, max_steps=4)
     chunks = found["chunks"]
     return Answer(found["model"], [(c["document_id"], c["index"]) for c in chunks], [c["q"] for c in chunks])
-
-
-def fill(client: httpx.Client) -> None:
-    for id, text in TEXTS.items():
-        add(client, text, id=id)
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +99,7 @@ def test_there_and_back_the_answers_are_those_of_servers_that_know_one_checkpoin
         "served": "configured",
         "available": ["configured", "damaged", "same-actions", "short", "wide"],
         "change": None,
+        "gate": None,
         "vector_sets": 1,
     }
     assert answers(client) == expected["configured"]
@@ -243,8 +224,8 @@ class Idle:
     checkpoints: Checkpoints
     storage: Storage
 
-    def work_off(self) -> None:
-        """Do what the indexing thread does about a change."""
+    def embed_all(self) -> Change:
+        """Embed what the change that is under way lacks."""
         change = self.checkpoints.change
         assert change is not None
         assert change.encoder is not None
@@ -252,7 +233,11 @@ class Idle:
         embed = change.encoder.embed_actions
         while Reembedding(self.storage, change.encoder, embed, threading.Event(), change.space).work():
             pass
-        assert self.checkpoints.finish(change)
+        return change
+
+    def work_off(self) -> None:
+        """Do what the indexing thread does about a change."""
+        assert self.checkpoints.finish(self.embed_all())
 
 
 @contextmanager
@@ -306,6 +291,24 @@ def test_what_cannot_begin_leaves_the_change_that_is_under_way(idle: Idle, monke
     assert checkpoints.change.state == "embedding"
     idle.work_off()
     assert checkpoints.current.name == "wide"
+
+
+def test_a_change_that_is_resumed_has_its_gate_and_its_canary(
+    tmp_path: Path, checkpoints: Path, tiny_checkpoint: Path
+) -> None:
+    settings = Settings(data_dir=tmp_path, checkpoint=tiny_checkpoint, checkpoints_dir=checkpoints, device="cpu")
+    questions = [{"question": QUESTION, "expected": [{"document_id": "d0"}, [{"text": "thing 7"}]], "id": "seven"}]
+    gate = GateIn.model_validate({"questions": questions, "max_loss": 0.5})
+    with opened(settings) as idle:
+        idle.checkpoints.begin("wide", gate, 0.25)
+    with opened(settings) as idle:
+        idle.checkpoints.resume()
+        change = idle.checkpoints.change
+        assert change is not None
+        assert (change.trial and change.trial.gate, change.canary and change.canary.share) == (gate, 0.25)
+        idle.embed_all()
+        assert not idle.checkpoints.finish(change)
+        assert idle.checkpoints.current.name == "configured"
 
 
 def test_a_change_to_what_has_the_name_of_the_served_one_can_be_given_up(

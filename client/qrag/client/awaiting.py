@@ -29,7 +29,8 @@ from qrag.client.uploads import File, FileBody, file_body
 from qrag.wire.batches import BatchItem, BatchQuestion
 from qrag.wire.documents import ChunkOut, CollectionOut, DocumentIn, DocumentOut
 from qrag.wire.feedback import FeedbackOut, Judgement, QuestionOut
-from qrag.wire.operations import ModelOut
+from qrag.wire.gates import GateIn
+from qrag.wire.operations import CheckpointsOut, ModelOut
 from qrag.wire.retrieval import RetrieveOut
 
 T = TypeVar("T")
@@ -194,6 +195,20 @@ class AsyncClient:
     async def model(self) -> ModelOut:
         """As :meth:`qrag.client.blocking.Client.model`."""
         return await self._run(self._flows.send(calls.model()))
+
+    async def checkpoints(self) -> CheckpointsOut:
+        """As :meth:`qrag.client.blocking.Client.checkpoints`."""
+        return await self._run(self._flows.send(calls.checkpoints()))
+
+    async def change_checkpoint(
+        self, name: str, *, gate: GateIn | None = None, canary: float | None = None
+    ) -> CheckpointsOut:
+        """As :meth:`qrag.client.blocking.Client.change_checkpoint`."""
+        return await self._run(self._flows.send(calls.change_checkpoint(name, gate, canary)))
+
+    async def forget_checkpoint(self, name: str) -> None:
+        """As :meth:`qrag.client.blocking.Client.forget_checkpoint`."""
+        await self._run(self._flows.send(calls.forget_checkpoint(name)))
 
     async def ready(self) -> bool:
         """As :meth:`qrag.client.blocking.Client.ready`."""

@@ -28,7 +28,8 @@ from qrag.client.uploads import File, FileBody, file_body
 from qrag.wire.batches import BatchItem, BatchQuestion
 from qrag.wire.documents import ChunkOut, CollectionOut, DocumentIn, DocumentOut
 from qrag.wire.feedback import FeedbackOut, Judgement, QuestionOut
-from qrag.wire.operations import ModelOut
+from qrag.wire.gates import GateIn
+from qrag.wire.operations import CheckpointsOut, ModelOut
 from qrag.wire.retrieval import RetrieveOut
 
 T = TypeVar("T")
@@ -223,6 +224,24 @@ class Client:
     def model(self) -> ModelOut:
         """Get the loaded checkpoint and its limits."""
         return self._run(self._flows.send(calls.model()))
+
+    def checkpoints(self) -> CheckpointsOut:
+        """Get which checkpoint is served, which could be, how far a change is, and the outcome of the last gate."""
+        return self._run(self._flows.send(calls.checkpoints()))
+
+    def change_checkpoint(
+        self, name: str, *, gate: GateIn | None = None, canary: float | None = None
+    ) -> CheckpointsOut:
+        """Serve another checkpoint; :meth:`checkpoints` says when it is.
+
+        With a ``gate`` it is served only if it does not lose on its questions. With a ``canary`` it answers this share
+        of requests unseen, until it is asked for without one.
+        """
+        return self._run(self._flows.send(calls.change_checkpoint(name, gate, canary)))
+
+    def forget_checkpoint(self, name: str) -> None:
+        """Give up a change to a checkpoint, or drop the vectors that are kept for going back to it."""
+        self._run(self._flows.send(calls.forget_checkpoint(name)))
 
     def ready(self) -> bool:
         """Ask whether the service is ready; this request is not repeated."""

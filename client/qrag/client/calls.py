@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
+from urllib.parse import quote
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import to_json
@@ -26,9 +27,10 @@ from qrag.wire.documents import (
     DocumentsOut,
 )
 from qrag.wire.feedback import MAX_RECORDS, FeedbackOut, FeedbackPage, Judgement, QuestionOut, QuestionPage
+from qrag.wire.gates import GateIn
 from qrag.wire.models import Problem
 from qrag.wire.names import DocumentId
-from qrag.wire.operations import ModelOut, Readiness
+from qrag.wire.operations import CheckpointsOut, ModelOut, Readiness
 from qrag.wire.retrieval import RetrieveOut, SelectedChunk
 
 T = TypeVar("T")
@@ -243,6 +245,24 @@ def delete_all_questions(collection: str | None) -> Call[None]:
 def model() -> Call[ModelOut]:
     """Get the loaded checkpoint."""
     return Call("GET", "model", ModelOut.model_validate_json)
+
+
+def checkpoints() -> Call[CheckpointsOut]:
+    """Get which checkpoint is served, and how far a change is."""
+    return Call("GET", "admin/checkpoints", CheckpointsOut.model_validate_json)
+
+
+def change_checkpoint(name: str, gate: GateIn | None, canary: float | None) -> Call[CheckpointsOut]:
+    """Serve another checkpoint."""
+    body = _json(_given({"checkpoint": name, "gate": gate, "canary": canary}))
+    return Call("POST", "admin/checkpoints", CheckpointsOut.model_validate_json, headers=_JSON, body=body)
+
+
+def forget_checkpoint(name: str) -> Call[None]:
+    """Give up a change to a checkpoint, or drop its vectors."""
+    if name in ("", ".", ".."):
+        raise _invalid(f"{name!r} is no checkpoint: it would lead to another path.")
+    return Call("DELETE", f"admin/checkpoints/{quote(name, safe='')}", _nothing)
 
 
 def ready() -> Call[bool]:

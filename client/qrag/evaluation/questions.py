@@ -6,81 +6,14 @@ import csv
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any
 
-from pydantic import BeforeValidator, Field, StringConstraints, ValidationError, model_validator
+from pydantic import ValidationError
 
-from qrag.wire.models import RequestModel
-from qrag.wire.names import CollectionName
-from qrag.wire.retrieval import Question as QuestionText
+from qrag.wire.questions import Question
 
 COLUMNS = ("id", "question", "collection", "text", "document_id", "title", "start", "end", "page")
 """The columns that a CSV file may have."""
-
-WORDS_SHOWN = 12
-"""Words of a passage that name it."""
-
-
-class Expected(RequestModel):
-    """A piece of evidence: a passage, or a whole document, a range of its characters, or one of its pages."""
-
-    text: Annotated[str, StringConstraints(pattern=r"\S")] | None = None
-    document_id: str | None = None
-    title: str | None = None
-    start: int | None = Field(default=None, ge=0)
-    end: int | None = Field(default=None, ge=1)
-    page: int | str | None = None
-    """The number of a page, or as a string what the file calls it."""
-
-    @model_validator(mode="after")
-    def _names_one_thing(self) -> Self:
-        if self.document_id is not None and self.title is not None:
-            raise ValueError("name the document by document_id or by title, not both")
-        if self.text is None and self.document_id is None and self.title is None:
-            raise ValueError("give a text, or name a document by document_id or title")
-        if (self.start is None) != (self.end is None):
-            raise ValueError("start and end belong together")
-        if self.start is not None and self.end is not None and self.start >= self.end:
-            raise ValueError("start must be smaller than end")
-        if sum(part is not None for part in (self.text, self.start, self.page)) > 1:
-            raise ValueError("give a text, or start and end, or a page: one of them")
-        return self
-
-    def document(self) -> str:
-        """The document in words; empty where none is named."""
-        if self.document_id is not None:
-            return f"document {self.document_id}"
-        return "" if self.title is None else f"“{self.title}”"
-
-    def words(self) -> str:
-        """What is expected, in words."""
-        place = self.document()
-        if self.text is not None:
-            words = self.text.split()
-            passage = " ".join(words[:WORDS_SHOWN]) + (" …" if len(words) > WORDS_SHOWN else "")
-            return f"“{passage}”" + (f" in {place}" if place else "")
-        if self.start is not None:
-            return f"{place}, characters {self.start} to {self.end}"
-        return place if self.page is None else f"{place}, page {self.page}"
-
-
-def _as_list(piece: object) -> object:
-    return piece if isinstance(piece, list) else [piece]
-
-
-Alternatives = Annotated[list[Expected], Field(min_length=1), BeforeValidator(_as_list)]
-"""A piece of evidence that can be found in one of several ways; one that stands alone is a list of itself."""
-
-
-class Question(RequestModel):
-    """A question, and all the pieces of evidence that its answer needs."""
-
-    id: Annotated[str, StringConstraints(min_length=1, max_length=200)] = ""
-    """Default: the number of its line."""
-    question: QuestionText
-    collection: CollectionName | None = None
-    """None: that of the command."""
-    expected: list[Alternatives] = Field(min_length=1)
 
 
 def read_questions(path: Path) -> list[Question]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from qrag.evaluation.library import ChunkKey, Document, Library
-from qrag.evaluation.questions import Expected, Question
+from qrag.wire.questions import Expected, Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def _chunks(expected: Expected, library: Library) -> frozenset[ChunkKey]:
             raise LookupError(f"{expected.document()} cannot be searched yet")
         where = expected.document() or "document that can be searched"
         raise LookupError(f"{expected.words()}: there is no {where} in collection {library.collection}")
-    keys = frozenset[ChunkKey]().union(*(_chunks_of(document, expected) for document in documents))
+    keys = frozenset[ChunkKey]().union(*(chunks_of(document, expected) for document in documents))
     if keys:
         return keys
     if expected.start is not None:
@@ -67,11 +67,19 @@ def _documents(expected: Expected, library: Library) -> Iterator[Document]:
             yield library.documents[expected.document_id]
         return
     for document in library.documents.values():
-        if expected.title is None or document.title == expected.title:
+        if is_meant(document, expected):
             yield document
 
 
-def _chunks_of(document: Document, expected: Expected) -> frozenset[ChunkKey]:
+def is_meant(document: Document, expected: Expected) -> bool:
+    """Whether an expected piece can be in a document: it names this one, or none."""
+    if expected.document_id is not None:
+        return document.id == expected.document_id
+    return expected.title is None or document.title == expected.title
+
+
+def chunks_of(document: Document, expected: Expected) -> frozenset[ChunkKey]:
+    """The chunks of a document that find an expected piece there."""
     if expected.text is not None:
         return document.keys(document.passages(expected.text))
     if expected.start is not None and expected.end is not None:

@@ -189,6 +189,7 @@ SERVED_MODEL: Example = {"id": "qrag-bge-small", "object": "model", "created": 0
 MODEL: Example = {
     "name": "qrag-bge-small",
     "checkpoint": "configured",
+    "fingerprint": "f44ef64dd223c9a759561494b3b71e32a071ce4bb0c9a9c6372b1fac4149abd4",
     "base_model": "BAAI/bge-small-en-v1.5",
     "dimension": 384,
     "device": "cpu",
@@ -209,10 +210,48 @@ MODEL: Example = {
     "keep_questions_days": 0,
     "training": {"recipe": {"name": "qrag-bge-small", "base": "bge-small"}, "seed": 1, "validation": {"mean": 0.864}},
 }
+GATE_IN: Example = {
+    "questions": [
+        {
+            "id": "stove",
+            "question": "Why did Franklin take no patent for his stove?",
+            "expected": [
+                {"text": "he offered to give me a patent for the sole vending of them for a term of years"},
+                [{"text": "we enjoy great advantages"}, {"title": "Autobiography", "start": 275300, "end": 275500}],
+            ],
+        }
+    ],
+    "collection": "book",
+    "max_loss": 0.01,
+}
+CHECKPOINT_IN: Example = {"checkpoint": "tuned-on-minutes", "gate": GATE_IN, "canary": 0.05}
 CHECKPOINTS: Example = {
     "served": "configured",
     "available": ["configured", "tuned-on-minutes"],
-    "change": {"checkpoint": "tuned-on-minutes", "state": "embedding", "progress": 0.42, "error": None},
+    "change": {
+        "checkpoint": "tuned-on-minutes",
+        "state": "canary",
+        "progress": None,
+        "error": None,
+        "canary": {"share": 0.05, "compared": 212, "dropped": 9, "failed": 0, "overlap": 0.81},
+    },
+    "gate": {
+        "checkpoint": "tuned-on-minutes",
+        "against": "configured",
+        "passed": True,
+        "finished_at": "2025-11-07T09:20:00.000Z",
+        "questions": 120,
+        "unresolved": 0,
+        "max_steps": 6,
+        "max_loss": 0.01,
+        "served": {"share": 0.81, "recall": 0.73, "chunks": 3.9},
+        "candidate": {"share": 0.84, "recall": 0.77, "chunks": 3.7},
+        "difference": {"mean": 0.03, "low": -0.01, "high": 0.07},
+        "wins": 9,
+        "losses": 1,
+        "won": ["stove", "lightning"],
+        "lost": ["almanack"],
+    },
     "vector_sets": 2,
 }
 EVENTS = 'event: step\ndata: {"step": 0, "q": 0.896, ...}\n\nevent: result\ndata: {"chunks": [...], ...}\n\n'

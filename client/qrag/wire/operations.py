@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from qrag.wire import examples
+from qrag.wire.gates import GateIn, GateOut
 from qrag.wire.models import RequestModel, ResponseModel
 from qrag.wire.rules import Rule
 
@@ -27,6 +28,7 @@ class ModelOut(ResponseModel):
 
     name: str
     checkpoint: str = Field(description="its name in /admin/checkpoints")
+    fingerprint: str = Field("", description="changes with what it selects")
     base_model: str
     dimension: int
     device: str
@@ -46,20 +48,46 @@ class ModelOut(ResponseModel):
 
 
 class CheckpointIn(RequestModel):
-    """The checkpoint to serve from now on."""
+    """The checkpoint to serve from now on, and what it has to show before."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"checkpoint": "tuned-on-minutes"}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.CHECKPOINT_IN]})
 
     checkpoint: str = Field(min_length=1, max_length=255, description="a folder's name, or `configured`")
+    gate: GateIn | None = Field(
+        default=None, description="questions on which it must not lose against the one that is served"
+    )
+    canary: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="the share of `POST /retrieve` that it answers too, unseen, once its vectors are complete; until "
+        "the same call without `canary` ends that, the former one is served",
+    )
+
+
+class CanaryOut(ResponseModel):
+    """Requests that both checkpoints answered, since this process began with them."""
+
+    share: float
+    compared: int
+    dropped: int = Field(description="not played, because the service was busy")
+    failed: int = Field(description="without an answer of the new checkpoint, as for a question too long for it")
+    overlap: float | None = Field(
+        description="mean share of the selected chunks that both selected, of those that either did; null before the "
+        "first"
+    )
 
 
 class CheckpointChangeOut(ResponseModel):
-    """A change under way, or one that failed."""
+    """A change under way, or one that failed or was refused."""
 
     checkpoint: str
-    state: Literal["loading", "embedding", "failed"]
-    progress: float | None = Field(description="share of all chunks that are embedded; null unless embedding")
+    state: Literal["loading", "embedding", "gate", "canary", "failed", "refused"]
+    progress: float | None = Field(
+        description="while embedding the share of all chunks, at the gate that of its questions; else null"
+    )
     error: str | None
+    canary: CanaryOut | None = Field(default=None, description="null without one")
 
 
 class CheckpointsOut(ResponseModel):
@@ -70,6 +98,7 @@ class CheckpointsOut(ResponseModel):
     served: str
     available: list[str] = Field(description="folders of QRAG_CHECKPOINTS_DIR, and `configured` for QRAG_CHECKPOINT")
     change: CheckpointChangeOut | None
+    gate: GateOut | None = Field(default=None, description="the outcome of the last gate; null before the first")
     vector_sets: int = Field(description="2 while the vectors of another checkpoint are being made, or kept")
 
 

@@ -171,10 +171,10 @@ class LocalVectors:
         self._spaces = spaces
         self._directory.news.announce()
 
-    def scopes(self, *, preselect_above: float = math.inf) -> LocalScopes:
-        """The scopes of the active space."""
+    def scopes(self, space: Space | None = None, *, preselect_above: float = math.inf) -> LocalScopes:
+        """The scopes of a space, by default the active one."""
         return LocalScopes(
-            self._database, self.segments, self._directory.news, self._space, preselect_above=preselect_above
+            self._database, self.segments, self._directory.news, space or self._space, preselect_above=preselect_above
         )
 
     def unbagged(self, space: Space) -> Unbagged | None:
