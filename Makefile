@@ -12,10 +12,11 @@ BIN := .venv/bin
 EXTRA := $(if $(shell command -v nvidia-smi),gpu,cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint bench train check-readme clean
+.PHONY: help serve test test-engines lint bench train check-readme clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -2
+	@echo "make test-engines   the storage beyond one machine, on real parts"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the benchmarks behind the published figures"
 	@echo "make train   train the default checkpoint: DATA=folder (docs/data.md) RUN=folder"
@@ -25,7 +26,11 @@ serve: .venv/serve.stamp
 
 # In the order of the folders: by default the file with the fewest tests comes last, and that is the one with 40 restarts.
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/engines tests
+
+# A PostgreSQL server and the engine of Qdrant, both started by the tests.
+test-engines: .venv/dev.stamp
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/engines
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
@@ -72,5 +77,5 @@ clean:
 	touch $@
 
 .venv/dev.stamp: .venv/serve.stamp
-	$(BIN)/python -m pip install --constraint constraints.txt --editable ./client --editable '.[$(EXTRA),otel,train,reader,dev]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable ./client --editable '.[$(EXTRA),engines,otel,train,reader,dev]'
 	touch $@

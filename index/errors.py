@@ -10,6 +10,7 @@
     │   ├── CheckpointMismatch  the stored vectors come from another action tower
     │   ├── StoreInUse       another process holds the data directory
     │   └── DiskFull         no space left to write
+    ├── StorageUnavailable   a database or a vector engine is lost or too slow
     ├── UnknownDocument      no document with this id
     ├── UnknownCollection    no document in a collection of this name
     ├── UnknownFeedback      no feedback with this id
@@ -51,6 +52,10 @@ class StoreInUse(StoreError):
 
 class DiskFull(StoreError):
     """The file system of the data directory has no space left."""
+
+
+class StorageUnavailable(QRagError):
+    """A database or a vector engine cannot be reached, or answers too slowly. The call can be repeated."""
 
 
 class UnknownDocument(QRagError):

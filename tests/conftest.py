@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -8,6 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.architectures import write_base
+from tests.engines.postgres import PostgresServer, postgres_server
 from tests.random_checkpoints import calibrate_at_random, write_random_checkpoint
 
 # How long an example takes says something about the machine, not about the code.
@@ -21,6 +23,13 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("tiny-checkpoint")
     write_random_checkpoint(directory)
     return directory
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A database server for all tests of a process, which are skipped where there is none."""
+    with postgres_server(durable=False) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -196,6 +196,16 @@ class Episode:
         self._take([self._extended(path, step, path.likelihood)])
 
     @property
+    def ranked(self) -> int:
+        """How many of a state's best candidates a step orders."""
+        return max(
+            self._considered,
+            self._limits.candidates,
+            self._limits.second_look,
+            2 if self._stopping.assesses else 1,  # the head reads the two largest Q-values
+        )
+
+    @property
     def _considered(self) -> int:
         return 1 if self.is_greedy else max(self._limits.beam_width, CONSIDERED)
 
@@ -216,14 +226,7 @@ class Episode:
         """Take one step; ``states`` are :meth:`states` embedded, each with the scope's estimate of it."""
         expansions = [path for path in self._paths if path.ended_by is not None]
         for path, state, estimate in zip(self._open, states, estimates, strict=True):
-            # The head reads the two largest Q-values.
-            count = max(
-                self._considered,
-                self._limits.candidates,
-                self._limits.second_look,
-                2 if self._stopping.assesses else 1,
-            )
-            candidates = best(estimate, count, state, self.scope, path.selected, function)
+            candidates = best(estimate, self.ranked, state, self.scope, path.selected, function)
             selected_q = (*self._held_q, *(step.q for step in path.steps))
             moment = Moment(state, tuple(candidate.q for candidate in candidates[:2]), selected_q)
             heat = heat_maps(estimate, self.scope, candidates, path.selected, self._limits.stretches)

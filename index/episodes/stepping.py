@@ -86,8 +86,10 @@ def step_together(
     for group in _over_one_scope(episodes):
         scope = episodes[group[0]].scope
         selections = [selected for number in group for selected in episodes[number].selections]
+        together = concatenate([states[number] for number in group])
+        ranked = max(episodes[number].ranked for number in group)
         try:
-            estimates = iter(scope.estimate(concatenate([states[number] for number in group]), selections, function))
+            estimates = iter(scope.estimate(together, selections, function, ranked))
         except Exception as error:
             log.exception("search failed")
             outcomes |= dict.fromkeys(group, error)

@@ -20,7 +20,7 @@ import numpy as np
 
 from index.arrays import Float32Array, IntArray, TokenIds
 from index.chunking import Chunk, chunk_document
-from index.errors import ChunkTooLong, DiskFull
+from index.errors import ChunkTooLong, DiskFull, StorageUnavailable
 from index.indexing.batches import BATCH_CHUNKS, ChunkText, batches, one_ahead, read_chunks
 from index.indexing.encoding import ActionEncoder, Embed, read_texts
 from index.indexing.reuse import FormerVectors
@@ -94,7 +94,8 @@ class Indexer:
         """Run one round; returns None if there was nothing to do.
 
         A document that cannot be indexed becomes ``failed`` with the reason, the others go on. Raises
-        :class:`~index.errors.DiskFull`; the round can then be repeated once there is space.
+        :class:`~index.errors.DiskFull` or :class:`~index.errors.StorageUnavailable`; the round can then be repeated once
+        there is space, or the storage is back.
         """
         current = _Round()
         # A cancelled batch means that the service is shutting down: the round ends, and finished batches are kept.
@@ -138,7 +139,7 @@ class Indexer:
         """Add a batch or, if that fails, each of its documents by itself. After a cancelled batch nothing is added."""
         try:
             self._add(current, texts, embeddings.result())
-        except CancelledError:
+        except (CancelledError, StorageUnavailable):
             raise
         except Exception:
             log.warning("embedding failed, trying each document by itself", exc_info=True)
@@ -146,7 +147,7 @@ class Indexer:
                 texts_of_document = list(group)
                 try:
                     self._add(current, texts_of_document, self._embedded(texts_of_document))
-                except CancelledError:
+                except (CancelledError, StorageUnavailable):
                     raise
                 except Exception as error:
                     self._fail(current, {uid}, error)
@@ -173,7 +174,7 @@ class Indexer:
                 total, first = self._prepare(document)
             except CancelledError:
                 return  # shutting down
-            except DiskFull:
+            except (DiskFull, StorageUnavailable):
                 raise
             except Exception as error:
                 current.totals[uid] = 0

@@ -50,7 +50,8 @@ class Reembedding:
         """Run one round; returns whether there was anything to do.
 
         Raises :class:`~index.errors.ChunkTooLong` where the tower cannot read a chunk whole, and
-        :class:`~index.errors.DiskFull`, after which the round can be repeated.
+        :class:`~index.errors.DiskFull` or :class:`~index.errors.StorageUnavailable`, after which the round can be
+        repeated.
         """
         rows: list[ChunkAddress] = []
         vectors: list[Float32Array] = []

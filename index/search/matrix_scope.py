@@ -99,7 +99,13 @@ class MatrixScope:
         """The number of tokens of each candidate, shape ``[len(positions)]``."""
         return self.matrices.lengths(positions)
 
-    def estimate(self, states: States, selections: Sequence[Sequence[int]], function: QFunction) -> list[Estimate]:
+    def estimate(
+        self,
+        states: States,
+        selections: Sequence[Sequence[int]],
+        function: QFunction,
+        count: int = 1,  # noqa: ARG002  # all are scored
+    ) -> list[Estimate]:
         """``Q(s, i)`` in each state, estimated by one read of the matrices."""
         if self.preselected is not None:
             return self._estimate_preselected(self.preselected, states, selections, function)

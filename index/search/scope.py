@@ -74,10 +74,13 @@ class Scope(Protocol):
     def lengths(self, positions: IntArray) -> IntArray:
         """The number of tokens of each candidate, shape ``[len(positions)]``."""
 
-    def estimate(self, states: States, selections: Sequence[Sequence[int]], function: QFunction) -> list[Estimate]:
+    def estimate(
+        self, states: States, selections: Sequence[Sequence[int]], function: QFunction, count: int = 1
+    ) -> list[Estimate]:
         """``Q(s, i)`` of every candidate in each state, or of those that are likely the best.
 
-        ``selections`` holds the selected positions of each state, strictly increasing.
+        ``selections`` holds the selected positions of each state, strictly increasing. The ``count`` best of each state
+        are what an exact estimate holds at least.
         :func:`index.search.scoring.best` orders what an estimate cannot tell apart.
         """
 

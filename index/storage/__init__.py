@@ -6,6 +6,9 @@
   :mod:`~index.storage.questions` are the values that cross the protocols, the last with its own protocol.
   :mod:`~index.storage.news` wakes threads that wait for a change.
 * :mod:`~index.storage.local` is the engine that needs nothing but a directory: SQLite and FAISS files.
+* :mod:`~index.storage.distributed` is a storage beyond one machine: documents in PostgreSQL
+  (:mod:`~index.storage.postgres`), vectors as the points of an engine (:mod:`~index.storage.points`), which is Qdrant
+  (:mod:`~index.storage.qdrant`).
 * :mod:`~index.storage.opening` opens a storage. One line of it chooses the engine, so another one is a folder beside
   ``local`` and a change there.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -77,6 +79,28 @@ class Document:
     """The ``uid`` of the version that is searched until this one is ready, if there is one."""
     replacement: Replacement | None = None
     """The version that waits to take this one's place, if there is one."""
+
+
+def metadata_text(metadata: Mapping[str, Any]) -> str:
+    """Metadata as JSON: equal metadata is equal text."""
+    return json.dumps(metadata, sort_keys=True, ensure_ascii=False)
+
+
+def content_of(about: Description | Document, sha256: str) -> dict[str, Any]:
+    """What two uploads of the same content have in common; ``sha256`` is that of their text."""
+    return {
+        "collection": about.collection,
+        "title": about.title,
+        "metadata": metadata_text(about.metadata),
+        "mode": about.chunking.mode,
+        "max_tokens": about.chunking.max_tokens,
+        "sha256": sha256,
+    }
+
+
+def derived_id(content: Mapping[str, Any]) -> str:
+    """The id of a document that was given none: a repeated request does not make a second copy."""
+    return f"doc-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]}"
 
 
 class Published(NamedTuple):

@@ -11,7 +11,7 @@ from functools import partial
 from opentelemetry.context import Context
 
 from index.encoders.encoder import Encoder
-from index.errors import ChunkTooLong, DiskFull
+from index.errors import ChunkTooLong, DiskFull, StorageUnavailable
 from index.indexing.bagging import Bagging
 from index.indexing.indexer import Indexer, Round
 from index.indexing.reembedding import Reembedding
@@ -30,7 +30,7 @@ IDLE_SECONDS = 60.0
 """Longest wait between two looks at the queue; new documents are announced, so this is a safety net."""
 
 PAUSE_SECONDS = 5.0
-"""Pause before trying again when the disk is full, or after an unexpected error."""
+"""Pause before trying again when the disk is full or the storage lost, or after an unexpected error."""
 
 TRIM_SECONDS = 30.0
 """Least time between two returns of free memory to the system."""
@@ -141,6 +141,9 @@ class IndexingWorker:
                 log.error("indexing waits: %s", error)
                 catalogue.stall(STALLED)
                 news.wait(news.number, PAUSE_SECONDS)
+            except StorageUnavailable as error:
+                log.error("indexing waits: %s", error)
+                self._stopping.wait(PAUSE_SECONDS)
             except Exception:
                 log.exception("indexing round failed")
                 self._stopping.wait(PAUSE_SECONDS)

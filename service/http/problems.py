@@ -19,6 +19,7 @@ from index.errors import (
     DocumentExists,
     QRagError,
     QueueFull,
+    StorageUnavailable,
     UnknownCollection,
     UnknownDocument,
     UnknownFeedback,
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 QUEUE_FULL_RETRY_SECONDS = 10
+UNAVAILABLE_RETRY_SECONDS = 5
 
 _INDEX_ERRORS: dict[type[QRagError], tuple[int, str, str, int | None]] = {
     UnknownDocument: (404, "unknown_document", "Unknown document", None),
@@ -42,6 +44,7 @@ _INDEX_ERRORS: dict[type[QRagError], tuple[int, str, str, int | None]] = {
     DocumentExists: (409, "document_conflict", "Document exists with other content", None),
     QueueFull: (429, "queue_full", "Indexing queue is full", QUEUE_FULL_RETRY_SECONDS),
     DiskFull: (507, "storage_full", "Storage is full", None),
+    StorageUnavailable: (503, "storage_unavailable", "Storage is unavailable", UNAVAILABLE_RETRY_SECONDS),
 }
 
 _NOTHING_HERE = (

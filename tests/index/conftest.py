@@ -11,6 +11,8 @@ import pytest
 from index.storage.local.opening import LocalStorage
 from index.storage.news import News
 from index.storage.protocols import Storage
+from tests.engines.memory_points import MemoryPoints
+from tests.engines.storages import open_distributed
 from tests.index.memory_catalogue import MemoryCatalogue
 from tests.index.memory_questions import MemoryQuestions
 from tests.index.memory_storage import MemoryFeedback, MemoryStorage, MemoryVectors
@@ -23,11 +25,14 @@ def storage(tmp_path: Path) -> Iterator[LocalStorage]:
         yield storage
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", "distributed"])
 def either_storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
     opened: Storage
     if request.param == "local":
         opened = open_local(tmp_path)
+    elif request.param == "distributed":
+        server = request.getfixturevalue("postgres")
+        opened = open_distributed(server.new_url(), MemoryPoints(), tmp_path / "incoming")
     else:
         news = News()
         catalogue = MemoryCatalogue(news)

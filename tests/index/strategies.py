@@ -20,7 +20,7 @@ from index.search.scanning.bags import index_bags
 from index.search.scanning.codes import Codes, encode
 from index.search.scanning.matrices import Matrices, Part
 from index.search.signals.lexical import Lexical, Saturation
-from index.search.states import State, TermWeights
+from index.search.states import State, States, TermWeights, concatenate
 from index.storage.local.files.segments import to_half
 
 Float32 = NDArray[np.float32]
@@ -188,3 +188,18 @@ def cases(draw: st.DrawFn, counts: st.SearchStrategy[list[int]] = small_document
     surroundings = draw(st.sampled_from([0.0, 0.2, 3.0])) if signals else 0.0
     whole = State(state, terms, order, surroundings)
     return Case(state, scope, draw(selections(scope.size)), function, scale, whole, bags)
+
+
+def side_by_side(states: Sequence[State]) -> States:
+    """The states, all with the same signals, as a search takes them."""
+    return concatenate(
+        [
+            States(
+                state.embedding[None],
+                None if state.terms is None else (state.terms,),
+                None if state.order is None else state.order[None],
+                np.array([state.surroundings], dtype=np.float32),
+            )
+            for state in states
+        ]
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from unittest.mock import patch
 
 import numpy as np
@@ -19,28 +18,13 @@ from index.search.scanning import device_scan, matrices, scan, threads
 from index.search.scanning.matrices import Matrices, Part
 from index.search.scope import Estimate
 from index.search.scoring import best, exact_q
-from index.search.states import State, States, concatenate
+from index.search.states import State, States
 from tests.index import reference, strategies
-from tests.index.strategies import Case, Float32
+from tests.index.strategies import Case, Float32, side_by_side
 
 ANY_BLOCK = st.sampled_from([1, 3, scan.ROTATED_ROWS])
 # With more levels than this there is no table of rotated states.
 ANY_TABLE = st.sampled_from([0, TABLE_LEVELS])
-
-
-def side_by_side(states: Sequence[State]) -> States:
-    """The states, all with the same signals, as a search takes them."""
-    return concatenate(
-        [
-            States(
-                state.embedding[None],
-                None if state.terms is None else (state.terms,),
-                None if state.order is None else state.order[None],
-                np.array([state.surroundings], dtype=np.float32),
-            )
-            for state in states
-        ]
-    )
 
 
 def estimate_one(state: Float32 | State, scope: MatrixScope, selected: list[int], function: QFunction) -> Estimate:

@@ -133,7 +133,13 @@ class ListedScope:
     def lengths(self, positions: IntArray) -> IntArray:
         return np.zeros(len(positions), dtype=np.int64)
 
-    def estimate(self, states: States, selections: Sequence[Sequence[int]], function: QFunction) -> list[Estimate]:
+    def estimate(
+        self,
+        states: States,
+        selections: Sequence[Sequence[int]],
+        function: QFunction,
+        count: int = 1,  # noqa: ARG002
+    ) -> list[Estimate]:
         estimates = []
         for state, selected in zip(states, selections, strict=True):
             free = np.ones(self.size, dtype=np.bool_) if self.mask is None else self.mask.copy()
@@ -245,7 +251,13 @@ def test_an_episode_stops_by_a_rule_from_elsewhere(selections: int) -> None:
 class Broken(ListedScope):
     """Cannot be read."""
 
-    def estimate(self, states: States, selections: Sequence[Sequence[int]], function: QFunction) -> list[Estimate]:  # noqa: ARG002
+    def estimate(
+        self,
+        states: States,  # noqa: ARG002
+        selections: Sequence[Sequence[int]],  # noqa: ARG002
+        function: QFunction,  # noqa: ARG002
+        count: int = 1,  # noqa: ARG002
+    ) -> list[Estimate]:
         raise OSError("the engine does not answer")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from functools import partial
@@ -183,10 +185,22 @@ def test_who_indexes_says_why_it_cannot_until_something_is_deleted(storage: Stor
     assert (storage.catalogue.stalled, storage.catalogue.stalls) == (None, 1)
 
 
-def test_sql_stands_in_the_local_engine_alone() -> None:
+def test_each_engine_is_known_to_its_own_folder_alone() -> None:
     root = Path(__file__).parents[2]
     packages = ("index", "service", "trainer", "benchmarks", "client")
     sources = [path for package in packages for path in (root / package).rglob("*.py")]
-    using = {path.relative_to(root).parent for path in sources if "sqlite3" in path.read_text(encoding="utf-8")}
+
+    def using(library: str) -> set[Path]:
+        return {path.relative_to(root).parent for path in sources if library in path.read_text(encoding="utf-8")}
+
     # The trainer keeps what a language model said in a file of its own, which no service knows.
-    assert using == {Path("index/storage/local"), Path("trainer/readers")}
+    assert using("sqlite3") == {Path("index/storage/local"), Path("trainer/readers")}
+    assert using("psycopg") == {Path("index/storage/postgres")}
+    assert using("qdrant_client") == {Path("index/storage/qdrant")}
+
+
+def test_a_service_on_one_machine_loads_no_other_engine() -> None:
+    engines = {"psycopg", "psycopg_pool", "qdrant_client"}
+    program = f"import sys, service.services; print(*{engines} & sys.modules.keys())"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == ""

@@ -87,7 +87,7 @@ class Lexical:
         values: Float32Array,
     ) -> list[float]:
         """Read the posting lists of the states' tokens."""
-        terms = [self._terms(state) for state in states]
+        terms = [self.terms(state) for state in states]
         tokens = np.concatenate([term.tokens for term in terms])
         frequencies = [matrices.frequencies(term.tokens) for term in terms]
         scaled = [self._scaled(term, of_state) for term, of_state in zip(terms, frequencies, strict=True)]
@@ -126,24 +126,25 @@ class Lexical:
 
     def shares(self, state: State, chunks: Chunks, positions: IntArray) -> list[tuple[int, Float64Array]]:
         """What each of the state's tokens adds at some positions: token ids, and values of the positions' shape."""
-        terms = self._terms(state)
+        terms = self.terms(state)
         if not len(positions):
             return []
         counts = chunks.term_counts(terms.tokens, positions)
         lengths = chunks.lengths(positions)
         frequencies = chunks.frequencies(terms.tokens)
-        scaled, saturation = self._weights(terms, frequencies), self.saturation.among(frequencies)
+        scaled, saturation = self.weights(terms, frequencies), self.saturation.among(frequencies)
         return [
             (token, scale * saturation.weight(occurrences, lengths))
             for token, scale, occurrences in zip(terms.tokens.tolist(), scaled.tolist(), counts, strict=True)
         ]
 
-    def _terms(self, state: State) -> TermWeights:
+    def terms(self, state: State) -> TermWeights:
+        """The weights of a state's tokens. Raises :class:`ValueError` where it has none."""
         if state.terms is None:
             raise ValueError("the state has no weights of tokens: embed it with the checkpoint of this signal")
         return state.terms
 
-    def _weights(self, terms: TermWeights, frequencies: Frequencies) -> Float64Array:
+    def weights(self, terms: TermWeights, frequencies: Frequencies) -> Float64Array:
         """``v θ`` times rarity of each token."""
         rarity = mixed_rarity(self.rarity[terms.tokens].astype(np.float64), frequencies)
         weights: Float64Array = self.factor * terms.weights.astype(np.float64) * rarity
@@ -151,7 +152,7 @@ class Lexical:
 
     def _scaled(self, terms: TermWeights, frequencies: Frequencies) -> Float64Array:
         """What a chunk gets for each token, were its occurrences not saturated."""
-        return self._weights(terms, frequencies) * (self.saturation.k1 + 1)
+        return self.weights(terms, frequencies) * (self.saturation.k1 + 1)
 
 
 def mixed_rarity(prior: Float64Array, frequencies: Frequencies) -> Float64Array:

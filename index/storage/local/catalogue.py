@@ -26,6 +26,7 @@ from index.storage.documents import (
     Published,
     Replacement,
     StoredChunk,
+    metadata_text,
 )
 from index.storage.local.deletion import delete, deleted, forget_all, forget_feedback, remove_rows, take_place
 from index.storage.local.directory import DataDirectory
@@ -40,7 +41,6 @@ from index.storage.local.rows import (
     row_in,
     row_of,
     stored_chunks,
-    stored_metadata,
     text_between,
     update_status,
     waiting,
@@ -157,7 +157,7 @@ class LocalCatalogue:
                     title, metadata = description(self._document(connection, version))
                     connection.execute(
                         "UPDATE documents SET title = ?, metadata = ?, updated_at = ? WHERE uid = ?",
-                        (title, stored_metadata(metadata), now(), version["uid"]),
+                        (title, metadata_text(metadata), now(), version["uid"]),
                     )
             document = self.document_at(connection, row["uid"])
         self._news.announce(searchable=True)

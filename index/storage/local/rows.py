@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from index.chunking import Chunk
 from index.errors import UnknownCollection, UnknownDocument
@@ -114,11 +114,6 @@ def stored_chunks(connection: sqlite3.Connection, uid: int, first: int, limit: i
         quotation = text[start - begin : end - begin]
         chunks.append(StoredChunk(number, Chunk(start, end, tokens), quotation, heading(title, location), location))
     return chunks
-
-
-def stored_metadata(metadata: Mapping[str, Any]) -> str:
-    """A document's metadata as it is stored: equal metadata is equal text."""
-    return json.dumps(metadata, sort_keys=True, ensure_ascii=False)
 
 
 def document_of(row: sqlite3.Row, progress: float, stalled: str | None) -> Document:

@@ -9,10 +9,10 @@ from collections.abc import Collection
 from contextlib import suppress
 
 from index.errors import DiskFull, DocumentExists
-from index.storage.documents import Description
+from index.storage.documents import Description, content_of, derived_id
 from index.storage.local.database import Database
 from index.storage.local.deletion import delete
-from index.storage.local.rows import TEXT_BLOCK, find_row, now, replacement_row, retry, stored_metadata
+from index.storage.local.rows import TEXT_BLOCK, find_row, now, replacement_row, retry
 
 
 class LocalUpload:
@@ -106,17 +106,8 @@ def publish(
     ``fresh`` are the documents that this transaction has created: none of them is replaced. For one document it does
     and raises what :meth:`index.storage.protocols.Catalogue.publish` says.
     """
-    content = {
-        "collection": description.collection,
-        "title": description.title,
-        "metadata": stored_metadata(description.metadata),
-        "mode": description.chunking.mode,
-        "max_tokens": description.chunking.max_tokens,
-        "sha256": upload.sha256,
-    }
-    # Without an id the content is the id, so that a repeated request does not make a second copy.
-    identity = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    id = description.id if description.id is not None else f"doc-{identity[:24]}"
+    content = content_of(description, upload.sha256)
+    id = description.id if description.id is not None else derived_id(content)
     existing = find_row(connection, id)
     replaced: int | None = None
     if existing is not None:
