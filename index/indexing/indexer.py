@@ -94,8 +94,8 @@ class Indexer:
         """Run one round; returns None if there was nothing to do.
 
         A document that cannot be indexed becomes ``failed`` with the reason, the others go on. Raises
-        :class:`~index.errors.DiskFull` or :class:`~index.errors.StorageUnavailable`; the round can then be repeated once
-        there is space, or the storage is back.
+        :class:`~index.errors.DiskFull` or :class:`~index.errors.StorageUnavailable`; the round can then be repeated
+        once there is space, or the storage is back.
         """
         current = _Round()
         # A cancelled batch means that the service is shutting down: the round ends, and finished batches are kept.

@@ -14,6 +14,7 @@ from index.storage.postgres.catalogue import PostgresCatalogue
 from index.storage.postgres.database import Database
 from index.storage.postgres.deletion import remove_rows
 from index.storage.postgres.feedback import PostgresFeedback
+from index.storage.postgres.questions import PostgresQuestions
 from index.storage.postgres.replicas import LEASE_SECONDS, Replica
 from index.storage.postgres.uploads import remove_given_up
 from index.storage.protocols import Capacity
@@ -29,6 +30,7 @@ class DistributedStorage:
     catalogue: PostgresCatalogue
     vectors: DistributedVectors
     feedback: PostgresFeedback
+    questions: PostgresQuestions
     incoming_directory: Path
 
     @property
@@ -88,6 +90,7 @@ def open_storage(
             PostgresCatalogue(database),
             vectors,
             PostgresFeedback(database),
+            PostgresQuestions(database),
             incoming_directory,
         )
         opened.pop_all()

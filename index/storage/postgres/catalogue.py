@@ -219,7 +219,8 @@ class PostgresCatalogue:
             if not uids:
                 raise UnknownCollection(f"There is no collection {name!r}.")
             forget_feedback(connection, uids)
-            connection.execute("DELETE FROM feedback WHERE collection = %s", (name,))
+            for records in ("feedback", "questions"):
+                connection.execute(f"DELETE FROM {records} WHERE collection = %s".encode(), (name,))
             delete(connection, uids)
         self.resume()
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC
 from typing import Any
 
+from psycopg.rows import DictRow
+
 from index.errors import UnknownCollection, UnknownFeedback
 from index.storage.feedback import Feedback, JudgedChunk, StoredFeedback
-from index.storage.postgres.database import Database
+from index.storage.postgres.database import Connection, Database
 from index.storage.postgres.rows import NOW, first_row, has_documents, read_text, row_of, stored_text
 
 
@@ -56,17 +58,7 @@ class PostgresFeedback:
                 f"SELECT * FROM feedback WHERE number > %(after)s {condition} ORDER BY number LIMIT %(limit)s",
                 {"after": after, "collections": list(collections or ()), "limit": limit},
             ).fetchall()
-            judgements = connection.execute(
-                "SELECT * FROM judgements WHERE feedback = ANY(%s) ORDER BY feedback, document_id, chunk",
-                ([row["number"] for row in rows],),
-            )
-            chunks: dict[int, list[JudgedChunk]] = defaultdict(list)
-            for judged in judgements:
-                text = read_text(judged["text"]) or ""
-                chunks[judged["feedback"]].append(
-                    JudgedChunk(judged["document_id"], judged["chunk"], text, judged["helpful"])
-                )
-        return [_stored(row, chunks[row["number"]]) for row in rows]
+            return with_judgements(connection, rows)
 
     def delete(self, id: str, within: Collection[str] | None = None) -> None:
         """Remove a record; raises :class:`~index.errors.UnknownFeedback`."""
@@ -82,6 +74,19 @@ class PostgresFeedback:
             removed = connection.execute("DELETE FROM feedback WHERE collection = %s", (collection,)).rowcount
             if not removed and not has_documents(connection, collection):
                 raise UnknownCollection(f"There is no collection {collection!r}.")
+
+
+def with_judgements(connection: Connection, rows: Sequence[DictRow]) -> list[StoredFeedback]:
+    """Records by their rows, each with the chunks that it judges."""
+    judgements = connection.execute(
+        "SELECT * FROM judgements WHERE feedback = ANY(%s) ORDER BY feedback, document_id, chunk",
+        ([row["number"] for row in rows],),
+    )
+    chunks: dict[int, list[JudgedChunk]] = defaultdict(list)
+    for judged in judgements:
+        text = read_text(judged["text"]) or ""
+        chunks[judged["feedback"]].append(JudgedChunk(judged["document_id"], judged["chunk"], text, judged["helpful"]))
+    return [_stored(row, chunks[row["number"]]) for row in rows]
 
 
 def _stored(row: Mapping[str, Any], chunks: list[JudgedChunk]) -> StoredFeedback:

@@ -135,6 +135,27 @@ CREATE TABLE judgements (
     PRIMARY KEY (feedback, document_id, chunk)
 );
 CREATE INDEX judgements_by_document ON judgements (document_id, feedback);
+
+-- What was asked, where that is wanted.
+CREATE TABLE questions (
+    number         bigint PRIMARY KEY,
+    id             text NOT NULL UNIQUE,
+    collection     text COLLATE "C" NOT NULL,
+    question       bytea NOT NULL,
+    asked_at       timestamptz NOT NULL,
+    checkpoint     text NOT NULL,
+    fingerprint    text NOT NULL,
+    chunks         jsonb NOT NULL,      -- document and number of each that was returned
+    found_nothing  boolean NOT NULL,
+    stopped_by     text NOT NULL,
+    complete       double precision,
+    hopeless       double precision,
+    seconds        double precision NOT NULL,
+    request_id     bytea NOT NULL
+);
+CREATE SEQUENCE question_numbers OWNED BY questions.number;
+CREATE INDEX questions_by_collection ON questions (collection, number);
+CREATE INDEX questions_by_time ON questions (asked_at);
 """
 
 MIGRATIONS = (_TABLES,)

@@ -51,7 +51,9 @@ def read_text(stored: bytes | None) -> str | None:
     return None if stored is None else stored.decode("utf-8")
 
 
-def first_row(connection: Connection, statement: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> DictRow | None:
+def first_row(
+    connection: Connection, statement: str, parameters: Sequence[Any] | Mapping[str, Any] = ()
+) -> DictRow | None:
     """The first row of an answer."""
     return connection.execute(statement, parameters).fetchone()
 
