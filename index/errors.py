@@ -17,6 +17,7 @@
     ├── UnknownQuestion      no question is kept with this id
     ├── DocumentExists       the id is taken by other content
     ├── BackupError          a backup cannot be made here, or is incomplete
+    ├── MovingError          an export cannot be made here, or says what it may not
     ├── ChunkTooLong         a stored chunk is longer than a checkpoint reads
     └── QueueFull            too many documents wait to be indexed
 """
@@ -80,6 +81,10 @@ class DocumentExists(QRagError):
 
 class BackupError(QRagError):
     """A backup cannot be made or restored."""
+
+
+class MovingError(QRagError):
+    """An export cannot be made or finished, or is damaged, or does not fit the storage that it is imported into."""
 
 
 class ChunkTooLong(QRagError):

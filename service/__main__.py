@@ -1,4 +1,4 @@
-"""``python -m service``: run the server, maintain and back up its data directory, make and remove keys."""
+"""``python -m service``: run the server, maintain, back up and move what it keeps, make and remove keys."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import argparse
 import os
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from index.errors import QRagError
+from index.errors import QRagError, StoreInUse
 from service.errors import ConfigurationError
 from service.keys import Right, add_key, read_keys, remove_key
 from service.settings import Settings
@@ -27,6 +28,11 @@ def main() -> None:
     backup.add_argument("target", type=Path, help="a new or empty folder")
     restore = commands.add_parser("restore", help="put a backup into QRAG_DATA_DIR, which must be empty or new")
     restore.add_argument("source", type=Path, help="the folder of the backup")
+    export = commands.add_parser("export", help="write all documents, with their vectors, into a folder of plain files")
+    export.add_argument("target", type=Path, help="a new or empty folder, or that of an export to go on with")
+    put = commands.add_parser("import", help="put an export into the storage; what is there already is left as it is")
+    put.add_argument("source", type=Path, help="the folder of the export")
+    put.add_argument("--replace", action="store_true", help="put its content in the place of other content")
     _add_keys_command(commands.add_parser("keys", help="make, list and remove API keys; no restart is needed"))
     arguments = parser.parse_args()
     try:
@@ -37,6 +43,10 @@ def main() -> None:
             _back_up(settings, arguments.target)
         elif arguments.command == "restore":
             _restore(settings, arguments.source)
+        elif arguments.command == "export":
+            _export(settings, arguments.target)
+        elif arguments.command == "import":
+            _import(settings, arguments.source, replace=arguments.replace)
         elif arguments.command == "keys":
             _keys(settings, arguments)
         else:
@@ -148,6 +158,80 @@ def _restore(settings: Settings, source: Path) -> None:
 
     size = restore(source, settings.data_dir)
     print(f"{size:,} bytes in {settings.data_dir}. Start the service with the checkpoint that it had.")
+
+
+def _export(settings: Settings, target: Path) -> None:
+    from tqdm import tqdm
+
+    from index.encoders.loading import load_encoder
+    from index.storage.documents import StoredChunk
+    from index.storage.moving.exporting import export
+    from service.engine.checkpoints import CHOSEN, chosen_checkpoint
+    from service.observing.logs import log_to_stderr
+    from service.services import open_configured_storage
+
+    if not settings.data_dir.is_dir():
+        raise ConfigurationError(f"{settings.data_dir} is no data directory. Set QRAG_DATA_DIR to the service's.")
+    log_to_stderr(settings.log_level, settings.log_format)
+    _, checkpoint = chosen_checkpoint(settings)
+    encoder = load_encoder(checkpoint, device="cpu")
+
+    def terms(chunks: Sequence[StoredChunk]) -> list[list[int]]:
+        return encoder.terms([encoder.chunk_text(chunk.heading, chunk.text) for chunk in chunks])
+
+    try:
+        storage = open_configured_storage(settings, encoder.config, encoder.device)
+    except StoreInUse as error:
+        raise StoreInUse(
+            f"{error} While the service runs, export a copy: `python -m service backup COPY`, restore that with "
+            "another QRAG_DATA_DIR, and export from there."
+        ) from error
+    with closing(storage), tqdm(unit=" documents", desc="export", disable=None) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        manifest = export(storage, target, terms=terms, properties=[CHOSEN], progress=show)
+    print(
+        f"{manifest.documents:,} documents, {manifest.chunks:,} chunks with their vectors and "
+        f"{manifest.feedback_records:,} records of feedback in {target}"
+    )
+
+
+def _import(settings: Settings, source: Path, *, replace: bool) -> None:
+    import torch
+    from tqdm import tqdm
+
+    from index.encoders.checkpoint import read_config
+    from index.storage.moving.checking import open_export
+    from index.storage.moving.importing import import_export
+    from service.engine.checkpoints import chosen_checkpoint
+    from service.observing.logs import log_to_stderr
+    from service.services import open_configured_storage
+
+    log_to_stderr(settings.log_level, settings.log_format)
+    _, checkpoint = chosen_checkpoint(settings)
+    config = read_config(checkpoint)
+    open_export(source).require_tower(config.action_fingerprint, config.dimension)  # before a directory is made
+    with (
+        closing(open_configured_storage(settings, config, torch.device("cpu"))) as storage,
+        tqdm(unit=" documents", disable=None) as bar,
+    ):
+
+        def show(what: str, done: int, total: int) -> None:
+            bar.set_description(what)
+            bar.total, bar.n = total, done
+            bar.refresh()
+
+        imported = import_export(storage, source, replace=replace, progress=show)
+    print(
+        f"{imported.documents:,} documents, {imported.created:,} of them new; {imported.chunks:,} chunks, "
+        f"{imported.vectors:,} of them stored now; {imported.feedback:,} records of feedback. Texts, vectors and bags "
+        "were read back and compared."
+    )
+    if imported.differences:
+        print(f"{len(imported.differences):,} documents that were there before keep chunks or vectors of their own.")
 
 
 if __name__ == "__main__":

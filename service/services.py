@@ -8,8 +8,10 @@ import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 
+import torch
 from anyio import CapacityLimiter
 
+from index.encoders.checkpoint import CheckpointConfig
 from index.encoders.cross_encoder import CrossEncoder
 from index.encoders.loading import load_encoder
 from index.errors import DiskFull
@@ -116,12 +118,8 @@ def open_services(settings: Settings) -> Services:
     name, checkpoint = chosen_checkpoint(settings)
     encoder = load_encoder(checkpoint, device=settings.device)
     reranker = None if settings.reranker is None else CrossEncoder(settings.reranker, encoder.device)
-    storage = open_storage(
-        settings.data_dir,
-        dimension=encoder.config.dimension,
-        fingerprint=encoder.config.action_fingerprint,
-        device=encoder.device,
-        embed_again=settings.other_vectors == "embed",
+    storage = open_configured_storage(
+        settings, encoder.config, encoder.device, embed_again=settings.other_vectors == "embed"
     )
     # Spooled uploads count against the data disk, which is watched, not against /tmp, which may be memory.
     tempfile.tempdir = str(storage.incoming_directory)
@@ -152,6 +150,22 @@ def open_services(settings: Settings) -> Services:
         readers,
         signs,
         questions,
+    )
+
+
+def open_configured_storage(
+    settings: Settings, config: CheckpointConfig, device: torch.device, *, embed_again: bool = False
+) -> Storage:
+    """The storage that the settings name, opened for a checkpoint.
+
+    Raises like :func:`index.storage.opening.open_storage`.
+    """
+    return open_storage(
+        settings.data_dir,
+        dimension=config.dimension,
+        fingerprint=config.action_fingerprint,
+        device=device,
+        embed_again=embed_again,
     )
 
 

@@ -9,6 +9,7 @@
 * :mod:`~index.storage.distributed` is a storage beyond one machine: documents in PostgreSQL
   (:mod:`~index.storage.postgres`), vectors as the points of an engine (:mod:`~index.storage.points`), which is Qdrant
   (:mod:`~index.storage.qdrant`).
+* :mod:`~index.storage.moving` moves everything from one storage to another, through a folder of plain files.
 * :mod:`~index.storage.opening` opens a storage. One line of it chooses the engine, so another one is a folder beside
   ``local`` and a change there.
 

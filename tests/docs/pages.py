@@ -37,6 +37,10 @@ QUESTIONS = tested_by(
     "tests/service/test_questions.py::test_questions_are_deleted_one_by_one_by_collection_and_with_it"
 )
 MOVING = tested_by("tests/service/test_moving.py::test_the_program_of_the_documentation_moves_everything")
+COMMANDS_THAT_MOVE = tested_by(
+    "tests/service/test_moving_command.py::test_a_service_moves_with_two_commands_and_answers_as_before"
+)
+DUMP_ALONE = tested_by("tests/index/test_engine_backup.py::test_a_dump_alone_is_enough_to_embed_everything_again")
 ADAPTING = tested_by(
     "tests/trainer/test_adapting.py::test_a_run_goes_on_where_it_died_and_activates_nothing_that_does_not_win"
 )
@@ -61,6 +65,8 @@ NOT_RUN_HERE = {
     ("operating.md", "pip install ./client '.[otel]'"): TRACES,
     ("operating.md", "helm install qrag deploy/helm/qrag"): HELM,
     ("operating.md", "from qrag import Client, DocumentIn"): MOVING,
+    ("operating.md", "python -m service export /moves/may"): COMMANDS_THAT_MOVE,
+    ("operating.md", "DELETE FROM embedded;"): DUMP_ALONE,
     ("page.md", "apt-get install chromium chromium-driver"): "changes the machine",
     ("quick-start.md", "make serve"): README_CHECK,
     ("quick-start.md", "docker compose -f docker-compose.yml -f deploy/compose.cpu.yml up"): DOCKER,
@@ -73,6 +79,7 @@ NOT_RUN_HERE = {
     ("stopping.md", "python -m trainer calibrate"): HOURS,
     ("stopping.md", "python -m trainer stops runs/mine/calibrated"): HOURS,
     ("storage.md", "data/"): NO_COMMAND,
+    ("storage.md", "manifest.json"): NO_COMMAND,
     ("training.md", "make train DATA=folder"): HOURS,
     ("training.md", "torchrun --nproc-per-node 4"): HOURS,
     ("ways-in.md", "LLM_BASE_URL=http://127.0.0.1:11434/v1 LLM_MODEL=llama3.2 make serve"): FOREGROUND,
