@@ -63,9 +63,9 @@ export const model = async () => (await send("model")).json();
 
 export const collections = async () => (await (await send("collections")).json()).collections;
 
-export async function documents(collection, cursor) {
-  const query = new URLSearchParams({ collection, ...(cursor && { cursor }) });
-  return (await send(`documents?${query}`)).json();
+export async function documents(collection, cursor, { limit, signal } = {}) {
+  const query = new URLSearchParams({ collection, ...(cursor && { cursor }), ...(limit && { limit }) });
+  return (await send(`documents?${query}`, { signal })).json();
 }
 
 export const document = async (id) => (await send(at(id))).json();
@@ -88,8 +88,12 @@ export async function addFile(file, fields) {
 /** Characters `start <= i < end` of a document, counted in Unicode characters. */
 export const text = async (id, start, end) => (await send(`${at(id)}/text?start=${start}&end=${end}`)).text();
 
-export const chunks = async (id, first, limit) =>
-  (await (await send(`${at(id)}/chunks?cursor=${first}&limit=${limit}`)).json()).chunks;
+export const chunks = async (id, first, limit, signal) =>
+  (await (await send(`${at(id)}/chunks?cursor=${first}&limit=${limit}`, { signal })).json()).chunks;
+
+/** A retrieval whose answer comes at once. */
+export const retrieveAtOnce = async (question, signal) =>
+  (await send("retrieve", { ...asJson(question), signal })).json();
 
 /** The events of a retrieval as they come: names and values. */
 export async function* retrieve(question, signal) {

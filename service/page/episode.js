@@ -7,7 +7,7 @@ import { HeatMaps } from "./heatmaps.js";
 import { report } from "./notices.js";
 import { addressOf } from "./reader.js";
 
-const ENDINGS = {
+export const ENDINGS = {
   budget: "As many chunks as were allowed are selected.",
   threshold: "No chunk was left that adds enough: the largest Q-value fell below the threshold.",
   action: "Stopping was worth more than any further chunk.",

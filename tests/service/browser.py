@@ -64,7 +64,7 @@ class Page:
     def open(self, collection: str) -> None:
         """The page about a collection, with nothing left from before."""
         self.driver.get(f"{self.base}/page/icon.svg")
-        self.driver.execute_script("sessionStorage.clear()")
+        self.driver.execute_script("sessionStorage.clear(); localStorage.clear()")
         self.log("browser")
         self.log("performance")
         self.look()

@@ -25,8 +25,8 @@ from qrag.wire.retrieval import MAX_RERANKED, MAX_STEPS
 
 T = TypeVar("T")
 
-PARALLEL = 16
-"""Requests under way at the same time, unless told otherwise."""
+PARALLEL = 32
+"""Requests under way at the same time, unless told otherwise: as many states as the service embeds at once on a CPU."""
 
 MOST_PARALLEL = 100
 """Connections that the client keeps."""

@@ -28,30 +28,34 @@ class BM25:
 
     def __init__(self, texts: Iterable[str]) -> None:
         lengths = array("d")
-        self._places: dict[str, array[int]] = defaultdict(lambda: array("l"))
-        self._counts: dict[str, array[int]] = defaultdict(lambda: array("l"))
+        places: dict[str, array[int]] = defaultdict(lambda: array("l"))
+        counts: dict[str, array[int]] = defaultdict(lambda: array("l"))
         for place, text in enumerate(texts):
             counted = Counter(terms(text))
             lengths.append(counted.total())
             for term, count in counted.items():
-                self._places[term].append(place)
-                self._counts[term].append(count)
+                places[term].append(place)
+                counts[term].append(count)
         mean = sum(lengths) / len(lengths) if lengths else 0.0
-        self._norms = array("d", (K1 * (1 - B + B * length / mean) if mean else K1 for length in lengths))
+        norms = array("d", (K1 * (1 - B + B * length / mean) if mean else K1 for length in lengths))
+        self._places = dict(places)
+        self._scores: dict[str, array[float]] = {}
+        """What a term adds to the score of each text that has it."""
+        for term, among in places.items():
+            weight = math.log(1 + (len(norms) - len(among) + 0.5) / (len(among) + 0.5)) * (K1 + 1)
+            pairs = zip(among, counts[term], strict=True)
+            self._scores[term] = array("d", (weight * count / (count + norms[place]) for place, count in pairs))
 
     def scores(self, query: str) -> dict[int, float]:
         """The score of each text that has a term of the query."""
         scores: dict[int, float] = defaultdict(float)
         for term in terms(query):
-            if term not in self._places:
-                continue
-            places, counts = self._places[term], self._counts[term]
-            weight = math.log(1 + (len(self._norms) - len(places) + 0.5) / (len(places) + 0.5)) * (K1 + 1)
-            for place, count in zip(places, counts, strict=True):
-                scores[place] += weight * count / (count + self._norms[place])
+            if term in self._places:
+                for place, score in zip(self._places[term], self._scores[term], strict=True):
+                    scores[place] += score
         return scores
 
     def best(self, query: str, count: int) -> Sequence[int]:
         """The texts with the largest scores, best first; of equal ones the first."""
-        scores = self.scores(query)
-        return heapq.nsmallest(count, scores, key=lambda place: (-scores[place], place))
+        ranked = ((-score, place) for place, score in self.scores(query).items())
+        return [place for _, place in heapq.nsmallest(count, ranked)]
