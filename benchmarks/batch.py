@@ -44,9 +44,9 @@ def measure(service: Service) -> dict[str, Any]:
     asyncio.run(crowd(service.address, 1, 2))  # builds the scope
     rounds = []
     for _ in range(ROUNDS):
-        alone, _, _ = asyncio.run(crowd(service.address, 1, QUESTIONS))
+        alone = asyncio.run(crowd(service.address, 1, QUESTIONS)).seconds
         together = batched(service)
-        clients, _, _ = asyncio.run(crowd(service.address, QUESTIONS, QUESTIONS))
+        clients = asyncio.run(crowd(service.address, QUESTIONS, QUESTIONS)).seconds
         rounds.append((together, alone, clients))
 
     def median(values: list[float]) -> float:

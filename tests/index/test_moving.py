@@ -21,6 +21,7 @@ from tests.engines.memory_points import MemoryPoints
 from tests.engines.postgres import PostgresServer
 from tests.engines.storages import open_distributed
 from tests.index.memory_catalogue import MemoryCatalogue
+from tests.index.memory_questions import MemoryQuestions
 from tests.index.memory_storage import MemoryFeedback, MemoryStorage, MemoryVectors
 from tests.index.moves import answers, assert_same, broken, contents, exported, judge, put, tell_story, terms
 from tests.index.storages import DIMENSION, embed, index_all, lines, open_local
@@ -46,7 +47,9 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
                 news = News()
                 catalogue = MemoryCatalogue(news)
                 vectors = MemoryVectors(catalogue, news, fingerprint="words", dimension=DIMENSION)
-                storage = MemoryStorage(catalogue, vectors, MemoryFeedback(catalogue), news, folder)
+                storage = MemoryStorage(
+                    catalogue, vectors, MemoryFeedback(catalogue), MemoryQuestions(catalogue), news, folder
+                )
             return stack.enter_context(closing(storage))
 
         yield open_engine

@@ -120,9 +120,11 @@ class CountedScope:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.scope, name)
 
-    def estimate(self, states: States, selections: Sequence[Sequence[int]], function: QFunction) -> list[Estimate]:
+    def estimate(
+        self, states: States, selections: Sequence[Sequence[int]], function: QFunction, count: int = 1
+    ) -> list[Estimate]:
         self.reads += 1
-        return self.scope.estimate(states, selections, function)
+        return self.scope.estimate(states, selections, function, count)
 
 
 def test_episodes_that_start_together_share_every_read(engine: Engine, encoder: Encoder, scope: Scope) -> None:
