@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -37,12 +38,12 @@ def send(
     id: str | None,
     parts: Sequence[str],
     title: str | None = None,
-    about: dict[str, Any] | None = None,
+    about: Mapping[str, Any] = MappingProxyType({}),
 ) -> int:
     upload = storage.catalogue.begin_upload()
     for part in parts:
         upload.write(part)
-    description = Description(id, "default", title, about, Chunking(mode="lines"))
+    description = Description(id, "default", title, dict(about), Chunking(mode="lines"))
     ((document, _),) = storage.catalogue.publish([(upload, description)], replace=False, queue_limit=1000)
     return document.uid
 

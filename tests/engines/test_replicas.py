@@ -110,7 +110,11 @@ def test_each_waiting_document_is_claimed_by_one(cluster: Cluster) -> None:
     replicas = [cluster.replica() for _ in range(3)]
     for number in range(30):
         post(replicas[0], str(number), "text" * (1 + number % 3))
-    claims = at_once([lambda storage=storage: list(storage.catalogue.waiting(5)) for storage in replicas])
+
+    def claim(storage: Storage) -> list[Document]:
+        return list(storage.catalogue.waiting(5))
+
+    claims = at_once([partial(claim, storage) for storage in replicas])
     claimed: list[int] = []
     for documents in claims:
         assert isinstance(documents, list), documents
@@ -118,7 +122,7 @@ def test_each_waiting_document_is_claimed_by_one(cluster: Cluster) -> None:
         assert order == sorted(order)
         claimed += [document.uid for document in documents]
     assert sorted(claimed) == [document.uid for document in replicas[0].catalogue.documents()]
-    assert list(replicas[1].catalogue.waiting(5)) == claims[1], "one's own again"
+    assert claim(replicas[1]) == claims[1], "one's own again"
 
 
 def test_what_was_looked_at_and_not_begun_is_free(cluster: Cluster) -> None:

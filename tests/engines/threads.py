@@ -5,16 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
-
-Answer = TypeVar("Answer")
 
 
-def at_once(calls: Sequence[Callable[[], Answer]]) -> list[Answer | Exception]:
+def at_once(calls: Sequence[Callable[[], object]]) -> list[object]:
     """What each call returns or raises, all of them begun together."""
     barrier = threading.Barrier(len(calls))
 
-    def run(call: Callable[[], Answer]) -> Answer | Exception:
+    def run(call: Callable[[], object]) -> object:
         barrier.wait(60)
         try:
             return call()

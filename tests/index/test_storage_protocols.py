@@ -200,7 +200,7 @@ def test_each_engine_is_known_to_its_own_folder_alone() -> None:
 
 
 def test_a_service_on_one_machine_loads_no_other_engine() -> None:
-    engines = {"psycopg", "psycopg_pool", "qdrant_client"}
+    engines = {"psycopg", "qdrant_client"}
     program = f"import sys, service.services; print(*{engines} & sys.modules.keys())"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == ""

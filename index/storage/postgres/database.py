@@ -17,7 +17,6 @@ import psycopg
 from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 from psycopg.rows import DictRow, dict_row
-from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from index.errors import DiskFull, StorageUnavailable
 from index.storage.news import News
@@ -27,7 +26,7 @@ Answer = TypeVar("Answer")
 Connection = psycopg.Connection[DictRow]
 
 CONNECT_SECONDS = 5
-"""Longest wait for a connection, be it a new one or one of the pool."""
+"""Longest wait for a connection, be it a new one or one that is in use."""
 
 ANSWER_SECONDS = 60.0
 """Longest wait for the answer to one statement."""
@@ -59,7 +58,10 @@ class _Connection(psycopg.Connection[DictRow]):
 
 
 def connect(url: str) -> Connection:
-    """A connection outside any pool, on which each statement is a transaction. Raises like :class:`Database`."""
+    """A new connection, on which each statement is a transaction unless one is begun.
+
+    Raises :class:`~index.errors.StorageUnavailable`.
+    """
     with translated():
         return _Connection.connect(url, row_factory=dict_row, autocommit=True, connect_timeout=CONNECT_SECONDS)
 
@@ -82,15 +84,9 @@ class Database:
             connection.execute(_WRITE)
             migrate(connection)
             connection.execute("COMMIT")
-        self._pool: ConnectionPool[Connection] = ConnectionPool(
-            url,
-            connection_class=_Connection,
-            kwargs={"row_factory": dict_row, "autocommit": True, "connect_timeout": CONNECT_SECONDS},
-            min_size=1,
-            max_size=MOST_CONNECTIONS,
-            timeout=CONNECT_SECONDS,
-            open=True,
-        )
+        self._places = threading.BoundedSemaphore(MOST_CONNECTIONS)
+        self._idle: list[Connection] = []
+        self._closed = False
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -121,8 +117,10 @@ class Database:
             connection.execute("COMMIT")
 
     def close(self) -> None:
-        """Close every connection."""
-        self._pool.close()
+        """Close every connection, those in use when they are given back."""
+        self._closed = True
+        while self._idle:
+            self._idle.pop().close()
 
     def _tell(self, connection: Connection, *, searchable: bool) -> None:
         if searchable:
@@ -143,35 +141,41 @@ class Database:
 
     @contextmanager
     def _begun(self, begin: bytes) -> Iterator[Connection]:
-        """A connection of the pool on which a transaction has begun; it is rolled back where the block raises."""
-        connection = self._begin(begin)
+        """A connection on which a transaction has begun; it is rolled back where the block raises."""
+        if not self._places.acquire(timeout=CONNECT_SECONDS):
+            raise StorageUnavailable(_UNAVAILABLE)
         try:
-            yield connection
-        except BaseException:
-            with suppress(psycopg.Error):
-                connection.rollback()
-            raise
+            connection = self._begin(begin)
+            try:
+                yield connection
+            except BaseException:
+                with suppress(psycopg.Error):
+                    connection.rollback()
+                raise
+            finally:
+                # One that is broken, or waits for an answer that may never come, is of no use any more.
+                if self._closed or connection.pgconn.transaction_status != TransactionStatus.IDLE:
+                    connection.close()
+                else:
+                    self._idle.append(connection)
         finally:
-            self._put_back(connection)
+            self._places.release()
 
     def _begin(self, begin: bytes) -> Connection:
-        # Connections of the pool may have died with a former server: nothing was done on them, so another one will do.
-        for _ in range(MOST_CONNECTIONS):
-            connection = self._pool.getconn()
+        while True:
+            try:
+                connection, is_new = self._idle.pop(), False
+            except IndexError:
+                connection, is_new = connect(self.url), True
             try:
                 connection.execute(begin)
                 return connection
             except BaseException as error:
-                lost = connection.broken and isinstance(error, psycopg.OperationalError)
-                self._put_back(connection)
-                if not lost:
+                died = connection.broken and isinstance(error, psycopg.OperationalError)
+                connection.close()
+                if is_new or not died:
                     raise
-        raise StorageUnavailable(_UNAVAILABLE)
-
-    def _put_back(self, connection: Connection) -> None:
-        if connection.pgconn.transaction_status != TransactionStatus.IDLE:
-            connection.close()  # it is broken, or waits for an answer that may never come
-        self._pool.putconn(connection)
+                # It died with a former server, before anything was done on it: another one will do.
 
 
 @contextmanager
@@ -181,7 +185,7 @@ def translated() -> Iterator[None]:
         yield
     except psycopg.errors.DiskFull as error:
         raise DiskFull("The disk of the database is full. Free some space there, then try again.") from error
-    except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, PoolClosed) as error:
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         raise StorageUnavailable(_UNAVAILABLE) from error
     except psycopg.errors.ReadOnlySqlTransaction as error:
         raise StorageUnavailable("The database is read-only, as one that has lost its role is.") from error

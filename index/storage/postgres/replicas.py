@@ -71,8 +71,8 @@ class Replica:
                     while not self._closing.is_set():
                         self._renew(connection)
                         self._hear(connection)
-            except StorageUnavailable:
-                log.warning("the database is lost", exc_info=True)
+            except StorageUnavailable as error:
+                log.warning("the database is lost: %s", error.__cause__)
                 self._reconnect()
             except Exception:
                 log.exception("listening for news failed")

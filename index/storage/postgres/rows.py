@@ -116,15 +116,14 @@ def chunk_table(connection: Connection, uid: int, first: int, limit: int) -> Int
     skipped = first % CHUNK_BLOCK
     blocks = connection.execute(
         # Of the blocks at both ends only what is asked for is read.
-        "SELECT substring(block FROM CASE WHEN first = %(begin)s THEN %(skipped)s + 1 ELSE 1 END "
-        "FOR CASE WHEN first = %(begin)s THEN %(limit)s ELSE %(limit)s + %(skipped)s END) AS part "
+        "SELECT substring(block FROM CASE WHEN first = %(begin)s THEN %(at)s ELSE 1 END FOR %(length)s) AS part "
         "FROM chunks WHERE uid = %(uid)s AND first >= %(begin)s AND first < %(end)s ORDER BY first",
         {
             "uid": uid,
             "begin": first - skipped,
             "end": first + limit,
-            "skipped": skipped * CHUNK_BYTES,
-            "limit": min(limit, CHUNK_BLOCK) * CHUNK_BYTES,
+            "at": skipped * CHUNK_BYTES + 1,
+            "length": min(limit, CHUNK_BLOCK) * CHUNK_BYTES,
         },
         binary=True,
     )

@@ -103,7 +103,12 @@ class Contents:
         self._summaries = Cache(KEPT_FREQUENCIES, lambda parts: 64 + sum(len(part.tokens) for part in parts))
 
     def search(self, requests: Sequence[models.QueryRequest]) -> list[list[models.ScoredPoint]]:
-        """The points that each request finds, by one call. Raises :class:`~index.errors.StorageUnavailable`."""
+        """The points that each request finds, by one call; none is made for none.
+
+        Raises :class:`~index.errors.StorageUnavailable`.
+        """
+        if not requests:
+            return []
 
         def query(client: QdrantClient, seconds: int) -> list[models.QueryResponse]:
             return client.query_batch_points(
