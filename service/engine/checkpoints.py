@@ -27,7 +27,7 @@ from index.encoders.loading import load_encoder
 from index.errors import ChunkTooLong, QRagError
 from index.storage.opening import read_properties
 from index.storage.protocols import Scopes, Storage
-from qrag.wire.gates import GateIn, GateOut
+from qrag.wire.checks.gates import GateIn, GateOut
 from service.engine.changes import Canary, Change
 from service.engine.gates import Trial, refusal
 from service.engine.loaded import Loaded

@@ -9,9 +9,9 @@ from index.storage.documents import Document as StoredDocument
 from index.storage.protocols import Catalogue
 from qrag.evaluation.library import ChunkKey, Document
 from qrag.evaluation.resolving import chunks_of, is_meant
+from qrag.wire.checks.gates import GateIn
+from qrag.wire.checks.questions import Alternatives
 from qrag.wire.documents import ChunkOut, Location
-from qrag.wire.gates import GateIn
-from qrag.wire.questions import Alternatives
 
 PAGE = 1000
 """Documents, and chunks, that are read at once."""
@@ -24,7 +24,7 @@ class Asked:
     id: str
     question: str
     collection: str
-    pieces: Sequence[Sequence[frozenset[ChunkKey]]]
+    pieces: list[list[frozenset[ChunkKey]]]
 
     def share(self, chunks: Collection[ChunkKey]) -> float:
         """The share of the pieces that are found among the chunks."""

@@ -19,7 +19,7 @@ from index.storage.protocols import Catalogue
 from index.storage.vectors import ChunkAddress
 from qrag.evaluation.figures import bootstrap
 from qrag.evaluation.library import ChunkKey
-from qrag.wire.gates import MAX_NAMED, GateDifference, GateIn, GateOut, GateSide
+from qrag.wire.checks.gates import MAX_NAMED, GateDifference, GateIn, GateOut, GateSide
 from service.engine.engine import Engine
 from service.engine.expectations import Asked, resolve
 from service.engine.loaded import Loaded

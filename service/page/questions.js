@@ -44,6 +44,7 @@ function tell(text) {
 
 async function run(collection, signal) {
   clearReport();
+  byId("play-state").textContent = "";
   byId("played").hidden = true;
   const questions = parseQuestions(byId("play-lines").value);
   const steps = byId("play-steps").valueAsNumber;

@@ -17,7 +17,7 @@ from qrag.evaluation.questions import read_questions
 from qrag.evaluation.report import QuestionResult, Report, read_report
 from qrag.evaluation.resolving import resolve
 from qrag.wire import examples
-from qrag.wire.questions import Question
+from qrag.wire.checks.questions import Question
 from tests.client.command import ROOT, rows
 from tests.markdown import blocks
 from tests.service.files import pdf, shown

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from qrag.wire.batches import MAX_BATCH
+from qrag.wire.checks.gates import MAX_GATE_QUESTIONS
 from qrag.wire.chunking import Chunking
 from qrag.wire.documents import METADATA_BYTES
 from qrag.wire.feedback import MAX_JUDGEMENTS, MAX_REMARK
 from qrag.wire.filters import MAX_FILTER_VALUES
-from qrag.wire.gates import MAX_GATE_QUESTIONS
 from qrag.wire.retrieval import (
     MAX_BEAM_WIDTH,
     MAX_CONTINUATION,

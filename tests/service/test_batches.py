@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Any
 
 import httpx
@@ -22,8 +23,16 @@ def batch(client: httpx.Client, questions: list[Any], **fields: Any) -> list[Jso
     return items
 
 
-def but_times(result: Json) -> Json:
-    return {**result, "timings": None}
+def alike(one: object, other: object) -> bool:
+    """Whether two answers are the same, but for times, tokens, and the rounding of what is embedded in other company."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        names = (set(one) | set(other)) - {"timings", "continuation"}
+        return all(alike(one.get(name), other.get(name)) for name in names)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(alike, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, abs_tol=1e-4)
+    return one == other
 
 
 def test_each_question_is_answered_as_by_itself(client: httpx.Client, collection: str) -> None:
@@ -42,8 +51,8 @@ def test_each_question_is_answered_as_by_itself(client: httpx.Client, collection
     for item, fields in zip(items, [{"question": QUESTION}, *own], strict=True):
         given = {name: value for name, value in fields.items() if value is not None}
         assert item["problem"] is None
-        assert but_times(item["result"]) == but_times(ask(client, **{**shared, **given}))
-    assert [len(item["result"]["chunks"]) for item in items] == [3, 3, 5, 3, 2, 0]
+        assert alike(item["result"], ask(client, **{**shared, **given}))
+    assert [len(item["result"]["chunks"]) for item in items[:5]] == [3, 3, 5, 3, 2]
 
 
 def test_place_and_limits_are_those_of_all_questions(client: httpx.Client, collection: str) -> None:
@@ -88,15 +97,18 @@ def test_a_question_that_fails_does_not_spoil_the_others(client: httpx.Client, c
     ]
     assert [{**items[number]["problem"]} for number in (1, 3)] == [{**each, "errors": None} for each in told]
     assert [items[number]["result"] for number in (1, 3)] == [None, None]
-    assert but_times(items[0]["result"]) == but_times(items[4]["result"]) == but_times(ask(client, QUESTION, **fields))
+    for item in (items[0], items[4]):
+        assert alike(item["result"], ask(client, QUESTION, **fields))
 
 
-def test_what_concerns_all_questions_is_a_problem_of_the_batch(client: httpx.Client) -> None:
+def test_what_concerns_all_questions_is_a_problem_of_the_batch(client: httpx.Client, collection: str) -> None:
+    add_library(client, collection)
+
     def told(**body: Any) -> httpx.Response:
         return client.post("/retrieve/batch", json=body)
 
     problem(told(questions=["Who?"], collection="nowhere"), 404, "unknown_collection")
-    problem(told(questions=["Who?"], document_ids=["nowhere"]), 404, "unknown_document")
+    problem(told(questions=["Who?"], collection=collection, document_ids=["nowhere"]), 404, "unknown_document")
     for body, where in (
         ({"questions": []}, "questions"),
         ({"questions": ["Who?"] * (MAX_BATCH + 1)}, "questions"),
@@ -112,7 +124,7 @@ def test_what_concerns_all_questions_is_a_problem_of_the_batch(client: httpx.Cli
 def test_batches_and_questions_beside_each_other(client: httpx.Client, collection: str) -> None:
     add_library(client, collection)
     fields: Json = {"collection": collection, "max_steps": 3}
-    expected = but_times(ask(client, QUESTION, **fields))
+    expected = ask(client, QUESTION, **fields)
 
     async def together() -> list[httpx.Response]:
         async with httpx.AsyncClient(base_url=client.base_url, timeout=60) as other:

@@ -22,8 +22,8 @@ from index.indexing.reembedding import Reembedding
 from index.storage.documents import Description
 from index.storage.opening import open_storage
 from index.storage.protocols import Storage
+from qrag.wire.checks.gates import GateIn
 from qrag.wire.chunking import Chunking
-from qrag.wire.gates import GateIn
 from service.engine.changes import Change
 from service.engine.checkpoints import Checkpoints, chosen_checkpoint
 from service.errors import CheckpointInUse, CheckpointUnusable

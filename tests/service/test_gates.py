@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from qrag import Client
-from qrag.wire.gates import MAX_GATE_QUESTIONS, GateIn
+from qrag.wire.checks.gates import MAX_GATE_QUESTIONS, GateIn
 from service.keys import add_key
 from tests.servers import Server, running_server
 from tests.service.helpers import Json, add, ask, metric, problem, stream, until
@@ -180,13 +180,14 @@ def test_what_cannot_be_asked_is_refused_at_once(client: httpx.Client) -> None:
         "gate.questions.1"
         in problem(change(client, "wide", gate={"questions": [good, long]}), 422, "question_too_long")["detail"]
     )
-    for wrong in (
+    unsound: list[Json] = [
         {"questions": []},
         {"questions": [{**good, "id": "a"}, {**good, "id": "a"}]},
         {"questions": [{"question": "Where?", "expected": []}]},
         {"questions": [good], "max_loss": 2},
         {"questions": [good] * (MAX_GATE_QUESTIONS + 1)},
-    ):
+    ]
+    for wrong in unsound:
         problem(change(client, "wide", gate=wrong), 422, "validation_error")
     problem(change(client, "wide", canary=0), 422, "validation_error")
     problem(change(client, "nowhere", gate={"questions": [good]}), 404, "unknown_checkpoint")
@@ -276,7 +277,7 @@ def test_a_restart_in_the_middle_forgets_neither_gate_nor_canary(
         expected = gate(client, selected(client))
         many = [
             {**question, "id": f"{time}-{number}"}
-            for time in range(40)
+            for time in range(10)
             for number, question in enumerate(expected["questions"])
         ]
     server = Server(tmp_path, tiny_checkpoint, (), **settings)

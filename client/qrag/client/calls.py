@@ -15,6 +15,7 @@ from qrag.client.errors import InvalidRequest
 from qrag.client.options import BatchOptions, DocumentOptions, RetrieveOptions
 from qrag.client.uploads import FileBody
 from qrag.wire.batches import BatchOut, BatchQuestion
+from qrag.wire.checks.gates import GateIn
 from qrag.wire.documents import (
     ChunkOut,
     ChunkPage,
@@ -27,7 +28,6 @@ from qrag.wire.documents import (
     DocumentsOut,
 )
 from qrag.wire.feedback import MAX_RECORDS, FeedbackOut, FeedbackPage, Judgement, QuestionOut, QuestionPage
-from qrag.wire.gates import GateIn
 from qrag.wire.models import Problem
 from qrag.wire.names import DocumentId
 from qrag.wire.operations import CheckpointsOut, ModelOut, Readiness

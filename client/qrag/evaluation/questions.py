@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from qrag.wire.questions import Question
+from qrag.wire.checks.questions import Question
 
 COLUMNS = ("id", "question", "collection", "text", "document_id", "title", "start", "end", "page")
 """The columns that a CSV file may have."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from qrag.evaluation.library import ChunkKey, Document, Library
-from qrag.wire.questions import Expected, Question
+from qrag.wire.checks.questions import Expected, Question
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from qrag.wire import examples
-from qrag.wire.gates import GateIn, GateOut
+from qrag.wire.checks.gates import GateIn, GateOut
 from qrag.wire.models import RequestModel, ResponseModel
 from qrag.wire.rules import Rule
 

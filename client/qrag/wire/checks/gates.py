@@ -9,9 +9,9 @@ from typing import Self
 from pydantic import ConfigDict, Field, model_validator
 
 from qrag.wire import examples
+from qrag.wire.checks.questions import Question
 from qrag.wire.models import PositiveInteger, RequestModel, ResponseModel
 from qrag.wire.names import CollectionName
-from qrag.wire.questions import Question
 from qrag.wire.retrieval import MAX_STEPS
 
 MAX_GATE_QUESTIONS = 1000
