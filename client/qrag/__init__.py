@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     )
     from qrag.client.flows import Retries
     from qrag.client.options import BatchOptions, DocumentOptions, RetrieveOptions
-    from qrag.wire.batches import BatchItem, BatchQuestion
+    from qrag.wire.asking.batches import BatchItem, BatchQuestion
     from qrag.wire.chunking import Chunking
     from qrag.wire.documents import ChunkOut, ChunkReference, CollectionOut, DocumentIn, DocumentOut
     from qrag.wire.feedback import FeedbackOut, Judgement, QuestionOut
@@ -58,7 +58,7 @@ _MODULES = {
     **dict.fromkeys(_ERRORS, "qrag.client.errors"),
     "Retries": "qrag.client.flows",
     **dict.fromkeys(("BatchOptions", "DocumentOptions", "RetrieveOptions"), "qrag.client.options"),
-    **dict.fromkeys(("BatchItem", "BatchQuestion"), "qrag.wire.batches"),
+    **dict.fromkeys(("BatchItem", "BatchQuestion"), "qrag.wire.asking.batches"),
     "Chunking": "qrag.wire.chunking",
     **dict.fromkeys(
         ("ChunkOut", "ChunkReference", "CollectionOut", "DocumentIn", "DocumentOut"), "qrag.wire.documents"

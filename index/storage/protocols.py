@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol
 from index.arrays import Float32Array, IntArray, TokenIds
 from index.search.turning import Turning
 from index.storage.documents import Chosen, CollectionSize, Description, Document, Place, Published, StoredChunk
-from index.storage.feedback import Feedback, StoredFeedback
+from index.storage.feedback import FeedbackStore
 from index.storage.news import News
 from index.storage.questions import QuestionStore
 from index.storage.vectors import ChunkAddress, SearchScope, Space, Unbagged, Unembedded
@@ -316,37 +316,6 @@ class VectorStore(Protocol):
 
     def has_room(self) -> bool:
         """Whether there is space for another :meth:`append` of :data:`APPEND_ROWS` rows."""
-
-
-class FeedbackStore(Protocol):
-    """Records of feedback.
-
-    Content that replaces other content leaves them as they are. A deletion (:meth:`Catalogue.delete_document`,
-    :meth:`Catalogue.delete_collection`) removes every record that names a deleted document, and a deleted collection's.
-    """
-
-    def add(self, feedback: Feedback, uids: Iterable[int]) -> StoredFeedback:
-        """Store feedback about these versions of documents. The same again is the same record, the latest from then on.
-
-        Raises :class:`~index.errors.UnknownDocument` where one of the versions was deleted.
-        """
-
-    def records(
-        self, collections: Collection[str] | None = None, *, after: int = 0, limit: int = 100
-    ) -> list[StoredFeedback]:
-        """Records (of some collections) in order of arrival with a ``number`` greater than ``after``."""
-
-    def delete(self, id: str, within: Collection[str] | None = None) -> None:
-        """Remove a record, on a full disk too.
-
-        Raises :class:`~index.errors.UnknownFeedback`, also where its collection is not in ``within``, if that is given.
-        """
-
-    def delete_all(self, collection: str) -> None:
-        """Remove every record of a collection, on a full disk too.
-
-        Raises :class:`~index.errors.UnknownCollection` where there is neither a record nor a document in it.
-        """
 
 
 class Capacity(NamedTuple):

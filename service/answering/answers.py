@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from qrag.wire.answers import AnswerIn, AnswerOut, CitedPassage, TokenEvent
+from qrag.wire.asking.answers import AnswerIn, AnswerOut, CitedPassage, TokenEvent
 from qrag.wire.retrieval import MAX_STEPS, RetrieveOut, StepEvent
 from service.errors import NoLanguageModel
 from service.http.event_stream import Named

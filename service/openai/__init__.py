@@ -1,1 +1,1 @@
-"""OpenAI's vector store search: its schema (:mod:`qrag.wire.vector_stores`) translated to a retrieval and back."""
+"""OpenAI's vector store search: its schema (``qrag.wire.asking.vector_stores``), to a retrieval and back."""

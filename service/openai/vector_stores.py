@@ -9,8 +9,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-from qrag.wire.retrieval import MAX_STEPS, RetrieveIn, SelectedChunk
-from qrag.wire.vector_stores import (
+from qrag.wire.asking.vector_stores import (
     AttributeFilter,
     CompoundFilter,
     SearchIn,
@@ -19,6 +18,7 @@ from qrag.wire.vector_stores import (
     ServedModel,
     TextContent,
 )
+from qrag.wire.retrieval import MAX_STEPS, RetrieveIn, SelectedChunk
 from service.keys import Access
 from service.retrieval.session import find, prepare
 from service.services import Services

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from anyio import to_thread
 
-from qrag.wire.batches import BatchIn, BatchItem, BatchOut
+from qrag.wire.asking.batches import BatchIn, BatchItem, BatchOut
 from qrag.wire.retrieval import RetrieveOut, StepEvent
 from service.errors import Overloaded
 from service.http.problems import problem_of

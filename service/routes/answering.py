@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Depends, Request, Response
 
 from qrag.wire import examples
-from qrag.wire.answers import AnswerIn, AnswerOut, TokenEvent
+from qrag.wire.asking.answers import AnswerIn, AnswerOut, TokenEvent
 from qrag.wire.retrieval import RetrieveOut, StepEvent
 from service.answering.answers import answer, language_model, stream
 from service.http.dependencies import AppServices, RequestAccess, known_query, must_be_json, unless_gone

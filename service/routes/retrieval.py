@@ -8,7 +8,7 @@ from contextlib import aclosing
 from fastapi import APIRouter, Depends, Request, Response
 
 from qrag.wire import examples
-from qrag.wire.batches import BatchIn, BatchOut
+from qrag.wire.asking.batches import BatchIn, BatchOut
 from qrag.wire.retrieval import RetrieveIn, RetrieveOut, StepEvent, Timings
 from service.http.dependencies import AppServices, RequestAccess, known_query, must_be_json, unless_gone
 from service.http.event_stream import Named, event_stream, events_described, wants_events

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Request
 
+from qrag.wire.asking.vector_stores import SearchIn, SearchPage, ServedModel, ServedModels
 from qrag.wire.names import CollectionName
-from qrag.wire.vector_stores import SearchIn, SearchPage, ServedModel, ServedModels
 from service.errors import UnknownCheckpoint
 from service.http.dependencies import AppServices, RequestAccess, known_query, must_be_json, unless_gone
 from service.http.problems import responses

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from qrag.wire.batches import MAX_BATCH
+from qrag.wire.asking.batches import MAX_BATCH
+from qrag.wire.asking.vector_stores import MAX_QUERIES, MAX_RESULTS
 from qrag.wire.checks.gates import MAX_GATE_QUESTIONS
 from qrag.wire.chunking import Chunking
 from qrag.wire.documents import METADATA_BYTES
@@ -17,7 +18,6 @@ from qrag.wire.retrieval import (
     MAX_STRETCHES,
     MAX_TOTAL_CHUNKS,
 )
-from qrag.wire.vector_stores import MAX_QUERIES, MAX_RESULTS
 from service.retrieval.splitting import MAX_PARTS
 from tests.docs.pages import ROOT
 

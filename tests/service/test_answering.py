@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from qrag.wire import examples
-from qrag.wire.answers import AnswerIn
+from qrag.wire.asking.answers import AnswerIn
 from qrag.wire.retrieval import RetrieveOut
 from service.answering.answers import cited, prompt
 from service.errors import ConfigurationError, LanguageModelFailed, LanguageModelTooSlow

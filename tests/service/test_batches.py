@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from qrag.wire.batches import MAX_BATCH
+from qrag.wire.asking.batches import MAX_BATCH
 from tests.service.helpers import Json, add, ask, metric, problem
 from tests.service.library import QUESTION, SENTENCES, add_library, add_lines
 
@@ -24,7 +24,7 @@ def batch(client: httpx.Client, questions: list[Any], **fields: Any) -> list[Jso
 
 
 def alike(one: object, other: object) -> bool:
-    """Whether two answers are the same, but for times, tokens, and the rounding of what is embedded in other company."""
+    """Whether two answers are the same, but for times, tokens and the rounding of what is embedded in other company."""
     if isinstance(one, dict) and isinstance(other, dict):
         names = (set(one) | set(other)) - {"timings", "continuation"}
         return all(alike(one.get(name), other.get(name)) for name in names)

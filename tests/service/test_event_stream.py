@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import cast
 
-from qrag.wire.answers import TokenEvent
+from qrag.wire.asking.answers import TokenEvent
 from service.errors import DocumentsChanged
 from service.http.event_stream import COMMENT, SILENT_SECONDS, Named, event_stream
 

@@ -26,7 +26,7 @@ from qrag.client.options import (
 )
 from qrag.client.transport import DEFAULT_TIMEOUT, DEFAULT_URL, arguments, settings
 from qrag.client.uploads import File, FileBody, file_body
-from qrag.wire.batches import BatchItem, BatchQuestion
+from qrag.wire.asking.batches import BatchItem, BatchQuestion
 from qrag.wire.checks.gates import GateIn
 from qrag.wire.documents import ChunkOut, CollectionOut, DocumentIn, DocumentOut
 from qrag.wire.feedback import FeedbackOut, Judgement, QuestionOut

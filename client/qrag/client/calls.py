@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from qrag.client.errors import InvalidRequest
 from qrag.client.options import BatchOptions, DocumentOptions, RetrieveOptions
 from qrag.client.uploads import FileBody
-from qrag.wire.batches import BatchOut, BatchQuestion
+from qrag.wire.asking.batches import BatchOut, BatchQuestion
 from qrag.wire.checks.gates import GateIn
 from qrag.wire.documents import (
     ChunkOut,

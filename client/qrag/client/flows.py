@@ -17,7 +17,7 @@ from qrag.client import calls
 from qrag.client.calls import Call
 from qrag.client.errors import IndexingFailed, Overloaded, UnexpectedAnswer, refused, unreachable
 from qrag.client.options import BatchOptions, DocumentProgress
-from qrag.wire.batches import MAX_BATCH, BatchItem, BatchQuestion
+from qrag.wire.asking.batches import MAX_BATCH, BatchItem, BatchQuestion
 from qrag.wire.documents import DocumentIn, DocumentOut
 
 T = TypeVar("T")

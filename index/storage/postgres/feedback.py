@@ -16,7 +16,7 @@ from index.storage.postgres.rows import NOW, first_row, has_documents, read_text
 
 
 class PostgresFeedback:
-    """The feedback of a database (:class:`~index.storage.protocols.FeedbackStore`)."""
+    """The feedback of a database (:class:`~index.storage.feedback.FeedbackStore`)."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

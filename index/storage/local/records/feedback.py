@@ -15,7 +15,7 @@ from index.storage.local.rows import has_documents, now, row_of
 
 
 class LocalFeedback:
-    """The feedback of a data directory (:class:`~index.storage.protocols.FeedbackStore`)."""
+    """The feedback of a data directory (:class:`~index.storage.feedback.FeedbackStore`)."""
 
     def __init__(self, directory: DataDirectory) -> None:
         self._database = directory.database
