@@ -21,6 +21,7 @@ from index.storage.documents import Description
 from index.storage.postgres import database
 from index.storage.postgres.rows import TEXT_BLOCK
 from qrag.wire.chunking import Chunking
+from service.http.problems import problem_of
 from tests.engines.memory_points import MemoryPoints
 from tests.engines.postgres import PostgresServer, postgres_server
 from tests.engines.storages import open_distributed
@@ -141,8 +142,10 @@ def test_while_the_server_is_gone_every_call_says_so_and_news_are_made_up_for(
         publish(storage, "letter", "one two")
         version = storage.news.version
         durable.kill()
-        with pytest.raises(StorageUnavailable):
+        with pytest.raises(StorageUnavailable) as lost:
             storage.catalogue.document("letter")
+        problem, headers = problem_of(lost.value)
+        assert (problem.status, problem.code, headers) == (503, "storage_unavailable", {"Retry-After": "5"})
         with pytest.raises(StorageUnavailable):
             publish(storage, "note", "three")
         storage.catalogue.set_progress(1, 0.5)  # nothing that anybody misses
