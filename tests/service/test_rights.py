@@ -204,7 +204,7 @@ def test_openapi_says_which_operations_need_a_key(application: Application) -> N
         f"{m.upper()} {path}": "security" in operation for path, item in paths.items() for m, operation in item.items()
     }
     assert said == {route: right != "open" for route, right in ROUTES.items() if route in said}
-    assert len(said) == 29
+    assert len(said) == 30
     for path, item in paths.items():
         for method, operation in item.items():
             assert {401, 403} & set(operation["responses"]) == ({401, 403} if "security" in operation else set()), path
