@@ -1,14 +1,15 @@
 """What an agent finds that asks sub-questions one by one, each as a focus, beside one call with as many chunks.
 
-    python -m benchmarks.agents --data DIR [--suite musique] [--states NAME ...] [--cache FOLDER]
+    python -m benchmarks.agents --data DIR [--spare N ...] [--states NAME ...] [--cache FOLDER]
     python -m benchmarks.agents --data DIR --suite reader [--questions N] [--cache FOLDER]
 
 `musique`: the dev questions of MuSiQue with the sub-questions that they were made of. One call a sub-question, a chunk
-each, and once more with a second chunk in the last call; nothing that was found is found again. What stands for `#1` in
-a sub-question is the gold answer to the first, or what a frozen reader answers from the chunks found so far. Compared
-are ways to write a state that has a question, a focus and chunks; what measures best is what the service does. Each
-selection is the largest exact Q of all chunks that are left, as an episode takes it. The plain episode selects as many
-chunks for the whole question in one call. Differences have bootstrap intervals over the questions. Result:
+each; with one to spare, the last call selects a second; nothing that was found is found again. What stands for `#1` in
+a sub-question is the gold answer to the first, or what a frozen reader answers from the chunks found so far: of what it
+writes the first name or number that the sub-question does not have, if there is one. Compared are ways to write a state
+that has a question, a focus and chunks; what measures best with gold answers is what the service does. Each selection
+is the largest exact Q of all chunks that are left, as an episode takes it. The plain episode selects as many chunks for
+the whole question in one call. Differences have bootstrap intervals over the questions. Result:
 ``benchmarks/results/agents.json``.
 
 `reader`: a scripted agent asks a real service over MCP the two-fact questions of books: two passages, and two more with
@@ -64,6 +65,11 @@ ANSWER_TOKENS = 16
 """Most tokens of the reader's answer to a sub-question."""
 
 _EARLIER = re.compile(r"#(\d+)")
+_WORD = re.compile(r"\w+")
+_NAME = re.compile(
+    r"[A-Z0-9][\w'’.&-]*(?:(?:\s+(?:of|the|de|da|di|du|del|la|le|von|van|and|in|for|to|at|on|y|&))*\s+[A-Z0-9][\w'’.&-]*)*"
+)
+_NO_NAMES = frozenset({"the", "a", "an", "of", "in", "it", "he", "she", "they", "yes", "no"})
 
 
 class Hop(BaseModel):
@@ -128,6 +134,9 @@ WAYS: dict[str, Callable[[Seen], list[Written]]] = {
 
 SERVED = "focus, new chunks"
 """What the service does with a focus."""
+
+READ = (SERVED, "focus, chunks", "mean Q of focus and question")
+"""The ways that are tried with the reader's answers, too: with gold ones they find more than the question alone."""
 
 
 def chains(path: Path, read: Callable[[Path], Iterator[Question]], player: Player) -> list[Chain]:
@@ -249,7 +258,15 @@ def read(reader: Reader, asked: Sequence[tuple[str, Question, Sequence[int]]]) -
         Prompt(focus, tuple(question.chunks[position] for position in reversed(found)))
         for focus, question, found in asked
     ]
-    return [each.text.strip().partition("\n")[0].rstrip(".") for each in generated(reader, prompts, ANSWER_TOKENS)]
+    written = [each.text.strip().partition("\n")[0].rstrip(".") for each in generated(reader, prompts, ANSWER_TOKENS)]
+    return [first_name(text, focus) for text, (focus, _, _) in zip(written, asked, strict=True)]
+
+
+def first_name(text: str, focus: str) -> str:
+    """The first name or number in an answer that the sub-question does not have; without one, the whole answer."""
+    known = _NO_NAMES.union(_WORD.findall(focus.casefold()))
+    names = (found[0].strip(" .,") for found in _NAME.finditer(text))
+    return next((name for name in names if not known.issuperset(_WORD.findall(name.casefold()))), text)
 
 
 class Outcome(NamedTuple):
@@ -287,7 +304,7 @@ def row(asked: dict[str, list[Chain]], found: Outcome, base: Outcome) -> dict[st
 
 
 def musique(
-    data: Path, checkpoint: Path, ways: Sequence[str], reader: str, cache: Path | None
+    data: Path, checkpoint: Path, spares: Sequence[int], ways: Sequence[str], reader: str, cache: Path | None
 ) -> Iterator[dict[str, Any]]:
     """The comparison on MuSiQue, as far as it is each time."""
     player = Player(load_encoder(checkpoint), cache=cache)
@@ -296,11 +313,11 @@ def musique(
     embedder = Embedder(player.encoder)
     rows: dict[str, Any] = {}
     with open_reader(reader, torch.device("cpu"), None if cache is None else cache / "agents.sqlite") as opened:
-        for spare in (0, 1):
+        for spare in spares:
             base = outcome(every, plain(embedder, every, spare))
             of_spare = rows[f"{spare} spare"] = {"plain": row(asked, base, base)}
             for way in ways:
-                for filler, by in (("gold answers", None), ("reader", opened))[: 2 if way == SERVED else 1]:
+                for filler, by in (("gold answers", None), ("reader", opened))[: 2 if way in READ else 1]:
                     found = outcome(every, agent(embedder, every, way, spare, by))
                     of_spare[f"{way}; {filler}"] = row(asked, found, base)
                     print(spare, way, filler, json.dumps(of_spare[f"{way}; {filler}"]), flush=True)
@@ -318,6 +335,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the data")
     parser.add_argument("--suite", choices=("musique", "reader"), default="musique")
+    parser.add_argument("--spare", type=int, nargs="+", default=[0, 1], metavar="N", help="default: 0 1")
     parser.add_argument("--states", nargs="+", choices=WAYS, default=[*WAYS][1:], metavar="NAME", help="only these")
     parser.add_argument("--questions", type=int, default=7, metavar="N", help="of suite reader; default: 7")
     parser.add_argument("--reader", default=NAME, help=f"see docs/training.md; default: {NAME}")
@@ -328,7 +346,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.suite == "musique":
         for result in musique(
-            arguments.data, arguments.checkpoint, arguments.states, arguments.reader, arguments.cache
+            arguments.data, arguments.checkpoint, arguments.spare, arguments.states, arguments.reader, arguments.cache
         ):
             write("agents.json", result)
     else:

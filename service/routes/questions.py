@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from pydantic import AfterValidator, AwareDatetime
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator
 
 from index.storage.questions import StoredQuestion
 from qrag.wire import examples
@@ -35,6 +36,16 @@ def _log(services: AppServices) -> QuestionLog:
         raise QuestionsOff("This service keeps no questions: its setting QRAG_KEEP_QUESTIONS_DAYS is 0.")
     services.questions.catch_up()
     return services.questions
+
+
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
+"""A date and time of RFC 3339; the framework would take a number of seconds, too."""
+
+
+def _as_described(moment: object) -> object:
+    if isinstance(moment, str) and not _MOMENT.fullmatch(moment):
+        raise ValueError("give a date and a time with its zone: 2025-11-07T00:00:00Z")
+    return moment
 
 
 def _in_utc(moment: datetime) -> datetime:
@@ -86,6 +97,7 @@ def list_questions(
     collection: Annotated[CollectionName | None, Query(description="only of this collection")] = None,
     since: Annotated[
         AwareDatetime | None,
+        BeforeValidator(_as_described),
         AfterValidator(lambda moment: None if moment is None else _in_utc(moment)),
         Query(description="only those asked then or later", examples=["2025-11-07T00:00:00Z"]),
     ] = None,

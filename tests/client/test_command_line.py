@@ -240,6 +240,18 @@ def test_a_step_is_shown_before_the_next_is_taken() -> None:
     assert "Stopped because the evidence is most likely complete." in rest
 
 
+def test_a_question_that_could_not_be_split_is_told(
+    capsys: pytest.CaptureFixture[str], shared_client: httpx.Client, collection: str
+) -> None:
+    add(shared_client, "Ana signed the lease.", collection=collection)
+    assert main(["ask", "Who signed and who paid?", "--collection", collection, "--decompose"]) == 0
+    shown = capsys.readouterr()
+    assert "Ana signed the lease." in shown.out
+    assert "The question was not split" in shown.err
+    assert main(["ask", "Who signed?", "--collection", collection]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_colours_are_for_terminals_and_documents_cannot_write_to_them(
     shared_client: httpx.Client, collection: str
 ) -> None:

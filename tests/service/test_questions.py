@@ -159,6 +159,8 @@ def test_questions_are_deleted_one_by_one_by_collection_and_with_it(client: http
     ("method", "path", "status", "code"),
     [
         ("GET", "/questions?since=yesterday", 422, "validation_error"),
+        ("GET", "/questions?since=0.5", 422, "validation_error"),
+        ("GET", "/questions?since=2026-03-01", 422, "validation_error"),
         ("GET", "/questions?since=2026-03-01T09:00:00", 422, "validation_error"),
         ("GET", "/questions?limit=101", 422, "validation_error"),
         ("GET", "/questions?with_feedback=perhaps", 422, "validation_error"),

@@ -85,8 +85,11 @@ def run(client: Client, arguments: argparse.Namespace) -> int:
     else:
         for event in client.stream(question, **options):
             print(_step(event) if isinstance(event, StepEvent) else _end(event), flush=True)
-            if isinstance(event, RetrieveOut) and not event.chunks:
-                complain("nothing was selected. Are there documents? `qrag status` says so.")
+            if isinstance(event, RetrieveOut):
+                for warning in event.warnings:
+                    complain(shown(warning))
+                if not event.chunks:
+                    complain("nothing was selected. Are there documents? `qrag status` says so.")
     return 0
 
 

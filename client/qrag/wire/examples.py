@@ -68,6 +68,7 @@ _WITHOUT_TRACE: Example = {"candidates": None, "parts": None, "rerank_score": No
 """The fields of a step that a request without ``trace`` and ``heatmap`` leaves empty."""
 
 RESULT: Example = {
+    "focus": None,
     "chunks": [_CHUNK],
     "context": f"[1] Autobiography\n{_TEXT}",
     "citations": [
