@@ -30,6 +30,7 @@ OPTIONS: dict[str, Any] = {
     "rerank": 20,
     "max_context_tokens": 99,
     "order": "selection",
+    "decompose": True,
 }
 """Every option that changes what a retriever finds."""
 
@@ -49,7 +50,7 @@ class Expected(NamedTuple):
     metadata: Json
 
 
-_FIELDS = ("document_id", "title", "index", "start", "end", "step", "q", "location")
+_FIELDS = ("document_id", "title", "index", "start", "end", "step", "q", "location", "parts")
 """What is told of a chunk beside its text."""
 
 

@@ -52,6 +52,7 @@ NOT_RUN_HERE = {
     ("client.md", "qrag index examples/stories/story-in-a-book.txt --chunking lines --title Story"): CLIENT,
     ("client.md", 'echo "Ana signed the lease in May." | qrag index - --id lease --collection office'): CLIENT,
     ("client.md", "from qrag import Client, StepEvent, Stop"): CLIENT,
+    ("client.md", "from qrag import BatchQuestion, Client"): CLIENT,
     ("client.md", "from qrag import Client, Judgement"): CLIENT,
     ("client.md", "import asyncio"): CLIENT,
     ("client.md", "from qrag import Client, NotFound, Unreachable"): CLIENT,

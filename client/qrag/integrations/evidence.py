@@ -13,8 +13,8 @@ def chunk_id(chunk: SelectedChunk) -> str:
 
 
 def description(chunk: SelectedChunk, answer: RetrieveOut) -> dict[str, JsonValue]:
-    """The fields ``document_id``, ``title``, ``index``, ``start``, ``end``, ``step``, ``q`` and ``location`` of the
-    chunk, and ``stopped_by``, ``sufficiency`` and ``continuation`` of the answer.
+    """The fields ``document_id``, ``title``, ``index``, ``start``, ``end``, ``step``, ``q``, ``location`` and ``parts``
+    of the chunk, and ``stopped_by``, ``sufficiency`` and ``continuation`` of the answer.
     """
     episode = answer.model_dump(mode="json", include={"stopped_by", "sufficiency", "continuation"})
     return chunk.model_dump(mode="json", exclude={"text", "metadata"}) | episode
