@@ -52,6 +52,7 @@ class QRagRetriever:
         rerank: int | None = None,
         max_context_tokens: int | None = None,
         order: Literal["document", "selection"] | None = None,
+        decompose: bool | None = None,
     ) -> None:
         self.base_url = base_url
         self.api_key = api_key
@@ -67,6 +68,7 @@ class QRagRetriever:
             "rerank": rerank,
             "max_context_tokens": max_context_tokens,
             "order": order,
+            "decompose": decompose,
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -149,6 +151,8 @@ class QRagRetriever:
             options["continuation"] = continuation
         if focus is not None:
             options["focus"] = focus
+        if continuation is not None or focus is not None:
+            options["decompose"] = None  # it is one question already
         return options
 
 

@@ -47,6 +47,7 @@ class QRagRetriever(BaseRetriever):
     rerank: int | None = None
     max_context_tokens: int | None = None
     order: Literal["document", "selection"] | None = None
+    decompose: bool | None = None
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
@@ -72,7 +73,7 @@ class QRagRetriever(BaseRetriever):
         **options: Unpack[RetrieveOptions],
     ) -> list[Document]:
         with Client(self.base_url, self._key(), timeout=self.timeout) as client:
-            return _documents(client.retrieve(query, **(self._options() | options)))
+            return _documents(client.retrieve(query, **self._merged(options)))
 
     async def _aget_relevant_documents(
         self,
@@ -82,12 +83,14 @@ class QRagRetriever(BaseRetriever):
         **options: Unpack[RetrieveOptions],
     ) -> list[Document]:
         async with AsyncClient(self.base_url, self._key(), timeout=self.timeout) as client:
-            return _documents(await client.retrieve(query, **(self._options() | options)))
+            return _documents(await client.retrieve(query, **self._merged(options)))
 
     def _key(self) -> str | None:
         return None if self.api_key is None else self.api_key.get_secret_value()
 
-    def _options(self) -> RetrieveOptions:
+    def _merged(self, options: RetrieveOptions) -> RetrieveOptions:
+        # What goes on, or has a focus, is one question already.
+        is_one = options.get("continuation") is not None or options.get("focus") is not None
         return {
             "collection": self.collection,
             "document_ids": self.document_ids,
@@ -99,6 +102,8 @@ class QRagRetriever(BaseRetriever):
             "rerank": self.rerank,
             "max_context_tokens": self.max_context_tokens,
             "order": self.order,
+            "decompose": None if is_one else self.decompose,
+            **options,
         }
 
 
