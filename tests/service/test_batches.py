@@ -60,7 +60,8 @@ def test_place_and_limits_are_those_of_all_questions(client: httpx.Client, colle
         lines = "\n".join(SENTENCES)
         document = {"id": f"{collection}:{year}", "metadata": {"year": year}, "chunking": {"mode": "lines"}}
         add(client, f"{lines}\nIn {year}.", collection=collection, **document)
-    place = {"collection": collection, "filter": {"field": "year", "gte": 2024}}
+    filter = {"and": [{"field": "year", "gte": 2024}, {"not": {"or": [{"field": "year", "lt": 2024}]}}]}
+    place = {"collection": collection, "filter": filter}
     limits = {"max_total_chunks": 2, "rerank": 3, "max_context_tokens": 1000}
     for item in batch(client, [QUESTION, SENTENCES[1]], **place, **limits):
         result = item["result"]

@@ -175,6 +175,8 @@ def test_retrieve_is_the_episode_with_its_options(shared_client: httpx.Client, l
         name: expected[name] for name in ("context", "citations", "stopped_by", "sufficiency", "continuation")
     }
     assert len(evidence["citations"]) == 2
+    combined = {"and": [{"not": {"field": "year", "lte": 2024}}]}
+    assert call(shared_client, "retrieve", {"question": "?", **options, "filter": combined})["citations"] == []
     nothing = call(shared_client, "retrieve", {"question": "?", **options, "filter": {"field": "year", "gt": 2024}})
     assert (nothing["context"], nothing["stopped_by"]) == ("", "exhausted")
 

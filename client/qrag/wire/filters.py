@@ -156,6 +156,9 @@ class Not(_Node):
 
 
 def _kind(value: object) -> str:
+    """The tag of a filter, as JSON has it or as one that was validated before."""
+    if isinstance(value, _Node):
+        return _TAGS[type(value)]
     if isinstance(value, Mapping):
         for name in ("and", "or", "not"):
             if name in value:
@@ -171,6 +174,9 @@ Filter = Annotated[
     Discriminator(_kind),
 ]
 """A condition, or a combination of filters."""
+
+
+_TAGS: Mapping[type[_Node], str] = {Condition: "condition", All: "and", AnyOf: "or", Not: "not"}
 
 
 def _typed(value: object) -> tuple[bool, object]:
