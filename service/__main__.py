@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -16,6 +16,10 @@ from index.errors import QRagError, StoreInUse
 from service.errors import ConfigurationError
 from service.keys import Right, add_key, read_keys, remove_key
 from service.settings import Settings
+
+
+_OF_DIRECTORIES = {"reindex", "backup", "restore"}
+"""Commands that work on the files of a data directory."""
 
 
 def main() -> None:
@@ -37,6 +41,11 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         settings = Settings()
+        if settings.engines is not None and arguments.command in _OF_DIRECTORIES:
+            raise ConfigurationError(
+                f"{arguments.command} is for a data directory, and QRAG_DATABASE_URL is set. "
+                "docs/operating.md says how documents in PostgreSQL are kept safe, and how all are embedded again."
+            )
         if arguments.command == "reindex":
             _reindex(settings)
         elif arguments.command == "backup":
@@ -168,9 +177,9 @@ def _export(settings: Settings, target: Path) -> None:
     from index.storage.moving.exporting import export
     from service.engine.checkpoints import CHOSEN, chosen_checkpoint
     from service.observing.logs import log_to_stderr
-    from service.services import open_configured_storage
+    from service.services import storage_for_a_command
 
-    if not settings.data_dir.is_dir():
+    if settings.engines is None and not settings.data_dir.is_dir():
         raise ConfigurationError(f"{settings.data_dir} is no data directory. Set QRAG_DATA_DIR to the service's.")
     log_to_stderr(settings.log_level, settings.log_format)
     _, checkpoint = chosen_checkpoint(settings)
@@ -179,14 +188,15 @@ def _export(settings: Settings, target: Path) -> None:
     def terms(chunks: Sequence[StoredChunk]) -> list[list[int]]:
         return encoder.terms([encoder.chunk_text(chunk.heading, chunk.text) for chunk in chunks])
 
-    try:
-        storage = open_configured_storage(settings, encoder.config, encoder.device)
-    except StoreInUse as error:
-        raise StoreInUse(
-            f"{error} While the service runs, export a copy: `python -m service backup COPY`, restore that with "
-            "another QRAG_DATA_DIR, and export from there."
-        ) from error
-    with closing(storage), tqdm(unit=" documents", desc="export", disable=None) as bar:
+    with ExitStack() as opened:
+        try:
+            storage = opened.enter_context(storage_for_a_command(settings, encoder.config, encoder.device))
+        except StoreInUse as error:
+            raise StoreInUse(
+                f"{error} While the service runs, export a copy: `python -m service backup COPY`, restore that with "
+                "another QRAG_DATA_DIR, and export from there."
+            ) from error
+        bar = opened.enter_context(tqdm(unit=" documents", desc="export", disable=None))
 
         def show(done: int, total: int) -> None:
             bar.total = total
@@ -208,14 +218,14 @@ def _import(settings: Settings, source: Path, *, replace: bool) -> None:
     from index.storage.moving.importing import import_export
     from service.engine.checkpoints import chosen_checkpoint
     from service.observing.logs import log_to_stderr
-    from service.services import open_configured_storage
+    from service.services import storage_for_a_command
 
     log_to_stderr(settings.log_level, settings.log_format)
     _, checkpoint = chosen_checkpoint(settings)
     config = read_config(checkpoint)
     open_export(source).require_tower(config.action_fingerprint, config.dimension)  # before a directory is made
     with (
-        closing(open_configured_storage(settings, config, torch.device("cpu"))) as storage,
+        storage_for_a_command(settings, config, torch.device("cpu")) as storage,
         tqdm(unit=" documents", disable=None) as bar,
     ):
 

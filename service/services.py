@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from anyio import CapacityLimiter
@@ -26,7 +28,7 @@ from service.language_model import LanguageModel
 from service.observing.metrics import Metrics, Watched
 from service.observing.questions import QuestionLog
 from service.settings import Settings
-from service.signing import Signer, signer
+from service.signing import Signer, shared_signer, signer
 
 log = logging.getLogger(__name__)
 
@@ -128,14 +130,13 @@ def open_services(settings: Settings) -> Services:
     )
     checkpoints = Checkpoints(settings, storage, name, encoder)
     worker = IndexingWorker(storage, checkpoints, engine)
-    log.info("opened checkpoint=%s device=%s data=%s", encoder.config.name, encoder.device, settings.data_dir)
+    where = settings.data_dir if settings.engines is None else "engines"
+    log.info("opened checkpoint=%s device=%s data=%s", encoder.config.name, encoder.device, where)
     preselection = PreselectionWorker(checkpoints)
     readers = CapacityLimiter(READERS)
     questions = _question_log(settings, storage)
     metrics = Metrics(Watched(storage, engine, worker, preselection, readers, questions))
     model = _language_model(settings)
-    key = settings.continuation_key
-    signs = signer(None if key is None else key.get_secret_value(), settings.data_dir)
     return Services(
         settings,
         storage,
@@ -148,25 +149,51 @@ def open_services(settings: Settings) -> Services:
         model,
         reranker,
         readers,
-        signs,
+        _signer(settings, storage),
         questions,
     )
 
 
 def open_configured_storage(
-    settings: Settings, config: CheckpointConfig, device: torch.device, *, embed_again: bool = False
+    settings: Settings,
+    config: CheckpointConfig,
+    device: torch.device,
+    *,
+    embed_again: bool = False,
+    directory: Path | None = None,
 ) -> Storage:
-    """The storage that the settings name, opened for a checkpoint.
+    """The storage that the settings name, opened for a checkpoint; with another ``directory`` where one is given.
 
     Raises like :func:`index.storage.opening.open_storage`.
     """
     return open_storage(
-        settings.data_dir,
+        directory or settings.data_dir,
         dimension=config.dimension,
         fingerprint=config.action_fingerprint,
         device=device,
         embed_again=embed_again,
+        engines=settings.engines,
     )
+
+
+@contextmanager
+def storage_for_a_command(settings: Settings, config: CheckpointConfig, device: torch.device) -> Iterator[Storage]:
+    """The storage while a command runs: that of engines beside any services, that of a directory alone.
+
+    Raises like :func:`open_configured_storage`.
+    """
+    with ExitStack() as opened:
+        directory = None
+        if settings.engines is not None:  # the data directory may be a running service's
+            directory = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="qrag-")))
+        yield opened.enter_context(closing(open_configured_storage(settings, config, device, directory=directory)))
+
+
+def _signer(settings: Settings, storage: Storage) -> Signer:
+    if settings.continuation_key is None and settings.engines is not None:
+        return shared_signer(storage.catalogue.settle_property)
+    key = settings.continuation_key
+    return signer(None if key is None else key.get_secret_value(), settings.data_dir)
 
 
 def _has_room(storage: Storage, settings: Settings) -> bool:

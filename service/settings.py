@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, HttpUrl, SecretStr, field_validator
+from pydantic import Field, HttpUrl, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 import index
+from index.storage.engines import Engines
 from service.errors import ConfigurationError
 from service.host_names import parse_authority, parse_prefix
 
@@ -31,6 +33,29 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     data_dir: Path = Field(Path("data"), description="where documents and vectors are kept")
+    database_url: SecretStr | None = Field(
+        None,
+        description="`postgresql://USER:PASSWORD@HOST:5432/DATABASE`: documents are kept there and vectors in "
+        "`QRAG_QDRANT_URL`, for any number of replicas of the service; needs the extra `engines`",
+    )
+    qdrant_url: HttpUrl | None = Field(
+        None, description="address of a Qdrant cluster, with its port (6333 where it is not given)"
+    )
+    qdrant_api_key: SecretStr | None = Field(None, description="where it asks for one")
+    qdrant_prefix: str = Field(
+        "qrag", pattern="^[A-Za-z0-9_-]{1,64}$", description="the names of the service's collections in it begin so"
+    )
+    qdrant_shards: int | None = Field(
+        None, ge=1, description="parts of a new collection; default: as many as the cluster has nodes"
+    )
+    qdrant_replicas: int = Field(1, ge=1, description="copies of each part of a new collection")
+    qdrant_write_consistency: int | None = Field(
+        None,
+        ge=1,
+        description="copies that must have taken what is written, more than half of them; default: all. With fewer, "
+        "writing goes on while a node is away, and each search asks all copies",
+    )
+    qdrant_seconds: int = Field(10, ge=1, description="how long a search there may take")
     checkpoint: Path = Field(DEFAULT_CHECKPOINT, description="directory of the checkpoint to serve")
     checkpoints_dir: Path | None = Field(
         None, description="of the checkpoints that can be changed to; default: checkpoints in the data directory"
@@ -110,6 +135,22 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field("text", description="a line of text or a JSON object an event")
 
     @property
+    def engines(self) -> Engines | None:
+        """PostgreSQL and Qdrant; none where everything is in the data directory."""
+        if self.database_url is None or self.qdrant_url is None:
+            return None
+        return Engines(
+            self.database_url.get_secret_value(),
+            str(self.qdrant_url).rstrip("/"),
+            self.qdrant_api_key and self.qdrant_api_key.get_secret_value(),
+            self.qdrant_prefix,
+            self.qdrant_shards,
+            self.qdrant_replicas,
+            self.qdrant_write_consistency or self.qdrant_replicas,
+            self.qdrant_seconds,
+        )
+
+    @property
     def checkpoints_path(self) -> Path:
         """The folder of the other checkpoints."""
         return self.checkpoints_dir or self.data_dir / "checkpoints"
@@ -126,6 +167,36 @@ class Settings(BaseSettings):
     def keys_path(self) -> Path:
         """The file of the keys."""
         return self.keys_file or self.data_dir / "keys.json"
+
+    @model_validator(mode="after")
+    def _engines_are_two(self) -> Settings:
+        # No ValueErrors: their messages would repeat all settings.
+        if (self.database_url is None) != (self.qdrant_url is None):
+            raise ConfigurationError(
+                "QRAG_DATABASE_URL and QRAG_QDRANT_URL belong together: documents are in PostgreSQL and vectors in "
+                "Qdrant. Set both, or neither, and everything is in QRAG_DATA_DIR."
+            )
+        if self.database_url is not None and not all(map(find_spec, ("psycopg", "psycopg_pool", "qdrant_client"))):
+            raise ConfigurationError(
+                "QRAG_DATABASE_URL and QRAG_QDRANT_URL need packages that are not installed: "
+                "pip install 'qrag-server[engines]'."
+            )
+        written = self.qdrant_write_consistency or self.qdrant_replicas
+        if not self.qdrant_replicas < 2 * written <= 2 * self.qdrant_replicas:
+            raise ConfigurationError(
+                f"QRAG_QDRANT_WRITE_CONSISTENCY is {written} of {self.qdrant_replicas} copies. Give more than half of "
+                "QRAG_QDRANT_REPLICAS, so that every search sees what was written, and at most all."
+            )
+        return self
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_of_postgresql(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("postgresql://", "postgres://")):
+            raise ConfigurationError(
+                "QRAG_DATABASE_URL is no address of PostgreSQL. Write postgresql://USER:PASSWORD@HOST:5432/DATABASE."
+            )
+        return value
 
     @field_validator("port", mode="before")
     @classmethod

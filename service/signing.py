@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import os
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from service.errors import ConfigurationError
 
 KEY_FILE = "continuation.key"
 """Name of the file in the data directory with the key that was made at the first start."""
+
+KEY_PROPERTY = "continuation_key"
+"""Property of a storage of several processes: the key of all of them, made by the first."""
 
 KEY_BYTES = 32
 
@@ -46,6 +50,14 @@ class Signer:
 
     def _signature(self, content: bytes) -> bytes:
         return hmac.digest(self.key, content, hashlib.sha256)[:MAC_BYTES]
+
+
+def shared_signer(settle: Callable[[str, str], str]) -> Signer:
+    """The signer with the key of all replicas.
+
+    ``settle`` is given a property's name and a new key for it, and returns the one that all have agreed on.
+    """
+    return Signer(settle(KEY_PROPERTY, secrets.token_hex(KEY_BYTES)).encode())
 
 
 def signer(given: str | None, directory: Path) -> Signer:

@@ -10,8 +10,8 @@
   (:mod:`~index.storage.postgres`), vectors as the points of an engine (:mod:`~index.storage.points`), which is Qdrant
   (:mod:`~index.storage.qdrant`).
 * :mod:`~index.storage.moving` moves everything from one storage to another, through a folder of plain files.
-* :mod:`~index.storage.opening` opens a storage. One line of it chooses the engine, so another one is a folder beside
-  ``local`` and a change there.
+* :mod:`~index.storage.opening` opens a storage, in a directory or over the two of :mod:`~index.storage.engines`.
+  Another engine is a folder beside ``local`` and a change there.
 
 Data flow: an upload is written and published (``queued``), :mod:`index.indexing` cuts it, appends the vectors of its
 chunks and finishes it (``ready``). A request then gets a scope over the documents that the catalogue lets it choose

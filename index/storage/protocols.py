@@ -226,6 +226,9 @@ class Catalogue(Protocol):
     def write_properties(self, properties: Mapping[str, str | None]) -> None:
         """Set properties, or remove those that are none, all at once."""
 
+    def settle_property(self, name: str, value: str) -> str:
+        """A property, which gets this value where it has none: the same for all who ask, whoever is first."""
+
 
 class Scopes(Protocol):
     """Scopes of one space's vectors. It stays with its space when another one becomes active."""
@@ -305,6 +308,12 @@ class VectorStore(Protocol):
         Documents that are not searchable yet will be cut and embedded again. Belongs to the thread that indexes.
         """
 
+    def follow(self, fingerprint: str) -> bool:
+        """Whether the active space is that of this action tower, also where another process has activated it.
+
+        It is :attr:`space` from then on. An engine of one process has no other. Belongs to the thread that indexes.
+        """
+
     def forget_other_spaces(self) -> None:
         """Drop the vectors of all spaces but the active one."""
 
@@ -351,6 +360,9 @@ class Storage(Protocol):
     @property
     def incoming_directory(self) -> Path:
         """A folder of this machine for files being received and read; emptied when the storage is opened."""
+
+    def check(self) -> None:
+        """Return where requests can be answered; raises :class:`~index.errors.StorageUnavailable` otherwise."""
 
     def capacity(self) -> Capacity:
         """How much space is left, and how much there is in all."""

@@ -63,6 +63,8 @@ class Checkpoints:
         self.last_gate = None if outcome is None else GateOut.model_validate_json(outcome)
         """The outcome of the last gate."""
         self.change: Change | None = None
+        self.behind: str | None = None
+        """Why this process cannot serve what another one on the storage has changed to; none while it does."""
         self.current = Loaded(name, encoder, storage.vectors.space, self._scopes())
 
     def names(self) -> list[str]:
@@ -157,6 +159,46 @@ class Checkpoints:
         except (UnknownCheckpoint, CheckpointUnusable, QuestionTooLong) as error:
             if self.change is None:  # otherwise why it cannot be loaded is recorded
                 self._fail(name, error.detail)
+
+    def follow(self) -> bool:
+        """Serve what another process on the storage has changed to; returns whether there was anything to do.
+
+        Until it can, it answers with what it has, and :attr:`behind` says why. For the indexing thread alone.
+        """
+        with self._changing:
+            self._end_dropped_change()
+            name = _chosen(self._settings, self._catalogue.read_property(CHOSEN)) or CONFIGURED
+            if name == self.current.name and self._vectors.follow(self.current.space.fingerprint):
+                self.behind = None
+                return False
+            try:
+                change = self.change
+                begun = None if change is None or change.name != name else change.encoder
+                encoder = begun or self._load(name)
+            except CheckpointUnusable as error:
+                return self._stay_behind(error.detail)
+            if not self._vectors.follow(encoder.config.action_fingerprint):
+                return self._stay_behind(
+                    f"The vectors in the storage are those of another checkpoint than {name!r} is here. Start this "
+                    "process with the settings and the checkpoints of the others."
+                )
+            _release(self.change)
+            self._serve(name, encoder)
+            self.behind = None
+            return True
+
+    def _stay_behind(self, reason: str) -> bool:
+        if self.behind != reason:
+            log.error("cannot follow another process: %s", reason)
+        self.behind = reason
+        return False
+
+    def _end_dropped_change(self) -> None:
+        """Give up a change whose vectors another process has dropped."""
+        change = self.change
+        if change is not None and change.space is not None and change.space not in self._vectors.spaces:
+            _release(change)
+            self._fail(change.name, "Another process has begun another change, or given this one up.")
 
     def complete(self, change: Change) -> Change | None:
         """The change with its candidate, whose vectors are complete; none where it was given up meanwhile.
@@ -302,7 +344,7 @@ def chosen_checkpoint(settings: Settings) -> tuple[str, Path]:
 
     It is the one that was changed to, unless ``QRAG_CHECKPOINT`` has changed since.
     """
-    name = _chosen(settings, read_properties(settings.data_dir).get(CHOSEN)) or CONFIGURED
+    name = _chosen(settings, read_properties(settings.data_dir, settings.engines).get(CHOSEN)) or CONFIGURED
     return name, _path(settings, name)
 
 

@@ -114,11 +114,17 @@ class IndexingWorker:
             self._checkpoints.fail(change, error)
             return True
 
-    def _loop(self) -> None:
+    def _resume(self) -> None:
+        """Go on with a change of an earlier process; raises only what may pass."""
         try:
             self._checkpoints.resume()
+        except StorageUnavailable:
+            raise
         except Exception:
             log.exception("a change of checkpoint that was not finished cannot go on")
+
+    def _loop(self) -> None:
+        resumed = False
         trimmed = time.monotonic()
         storage, catalogue, news = self._storage, self._storage.catalogue, self._storage.news
         while not self._stopping.is_set():
@@ -127,13 +133,17 @@ class IndexingWorker:
                 trim_heap()
                 trimmed = time.monotonic()
             try:
+                if not resumed:
+                    self._resume()
+                    resumed = True
+                followed = self._checkpoints.follow()
                 freed = storage.reclaim_space()
                 if catalogue.stalled and not freed and not storage.vectors.has_room():
                     news.wait(number, PAUSE_SECONDS)
                     catalogue.stall(STALLED)
                     continue
                 indexed, changed = self._index(), self._change()
-                worked = indexed or changed or self._bag() or storage.maintain() or freed
+                worked = followed or indexed or changed or self._bag() or storage.maintain() or freed
                 catalogue.resume()
                 if not worked:
                     news.wait(number, IDLE_SECONDS)

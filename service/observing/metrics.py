@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from index.episodes.drift import FIGURES, Compared, Figure
 from index.episodes.episode import Episode
+from index.errors import StorageUnavailable
 from index.indexing.indexer import Round
 from index.storage.protocols import Storage
 
@@ -96,9 +97,19 @@ class Watched(Collector):
     def collect(self) -> Iterator[Metric]:
         """The figures as they are now."""
         documents = GaugeMetricFamily("qrag_documents", "Documents by status", labels=["status"])
-        for status, count in self.storage.catalogue.count_by_status().items():
+        try:
+            self.storage.check()
+            counts = self.storage.catalogue.count_by_status()
+        except StorageUnavailable:
+            counts = None
+        for status, count in (counts or {}).items():
             documents.add_metric([status], count)
         yield documents
+        yield GaugeMetricFamily(
+            "qrag_storage_available",
+            "Whether the storage, engines of others among it, answers",
+            value=counts is not None,
+        )
         running, waiting = self.engine.load
         episodes = GaugeMetricFamily("qrag_retrievals", "Retrievals in the engine", labels=["state"])
         episodes.add_metric(["running"], running)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from anyio import to_thread
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -26,9 +27,12 @@ async def healthz() -> Health:
 @router.get("/readyz", responses=responses(503), summary="Ready")
 @needs("open")
 async def readyz(services: AppServices) -> Readiness:
-    """The model is loaded, the store is open, and all threads run."""
+    """The model is loaded, the storage answers, its checkpoint is the served one, and all threads run."""
     if not (services.engine.alive and services.worker.alive and services.preselection.alive):
         raise Overloaded("A background thread has ended. Restart the service; its log has the reason.", retry_after=5)
+    if services.checkpoints.behind is not None:
+        raise Overloaded(services.checkpoints.behind, retry_after=5)
+    await to_thread.run_sync(services.storage.check)
     return Readiness()
 
 
@@ -66,6 +70,7 @@ def model(services: AppServices) -> ModelOut:
         base_model=config.base_model,
         dimension=config.dimension,
         device=str(encoder.device),
+        storage="directory" if services.settings.engines is None else "engines",
         positions=config.positions.model_dump(),
         stopping=_stopping(config),
         max_question_tokens=encoder.question_limit,

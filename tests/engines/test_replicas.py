@@ -228,6 +228,33 @@ def test_what_one_changes_wakes_who_waits_at_another(cluster: Cluster) -> None:
         second.news.listeners.clear()
 
 
+def test_of_many_values_for_a_property_all_get_the_same(cluster: Cluster) -> None:
+    replicas = [cluster.replica(), cluster.replica()]
+    answers = at_once(
+        [partial(replicas[number % 2].catalogue.settle_property, "key", str(number)) for number in range(8)]
+    )
+    assert len(set(map(str, answers))) == 1
+    assert replicas[0].catalogue.read_property("key") == answers[0]
+
+
+def test_a_process_searches_its_own_space_until_it_follows(cluster: Cluster) -> None:
+    first, second = cluster.replica(), cluster.replica()
+    publish(first, "letter", "one two")
+    index_all(first)
+    space = first.vectors.open_space(fingerprint="other", dimension=6)
+    uid = first.catalogue.document("letter").uid
+    first.vectors.append([ChunkAddress(uid, 0)], expected("one two")[:, :6], [[1]], space)
+    assert first.vectors.activate(space, {})
+    assert not second.vectors.follow("words"), "it is not the active one any more"
+    np.testing.assert_array_equal(searchable(second)["letter"], expected("one two"))
+    post(second, "note", "text")
+    assert list(second.catalogue.waiting(10)) == []
+    assert second.vectors.follow("other")
+    assert second.vectors.space == space
+    np.testing.assert_array_equal(searchable(second)["letter"], expected("one two")[:, :6])
+    assert [document.id for document in second.catalogue.waiting(10)] == ["note"]
+
+
 def test_progress_is_seen_by_others(cluster: Cluster) -> None:
     first, second = cluster.replica(), cluster.replica()
     uid = publish(first, "letter", "one two\nthree").document.uid

@@ -307,6 +307,9 @@ class MemoryCatalogue:
             if value is not None:
                 self._properties[name] = value
 
+    def settle_property(self, name: str, value: str) -> str:
+        return self._properties.setdefault(name, value)
+
     def cut_again(self) -> None:
         """Forget how documents are cut that are not ready."""
         for document in self._searchable_and_waiting():

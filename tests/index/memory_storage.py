@@ -92,6 +92,9 @@ class MemoryVectors:
         self._news.announce(searchable=True)
         return True
 
+    def follow(self, fingerprint: str) -> bool:
+        return self.space.fingerprint == fingerprint
+
     def forget_other_spaces(self) -> None:
         self._spaces = {self.space: self._spaces[self.space]}
 
@@ -176,6 +179,9 @@ class MemoryStorage:
     questions: MemoryQuestions
     news: News
     incoming_directory: Path
+
+    def check(self) -> None:
+        pass
 
     def capacity(self) -> Capacity:
         return Capacity(1, 2)

@@ -32,6 +32,9 @@ class ModelOut(ResponseModel):
     base_model: str
     dimension: int
     device: str
+    storage: Literal["directory", "engines"] = Field(
+        "directory", description="where documents are: in the data directory, or in PostgreSQL and Qdrant"
+    )
     positions: dict[str, Any]
     stopping: StoppingOut | None = Field(description="null where the checkpoint was not calibrated")
     max_question_tokens: int

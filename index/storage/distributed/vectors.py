@@ -21,7 +21,7 @@ class DistributedVectors:
     """The embeddings of a distributed storage (:class:`~index.storage.protocols.VectorStore`).
 
     The space is this process's: another one that makes another space the active one does not change it. Nothing is
-    indexed by this process then, until it follows. Raises :class:`~index.errors.CheckpointMismatch` (unless the texts
+    indexed by this process then, until it follows (:meth:`follow`). Raises :class:`~index.errors.CheckpointMismatch` (unless the texts
     may be embedded again).
     """
 
@@ -131,6 +131,16 @@ class DistributedVectors:
             if not bookkeeping.activate(connection, space.number):
                 return False
             bookkeeping.write_properties(connection, properties)
+        self._space = space
+        self._database.space = space.number
+        return True
+
+    def follow(self, fingerprint: str) -> bool:
+        """Whether the space that the database names is that of this action tower; it is this process's from then on."""
+        with self._database.read() as connection:
+            space = bookkeeping.read_spaces(connection)[bookkeeping.active(connection) or self._space.number]
+        if space.fingerprint != fingerprint:
+            return False
         self._space = space
         self._database.space = space.number
         return True

@@ -45,7 +45,7 @@ from index.storage.local.rows import (
     update_status,
     waiting,
 )
-from index.storage.local.spaces import read_property, write_properties
+from index.storage.local.spaces import read_property, settle_property, write_properties
 from index.storage.local.uploads import LocalUpload, publish
 from index.storage.protocols import APPEND_ROWS, Upload
 from qrag.wire.documents import Status
@@ -305,8 +305,7 @@ class LocalCatalogue:
 
     def finish(self, uids: Iterable[int]) -> None:
         """Mark documents ``ready``."""
-        ready = list(uids)
-        if not ready:
+        if not (ready := list(uids)):
             return
         with self._database.write() as connection:
             for uid in ready:
@@ -355,6 +354,11 @@ class LocalCatalogue:
         """Set properties of the data directory, or remove them, in one transaction."""
         with self._database.write() as connection:
             write_properties(connection, properties)
+
+    def settle_property(self, name: str, value: str) -> str:
+        """A property of the data directory, which gets this value where it has none."""
+        with self._database.write() as connection:
+            return settle_property(connection, name, value)
 
     # Beyond the protocol
 

@@ -42,6 +42,9 @@ class LocalStorage:
         """A folder on the disk of the data, so that received files count against the watched space."""
         return self.directory.incoming
 
+    def check(self) -> None:
+        """Return: there is nothing but this process and its files."""
+
     def capacity(self) -> Capacity:
         """Space of the disk with the data directory."""
         usage = shutil.disk_usage(self.directory.path)

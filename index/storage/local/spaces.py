@@ -159,6 +159,12 @@ def write_property(connection: sqlite3.Connection, name: str, value: str | None)
         connection.execute("INSERT OR REPLACE INTO properties VALUES (?, ?)", (name, value))
 
 
+def settle_property(connection: sqlite3.Connection, name: str, value: str) -> str:
+    """A property of the data directory, which gets this value where it has none."""
+    connection.execute("INSERT OR IGNORE INTO properties VALUES (?, ?)", (name, value))
+    return read_property(connection, name) or value
+
+
 def write_properties(connection: sqlite3.Connection, properties: Mapping[str, str | None]) -> None:
     """Set properties of the data directory, or remove them."""
     for name, value in properties.items():

@@ -163,6 +163,10 @@ class LocalVectors:
         self._directory.news.announce(searchable=True)
         return True
 
+    def follow(self, fingerprint: str) -> bool:
+        """Whether the active space, which no other process changes, is that of this action tower."""
+        return self._space.fingerprint == fingerprint
+
     def forget_other_spaces(self) -> None:
         """Drop the vectors of all spaces but the active one."""
         with self._database.write() as connection:

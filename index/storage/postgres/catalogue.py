@@ -46,7 +46,7 @@ from index.storage.postgres.rows import (
     stored_text,
     text_between,
 )
-from index.storage.postgres.spaces import read_property, write_properties
+from index.storage.postgres.spaces import read_property, settle_property, write_properties
 from index.storage.postgres.uploads import PostgresUpload, publish
 from index.storage.postgres.work import claim, fail, finish, give_back, record_progress, save_chunks
 from index.storage.protocols import Upload
@@ -356,6 +356,11 @@ class PostgresCatalogue:
         """Set properties of the database, or remove them, in one transaction."""
         with self._database.write(searchable=False) as connection:
             write_properties(connection, properties)
+
+    def settle_property(self, name: str, value: str) -> str:
+        """A property of the database, which gets this value where it has none."""
+        with self._database.write() as connection:
+            return settle_property(connection, name, value)
 
     def _document_at(self, connection: Connection, uid: int) -> Document:
         return self._document(connection, row_of(connection, uid))

@@ -18,7 +18,7 @@ from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 from psycopg.rows import DictRow, dict_row
 
-from index.errors import DiskFull, StorageUnavailable
+from index.errors import DiskFull, FormatError, StorageUnavailable
 from index.storage.news import News
 from index.storage.postgres.migrations import migrate
 
@@ -60,10 +60,17 @@ class _Connection(psycopg.Connection[DictRow]):
 def connect(url: str) -> Connection:
     """A new connection, on which each statement is a transaction unless one is begun.
 
-    Raises :class:`~index.errors.StorageUnavailable`.
+    Raises :class:`~index.errors.StorageUnavailable`, and :class:`~index.errors.FormatError` for an address that cannot
+    be read.
     """
-    with translated():
-        return _Connection.connect(url, row_factory=dict_row, autocommit=True, connect_timeout=CONNECT_SECONDS)
+    try:
+        with translated():
+            return _Connection.connect(url, row_factory=dict_row, autocommit=True, connect_timeout=CONNECT_SECONDS)
+    except psycopg.ProgrammingError:  # its message would repeat the password
+        raise FormatError(
+            "The address of the database cannot be read. Write it as postgresql://USER:PASSWORD@HOST:5432/DATABASE, "
+            "with %-encoding where a password has other characters than letters and digits."
+        ) from None
 
 
 class Database:

@@ -217,6 +217,22 @@ def write_property(connection: Connection, name: str, value: str | None) -> None
         )
 
 
+def settle_property(connection: Connection, name: str, value: str) -> str:
+    """A property of the database, which gets this value where it has none, inside the turn of a writer."""
+    found = read_property(connection, name)
+    if found is None:
+        write_property(connection, name, value)
+    return value if found is None else found
+
+
+def read_properties(connection: Connection) -> dict[str, str]:
+    """All properties of a database, none of one without tables."""
+    row = first_row(connection, "SELECT to_regclass('properties') IS NOT NULL AS there")
+    if row is None or not row["there"]:
+        return {}
+    return {row["name"]: row["value"] for row in connection.execute("SELECT name, value FROM properties")}
+
+
 def write_properties(connection: Connection, properties: Mapping[str, str | None]) -> None:
     """Set properties of the database, or remove them."""
     for name, value in properties.items():

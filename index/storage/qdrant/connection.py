@@ -16,6 +16,7 @@ from qdrant_client.http import models
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from index.errors import StorageUnavailable
+from index.storage.engines import Engines
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +36,8 @@ Result = TypeVar("Result")
 class Connection:
     """The address of a Qdrant cluster, and how its collections are kept.
 
-    A search sees what was written when ``write_consistency`` plus the nodes that a read asks are more than
-    ``replicas``.
+    A search sees what was written where every copy has taken it, or most of them and reads take what stands on most:
+    a read of several copies returns only what stands on all of these.
     """
 
     url: str
@@ -55,6 +56,21 @@ class Connection:
     """Which node orders the writes of several processes."""
     seconds: int = 10
     """How long a search or a read may take."""
+
+
+def connection_to(engines: Engines) -> Connection:
+    """The connection to the cluster of these engines, with reads that see every write."""
+    read = models.ReadConsistencyType.QUORUM if engines.written_copies < engines.copies else None
+    return Connection(
+        engines.qdrant_url,
+        engines.qdrant_api_key,
+        engines.prefix,
+        engines.shards,
+        engines.copies,
+        engines.written_copies,
+        read,
+        seconds=engines.seconds,
+    )
 
 
 class MissingSpace(Exception):
