@@ -2,7 +2,7 @@
 # Every pip command line of the container images. The Dockerfile runs them, and deploy/check_image_build.sh runs the same
 # ones without Docker. They work in the current directory with the `python` of the active virtual environment.
 #
-#   install.sh dependencies EXTRA [TORCH_INDEX]   all third-party packages of both pyproject.toml, EXTRA (cpu or gpu) and otel
+#   install.sh dependencies EXTRA [TORCH_INDEX]   all third-party packages of both pyproject.toml, EXTRA (cpu or gpu), otel and engines
 #   install.sh wheel DIRECTORY                    build the wheels of the server and of its client into DIRECTORY
 #   install.sh package DIRECTORY                  install the wheels found in DIRECTORY, and check that nothing is missing
 set -euo pipefail
@@ -31,7 +31,7 @@ def project(path):
 server, client = project("pyproject.toml"), project("client/pyproject.toml")
 others = [line for line in server["dependencies"] if not line.startswith(client["name"] + "==")]
 extras = server["optional-dependencies"]
-print(*others, *client["dependencies"], *extras[sys.argv[1]], *extras["otel"], sep="\n")
+print(*others, *client["dependencies"], *extras[sys.argv[1]], *extras["otel"], *extras["engines"], sep="\n")
 PYTHON
     python -m pip install --constraint constraints.txt --requirement "$requirements"
     ;;

@@ -17,7 +17,6 @@ from service.errors import ConfigurationError
 from service.keys import Right, add_key, read_keys, remove_key
 from service.settings import Settings
 
-
 _OF_DIRECTORIES = {"reindex", "backup", "restore"}
 """Commands that work on the files of a data directory."""
 

@@ -20,12 +20,15 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+from service.settings import Settings
 from tests.deploy.dockerfile import FINAL_STAGES, Stage, environment, last, read_dockerfile
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "docker-compose.yml"
 CPU_OVERLAY = ROOT / "deploy" / "compose.cpu.yml"
 MONITORING = ROOT / "deploy" / "compose.monitoring.yml"
+REPLICAS = ROOT / "deploy" / "compose.replicas.yml"
+SECRETS = {"POSTGRES_PASSWORD": "a1", "QDRANT_API_KEY": "b2"}
 SCRIPTS = sorted((ROOT / "deploy").glob("*.sh"))
 
 
@@ -271,7 +274,7 @@ def compose_config(*files: Path) -> Any:
     if command is None:
         pytest.skip("Docker Compose is not installed")
     options = [option for file in files for option in ("--file", str(file))]
-    variables = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    variables = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | SECRETS
     result = run(*command, "--env-file", os.devnull, *options, "config", "--format", "json", env=variables)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)
@@ -287,8 +290,8 @@ def merged(*files: Path) -> Any:
 READERS = pytest.mark.parametrize("read", [merged, compose_config])
 FILES = pytest.mark.parametrize(
     "files",
-    [[BASE], [CPU_OVERLAY], [BASE, CPU_OVERLAY], [BASE, CPU_OVERLAY, MONITORING]],
-    ids=["gpu", "overlay", "cpu", "monitoring"],
+    [[BASE], [CPU_OVERLAY], [BASE, CPU_OVERLAY], [BASE, CPU_OVERLAY, MONITORING], [BASE, CPU_OVERLAY, REPLICAS]],
+    ids=["gpu", "overlay", "cpu", "monitoring", "replicas"],
 )
 
 
@@ -356,6 +359,39 @@ def test_monitoring_is_added_beside_a_service_that_stays_as_it_is(read: Any) -> 
     for name in added:
         assert monitored["services"][name]["cap_drop"] == ["ALL"]
         assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+", monitored["services"][name]["image"])
+
+
+@READERS
+def test_replicas_share_engines_that_outlive_them(read: Any) -> None:
+    plain, model = read(BASE, CPU_OVERLAY), read(BASE, CPU_OVERLAY, REPLICAS)
+    service, services = model["services"]["qrag"], model["services"]
+    assert services.keys() - plain["services"].keys() == {"proxy", "postgres", "qdrant"}
+    assert service["deploy"]["replicas"] == 2
+    assert not service.get("ports"), "nginx has it"
+    assert "/data" not in [str(mount).split(":")[1] for mount in service["volumes"]], "each has one of its own"
+    settings = {name.removeprefix("QRAG_").lower() for name in service["environment"] if name.startswith("QRAG_")}
+    assert settings <= Settings.model_fields.keys()
+    assert service["environment"]["QRAG_OTHER_VECTORS"] == "refuse"
+    assert {"postgres", "qdrant"} <= service["depends_on"].keys()
+    for name in ("proxy", "postgres", "qdrant"):
+        assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+(\.\d+)?", services[name]["image"])
+        assert services[name]["healthcheck"]["test"][0] == "CMD"
+        assert services[name]["restart"] == "unless-stopped"
+    assert model["volumes"].keys() >= {"postgres", "qdrant"}
+
+
+def test_secrets_of_the_engines_are_asked_for_and_nothing_of_them_is_published() -> None:
+    services = load(REPLICAS)["services"]
+    assert [name for name in services if services[name].get("ports") and name != "qrag"] == ["proxy"]
+    text = REPLICAS.read_text()
+    for name in SECRETS:
+        assert set(re.findall(rf"\$\{{{name}(.)", text)) == {":"}, "never empty"
+    proxied = (ROOT / "deploy" / "nginx" / "replicas.conf").read_text()
+    (port,) = services["proxy"]["ports"]
+    assert f"listen {port.rpartition(':')[2]};" in proxied
+    body_limit = Settings.model_fields["max_body_bytes"].default
+    assert f"client_max_body_size {body_limit >> 20}m;" in proxied
+    assert services["proxy"]["volumes"] == ["./deploy/nginx/replicas.conf:/etc/nginx/conf.d/default.conf:ro"]
 
 
 def test_monitoring_is_published_on_loopback() -> None:

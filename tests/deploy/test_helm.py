@@ -38,6 +38,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "everything": EVERYTHING,
     "keys": {"auth": KEYS},
     "own secret": {"auth": {"existingSecret": "mine"}},
+    "replicas": {"auth": KEYS, "replicas": 3, "engines": {"existingSecret": "engines"}},
     "strangers": {"auth": {"allowAnonymous": True}},
     "strangers with a key for continuations": {"auth": {"allowAnonymous": True, "continuationKey": "k" * 32}},
 }
@@ -180,18 +181,35 @@ def test_the_container_is_confined(variant: Objects) -> None:
     assert pod(variant)["automountServiceAccountToken"] is False
 
 
-def test_one_process_has_the_volume_to_itself(variant: Objects) -> None:
+def test_each_process_has_a_volume_to_itself(variant: Objects) -> None:
     stateful = variant["StatefulSet", "demo-qrag"]["spec"]
-    assert stateful["replicas"] == 1
+    assert stateful["replicas"] == (3 if "QRAG_DATABASE_URL" in variables(variant) else 1)
     (claim,) = stateful["volumeClaimTemplates"]
     assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]
 
 
 def test_probes_ask_what_answers_without_a_key(variant: Objects) -> None:
     probes = [container(variant)[f"{kind}Probe"] for kind in ("startup", "readiness", "liveness")]
-    assert {probe["httpGet"]["path"] for probe in probes} == {"/readyz"}
-    assert "/readyz" in PROBE_PATHS  # under the pod's address, which is no name of the service
+    # A restart does not bring back an engine.
+    alive = "/healthz" if "QRAG_DATABASE_URL" in variables(variant) else "/readyz"
+    assert [probe["httpGet"]["path"] for probe in probes] == ["/readyz", "/readyz", alive]
+    assert {"/readyz", "/healthz"} <= set(PROBE_PATHS)  # under the pod's address, which is no name of the service
     assert {probe["httpGet"]["port"] for probe in probes} == {"http"}
+
+
+def test_the_engines_are_named_by_a_secret() -> None:
+    objects = rendered(VARIANTS["replicas"])
+    found = {name: value for name, value in variables(objects).items() if name.startswith(("QRAG_DATA", "QRAG_QD"))}
+    named = {name: (value["secretKeyRef"]["name"], value["secretKeyRef"]["key"]) for name, value in found.items()}
+    assert named == {
+        "QRAG_DATABASE_URL": ("engines", "database-url"),
+        "QRAG_QDRANT_URL": ("engines", "qdrant-url"),
+        "QRAG_QDRANT_API_KEY": ("engines", "qdrant-api-key"),
+    }
+    assert found["QRAG_QDRANT_API_KEY"]["secretKeyRef"]["optional"] is True
+    assert variables(objects)["QRAG_OTHER_VECTORS"] == "refuse"
+    budget = rendered({**VARIANTS["replicas"], "podDisruptionBudget": {"enabled": True}})
+    assert budget["PodDisruptionBudget", "demo-qrag"]["spec"]["maxUnavailable"] == 1
 
 
 @pytest.mark.parametrize("auth", [KEYS, {"allowAnonymous": True}])
@@ -269,7 +287,8 @@ def test_strangers_reach_the_service_under_its_names() -> None:
         ({"auth": {"keys": ["k"]}, "monitoring": {"serviceMonitor": True}}, "auth.metricsKey"),
         ({"auth": {"keys": ["two,in-one"]}}, "pattern"),
         ({"auth": {"allowAnonymous": True, "allowedHosts": ["https://example.org"]}}, "pattern"),
-        ({"auth": KEYS, "replicas": 2}, "additional properties 'replicas' not allowed"),
+        ({"auth": KEYS, "replicas": 2}, "engines.existingSecret"),
+        ({"auth": KEYS, "copies": 2}, "additional properties 'copies' not allowed"),
         ({"auth": KEYS, "persistence": {"accessModes": ["ReadWriteMany"]}}, "accessModes"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Several processes of the service over PostgreSQL and a vector process: they answer as one, and outlive the engines."""
+"""Several processes of the service over PostgreSQL and a vector process: they answer as one, and outlive engines."""
 
 from __future__ import annotations
 

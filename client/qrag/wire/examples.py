@@ -194,6 +194,7 @@ MODEL: Example = {
     "base_model": "BAAI/bge-small-en-v1.5",
     "dimension": 384,
     "device": "cpu",
+    "storage": "directory",
     "positions": {"mode": "relative", "delta": 10.0, "ell": 9.0, "levels": 32, "rope_base": 10000.0, "dimension": 64},
     "stopping": {
         "rules": ["threshold", "action", "sufficiency"],

@@ -50,8 +50,8 @@ class DistributedStorage:
             connection.execute("SELECT 1")
         if self.vectors.space.number not in self.points.spaces():
             raise StorageUnavailable(
-                "The vectors of the served checkpoint are not in Qdrant. Another checkpoint may have taken their place; "
-                "otherwise see that nothing but this service writes to its collections."
+                "The vectors of the served checkpoint are not in Qdrant. Another checkpoint may have taken their "
+                "place; otherwise see that nothing but this service writes to its collections."
             )
 
     def capacity(self) -> Capacity:
@@ -87,9 +87,9 @@ def open_storage(
 ) -> DistributedStorage:
     """Open the database at a ``postgresql://`` address for the action tower with this fingerprint.
 
-    The ``directory`` is this process's alone, for files being received. The ``points`` are closed with the storage, and where opening fails. With ``embed_again``, documents with another
-    tower's vectors are queued. Raises :class:`~index.errors.StoreInUse`,
-    :class:`~index.errors.StorageUnavailable`, :class:`~index.errors.FormatError` or
+    The ``directory`` is this process's alone, for files being received. The ``points`` are closed with the storage, and
+    where opening fails. With ``embed_again``, documents with another tower's vectors are queued. Raises
+    :class:`~index.errors.StoreInUse`, :class:`~index.errors.StorageUnavailable`, :class:`~index.errors.FormatError` or
     :class:`~index.errors.CheckpointMismatch`; nothing stays open then.
     """
     with ExitStack() as opened:

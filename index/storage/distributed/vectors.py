@@ -21,8 +21,8 @@ class DistributedVectors:
     """The embeddings of a distributed storage (:class:`~index.storage.protocols.VectorStore`).
 
     The space is this process's: another one that makes another space the active one does not change it. Nothing is
-    indexed by this process then, until it follows (:meth:`follow`). Raises :class:`~index.errors.CheckpointMismatch` (unless the texts
-    may be embedded again).
+    indexed by this process then, until it follows (:meth:`follow`). Raises :class:`~index.errors.CheckpointMismatch`
+    (unless the texts may be embedded again).
     """
 
     def __init__(
