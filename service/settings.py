@@ -142,7 +142,7 @@ class Settings(BaseSettings):
         return Engines(
             self.database_url.get_secret_value(),
             str(self.qdrant_url).rstrip("/"),
-            self.qdrant_api_key and self.qdrant_api_key.get_secret_value(),
+            None if self.qdrant_api_key is None else self.qdrant_api_key.get_secret_value(),
             self.qdrant_prefix,
             self.qdrant_shards,
             self.qdrant_replicas,

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import Literal
 
 import httpx
 import psycopg
@@ -42,6 +43,10 @@ class Site:
     checkpoint: Path
     running: list[Replica] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=count)
+
+    def engine(self, name: Literal["postgres", "vectors"]) -> PostgresServer | VectorProcess:
+        """One of the engines."""
+        return self.postgres if name == "postgres" else self.vectors
 
     @property
     def settings(self) -> dict[str, str]:

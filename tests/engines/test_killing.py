@@ -131,7 +131,7 @@ def test_nothing_is_lost_half_there_or_back_again(site: Site, tmp_path: Path, ti
                     site.running[number] = site.running.pop()
                     assert site.running[number] is replica
                 else:
-                    engine = {"postgres": site.postgres, "vectors": site.vectors}[what]
+                    engine = site.engine("postgres" if what == "postgres" else "vectors")
                     engine.kill()
                     for _ in range(chance.randrange(3)):
                         operations.acquire(timeout=120)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import httpx
 import pytest
@@ -59,9 +59,10 @@ def found(answer: Json) -> tuple[list[tuple[str, str]], list[float]]:
 
 
 def assert_same(answer: Json, other: Json) -> None:
-    chunks, q = found(answer)
-    assert (chunks, q) == (found(other)[0], pytest.approx(found(other)[1], abs=1e-5))
+    (chunks, q), (other_chunks, other_q) = found(answer), found(other)
     assert chunks
+    assert chunks == other_chunks
+    assert q == pytest.approx(other_q, abs=1e-5)
 
 
 def test_each_answers_as_a_service_with_everything_in_its_directory(
@@ -168,7 +169,7 @@ def test_a_lost_engine_is_a_503_in_every_way_in_until_it_is_back(
     site: Site, pair: tuple[Replica, Replica], engine: Literal["postgres", "vectors"]
 ) -> None:
     first, second = (replica.client for replica in pair)
-    lost = {"postgres": site.postgres, "vectors": site.vectors}[engine]
+    lost = site.engine(engine)
     text = "Ana signed the lease.\nBruno did not."
     id = add(first, text, collection=engine, chunking={"mode": "lines"})["id"]
     begun = ask(first, "Who signed?", collection=engine, max_steps=1)
@@ -266,7 +267,11 @@ def test_a_service_without_engines_to_talk_to_says_so_and_no_secret_is_logged(
 
 
 def test_settings_that_do_not_belong_together_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    both = {"database_url": "postgresql://u:secret@h/d", "qdrant_url": "http://q:6333", "qdrant_api_key": "secret"}
+    both: dict[str, Any] = {
+        "database_url": "postgresql://u:secret@h/d",
+        "qdrant_url": "http://q:6333",
+        "qdrant_api_key": "secret",
+    }
     settings = Settings(_env_file=None, **both)
     assert settings.engines is not None
     assert settings.engines.qdrant_url == "http://q:6333"
