@@ -139,7 +139,7 @@ def test_filters_choose_what_they_choose_in_a_data_directory(cluster: Cluster, t
     @given(st.lists(metadata, min_size=1, max_size=8), st.lists(filters, min_size=1, max_size=20))
     def agree(about: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> None:
         cluster.execute("TRUNCATE documents CASCADE")
-        with closing(open_local(tmp_path / str(next(numbers)))) as local:
+        with closing(open_local(tmp_path / f"local-{next(numbers)}")) as local:
             for storage in (local, distributed):
                 for number, each in enumerate(about):
                     uid = send(storage, str(number), ["text"], about=each)
