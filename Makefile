@@ -42,6 +42,7 @@ bench: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.signals
 	$(BIN)/python -m benchmarks.spin
 	$(BIN)/python -m benchmarks.crowd
+	$(BIN)/python -m benchmarks.batch
 	$(BIN)/python -m benchmarks.indexing
 	$(BIN)/python -m benchmarks.plots
 	$(BIN)/python -m benchmarks.memory
