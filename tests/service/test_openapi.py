@@ -23,7 +23,7 @@ seed = 20260101
 workers = 1
 
 [generation]
-max-examples = 8
+max-examples = 20
 no-shrink = true
 
 # A document that was created is gone, and rightly, where its collection was deleted before it was looked for: the check
