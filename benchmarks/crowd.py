@@ -88,9 +88,9 @@ class Crowd(NamedTuple):
     """What the clients of a crowd saw."""
 
     seconds: float
-    """In all."""
+    """The seconds of all of them together."""
     latencies: list[float]
-    """Of each request, in seconds."""
+    """The seconds of each request."""
     answers: list[dict[str, Any]]
     questions: list[str]
 

@@ -22,13 +22,12 @@ import torch
 
 from index.arrays import Float32Array, TokenIds
 from index.encoders.encoder import Encoder
-from index.episodes.episode import Episode
 from index.episodes.stepping import Running, embed_together, step_together
 from index.search.scanning.kernels import compile_loops
 from index.search.states import States
 from service.engine.embedding import EmbeddingJob
 from service.engine.kept_states import KeptStates
-from service.engine.runs import Run, RunEvents, SecondLook
+from service.engine.runs import Run
 from service.errors import Overloaded, TooManyQuestions
 from service.observing.tracing import record_span
 
@@ -111,21 +110,6 @@ class Engine:
     def load(self) -> tuple[int, int]:
         """Episodes running and waiting."""
         return len(self._running) + len(self._looking), len(self._waiting)
-
-    def run(
-        self, encoder: Encoder, question: TokenIds, episode: Episode, second_look: SecondLook | None = None
-    ) -> RunEvents:
-        """Start an episode; raises :class:`~service.errors.Overloaded` if there is no room for it.
-
-        ``second_look`` scores its contenders, in a thread of its own, where its limits ask for that.
-        """
-        events = RunEvents(encoder, question, episode, second_look)
-        self.start_together([events])
-        return events
-
-    def start_together(self, episodes: Sequence[RunEvents]) -> None:
-        """Start episodes, all of them or none; raises like :meth:`submit`."""
-        self.submit([events.run for events in episodes])
 
     def submit(self, runs: Sequence[Run]) -> None:
         """Start runs, which tell by themselves how they go, all of them or none.

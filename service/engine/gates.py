@@ -56,7 +56,7 @@ class Trial:
         self._catalogue = catalogue
         self._asked: list[Asked] | None = None
         self._tallies: list[tuple[Tally, Tally]] = []
-        """Of the served checkpoint and of the new one, question by question."""
+        """What the served checkpoint and the new one found, question by question."""
         self.outcome: GateOut | None = None
         """None until all questions are played."""
 

@@ -160,11 +160,11 @@ def start(session: Session) -> RunEvents:
 def start_together(sessions: Sequence[Session]) -> list[RunEvents]:
     """Start the episodes of sessions over the same services, all of them or none.
 
-    Raises what :meth:`service.engine.engine.Engine.start_together` raises.
+    Raises what :meth:`service.engine.engine.Engine.submit` raises.
     """
     started = [_episode(session) for session in sessions]
     if sessions:
-        sessions[0].services.engine.start_together(started)
+        sessions[0].services.engine.submit([events.run for events in started])
     return started
 
 

@@ -54,7 +54,8 @@ async def retrieve(
 
     question = encoder.question_tokens("Where is the lamp?")
     limits = Limits(steps, second_look=3 if second_look else 0)
-    events = engine.run(encoder, question, Episode(scope, limits, read_chunk), second_look)
+    events = RunEvents(encoder, question, Episode(scope, limits, read_chunk), second_look)
+    engine.submit([events.run])
     return [step.position async for _, step in events if step is not None]
 
 
@@ -132,7 +133,7 @@ def test_episodes_that_start_together_share_every_read(engine: Engine, encoder: 
 
     async def selected(count: int) -> list[list[int]]:
         episodes = events_of(encoder, counted, count)
-        engine.start_together(episodes)
+        engine.submit([events.run for events in episodes])
         return [[step.position async for _, step in events if step is not None] for events in episodes]
 
     (alone,) = asyncio.run(selected(1))
@@ -145,7 +146,7 @@ def test_episodes_start_together_or_not_at_all(encoder: Encoder, scope: Scope) -
     engine = Engine(encoder.device, max_running=1, max_waiting=2)  # its thread does not run: all of them wait
 
     async def start(count: int) -> None:
-        engine.start_together(events_of(encoder, scope, count))
+        engine.submit([events.run for events in events_of(encoder, scope, count)])
 
     asyncio.run(start(2))
     with pytest.raises(Overloaded):
@@ -202,7 +203,8 @@ def test_who_leaves_during_a_second_look_is_dropped(engine: Engine, encoder: Enc
     async def leave() -> None:
         question = encoder.question_tokens("Where is the lamp?")
         episode = Episode(scope, Limits(5, second_look=3), lambda _: ChunkTokens([1], 0))
-        events = engine.run(encoder, question, episode, look)
+        events = RunEvents(encoder, question, episode, look)
+        engine.submit([events.run])
         assert await asyncio.to_thread(looking.wait, 60)
         await events.aclose()
         left.set()

@@ -76,7 +76,7 @@ class PartSize:
     documents: int = 1024
     chunks: int = 1 << 15
     bytes: int = 64 << 20
-    """Of the texts."""
+    """The bytes of its texts in UTF-8."""
 
 
 class _Changed(Exception):
