@@ -147,25 +147,30 @@ def test_work_of_a_process_that_was_taken_for_dead_counts_for_nothing(cluster: C
     late, heir = cluster.replica(), cluster.replica()
     uid = publish(late, "letter", "one two\nthree").document.uid
     other = publish(late, "note", "one two\nthree").document.uid
-    assert len(list(late.catalogue.waiting(100))) == 2
+    whole = publish(late, "memo", "one two\nthree").document.uid
+    assert len(list(late.catalogue.waiting(100))) == 3
     late.catalogue.save_chunks(uid, CUT)
+    late.catalogue.save_chunks(whole, CUT)
+    rows = [ChunkAddress(whole, 0), ChunkAddress(whole, 1)]
+    late.vectors.append(rows, expected("one two\nthree"), [[1], [2]], late.vectors.space)
     late.vectors.append([ChunkAddress(uid, 0)], expected("one two"), [[1]], late.vectors.space)
     assert list(heir.catalogue.waiting(100)) == []
     cluster.expire(late)
-    assert [document.uid for document in heir.catalogue.waiting(100)] == [uid, other]
+    assert [document.uid for document in heir.catalogue.waiting(100)] == [uid, other, whole]
     assert heir.vectors.stored(uid, heir.vectors.space) == 1, "what it had stored before is kept"
 
     late.catalogue.save_chunks(other, CUT[:1])
     late.vectors.append([ChunkAddress(uid, 1)], -expected("three"), [[1]], late.vectors.space)
-    late.catalogue.finish([uid, other])
-    late.catalogue.fail([uid, other], "too late")
+    late.catalogue.finish([uid, other, whole])
+    late.catalogue.fail([uid, other, whole], "too late")
     assert heir.vectors.stored(uid, heir.vectors.space) == 1
-    assert [document.status for document in heir.catalogue.documents()] == ["indexing", "queued"]
+    assert [document.status for document in heir.catalogue.documents()] == ["indexing", "queued", "indexing"]
     index_all(heir)
-    assert [document.status for document in late.catalogue.documents()] == ["ready", "ready"]
-    late.catalogue.fail([uid, other], "too late")
+    assert [document.status for document in late.catalogue.documents()] == ["ready"] * 3
+    late.catalogue.fail([uid, other, whole], "too late")
     np.testing.assert_array_equal(searchable(late)["letter"], expected("one two\nthree"))
-    np.testing.assert_array_equal(searchable(late)["note"], expected("one two\nthree"))
+    for id in ("note", "memo"):
+        np.testing.assert_array_equal(searchable(late)[id], expected("one two\nthree"))
 
 
 def test_vectors_of_a_document_that_was_deleted_meanwhile_are_removed(cluster: Cluster) -> None:
