@@ -176,10 +176,10 @@ class Settings(BaseSettings):
                 "QRAG_DATABASE_URL and QRAG_QDRANT_URL belong together: documents are in PostgreSQL and vectors in "
                 "Qdrant. Set both, or neither, and everything is in QRAG_DATA_DIR."
             )
-        if self.database_url is not None and not all(map(find_spec, ("psycopg", "psycopg_pool", "qdrant_client"))):
+        if self.database_url is not None and not all(map(find_spec, ("psycopg", "qdrant_client"))):
             raise ConfigurationError(
                 "QRAG_DATABASE_URL and QRAG_QDRANT_URL need packages that are not installed: "
-                "pip install 'qrag-server[engines]'."
+                "pip install ./client '.[engines]'."
             )
         written = self.qdrant_write_consistency or self.qdrant_replicas
         if not self.qdrant_replicas < 2 * written <= 2 * self.qdrant_replicas:

@@ -30,6 +30,7 @@ HAYSTACK = tested_by("tests/client/test_haystack.py::test_the_example_of_the_doc
 CLIENT = tested_by("tests/client/test_command_line_endings.py::test_the_page_about_the_client_is_true")
 PROMTOOL = tested_by("tests/deploy/test_monitoring.py::test_promtool_accepts_the_rules")
 JSON_LOG = tested_by("tests/service/test_observing.py::test_json_logs_have_one_object_a_line_and_cannot_be_forged")
+REPLICAS = tested_by("tests/engines/test_services.py::test_each_answers_as_a_service_with_everything_in_its_directory")
 TRACES = tested_by("tests/service/test_tracing.py::test_a_retrieval_shows_its_phases_inside_the_callers_trace")
 HELM = "needs a cluster; tests/deploy/test_helm.py renders and checks the chart"
 MODELS = tested_by("tests/service/test_vector_stores.py::test_the_served_checkpoint_is_the_one_model")
@@ -64,6 +65,7 @@ NOT_RUN_HERE = {
     ("operating.md", "promtool check rules deploy/prometheus/alerts.yml"): PROMTOOL,
     ("operating.md", "QRAG_LOG_FORMAT=json python -m service"): JSON_LOG,
     ("operating.md", "pip install ./client '.[otel]'"): TRACES,
+    ("operating.md", "pip install ./client '.[cpu,engines]'"): REPLICAS,
     ("operating.md", "helm install qrag deploy/helm/qrag"): HELM,
     ("operating.md", "from qrag import Client, DocumentIn"): MOVING,
     ("operating.md", "python -m service export /moves/may"): COMMANDS_THAT_MOVE,
