@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -31,13 +31,19 @@ class Service(NamedTuple):
 
 
 @contextmanager
-def running_service(data: str | None = None) -> Iterator[Service]:
-    """``python -m service`` on loopback over a data directory; without one its data is gone at the end."""
+def running_service(
+    data: str | None = None, settings: Mapping[str, str] = {}, core: int | None = None
+) -> Iterator[Service]:
+    """``python -m service`` on loopback over a data directory; without one its data is gone at the end.
+
+    With a ``core`` it runs on that one alone.
+    """
+    pinned = [] if core is None else ["taskset", "--cpu-list", str(core)]
     with tempfile.TemporaryDirectory() as temporary:
-        environment = os.environ | {"QRAG_DATA_DIR": data or temporary, "QRAG_PORT": "0"}
+        environment = os.environ | {"QRAG_DATA_DIR": data or temporary, "QRAG_PORT": "0", **settings}
         began = time.perf_counter()
         server = subprocess.Popen(
-            [sys.executable, "-m", "service"], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+            [*pinned, sys.executable, "-m", "service"], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
         )
         try:
             address = _address(server)

@@ -6,9 +6,9 @@ What a search costs does not depend on what the embeddings say, and embedding te
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from itertools import count
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from index.encoders.encoder import Encoder
 from index.indexing.indexer import Indexer
 from index.storage.documents import Description
 from index.storage.opening import open_storage
+from index.storage.protocols import Storage
 from qrag.wire.chunking import Chunking
 from trainer.datasets.books import book_sentences
 
@@ -39,22 +40,31 @@ def write_store(directory: Path, encoder: Encoder, chunks: int, name: str = "lon
     storage = open_storage(
         directory, dimension=config.dimension, fingerprint=config.action_fingerprint, device=torch.device("cpu")
     )
-    seeds = count()
+    with closing(storage):
+        fill(storage, encoder, {name: "default"}, numbered_sentences(chunks), chunks)
+
+
+def fill(storage: Storage, encoder: Encoder, collection_of: Mapping[str, str], lines: Iterator[str], each: int) -> None:
+    """Ready documents, each of the next so many ``lines``, in the collections that are named for their ids.
+
+    The same line has the same embedding everywhere.
+    """
+    dimension = encoder.config.dimension
 
     def embed(inputs: Sequence[TokenIds]) -> Float32Array:
-        rows = np.random.default_rng(next(seeds)).standard_normal((len(inputs), config.dimension), dtype=np.float32)
+        rows = [np.random.default_rng(list(tokens)).standard_normal(dimension, dtype=np.float32) for tokens in inputs]
         unit: Float32Array = rows / np.linalg.norm(rows, axis=1, keepdims=True)
         return unit
 
-    with closing(storage):
+    indexer = Indexer(storage, encoder, embed, threading.Event())
+    for id, collection in collection_of.items():
         upload = storage.catalogue.begin_upload()
-        for line in numbered_sentences(chunks):
+        for line in islice(lines, each):
             upload.write(line)
         storage.catalogue.publish(
-            [(upload, Description(name, "default", None, {}, Chunking(mode="lines")))],
+            [(upload, Description(id, collection, None, {}, Chunking(mode="lines")))],
             replace=False,
-            queue_limit=1,
+            queue_limit=len(collection_of),
         )
-        indexer = Indexer(storage, encoder, embed, threading.Event())
-        while indexer.work():
-            pass
+    while indexer.work():
+        pass
