@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 
 from index.arrays import Float32Array, IntArray, TokenIds
 from index.search.scope import Scope
-from index.storage.vectors import ChunkAddress, Space
+from index.storage.vectors import ChunkAddress, EngineCalls, Space
 
 WRITE_SECONDS = 60.0
 """A call of :meth:`Points.upsert` that takes longer is given up, and has no effect from then on: points of deleted
@@ -94,6 +94,9 @@ class Points(Protocol):
         Its calls raise :class:`~index.errors.StorageUnavailable`, also where points that they need were removed
         meanwhile.
         """
+
+    def called(self) -> Sequence[EngineCalls]:
+        """The calls that this process has made."""
 
     def close(self) -> None:
         """Release connections. Idempotent."""

@@ -23,7 +23,7 @@ from index.storage.documents import Chosen, CollectionSize, Description, Documen
 from index.storage.feedback import FeedbackStore
 from index.storage.news import News
 from index.storage.questions import QuestionStore
-from index.storage.vectors import ChunkAddress, SearchScope, Space, Unbagged, Unembedded
+from index.storage.vectors import ChunkAddress, EngineCalls, SearchScope, Space, Unbagged, Unembedded
 from qrag.wire.documents import Status
 from qrag.wire.filters import Filter
 
@@ -366,6 +366,9 @@ class Storage(Protocol):
 
     def capacity(self) -> Capacity:
         """How much space is left, and how much there is in all."""
+
+    def calls(self) -> Sequence[EngineCalls]:
+        """The calls so far to an engine that searches beyond this process; none where there is no such engine."""
 
     def reclaim_space(self) -> bool:
         """Remove some of what deleted documents have left behind; returns whether there was anything.

@@ -31,6 +31,14 @@ class Unembedded(NamedTuple):
     embedded: int
 
 
+class EngineCalls(NamedTuple):
+    """The calls of one kind to an engine beyond this process: how many, and how long they took together."""
+
+    kind: str
+    calls: int
+    seconds: float
+
+
 class ChunkAddress(NamedTuple):
     """Chunk ``number`` of the document ``uid``."""
 

@@ -110,6 +110,13 @@ class Watched(Collector):
             "Whether the storage, engines of others among it, answers",
             value=counts is not None,
         )
+        calls = CounterMetricFamily("qrag_storage_calls", "Calls to the engine that searches", labels=["kind"])
+        spent = CounterMetricFamily("qrag_storage_call_seconds", "What they took together", labels=["kind"])
+        for kind, count, seconds in self.storage.calls():
+            calls.add_metric([kind], count)
+            spent.add_metric([kind], seconds)
+        yield calls
+        yield spent
         running, waiting = self.engine.load
         episodes = GaugeMetricFamily("qrag_retrievals", "Retrievals in the engine", labels=["state"])
         episodes.add_metric(["running"], running)
@@ -223,6 +230,11 @@ class Metrics:
             buckets=PROBABILITIES,
             registry=self._registry,
         )
+        self._inexact = Counter(
+            "qrag_inexact_episodes",
+            "Episodes with a step of which it is not certain that the best chunk was selected",
+            registry=self._registry,
+        )
         self._nothing = Counter(
             "qrag_found_nothing", "Episodes that ended without a chunk, or as hopeless", registry=self._registry
         )
@@ -254,6 +266,8 @@ class Metrics:
         self._phases.labels("search").observe(run.search_seconds)
         self._stopped.labels(run.episode.stopped_by or "cancelled").inc()
         self._steps.observe(len(run.episode.steps))
+        if not run.episode.exact:
+            self._inexact.inc()
         if run.episode.found_nothing:
             self._nothing.inc()
         if (sufficiency := run.episode.sufficiency) is not None:

@@ -12,7 +12,7 @@ from index.search.matrix_scope import MatrixScope
 from index.search.scanning.bags import index_bags
 from index.search.scanning.matrices import Matrices, Part
 from index.storage.points import Membership, PointDocument
-from index.storage.vectors import ChunkAddress, Space
+from index.storage.vectors import ChunkAddress, EngineCalls, Space
 
 Point = tuple[Float32Array, TokenIds]
 
@@ -86,6 +86,9 @@ class MemoryPoints:
         last, hidden = max(membership.uids.tolist(), default=0), set(membership.hidden.tolist())
         uids = {address.uid for address in addresses if address.uid <= last} - hidden
         return {uid for uid in uids if self._documents[uid].collection == membership.collection}
+
+    def called(self) -> Sequence[EngineCalls]:
+        return ()
 
     def close(self) -> None:
         pass

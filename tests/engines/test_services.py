@@ -164,6 +164,16 @@ def test_another_checkpoint_reaches_all(
     lacking.kill()
 
 
+def test_calls_to_the_engine_are_counted_and_timed(pair: tuple[Replica, Replica]) -> None:
+    client = pair[0].client
+    add(client, "Ana signed the lease.\nBruno did not.", collection="counted", chunking={"mode": "lines"})
+    names = ('qrag_storage_calls_total{kind="search"}', 'qrag_storage_call_seconds_total{kind="search"}')
+    calls, seconds = (metric(client, name) for name in names)
+    ask(client, "Who signed?", collection="counted", max_steps=1)
+    assert 1 <= metric(client, names[0]) - calls <= 3
+    assert metric(client, names[1]) > seconds
+
+
 @pytest.mark.parametrize("engine", ["postgres", "vectors"])
 def test_a_lost_engine_is_a_503_in_every_way_in_until_it_is_back(
     site: Site, pair: tuple[Replica, Replica], engine: Literal["postgres", "vectors"]

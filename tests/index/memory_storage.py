@@ -20,7 +20,7 @@ from index.search.turning import Turning
 from index.storage.feedback import Feedback, StoredFeedback
 from index.storage.news import News
 from index.storage.protocols import Capacity
-from index.storage.vectors import ChunkAddress, SearchScope, Space, Unbagged, Unembedded
+from index.storage.vectors import ChunkAddress, EngineCalls, SearchScope, Space, Unbagged, Unembedded
 from qrag.wire.filters import Filter
 from tests.index.memory_catalogue import MemoryCatalogue
 from tests.index.memory_questions import MemoryQuestions
@@ -182,6 +182,9 @@ class MemoryStorage:
 
     def check(self) -> None:
         pass
+
+    def calls(self) -> Sequence[EngineCalls]:
+        return ()
 
     def capacity(self) -> Capacity:
         return Capacity(1, 2)

@@ -359,10 +359,13 @@ def test_a_large_collection_is_preselected_once_there_is_an_index(tmp_path: Path
         add(client, lines_of_text(2), id="other", collection="other", chunking={"mode": "lines"})
         exact = ask(client, **question, document_ids=[f"d{number}" for number in range(5)])
         until(lambda: not ask(client, **question)["usage"]["exact"])
+        inexact = metric(client, "qrag_inexact_episodes_total")
         found = ask(client, **question)
         assert found["chunks"] == exact["chunks"]
+        assert metric(client, "qrag_inexact_episodes_total") == inexact + 1
         assert exact["usage"]["exact"] is True
         assert ask(client, **question, collection="other")["usage"]["exact"] is True
+        assert metric(client, "qrag_inexact_episodes_total") == inexact + 1
         add(client, "A new line says little too.", id="new")
         answer = ask(client, **question)["usage"]
         assert (answer["exact"], answer["candidates"]) == (False, 101)

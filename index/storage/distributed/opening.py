@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from index.storage.postgres.replicas import LEASE_SECONDS, Replica
 from index.storage.postgres.spaces import read_properties as read_all
 from index.storage.postgres.uploads import remove_given_up
 from index.storage.protocols import Capacity
+from index.storage.vectors import EngineCalls
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,10 @@ class DistributedStorage:
         """Space of this machine's disk for files being received: how full the engines are, they say themselves."""
         usage = shutil.disk_usage(self.incoming_directory)
         return Capacity(usage.free, usage.total)
+
+    def calls(self) -> Sequence[EngineCalls]:
+        """The calls to the engine of the points."""
+        return self.points.called()
 
     def reclaim_space(self) -> bool:
         """Remove some of what deleted documents or given up uploads have left behind."""

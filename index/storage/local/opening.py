@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from index.storage.local.spaces import find_or_add, write_property
 from index.storage.local.vectors import LocalVectors
 from index.storage.news import News
 from index.storage.protocols import APPEND_ROWS, Capacity
+from index.storage.vectors import EngineCalls
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,10 @@ class LocalStorage:
         """Space of the disk with the data directory."""
         usage = shutil.disk_usage(self.directory.path)
         return Capacity(usage.free, usage.total)
+
+    def calls(self) -> Sequence[EngineCalls]:
+        """None: everything is in this process."""
+        return ()
 
     def reclaim_space(self) -> bool:
         """Remove what deleted documents have left behind, or give some of its space back to the file system."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
@@ -85,6 +85,8 @@ class Calls:
     seconds: int = 10
     counts: Counter[Kind] = field(default_factory=Counter)
     """How many calls of each kind were made."""
+    spent: defaultdict[Kind, float] = field(default_factory=lambda: defaultdict(float))
+    """The seconds of those that have ended, what was waited between their tries among them."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def make(self, kind: Kind, call: Callable[[QdrantClient, int], Result], seconds: float | None = None) -> Result:
@@ -95,7 +97,15 @@ class Calls:
         """
         with self._lock:
             self.counts[kind] += 1
-        end = time.monotonic() + (seconds or self.seconds)
+        began = time.monotonic()
+        try:
+            return self._tried(call, began + (seconds or self.seconds))
+        finally:
+            with self._lock:
+                self.spent[kind] += time.monotonic() - began
+
+    def _tried(self, call: Callable[[QdrantClient, int], Result], end: float) -> Result:
+        """The result of the first try that succeeds before the ``end``."""
         wait = FIRST_WAIT
         for attempt in range(1, ATTEMPTS + 1):
             try:

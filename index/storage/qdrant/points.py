@@ -29,7 +29,7 @@ from index.storage.qdrant.layout import (
     summary_point,
 )
 from index.storage.qdrant.scope import QdrantScope
-from index.storage.vectors import ChunkAddress, Space
+from index.storage.vectors import ChunkAddress, EngineCalls, Space
 
 WRITTEN = 256
 """Points of one call: two or three megabytes."""
@@ -53,6 +53,10 @@ class QdrantPoints:
         """The calls that were made."""
         self._contents: dict[int, Contents] = {}
         self._lock = threading.Lock()
+
+    def called(self) -> Sequence[EngineCalls]:
+        """The calls that this process has made."""
+        return [EngineCalls(kind, count, self.calls.spent[kind]) for kind, count in sorted(self.calls.counts.items())]
 
     def close(self) -> None:
         """Release connections. Idempotent."""
