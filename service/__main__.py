@@ -203,8 +203,8 @@ def _export(settings: Settings, target: Path) -> None:
 
         manifest = export(storage, target, terms=terms, properties=[CHOSEN], progress=show)
     print(
-        f"{manifest.documents:,} documents, {manifest.chunks:,} chunks with their vectors and "
-        f"{manifest.feedback_records:,} records of feedback in {target}"
+        f"{manifest.documents:,} documents, {manifest.chunks:,} chunks with their vectors, "
+        f"{manifest.feedback_records:,} records of feedback and {manifest.question_records:,} questions in {target}"
     )
 
 
@@ -236,8 +236,8 @@ def _import(settings: Settings, source: Path, *, replace: bool) -> None:
         imported = import_export(storage, source, replace=replace, progress=show)
     print(
         f"{imported.documents:,} documents, {imported.created:,} of them new; {imported.chunks:,} chunks, "
-        f"{imported.vectors:,} of them stored now; {imported.feedback:,} records of feedback. Texts, vectors and bags "
-        "were read back and compared."
+        f"{imported.vectors:,} of them stored now; {imported.feedback:,} records of feedback, "
+        f"{imported.questions:,} questions. Texts, vectors and bags were read back and compared."
     )
     if imported.differences:
         print(f"{len(imported.differences):,} documents that were there before keep chunks or vectors of their own.")

@@ -53,6 +53,12 @@ class QuestionStore(Protocol):
     def add(self, questions: Sequence[Question]) -> None:
         """Store questions, all at once; those of collections that no longer have a document are left out."""
 
+    def restore(self, questions: Sequence[Question]) -> None:
+        """Store questions that another storage kept, all at once, also those of collections without a document.
+
+        Those whose id is there already are left as they are.
+        """
+
     def records(
         self,
         collections: Collection[str] | None = None,

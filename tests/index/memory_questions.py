@@ -20,8 +20,11 @@ class MemoryQuestions:
         self._numbers = count(1)
 
     def add(self, questions: Sequence[Question]) -> None:
+        self.restore([question for question in questions if question.collection in self._collections()])
+
+    def restore(self, questions: Sequence[Question]) -> None:
         for question in questions:
-            if question.collection in self._collections():
+            if question.id not in self._catalogue.questions:
                 self._catalogue.questions[question.id] = StoredQuestion(next(self._numbers), question, [])
 
     def records(

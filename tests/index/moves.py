@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,14 @@ from index.storage.documents import Description, Document, Place, StoredChunk
 from index.storage.feedback import Feedback, JudgedChunk
 from index.storage.moving.exporting import PartSize, export
 from index.storage.moving.format import Manifest
+from index.storage.moving.records import every_record
 from index.storage.protocols import Storage
+from index.storage.questions import Question
 from qrag.wire.chunking import Chunking
 from tests.index.storages import WordEncoder, index_all
+
+MORNING = datetime(2026, 3, 1, 9, tzinfo=UTC)
+"""The minute 0, in which questions are asked."""
 
 SMALL = PartSize(documents=2)
 """Parts of which a small storage has several."""
@@ -75,6 +81,26 @@ def judge(storage: Storage, *ids: str, question: str = "Who signed?") -> None:
     storage.feedback.add(said, [storage.catalogue.document(id).uid for id in ids])
 
 
+def ask(storage: Storage, minute: int, *ids: str, collection: str = "default", question: str = "Who signed?") -> None:
+    """Keep a question that was answered with the first chunks of these documents."""
+    asked = Question(
+        id=f"qu-{minute:024x}",
+        collection=collection,
+        question=question,
+        asked_at=MORNING + timedelta(minutes=minute, milliseconds=minute),
+        checkpoint="tiny",
+        fingerprint="f1",
+        chunks=[(id, 0) for id in ids],
+        found_nothing=not ids,
+        stopped_by="sufficient" if ids else "hopeless",
+        complete=0.1 + 0.2 if ids else None,
+        hopeless=0.7 if ids else None,
+        seconds=1 / 3,
+        request_id=f"r{minute} \x00",
+    )
+    storage.questions.add([asked])
+
+
 def broken(_inputs: Sequence[Sequence[int]]) -> Float32Array:
     raise RuntimeError("no such luck")
 
@@ -85,6 +111,7 @@ def tell_story(storage: Storage) -> None:
         Place(0, {"page": 1, "headings": ["One", "Two"]}), Place(15, {"page": 2, "headings": []}),
     ])  # fmt: skip
     put(storage, "gone", "It will be deleted.")
+    put(storage, "alone", "Its collection will be empty.", collection="emptied")
     put(storage, "theirs", "six seven\n" * 3, collection="other")
     put(storage, "empty", " \n ")
     put(storage, "often", f"{'lo ' * 90}\n" * 4 + "so it is")
@@ -99,14 +126,18 @@ def tell_story(storage: Storage) -> None:
     storage.catalogue.describe("letter", lambda _: ("Quite another title", {"year": 1923}), collection="default")
     put(storage, "theirs", "what waits to take its place", collection="other", replace=True)
     put(storage, "late", "still waiting\nfor the indexer")
+    ask(storage, 4, "gone", "letter")
+    ask(storage, 2, "alone", collection="emptied")
+    ask(storage, 3, question="Wer? 👩\u200d👧 \x00")
     storage.catalogue.delete_document("gone")
+    storage.catalogue.delete_document("alone")
     judge(storage, "letter", "often")
     judge(storage, "theirs", question="Who else? ")
     storage.catalogue.write_properties({"checkpoint": "tuned", "else": "nothing"})
 
 
 def contents(storage: Storage) -> list[Any]:
-    """Everything that is to be the same after a move, versions and feedback in order of arrival."""
+    """Everything that is to be the same after a move, versions, feedback and questions in order of arrival."""
     catalogue = storage.catalogue
     versions: list[Document] = []
     for document in catalogue.documents(limit=10**6):
@@ -114,7 +145,10 @@ def contents(storage: Storage) -> list[Any]:
         versions += [version for version in catalogue.versions(document.id) if version.replaces == document.uid]
     rank = {version.uid: number for number, version in enumerate(sorted(versions, key=lambda each: each.uid))}
     found: list[Any] = [_version(storage, version, rank) for version in versions]
-    found.append([stored.feedback for stored in storage.feedback.records()])
+    found.append([stored.feedback for stored in every_record(storage.feedback.records)])
+    found.append(
+        [(kept.question, [said.feedback for said in kept.feedback]) for kept in every_record(storage.questions.records)]
+    )
     found.append(catalogue.read_property("checkpoint"))
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,19 @@ from tests.engines.storages import open_distributed
 from tests.index.memory_catalogue import MemoryCatalogue
 from tests.index.memory_questions import MemoryQuestions
 from tests.index.memory_storage import MemoryFeedback, MemoryStorage, MemoryVectors
-from tests.index.moves import answers, assert_same, broken, contents, exported, judge, put, tell_story, terms
+from tests.index.moves import (
+    MORNING,
+    answers,
+    ask,
+    assert_same,
+    broken,
+    contents,
+    exported,
+    judge,
+    put,
+    tell_story,
+    terms,
+)
 from tests.index.storages import DIMENSION, embed, index_all, lines, open_local
 
 Open = Callable[[str], Storage]
@@ -69,7 +82,8 @@ def test_everything_arrives_and_answers_as_before(opened: Open, tmp_path: Path, 
     old, new = opened(source), opened(target)
     tell_story(old)
     manifest = exported(old, tmp_path / "export")
-    assert (manifest.documents, manifest.feedback_records, len(manifest.parts)) == (10, 2, 5)
+    assert (manifest.documents, manifest.feedback_records, manifest.question_records) == (10, 2, 3)
+    assert len(manifest.parts) == 5
     imported = import_export(new, tmp_path / "export")
     assert (imported.created, imported.vectors, imported.differences) == (10, manifest.chunks, [])
     assert_same(old, new)
@@ -83,19 +97,23 @@ def test_everything_arrives_and_answers_as_before(opened: Open, tmp_path: Path, 
     # What was indexed meanwhile, or has taken its place, is left as it is.
     assert import_export(new, tmp_path / "export").created == 0
     assert_same(old, new)
+    for storage in (old, new):  # questions are as old as they were
+        storage.questions.forget(MORNING + timedelta(minutes=4))
+        assert len(storage.questions.records()) == 1
+    assert_same(old, new)
 
 
 operations = st.lists(
     st.one_of(
         st.tuples(st.just("put"), st.integers(0, 4), st.integers(1, 9), st.booleans()),
-        st.tuples(st.sampled_from(["delete", "describe", "judge"]), st.integers(0, 4)),
+        st.tuples(st.sampled_from(["delete", "describe", "judge", "ask", "delete all"]), st.integers(0, 4)),
         st.tuples(st.sampled_from(["index", "break"])),
     ),
     max_size=14,
 )
 
 
-def perform(storage: Storage, operation: tuple[Any, ...]) -> None:
+def perform(storage: Storage, step: int, operation: tuple[Any, ...]) -> None:
     kind, *arguments = operation
     known = [document.id for document in storage.catalogue.documents()]
     if kind == "put":
@@ -109,8 +127,12 @@ def perform(storage: Storage, operation: tuple[Any, ...]) -> None:
         collection = storage.catalogue.document(id).collection
         if kind == "delete":
             storage.catalogue.delete_document(id)
+        elif kind == "delete all":
+            storage.catalogue.delete_collection(collection)
         elif kind == "judge":
             judge(storage, id)
+        elif kind == "ask":
+            ask(storage, step ^ 1, id, collection=collection)  # not always in the order of the times
         else:
             storage.catalogue.describe(id, lambda _: ("A long title", {}), collection=collection)
 
@@ -127,11 +149,12 @@ def test_any_history_goes_to_the_engines_and_back(
         closing(open_distributed(postgres.new_url(), MemoryPoints(), home / "engines")) as engines,
         closing(open_local(home / "new")) as new,
     ):
-        for operation in history:
-            perform(old, operation)
+        for step, operation in enumerate(history):
+            perform(old, step, operation)
         exported(old, home / "there", size=size)
-        import_export(engines, home / "there")
-        assert_same(old, engines)
+        for _ in range(2):
+            import_export(engines, home / "there")
+            assert_same(old, engines)
         exported(engines, home / "back", size=size)
         import_export(new, home / "back")
         assert_same(old, new)
@@ -167,6 +190,16 @@ def test_vectors_of_its_own_are_left_to_a_document_and_named(opened: Open, tmp_p
     exported(old, tmp_path / "export")
     (difference,) = import_export(new, tmp_path / "export").differences
     assert difference == ("letter", "its vectors are others")
+
+
+def test_questions_that_do_not_arrive_are_missed(opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = opened("local"), opened("local")
+    put(old, "letter", "Ana signed it.")
+    ask(old, 1, "letter")
+    exported(old, tmp_path / "export")
+    monkeypatch.setattr(new.questions, "restore", lambda _: None)
+    with pytest.raises(MovingError, match="0 records of feedback and 1 questions are missing"):
+        import_export(new, tmp_path / "export")
 
 
 def test_an_export_goes_on_and_follows_what_has_changed(opened: Open, tmp_path: Path) -> None:
@@ -295,9 +328,9 @@ class Mortal:
 
     def __getattr__(self, name: str) -> Any:
         inner = getattr(self._inner, name)
-        if name in ("catalogue", "vectors", "feedback"):
+        if name in ("catalogue", "vectors", "feedback", "questions"):
             return Mortal(inner, self._fatal, self._calls)
-        if name not in ("publish", "save_chunks", "append", "finish", "fail", "add", "write_properties"):
+        if name not in ("publish", "save_chunks", "append", "finish", "fail", "add", "restore", "write_properties"):
             return inner
 
         def call(*arguments: Any, **named: Any) -> Any:

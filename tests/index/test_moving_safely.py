@@ -65,7 +65,7 @@ def test_killed_exports_and_imports_go_on_where_they_were(source: Path, tmp_path
         assert_same(old, new)
 
 
-FILES = [f"part-000001/{name}" for name in PART_FILES] + ["feedback.jsonl"]
+FILES = [f"part-000001/{name}" for name in PART_FILES] + ["feedback.jsonl", "questions.jsonl"]
 
 
 @pytest.mark.parametrize("harm", ["changed", "shorter", "missing", "linked"])
@@ -116,7 +116,7 @@ def sign(export: Path, name: str) -> None:
         if folder:
             manifest["parts"][int(folder[-6:]) - 1]["files"][file] = sums
         else:
-            manifest["feedback"] = sums
+            manifest[file.removesuffix(".jsonl")] = sums
         return manifest
 
     forge(export, signed)
@@ -133,12 +133,15 @@ DOCUMENTS = "part-000001/documents.jsonl"
 @pytest.mark.parametrize(
     ("name", "change"),
     [
-        ("manifest.json", lambda manifest: manifest | {"version": 2}),
+        ("manifest.json", lambda manifest: manifest | {"version": 0}),
+        ("manifest.json", lambda manifest: manifest | {"version": 1}),
         ("manifest.json", lambda manifest: manifest | {"fingerprint": "another"}),
         ("manifest.json", lambda manifest: manifest | {"dimension": 9}),
         ("manifest.json", lambda manifest: manifest | {"dimension": 10**30}),
         ("manifest.json", lambda manifest: manifest | {"documents": 1 << 47}),
         ("manifest.json", lambda manifest: manifest | {"feedback_records": 3}),
+        ("manifest.json", lambda manifest: manifest | {"question_records": 4}),
+        ("manifest.json", lambda manifest: manifest | {"questions": None, "question_records": 0}),
         ("manifest.json", lambda manifest: manifest | {"unknown": 1}),
         ("manifest.json", lambda manifest: manifest | {"parts": manifest["parts"] * 2}),
         ("manifest.json", lambda manifest: manifest | {"parts": [manifest["parts"][0] | {"files": {}}]}),
@@ -171,7 +174,21 @@ DOCUMENTS = "part-000001/documents.jsonl"
         ("part-000001/places.jsonl", first(start=-1)),
         ("feedback.jsonl", first(question="something else")),
         ("feedback.jsonl", first(chunks=[])),
+        ("feedback.jsonl", first(checkpoint="tiny\x00")),
         ("feedback.jsonl", lambda lines: lines[:1]),
+        ("questions.jsonl", first(id="../escaped")),
+        ("questions.jsonl", first(asked_at="2026-03-01T09:00:00")),
+        ("questions.jsonl", first(asked_at="0001-01-01T00:00:00+14:00")),
+        ("questions.jsonl", first(asked_at="9999-12-31T23:59:59Z")),
+        ("questions.jsonl", first(chunks=[["letter", -1]])),
+        ("questions.jsonl", first(chunks=[["letter"]])),
+        ("questions.jsonl", first(stopped_by="boredom")),
+        ("questions.jsonl", first(complete="nan")),
+        ("questions.jsonl", first(seconds=10**400)),
+        ("questions.jsonl", first(fingerprint="f1\x00")),
+        ("questions.jsonl", first(unknown=1)),
+        ("questions.jsonl", lambda lines: [*lines, lines[0]]),
+        ("questions.jsonl", lambda lines: lines[:1]),
     ],
 )
 def test_a_forged_export_is_refused_before_anything_is_changed(
@@ -182,6 +199,27 @@ def test_a_forged_export_is_refused_before_anything_is_changed(
         import_export(target, export)
     assert target.catalogue.documents() == []
     assert target.catalogue.read_property("checkpoint") is None
+
+
+def test_an_export_of_a_later_version_is_called_so(export: Path, target: LocalStorage) -> None:
+    forge(export, lambda manifest: manifest | {"version": 3, "keys": {}})
+    with pytest.raises(MovingError, match=r"has version 3; this version of the software reads 1 to 2"):
+        import_export(target, export)
+
+
+def test_an_export_of_the_version_before_questions_is_imported(
+    export: Path, target: LocalStorage, source: Path
+) -> None:
+    (export / "questions.jsonl").unlink()
+    since = {"questions", "question_records"}
+    forge(export, lambda manifest: {name: manifest[name] for name in manifest.keys() - since} | {"version": 1})
+    imported = import_export(target, export)
+    assert (imported.created, imported.feedback, imported.questions) == (10, 2, 0)
+    with closing(open_local(source / "data")) as old:
+        assert target.questions.records() == []
+        old_questions = [stored.question for stored in old.questions.records()]
+        target.questions.restore(old_questions)
+        assert_same(old, target)
 
 
 def array(values: Any, dtype: str) -> Callable[[Any], Any]:

@@ -78,6 +78,17 @@ def test_questions_of_a_collection_that_is_gone_are_left_out(storage: Storage) -
     assert kept(storage) == [asked(1)]
 
 
+def test_questions_of_another_storage_are_restored_once_whatever_became_of_their_collection(storage: Storage) -> None:
+    storage.questions.add([asked(5)])
+    moved = [asked(3), asked(0, collection="nowhere"), asked(1)]
+    storage.questions.restore(moved[:2])
+    storage.questions.restore([asked(5, "Something else"), *moved])
+    storage.questions.restore([])
+    assert kept(storage) == [asked(5), *moved]
+    storage.questions.forget(MORNING + timedelta(minutes=2))
+    assert kept(storage) == [asked(5), asked(3)]
+
+
 def test_filters_hold_together(storage: Storage) -> None:
     asked_all = [asked(number, collection="other" if number % 3 == 0 else "default") for number in range(16)]
     storage.questions.add(asked_all)

@@ -35,21 +35,28 @@ def test_a_service_moves_with_two_commands_and_answers_as_before(
         answers = [ask(client, question, max_steps=4) for question in ("Who signed the lease?", "Wo ist Ärger?")]
         return [[(chunk["document_id"], chunk["index"], chunk["q"]) for chunk in found["chunks"]] for found in answers]
 
-    with running_server(old, calibrated_checkpoint) as client:
+    def kept(client: Any) -> list[Any]:
+        records: list[Any] = client.get("/questions").json()["questions"]
+        return records
+
+    with running_server(old, calibrated_checkpoint, keep_questions_days=30) as client:
         add(client, UNICODE, id="unicode", title="Ärger", metadata={"year": 2024})
         add(client, "Ana signed the lease.\nThe office moved to Lisbon.", id="lease", chunking={"mode": "lines"})
         assert client.patch("/documents/lease", json={"title": "Another title"}).status_code == 200
         expected = questions(client)
         documents = client.get("/documents").json()["documents"]
+        asked = kept(client)
+        assert [question["question"] for question in asked] == ["Who signed the lease?", "Wo ist Ärger?"]
         refused = run(old, calibrated_checkpoint, "export", folder, fails=True)
         assert "export a copy: `python -m service backup" in refused
-    assert "2 documents, " in run(old, calibrated_checkpoint, "export", folder)
+    assert "0 records of feedback and 2 questions" in run(old, calibrated_checkpoint, "export", folder)
     assert "finished export" in run(old, calibrated_checkpoint, "export", folder, fails=True)
     assert "Set QRAG_CHECKPOINT" in run(new, tiny_checkpoint, "import", folder, fails=True)
     assert not new.exists()
     assert "2 documents, 2 of them new" in run(new, calibrated_checkpoint, "import", folder)
     assert "2 documents, 0 of them new" in run(new, calibrated_checkpoint, "import", folder)
-    with running_server(new, calibrated_checkpoint) as client:
+    with running_server(new, calibrated_checkpoint, keep_questions_days=30) as client:
+        assert kept(client) == asked
         found = questions(client)
         assert [[chunk[:2] for chunk in answer] for answer in found] == [
             [chunk[:2] for chunk in answer] for answer in expected

@@ -24,16 +24,20 @@ from index.storage.moving.format import (
     FORMAT_VERSION,
     LENGTHS,
     MANIFEST,
+    OLDEST_VERSION,
     PART_FILES,
     PLACES,
+    QUESTIONS,
     TEXTS,
     TOKENS,
     VECTORS,
     Checksum,
     FeedbackLine,
     Manifest,
+    ManifestVersion,
     Part,
     PlaceLine,
+    QuestionLine,
     Record,
     part_name,
 )
@@ -106,6 +110,12 @@ class Export:
         """What people said."""
         return read_lines(readable(self.folder, FEEDBACK), FeedbackLine)
 
+    def questions(self) -> Iterator[QuestionLine]:
+        """What people asked."""
+        if self.manifest.questions is None:
+            return iter(())
+        return read_lines(readable(self.folder, QUESTIONS), QuestionLine)
+
     def require_tower(self, fingerprint: str, dimension: int) -> None:
         """Raise :class:`~index.errors.MovingError` where its vectors are not those of this action tower."""
         if (self.manifest.fingerprint, self.manifest.dimension) != (fingerprint, dimension):
@@ -121,14 +131,18 @@ def open_export(folder: Path) -> Export:
     """A finished export. Raises :class:`~index.errors.MovingError` where there is none of a version that is read."""
     if not (folder / MANIFEST).exists():
         raise MovingError(f"{folder} is no finished export: it has no {MANIFEST}. Call export again: it goes on.")
-    manifest = read_model(readable(folder, MANIFEST), Manifest)
-    if manifest.version != FORMAT_VERSION:
+    path = readable(folder, MANIFEST)
+    version = read_model(path, ManifestVersion).version
+    if not OLDEST_VERSION <= version <= FORMAT_VERSION:
         raise MovingError(
-            f"The export {folder} has version {manifest.version}; this version of the software reads {FORMAT_VERSION}. "
-            "Export again with this one."
+            f"The export {folder} has version {version}; this version of the software reads {OLDEST_VERSION} to "
+            f"{FORMAT_VERSION}. Export again with this one."
         )
+    manifest = read_model(path, Manifest)
+    if (manifest.questions is None) != (version == 1):
+        raise damaged(path, f"does not say of questions what version {version} says")
     if any(set(part.files) != set(PART_FILES) for part in manifest.parts):
-        raise damaged(folder / MANIFEST, "does not name the files that each part has")
+        raise damaged(path, "does not name the files that each part has")
     return Export(folder, manifest)
 
 
@@ -156,8 +170,13 @@ def check(export: Export, progress: Callable[[int, int], None]) -> None:
         progress(totals.documents, manifest.documents)
     if (totals.documents, totals.chunks) != (manifest.documents, manifest.chunks):
         raise damaged(export.folder / MANIFEST, "counts other documents or chunks than there are")
+    _check_feedback(export, totals)
+    _check_questions(export)
+
+
+def _check_feedback(export: Export, totals: _Totals) -> None:
     path = readable(export.folder, FEEDBACK)
-    _require_checksum(path, manifest.feedback)
+    _require_checksum(path, export.manifest.feedback)
     records = 0
     for line in export.feedback():
         records += 1
@@ -168,13 +187,30 @@ def check(export: Export, progress: Callable[[int, int], None]) -> None:
                 raise damaged(path, f"speaks of document {chunk.document_id!r}, which is not there")
         if len({(chunk.document_id, chunk.index) for chunk in line.chunks}) < len(line.chunks):
             raise damaged(path, f"judges a chunk twice in {line.id!r}")
-    if records != manifest.feedback_records:
-        raise damaged(path, f"has {records} records instead of {manifest.feedback_records}")
+    _require_count(path, records, export.manifest.feedback_records)
+
+
+def _check_questions(export: Export) -> None:
+    """Each is there once. They may be about documents that are not: a deletion leaves them."""
+    path, stored = export.folder / QUESTIONS, export.manifest.questions
+    if stored is not None:
+        _require_checksum(readable(export.folder, QUESTIONS), stored)
+    ids: set[str] = set()
+    for line in export.questions():
+        if line.id in ids:
+            raise damaged(path, f"has question {line.id!r} twice")
+        ids.add(line.id)
+    _require_count(path, len(ids), export.manifest.question_records)
 
 
 def _require_checksum(path: Path, stored: Checksum) -> None:
     if path.stat().st_size != stored.bytes or checksum(path) != stored:
         raise damaged(path, "is damaged: it does not have its checksum")
+
+
+def _require_count(path: Path, records: int, stored: int) -> None:
+    if records != stored:
+        raise damaged(path, f"has {records} records instead of {stored}")
 
 
 def _open_part(folder: Path, number: int, manifest: Manifest) -> OpenPart:

@@ -26,7 +26,7 @@ from index.arrays import TokenIds
 from index.errors import MovingError, UnknownCollection, UnknownDocument
 from index.storage.documents import StoredChunk
 from index.storage.local.files.durable import sync, write_durably
-from index.storage.moving.files import begin_array, checksum, read_lines, read_model, write_line
+from index.storage.moving.files import begin_array, checksum, read_lines, read_model, write_line, write_lines
 from index.storage.moving.format import (
     CHUNKS,
     DOCUMENTS,
@@ -36,6 +36,7 @@ from index.storage.moving.format import (
     PART_FILES,
     PART_MANIFEST,
     PLACES,
+    QUESTIONS,
     TEXTS,
     TOKENS,
     VECTORS,
@@ -46,8 +47,10 @@ from index.storage.moving.format import (
     Record,
     feedback_line,
     part_name,
+    question_line,
     record_of,
 )
+from index.storage.moving.records import every_record
 from index.storage.moving.searchable import Searchable, read_bags, searchable
 from index.storage.protocols import Catalogue, Storage
 
@@ -60,7 +63,7 @@ Progress = Callable[[int, int], None]
 """A callback with the documents that are done, and all of them."""
 
 PAGE = 256
-"""Documents, or records of feedback, that are read at once."""
+"""Documents that are read at once."""
 
 ROWS = 512
 """Chunks that are read at once."""
@@ -132,7 +135,7 @@ def _require_own(folder: Path) -> None:
     names = {path.name for path in folder.iterdir()}
     if MANIFEST in names:
         raise MovingError(f"There is a finished export in {folder} already. Give another folder.")
-    if any(not name.startswith("part-") for name in names - {FEEDBACK, f"{MANIFEST}.tmp"}):
+    if any(not name.startswith("part-") for name in names - {FEEDBACK, QUESTIONS, f"{MANIFEST}.tmp"}):
         raise MovingError(f"There is something in {folder} already. Give an empty folder, or one that is not there.")
 
 
@@ -269,26 +272,25 @@ def _write_chunks(
 
 
 def _finish(storage: Storage, folder: Path, parts: Sequence[Part], properties: Sequence[str]) -> Manifest:
-    """Write feedback and manifest."""
-    count = last = 0
-    with (folder / FEEDBACK).open("wb") as file:
-        while page := storage.feedback.records(after=last, limit=PAGE):
-            for stored in page:
-                write_line(file, feedback_line(stored))
-            count, last = count + len(page), page[-1].number
-        file.flush()
-        os.fsync(file.fileno())
+    """Write feedback, questions and manifest."""
+    feedback_records = write_lines(folder / FEEDBACK, map(feedback_line, every_record(storage.feedback.records)))
+    question_records = write_lines(folder / QUESTIONS, map(question_line, every_record(storage.questions.records)))
     values = {name: storage.catalogue.read_property(name) for name in properties}
     manifest = Manifest(
         fingerprint=storage.vectors.space.fingerprint,
         dimension=storage.vectors.space.dimension,
         documents=sum(part.documents for part in parts),
         chunks=sum(part.chunks for part in parts),
-        feedback_records=count,
+        feedback_records=feedback_records,
         feedback=checksum(folder / FEEDBACK),
+        question_records=question_records,
+        questions=checksum(folder / QUESTIONS),
         properties={name: value for name, value in values.items() if value is not None},
         parts=list(parts),
     )
     write_durably(folder / MANIFEST, manifest.model_dump_json(indent=1).encode())
-    log.info("export finished documents=%d chunks=%d feedback=%d", manifest.documents, manifest.chunks, count)
+    log.info(
+        "export finished documents=%d chunks=%d feedback=%d questions=%d",
+        *(manifest.documents, manifest.chunks, feedback_records, question_records),
+    )
     return manifest

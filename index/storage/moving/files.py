@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, NoReturn, TypeVar
 
@@ -56,6 +57,18 @@ def write_line(file: IO[bytes], line: BaseModel) -> None:
     """Append a model as a line of JSON."""
     content = json.dumps(line.model_dump(mode="json"), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     file.write(content.encode("utf-8") + b"\n")
+
+
+def write_lines(path: Path, lines: Iterable[BaseModel]) -> int:
+    """Write a file of lines to the disk; returns how many there are."""
+    count = 0
+    with path.open("wb") as file:
+        for line in lines:
+            write_line(file, line)
+            count += 1
+        file.flush()
+        os.fsync(file.fileno())
+    return count
 
 
 def read_lines(path: Path, model: type[Model]) -> Iterator[Model]:

@@ -11,28 +11,38 @@ A folder of parts, each with the next documents in order of arrival, and a manif
     part-000001/tokens.npy        the tokens of the bags, one after the other, int32
     part-000001/part.json         the sizes and checksums of these (Part)
     feedback.jsonl                what people said, in order of arrival (FeedbackLine)
+    questions.jsonl               what people asked, as far as it is kept, in order of arrival (QuestionLine)
     manifest.json                 all parts again, and whose vectors these are (Manifest)
+
+Version 1 had no questions.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, JsonValue, StringConstraints
 
 from index.storage.documents import Description, Document, Place
 from index.storage.feedback import Feedback, JudgedChunk, StoredFeedback
+from index.storage.questions import Question, StoredQuestion
 from qrag.wire.chunking import Chunking
+from qrag.wire.feedback import QuestionId
 from qrag.wire.models import FrozenModel
 from qrag.wire.names import CollectionName, DocumentId
+from qrag.wire.rules import StoppedBy
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """The version of the format, which any change of it increases."""
+
+OLDEST_VERSION = 1
+"""The first version that is read."""
 
 MANIFEST = "manifest.json"
 PART_MANIFEST = "part.json"
 FEEDBACK = "feedback.jsonl"
+QUESTIONS = "questions.jsonl"
 DOCUMENTS = "documents.jsonl"
 PLACES = "places.jsonl"
 TEXTS = "texts.utf8"
@@ -45,6 +55,15 @@ PART_FILES = (DOCUMENTS, PLACES, TEXTS, CHUNKS, VECTORS, LENGTHS, TOKENS)
 """The files of a part besides its manifest."""
 
 Count = Annotated[int, Field(ge=0, lt=1 << 48)]
+Label = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
+"""A text in a column of PostgreSQL, which holds no NUL there."""
+Moment = Annotated[
+    AwareDatetime,
+    Field(ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(9000, 1, 1, tzinfo=UTC)),
+    AfterValidator(lambda moment: moment.astimezone(UTC)),
+]
+"""A time that exists in every time zone: PostgreSQL answers in one of its own."""
+Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 PartFile = Literal[
     "documents.jsonl", "places.jsonl", "texts.utf8", "chunks.npy", "vectors.npy", "lengths.npy", "tokens.npy"
@@ -79,6 +98,13 @@ class PartManifest(FrozenModel):
     part: Part
 
 
+class ManifestVersion(BaseModel):
+    """The version of a manifest, whatever else a later one says."""
+
+    format: Literal["qrag-export"]
+    version: int
+
+
 class Manifest(FrozenModel):
     """A finished export."""
 
@@ -92,6 +118,9 @@ class Manifest(FrozenModel):
     chunks: Count
     feedback_records: Count
     feedback: Checksum
+    question_records: Count = 0
+    questions: Checksum | None = None
+    """None in version 1."""
     properties: dict[str, str]
     """Small texts that belong to the whole storage, by name."""
     parts: list[Part]
@@ -177,8 +206,8 @@ class FeedbackLine(FrozenModel):
     chunks: tuple[JudgedLine, ...] = Field(min_length=1)
     answer: str | None
     comment: str | None
-    checkpoint: str
-    fingerprint: str
+    checkpoint: Label
+    fingerprint: Label
 
     def feedback(self) -> Feedback:
         """What was said."""
@@ -210,3 +239,31 @@ def feedback_line(stored: StoredFeedback) -> FeedbackLine:
         checkpoint=said.checkpoint,
         fingerprint=said.fingerprint,
     )
+
+
+class QuestionLine(FrozenModel):
+    """A record of a question."""
+
+    id: QuestionId
+    asked_at: Moment
+    collection: CollectionName
+    question: str
+    checkpoint: Label
+    fingerprint: Label
+    chunks: tuple[tuple[DocumentId, Count], ...]
+    """Document and number of each chunk that was returned."""
+    found_nothing: bool
+    stopped_by: StoppedBy
+    complete: Probability | None
+    hopeless: Probability | None
+    seconds: float = Field(ge=0, allow_inf_nan=False)
+    request_id: str
+
+    def record(self) -> Question:
+        """What was asked, and what came of it."""
+        return Question(**dict(self) | {"chunks": list(self.chunks)})
+
+
+def question_line(stored: StoredQuestion) -> QuestionLine:
+    """The line of a record of a question; what was said about its answer is among the feedback."""
+    return QuestionLine.model_validate(stored.question, from_attributes=True)

@@ -10,7 +10,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from index.errors import DocumentExists
 from index.storage.documents import Document, content_of
 from index.storage.moving.checking import Export, OpenPart, check, open_export
 from index.storage.moving.format import Record
+from index.storage.moving.records import every_record
 from index.storage.moving.verifying import Difference, stored_cut, verify
 from index.storage.protocols import APPEND_ROWS, Catalogue, Storage, Upload
 from index.storage.vectors import ChunkAddress
@@ -31,6 +32,9 @@ Progress = Callable[[str, int, int], None]
 
 PUBLISHED_TOGETHER = 64
 """Documents that become known in one transaction."""
+
+RESTORED_TOGETHER = 256
+"""Questions that are stored in one transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,8 @@ class Imported:
     """Those whose vectors were stored now."""
     feedback: int
     """Records of feedback in the export."""
+    questions: int
+    """Records of questions in the export."""
     differences: Sequence[Difference]
     """Documents that were there before, with the same content and vectors, chunks or a state of their own."""
 
@@ -77,14 +83,16 @@ def import_export(
         progress("import", done, export.manifest.documents)
         log.info("imported part=%s documents=%d chunks=%d", part.path.name, len(part.records), len(part.chunks))
     _add_feedback(storage, export)
+    _restore_questions(storage, export)
     storage.catalogue.write_properties(export.manifest.properties)
     differences = verify(
         storage, export, importer.find, importer.placed, lambda done, total: progress("verify", done, total)
     )
     manifest = export.manifest
     log.info(
-        "import finished documents=%d created=%d chunks=%d vectors=%d feedback=%d",
-        *(manifest.documents, importer.created, manifest.chunks, importer.vectors, manifest.feedback_records),
+        "import finished documents=%d created=%d chunks=%d vectors=%d feedback=%d questions=%d",
+        *(manifest.documents, importer.created, manifest.chunks, importer.vectors),
+        *(manifest.feedback_records, manifest.question_records),
     )
     return Imported(
         manifest.documents,
@@ -92,20 +100,23 @@ def import_export(
         manifest.chunks,
         importer.vectors,
         manifest.feedback_records,
+        manifest.question_records,
         differences,
     )
 
 
 def _add_feedback(storage: Storage, export: Export) -> None:
-    known: set[str] = set()
-    last = 0
-    while page := storage.feedback.records(after=last):
-        known.update(stored.id for stored in page)
-        last = page[-1].number
+    known = {stored.id for stored in every_record(storage.feedback.records)}
     for line in export.feedback():
         if line.id not in known:
             documents = {chunk.document_id for chunk in line.chunks}
             storage.feedback.add(line.feedback(), [storage.catalogue.document(id).uid for id in sorted(documents)])
+
+
+def _restore_questions(storage: Storage, export: Export) -> None:
+    lines = export.questions()
+    while batch := list(islice(lines, RESTORED_TOGETHER)):
+        storage.questions.restore([line.record() for line in batch])
 
 
 class _Importer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,8 @@ from index.chunking import Chunk
 from index.errors import MovingError
 from index.storage.documents import Document
 from index.storage.moving.checking import Export, OpenPart
-from index.storage.moving.format import Record
+from index.storage.moving.format import FeedbackLine, QuestionLine, Record
+from index.storage.moving.records import every_record
 from index.storage.moving.searchable import Searchable, read_bags, searchable
 from index.storage.protocols import Catalogue, Storage
 
@@ -41,7 +42,7 @@ def verify(
     placed: Collection[int],
     progress: Callable[[int, int], None],
 ) -> list[Difference]:
-    """Read everything back: texts by their checksums, chunks, vectors and bags number for number, and feedback.
+    """Read everything back: texts by their checksums, chunks, vectors and bags number for number, and records by ids.
 
     ``find`` gives the version of a record. Returns how documents differ that this import has not ``placed``; raises
     :class:`~index.errors.MovingError` where one differs that it has, or anything is missing.
@@ -61,19 +62,21 @@ def verify(
                 log.warning("imported document differs id=%s: %s", record.id, what)
         done += len(part.records)
         progress(done, export.manifest.documents)
-    missing = {line.id for line in export.feedback()}
-    last = 0
-    while page := storage.feedback.records(after=last):
-        missing.difference_update(stored.id for stored in page)
-        last = page[-1].number
-    if wrong or missing:
+    feedback = _missing(export.feedback(), (stored.id for stored in every_record(storage.feedback.records)))
+    questions = _missing(export.questions(), (stored.question.id for stored in every_record(storage.questions.records)))
+    if wrong or feedback or questions:
         named = "; ".join(f"{id}: {what}" for id, what in wrong[:NAMED])
         raise MovingError(
-            f"Not everything of the export is there: {len(wrong)} documents differ ({named or 'none'}), and "
-            f"{len(missing)} records of feedback are missing. Does a running service write to it? Stop that and import "
-            "again: what is there already is left as it is."
+            f"Not everything of the export is there: {len(wrong)} documents differ ({named or 'none'}), "
+            f"{feedback} records of feedback and {questions} questions are missing. Does a running service write to "
+            "it? Stop that and import again: what is there already is left as it is."
         )
     return others
+
+
+def _missing(lines: Iterable[FeedbackLine | QuestionLine], stored: Iterable[str]) -> int:
+    """How many lines have ids that are not among those of stored records."""
+    return len({line.id for line in lines}.difference(stored))
 
 
 def stored_cut(catalogue: Catalogue, uid: int) -> IntArray:

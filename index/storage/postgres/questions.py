@@ -18,6 +18,11 @@ _COLUMNS = (
     *("stopped_by", "complete", "hopeless", "seconds", "request_id"),
 )
 
+_INSERT = (
+    f"INSERT INTO questions (number, {', '.join(_COLUMNS)}) "
+    f"VALUES (nextval('question_numbers'), {', '.join('%s' for _ in _COLUMNS)})"
+)
+
 _ABOUT = """
 said.question = asked.question AND said.collection = asked.collection AND said.fingerprint = asked.fingerprint
 AND EXISTS (
@@ -38,14 +43,15 @@ class PostgresQuestions:
 
     def add(self, questions: Sequence[Question]) -> None:
         """Store questions of collections that are there, in one transaction."""
-        statement = (
-            f"INSERT INTO questions (number, {', '.join(_COLUMNS)}) "
-            f"VALUES (nextval('question_numbers'), {', '.join('%s' for _ in _COLUMNS)})"
-        )
         with self._database.write() as connection:
             there = {name for name in {each.collection for each in questions} if has_documents(connection, name)}
             with connection.cursor() as cursor:
-                cursor.executemany(statement, [_row(each) for each in questions if each.collection in there])
+                cursor.executemany(_INSERT, [_row(each) for each in questions if each.collection in there])
+
+    def restore(self, questions: Sequence[Question]) -> None:
+        """Store questions whose ids are not there, in one transaction."""
+        with self._database.write() as connection, connection.cursor() as cursor:
+            cursor.executemany(f"{_INSERT} ON CONFLICT (id) DO NOTHING", [_row(each) for each in questions])
 
     def records(
         self,

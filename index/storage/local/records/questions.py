@@ -19,6 +19,8 @@ _COLUMNS = (
     *("stopped_by", "complete", "hopeless", "seconds", "request_id"),
 )
 
+_INSERT = f"INSERT INTO questions ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' for _ in _COLUMNS)})"
+
 _ABOUT = """
 said.question = asked.question AND said.collection = asked.collection AND said.fingerprint = asked.fingerprint
 AND EXISTS (
@@ -40,10 +42,14 @@ class LocalQuestions:
 
     def add(self, questions: Sequence[Question]) -> None:
         """Store questions of collections that are there, in one transaction."""
-        statement = f"INSERT INTO questions ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' for _ in _COLUMNS)})"
         with self._database.write() as connection:
             there = {name for name in {each.collection for each in questions} if has_documents(connection, name)}
-            connection.executemany(statement, (_row(each) for each in questions if each.collection in there))
+            connection.executemany(_INSERT, (_row(each) for each in questions if each.collection in there))
+
+    def restore(self, questions: Sequence[Question]) -> None:
+        """Store questions whose ids are not there, in one transaction."""
+        with self._database.write() as connection:
+            connection.executemany(f"{_INSERT} ON CONFLICT (id) DO NOTHING", map(_row, questions))
 
     def records(
         self,
