@@ -32,7 +32,11 @@ from index.storage.qdrant.layout import EMBEDDING, NUMBER_BITS, Chunk, point_ids
 from index.storage.qdrant.lists import Ranking, exact_request, ranking
 
 LISTED = 64
-"""Length of the lists of the first call."""
+"""Least length of the lists of the first call."""
+
+LISTED_OF = 512
+"""One of so many candidates is listed by the first call where that is more: a long list is cheap beside a second
+reading of a large scope."""
 
 LONGER = 4
 """How many times as long the lists of the next call are."""
@@ -71,7 +75,12 @@ class QdrantScope:
     @property
     def read_size(self) -> int:
         """How many candidates are listed for one state: Qdrant reads the others."""
-        return min(self.size, 2 * LISTED)
+        return min(self.size, 2 * self.listed)
+
+    @property
+    def listed(self) -> int:
+        """The length of the lists of the first call."""
+        return max(LISTED, self.size // LISTED_OF)
 
     def masked(self, excluded: IntArray) -> QdrantScope:
         """The same axis, on which the ``excluded`` positions may not be selected either."""
@@ -119,7 +128,7 @@ class QdrantScope:
                 estimates[number] = self._read_whole(state, selected, function)
             else:
                 rankings[number] = ranked
-        calls, length = 0, max(LISTED, 2 * count)
+        calls, length = 0, max(self.listed, 2 * count)
         while rankings and calls < MOST_CALLS:
             asked = {number: ranked.requests(length) for number, ranked in rankings.items()}
             results = iter(self.contents.search([request for requests in asked.values() for request in requests]))
