@@ -2,8 +2,9 @@
 
     python -m benchmarks.batch [--chunks 40000 400000] [--out FILE]
 
-A real server on loopback, one long document, four steps a question. In each round the three ways follow each other, each
-with questions of its own, for what was asked before is embedded already; the ratios are medians over the rounds. Result: ``benchmarks/results/batch.json``.
+A real server on loopback, one long document, four steps a question. In each round the three ways follow each other,
+each with questions of its own, for what was asked before is embedded already; the ratios are medians over the rounds.
+Result: ``benchmarks/results/batch.json``.
 """
 
 from __future__ import annotations
