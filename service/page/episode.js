@@ -26,6 +26,7 @@ export class Episode {
     latest = this;
     this.judging = (chunk) => (feedback ? [judging(question, chunk)] : []);
     this.titleOf = titleOf;
+    this.most = question.max_steps;
     this.maps = new HeatMaps(titleOf);
     this.steps = [];
     this.bars = [];
@@ -74,7 +75,7 @@ export class Episode {
   /** Its candidates come without their texts, so these are asked for when somebody looks. */
   async showOneStep({ one_step: candidates }) {
     if (!byId("one-step-details").open || byId("one-step").children.length) return;
-    const items = candidates.map(async ({ document_id: id, index }) => {
+    const items = candidates.slice(0, this.most).map(async ({ document_id: id, index }) => {
       const [chunk] = await api.chunks(id, index, 1);
       const selected = this.steps.some((step) => step.document_id === id && step.index === index);
       const head = make("p", {}, `chunk ${index} of `, quoted(this.titleOf(id)), selected ? " · selected above, too" : "");

@@ -40,6 +40,9 @@ from service.retrieval.continuation import Continuation, digest, token_of
 from service.retrieval.past import Searched
 from service.services import Services
 
+ONE_STEP = 30
+"""Chunks of the list of one step, where no more are asked for: as long as lists usually are that are fused."""
+
 
 @dataclass(frozen=True, slots=True)
 class Session:
@@ -127,7 +130,7 @@ def _one_step(session: Session, run: Run) -> list[Candidate] | None:
     if run.question_embedding is None:
         return []
     scope, _ = session.searched.beginning(alone=True)
-    return scope.nearest(run.question_embedding, session.body.max_steps)
+    return scope.nearest(run.question_embedding, max(ONE_STEP, session.body.max_steps))
 
 
 def continuation_after(session: Session, selections: Sequence[tuple[int, float]]) -> str | None:

@@ -27,7 +27,7 @@ from tests.service.scripted import Action, answer, drop, refusal, scripted
 
 pytestmark = pytest.mark.usefixtures("surroundings")
 
-METHODS = ["default", "one-step", "bm25"]
+METHODS = ["default", "one-step", "bm25", "hybrid"]
 """Those that are always measured."""
 
 
@@ -138,7 +138,7 @@ def test_the_figures_are_those_of_the_services_answers(
     shown = capsys.readouterr()
     assert shown.err == ""
     report = read_report(tmp_path / "deep" / "report" / "report.json")
-    assert [method.name for method in report.methods] == ["default", "budget", "reranked", "one-step", "bm25"]
+    assert [method.name for method in report.methods] == ["default", "budget", "reranked", "one-step", "bm25", "hybrid"]
     options: dict[str, Json] = {
         "default": {},
         "budget": {"stop": {"rule": "budget"}},
@@ -149,7 +149,7 @@ def test_the_figures_are_those_of_the_services_answers(
         recall: list[list[bool]] = []
         for number, text in enumerate(asked):
             answered = ask(shared_client, text, collection=collection, max_steps=4, order="selection", **fields)
-            chunks = answered["one_step"] if method == "one-step" else answered["chunks"]
+            chunks = answered["one_step"][:4] if method == "one-step" else answered["chunks"]
             indices = [chunk["index"] for chunk in chunks]
             score = report.questions[number].scores[method]
             assert [chunk.index for chunk in score.answer.chunks] == indices
@@ -175,6 +175,31 @@ def test_the_figures_are_those_of_the_services_answers(
         "report.md",
         "report.html",
     }
+
+
+@pytest.mark.usefixtures("minutes")
+def test_hybrid_is_both_lists_fused_by_their_ranks_also_below_what_is_shown(
+    shared_client: httpx.Client, collection: str, tmp_path: Path
+) -> None:
+    file = written(tmp_path / "questions.jsonl", expecting({"text": SENTENCES[3]}))
+    arguments = ["eval", file, "--out", str(tmp_path), "--collection", collection, "--max-steps"]
+    lists: dict[str, dict[str, list[int]]] = {}
+    for most in ("3", "12"):
+        assert main([*arguments, most]) == 0
+        (result,) = read_report(tmp_path / "report.json").questions
+        lists[most] = {name: [c.index for c in score.answer.chunks] for name, score in result.scores.items()}
+    near, words = lists["12"]["one-step"], lists["12"]["bm25"]
+    assert [
+        each["index"] for each in ask(shared_client, QUESTION, collection=collection, trace=True)["one_step"]
+    ] == near
+    scores = {
+        index: sum(1 / (61 + each.index(index)) for each in (near, words) if index in each) for index in near + words
+    }
+    assert lists["12"]["hybrid"] == sorted(scores, key=lambda index: -scores[index])
+    assert {name: lists["12"][name][:3] for name in ("one-step", "bm25", "hybrid")} == {
+        name: lists["3"][name] for name in ("one-step", "bm25", "hybrid")
+    }
+    assert lists["3"]["hybrid"] not in (lists["3"]["one-step"], lists["3"]["bm25"])
 
 
 def test_a_service_without_calibration_and_reranker(
@@ -241,8 +266,8 @@ def test_a_question_that_is_refused_counts_and_is_named(
 ) -> None:
     long = expecting({"text": "Lisbon"}, id="long") | {"question": "Where? " * 5000}
     report = evaluated(tmp_path, collection, long, expecting({"text": "Lisbon"}))
-    assert "2 answers are missing" in capsys.readouterr().err
-    assert [method.failed for method in report.methods] == [1, 1, 0]
+    assert "3 answers are missing" in capsys.readouterr().err
+    assert [method.failed for method in report.methods] == [1, 1, 0, 1]
     assert (report.methods[0].recall.mean, found(report.questions[0])) == (0.5, [False])
     reason = report.questions[0].scores["default"].answer.error
     assert reason is not None
@@ -251,7 +276,7 @@ def test_a_question_that_is_refused_counts_and_is_named(
 
 def test_a_collection_that_is_not_there(capsys: pytest.CaptureFixture[str], collection: str, tmp_path: Path) -> None:
     report = evaluated(tmp_path, collection, expecting({"text": "Lisbon"}))
-    assert [score.answer.error is None for score in report.questions[0].scores.values()] == [False, False, True]
+    assert [score.answer.error is None for score in report.questions[0].scores.values()] == [False, False, True, False]
     assert "there is no document that can be searched" in capsys.readouterr().err
 
 
@@ -337,7 +362,7 @@ def test_an_earlier_report_is_compared(capsys: pytest.CaptureFixture[str], colle
     assert "default, better: a" in (tmp_path / "report" / "report.md").read_text()
     again = evaluated(tmp_path, collection, *now, options=["--compare", str(tmp_path / "report" / "report.json")])
     assert again.comparison is not None
-    assert [(each.share.low, each.share.high) for each in again.comparison.methods] == 3 * [(0, 0)]
+    assert [(each.share.low, each.share.high) for each in again.comparison.methods] == [(0, 0)] * len(METHODS)
 
 
 # --- Files ---------------------------------------------------------------------------------------------------

@@ -75,5 +75,5 @@ def test_the_page_in_a_browser(report: Path, tmp_path: Path) -> None:
         assert len(page.all("details[open]")) == 3
         assert ATTACK in page.all("blockquote")[0].text
         assert len(page.all("svg[role=img]")) == 4
-        assert page.run("return document.querySelectorAll('.line polyline').length") == 4 * 3
+        assert page.run("return document.querySelectorAll('.line polyline').length") == 5 * 3
         page.assert_clean()

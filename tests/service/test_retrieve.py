@@ -95,7 +95,7 @@ def test_trace_shows_the_best_candidates_and_what_one_step_would_return(client: 
         assert len(places) == len(candidates)
         assert not places & selected
         selected.add((step["document_id"], step["index"]))
-    assert len(result["one_step"]) == 5
+    assert len(result["one_step"]) == 12
 
 
 # --- When it ends --------------------------------------------------------------------------------------

@@ -84,7 +84,7 @@ def run(client: Client, arguments: argparse.Namespace) -> int:
         _print_alone(client.retrieve(question, **options).context)
     else:
         for event in client.stream(question, **options):
-            print(_step(event) if isinstance(event, StepEvent) else _end(event), flush=True)
+            print(_step(event) if isinstance(event, StepEvent) else _end(event, arguments.max_steps), flush=True)
             if isinstance(event, RetrieveOut):
                 for warning in event.warnings:
                     complain(shown(warning))
@@ -115,8 +115,8 @@ def _candidates(name: str, candidates: list[CandidateOut] | None) -> list[str]:
     return [dim(f"   {name}: {', '.join(chunks)}")] if chunks else []
 
 
-def _end(result: RetrieveOut) -> str:
-    lines = _candidates("one step would have found", result.one_step)
+def _end(result: RetrieveOut, most: int) -> str:
+    lines = _candidates("one step would have found", (result.one_step or [])[:most])
     lines.append(f"Stopped because {ENDINGS.get(result.stopped_by, result.stopped_by)}.")
     if result.sufficiency is not None:
         complete, hopeless = result.sufficiency.complete, result.sufficiency.hopeless

@@ -16,7 +16,7 @@ from qrag.evaluation.comparing import compare
 from qrag.evaluation.figures import Limit, all_figures, limit
 from qrag.evaluation.library import fetch
 from qrag.evaluation.markdown import interval, markdown
-from qrag.evaluation.measuring import ask, rank, requests
+from qrag.evaluation.measuring import ask, requests, with_peers
 from qrag.evaluation.page import page
 from qrag.evaluation.questions import read_questions
 from qrag.evaluation.report import Answer, Comparison, QuestionResult, Report, Score, read_report
@@ -146,9 +146,7 @@ def _measured(
             with bar.external_write_mode():
                 complain(f"{answered} of {len(resolved) * len(sent)} requests were answered; no report was written.")
             raise
-    for answer, ranked in zip(answers, rank(resolved, arguments.max_steps), strict=True):
-        answer["bm25"] = ranked
-    return answers
+    return list(with_peers(answers, resolved, arguments.max_steps))
 
 
 def _report(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -18,8 +19,15 @@ METHODS: Mapping[str, str] = {
     "reranked": "the same, each chunk chosen by the service's cross-encoder",
     "one-step": "one search by the checkpoint's embeddings, without steps",
     "bm25": "BM25 on the same chunks, computed by this command",
+    "hybrid": "these two fused by reciprocal ranks",
 }
 """What is measured, in the order of reports."""
+
+LISTED = 30
+"""Chunks of each list that is fused."""
+
+FUSED = 60
+"""What is added to a rank before its reciprocal is taken (Cormack et al., SIGIR 2009)."""
 
 _MISSING = "a chunk was not there when the evaluation began: documents have changed since"
 
@@ -33,7 +41,7 @@ class Request:
 
 
 def requests(max_steps: int, budget: bool, rerank: int | None) -> list[Request]:
-    """The requests for each question; the trace of the first has the answer of one step."""
+    """The requests for each question; the trace of the first has the list of one step."""
     ordered = RetrieveOptions(max_steps=max_steps, order="selection")
     spent = Stop(rule="budget")
     return [
@@ -125,7 +133,33 @@ def _known(library: Library, keys: Sequence[ChunkKey]) -> Answer:
     return Answer(chunks=chunks)
 
 
-def rank(questions: Sequence[Resolved], count: int) -> Iterator[Answer]:
+def with_peers(
+    answers: Sequence[dict[str, Answer]], questions: Sequence[Resolved], count: int
+) -> Iterator[dict[str, Answer]]:
+    """The answers of each question with those of BM25 and of both lists fused; a list has at most ``count`` chunks."""
+    for answered, ranked in zip(answers, _ranked(questions, max(count, LISTED)), strict=True):
+        near = answered["one-step"]
+        lists = {"one-step": near, "bm25": ranked, "hybrid": fused(near, ranked)}
+        yield answered | {
+            name: answer.model_copy(update={"chunks": answer.chunks[:count]}) for name, answer in lists.items()
+        }
+
+
+def fused(first: Answer, second: Answer) -> Answer:
+    """Two lists as one: a chunk's score is the sum of ``1 / (60 + rank)`` over their first 30 chunks."""
+    if first.error or second.error:
+        return Answer(error=first.error or second.error)
+    scores: dict[ChunkKey, float] = defaultdict(float)
+    chunks: dict[ChunkKey, ChunkRef] = {}
+    for answer in (first, second):
+        for place, chunk in enumerate(answer.chunks[:LISTED], start=1):
+            key = (chunk.document_id, chunk.index)
+            scores[key] += 1 / (FUSED + place)
+            chunks[key] = chunk
+    return Answer(chunks=[chunks[key] for key in sorted(scores, key=lambda key: -scores[key])])
+
+
+def _ranked(questions: Sequence[Resolved], count: int) -> Iterator[Answer]:
     """The ``count`` best chunks of each question's collection by BM25."""
     indices: dict[str, tuple[list[ChunkKey], BM25]] = {}
     for resolved in questions:

@@ -7,14 +7,14 @@ STYLES = """
   color-scheme: light dark;
   --surface: #fdfdfe; --raised: #f3f5f8; --line: #d3d8e0; --text: #1c222b; --quiet: #56606e;
   --bad: #a3261b; --good: #1d6b37; --mark: #fbe8a6;
-  --c0: #1d4fc4; --c1: #b35c00; --c2: #7b3fb0; --c3: #0b7a75; --c4: #6b7280;
+  --c0: #1d4fc4; --c1: #b35c00; --c2: #7b3fb0; --c3: #0b7a75; --c4: #6b7280; --c5: #a3195b;
   font: 100%/1.5 system-ui, sans-serif; background: var(--surface); color: var(--text);
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --surface: #14181d; --raised: #1d232a; --line: #3a434f; --text: #e7ebf0; --quiet: #a8b3c1;
     --bad: #ff9c8f; --good: #7fd69b; --mark: #57491a;
-    --c0: #86b0ff; --c1: #ffb45e; --c2: #d0a6f5; --c3: #5fd3cb; --c4: #aab2be;
+    --c0: #86b0ff; --c1: #ffb45e; --c2: #d0a6f5; --c3: #5fd3cb; --c4: #aab2be; --c5: #ff9ecb;
   }
 }
 *, ::before, ::after { box-sizing: border-box; }
@@ -46,6 +46,7 @@ svg { display: block; width: 100%; max-width: 32rem; height: auto; }
 .s2 { --colour: var(--c2); --dash: 2 3; }
 .s3 { --colour: var(--c3); --dash: 6 3 2 3; }
 .s4 { --colour: var(--c4); --dash: 4 4; }
+.s5 { --colour: var(--c5); --dash: 10 3 2 3 2 3; }
 .key { display: inline-block; width: 1.6rem; height: 0.7rem; max-width: none; vertical-align: baseline; }
 ul.legend { list-style: none; padding: 0; margin: 0.25rem 0; }
 details { border-bottom: 1px solid var(--line); padding: 0.4rem 0; }

@@ -368,7 +368,7 @@ class RetrieveOut(ResponseModel):
     one_step: list[CandidateOut] | None = Field(
         default=None,
         description="with `trace`: what one-step dense retrieval would have returned, by inner product with the state "
-        "that this call began with",
+        "that this call began with; the best 30, or `max_steps` where that is more",
     )
     stopped_by: StoppedBy = Field(
         description="`budget`: `max_steps` are selected. A rule: `threshold`, `action`, `sufficiency`; of the "
