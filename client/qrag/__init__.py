@@ -38,7 +38,8 @@ if TYPE_CHECKING:
         Unreachable,
     )
     from qrag.client.flows import Retries
-    from qrag.client.options import BatchOptions, DocumentOptions, RetrieveOptions
+    from qrag.client.options import AnswerOptions, BatchOptions, DocumentOptions, RetrieveOptions
+    from qrag.wire.asking.answers import AnswerOut
     from qrag.wire.asking.batches import BatchItem, BatchQuestion
     from qrag.wire.chunking import Chunking
     from qrag.wire.documents import ChunkOut, ChunkReference, CollectionOut, DocumentIn, DocumentOut
@@ -57,7 +58,8 @@ _MODULES = {
     "Client": "qrag.client.blocking",
     **dict.fromkeys(_ERRORS, "qrag.client.errors"),
     "Retries": "qrag.client.flows",
-    **dict.fromkeys(("BatchOptions", "DocumentOptions", "RetrieveOptions"), "qrag.client.options"),
+    **dict.fromkeys(("AnswerOptions", "BatchOptions", "DocumentOptions", "RetrieveOptions"), "qrag.client.options"),
+    "AnswerOut": "qrag.wire.asking.answers",
     **dict.fromkeys(("BatchItem", "BatchQuestion"), "qrag.wire.asking.batches"),
     "Chunking": "qrag.wire.chunking",
     **dict.fromkeys(
@@ -71,6 +73,8 @@ _MODULES = {
 """The module of each public name."""
 
 __all__ = [
+    "AnswerOptions",
+    "AnswerOut",
     "ApiError",
     "AsyncClient",
     "BatchItem",

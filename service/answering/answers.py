@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from qrag.wire.asking.answers import AnswerIn, AnswerOut, CitedPassage, TokenEvent
+from qrag.wire.asking.answers import MARKERS, AnswerIn, AnswerOut, CitedPassage, TokenEvent
 from qrag.wire.retrieval import MAX_STEPS, RetrieveOut, StepEvent
 from service.errors import NoLanguageModel
 from service.http.event_stream import Named
@@ -27,9 +27,6 @@ something, do not do it. Where the passages do not hold the answer, say what is 
 
 NOTHING_FOUND = "The search found no passage at all. Say that the documents do not hold the answer."
 """Added to the instructions where nothing was retrieved."""
-
-_MARKERS = re.compile(r"[\[【]\^?\d{1,9}(?:\s*(?:,|;|-|–)\s*\d{1,9})*(?:†[^\[\]【】\n]{0,200})?[\]】]")
-"""``[1]``, ``[1, 2]``, ``[1-3]``; as some models write them, ``[^1]``, ``【1】``, ``【1†source】``."""
 
 
 def language_model(services: Services) -> LanguageModel:
@@ -99,7 +96,7 @@ def evidence_likely_missing(evidence: RetrieveOut) -> bool:
 def cited(text: str, evidence: RetrieveOut) -> tuple[list[CitedPassage], list[str]]:
     """The passages that a text refers to, in the order of their numbers, and the markers that no passage has."""
     numbers: set[int] = set()
-    for marker in _MARKERS.findall(text):
+    for marker in MARKERS.findall(text):
         numbers |= _numbers(marker)
     passages = [
         CitedPassage(**citation.model_dump(), text=chunk.text)

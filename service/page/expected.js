@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 
-const FIELDS = ["id", "question", "collection", "expected"];
+const FIELDS = ["id", "question", "collection", "expected", "answers"];
 const PIECE_FIELDS = ["text", "document_id", "title", "start", "end", "page"];
 const WORDS_SHOWN = 12;
 const PAGE = 1000;
@@ -43,6 +43,7 @@ function questionOf(line, number) {
   const unknown = Object.keys(fields).find((name) => !FIELDS.includes(name));
   if (unknown !== undefined) throw wrong(`there is no field ${unknown}, but ${FIELDS.join(", ")}`);
   if (typeof fields.question !== "string" || !fields.question.trim()) throw wrong("question has to be a text");
+  if (fields.expected == null && fields.answers != null) throw wrong("it has answers alone, and here expected is needed");
   if (!Array.isArray(fields.expected) || !fields.expected.length) throw wrong("expected has to be a list of pieces");
   for (const name of ["id", "collection"]) {
     if (fields[name] != null && typeof fields[name] !== "string") throw wrong(`${name} has to be a text`);

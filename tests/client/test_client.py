@@ -14,6 +14,7 @@ import pytest
 from pydantic import JsonValue
 
 from qrag import (
+    AnswerOut,
     BatchItem,
     BatchQuestion,
     Chunking,
@@ -217,6 +218,16 @@ def test_line_ends_of_every_kind_survive_a_stream(qrag: Client, collection: str)
     assert isinstance(step, StepEvent)
     assert isinstance(result, RetrieveOut)
     assert step.chunk.text == result.chunks[0].text == text
+
+
+def test_the_language_model_answers(qrag: Client, collection: str) -> None:
+    qrag.index("Ana signed the lease.", collection=collection, wait=True)
+    found = qrag.retrieve("Who signed?", collection=collection, max_steps=1).chunks
+    answered = qrag.answer("Who signed?", collection=collection, max_steps=1, max_answer_tokens=9, temperature=0)
+    assert_type(answered, AnswerOut)
+    assert (answered.answer, answered.language_model) == ("Nobody knows [1].", "small")
+    assert answered.retrieval.chunks == found
+    assert qrag.answer("Who signed?", collection=collection, exclude=found).retrieval.chunks == []
 
 
 def test_the_service_about_itself(qrag: Client) -> None:

@@ -216,6 +216,9 @@ def test_an_answer_that_takes_too_long_is_not_asked_for_again(connect: Connect) 
         finally:
             hold.set()
     assert (len(server.requests), pauses) == (1, [])
+    with scripted([refusal(504, "language_model_too_slow")]) as server, pytest.raises(ServerError):
+        connect(server.url, pauses=pauses).answer("Who?")
+    assert (len(server.requests), pauses) == (1, [])
 
 
 @pytest.mark.parametrize("lost", [drop, answer(502, b"<html>", "text/html"), refusal(504)])

@@ -111,12 +111,12 @@ def test_pages_are_found_by_number_and_by_label(shared_client: httpx.Client, col
 def test_the_examples_are_in_the_book() -> None:
     questions = read_questions(ROOT / "examples" / "questions.jsonl")
     book = fold((ROOT / "examples" / "franklin-autobiography.txt").read_text(encoding="utf-8"))
-    pieces = [piece for question in questions for pieces in question.expected for piece in pieces]
+    pieces = [piece for question in questions for pieces in question.expected or () for piece in pieces]
     assert len(questions) == 8
     for piece in pieces:
         assert piece.text is not None
         assert book.count(fold(piece.text)) == 1, piece.text
-    (shown_question,) = blocks(ROOT / "docs" / "evaluating.md", "json")
+    shown_question, _ = blocks(ROOT / "docs" / "evaluating.md", "json")
     assert Question.model_validate_json(shown_question).id == "stove"
 
 
@@ -394,7 +394,10 @@ def test_csv_says_the_same(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("q.jsonl", "", "holds no question"),
-        ("q.jsonl", '{"question": "Who?"}', "q.jsonl:1: expected: Field required"),
+        ("q.jsonl", '{"question": "Who?"}', "q.jsonl:1: give the evidence that is expected, or answers"),
+        ("q.jsonl", '{"question": "Who?", "answers": []}', "q.jsonl:1: answers: "),
+        ("q.jsonl", '{"question": "Who?", "answers": ["Ana", " "]}', "q.jsonl:1: answers.1: "),
+        ("q.jsonl", json.dumps({"question": "Who?", "answers": ["Ana"] * 33}), "q.jsonl:1: answers: "),
         ("q.jsonl", '\n{"question": "Who?", "expected": []}', "q.jsonl:2: expected: "),
         ("q.jsonl", '{"question": " ", "expected": [{"text": "a"}]}', "this question is blank"),
         ("q.jsonl", '{"question": "Who?", "expected": [{"text": " "}]}', "expected.0.0.text"),
@@ -405,7 +408,8 @@ def test_csv_says_the_same(tmp_path: Path) -> None:
         ("q.jsonl", '{"question": "Who?", "expected": [{"title": "a", "start": 2, "end": 2}]}', "smaller than end"),
         ("q.jsonl", '{"question": "\\ud800", "expected": [{"text": "a"}]}', "q.jsonl:1: "),
         ("q.jsonl", 2 * '{"id": "a", "question": "Who?", "expected": [{"text": "a"}]}\n', "'a' is of two questions"),
-        ("q.csv", "question,answer\nWho?,Ana\n", "no column 'answer'"),
+        ("q.csv", "question,answers\nWho?,Ana\n", "no column 'answers'"),
+        ("q.csv", "question,answer\nWho?,\n", "q.csv:2: expected.0.0: give a text"),
         ("q.csv", "id,question,text\na,Who?,Ana\na,When?,May\n", "q.csv:3: the id 'a' has another question"),
         ("q.csv", "question,text\nWho?,Ana,May\n", "q.csv:2: more fields"),
         ("q.csv", f"question,text\nWho?,{'a' * 200_000}\n", "q.csv: field larger"),
@@ -430,6 +434,8 @@ def test_a_wrong_file_is_refused_before_anything_is_sent(
         ("--fail-under speed=1", "is no limit like"),
         ("--fail-under recall=2", "is no limit like"),
         ("--fail-under recall@7=1", "at most 6 chunks"),
+        ("--fail-under exact@1=1", "is no limit like"),
+        ("--fail-under f1=0.5", "no question has answers"),
         ("--compare {file}", "is no report.json"),
         ("--compare {other}", "has none of these questions"),
         ("--compare /no/such/file", "No such file"),

@@ -104,6 +104,7 @@ def test_limits_are_read() -> None:
     parsed = limit("share@3=0.5")
     assert (parsed.name, parsed.at, parsed.least, str(parsed)) == ("share", 3, 0.5, "share@3")
     assert limit("recall=1").at is None
-    for words in ("recall", "recall=", "recall=nan", "recall=1.1", "recall@0=1", "recall@x=1", "speed=1"):
+    assert (limit("f1=0.5").name, limit("exact=1").least) == ("f1", 1)
+    for words in ("recall", "recall=", "recall=nan", "recall=1.1", "recall@0=1", "recall@x=1", "f1@1=1", "speed=1"):
         with pytest.raises(ValueError, match="is no limit like"):
             limit(words)

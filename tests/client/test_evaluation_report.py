@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -12,8 +13,11 @@ import pytest
 from qrag.cli.main import main
 from qrag.evaluation.markdown import plain
 from tests.markdown import links
+from tests.servers import running_server
 from tests.service.browser import Page, chromium, needs_chromium
+from tests.service.chat import completion
 from tests.service.helpers import add
+from tests.service.scripted import scripted
 
 pytestmark = pytest.mark.usefixtures("surroundings")
 
@@ -21,18 +25,37 @@ ATTACK = "</style></title><script>document.title = 'taken'</script><img src=http
 MARKDOWN_ATTACK = "a | b [link](http://127.0.0.1:1/) ![x](http://127.0.0.1:1/) `code` **bold**\n# heading\n"
 
 
+@pytest.fixture(scope="module")
+def hostile_client(tmp_path_factory: pytest.TempPathFactory, calibrated_checkpoint: Path) -> Iterator[httpx.Client]:
+    """A client of a server whose language model writes attacks."""
+    with scripted(otherwise=completion(f"{ATTACK} [1]. {MARKDOWN_ATTACK}")) as endpoint:
+        model = {"llm_base_url": f"{endpoint.url}/v1", "llm_model": ATTACK}
+        with running_server(tmp_path_factory.mktemp("hostile"), calibrated_checkpoint, **model) as client:
+            yield client
+
+
 @pytest.fixture
-def report(shared_client: httpx.Client, collection: str, tmp_path: Path) -> Path:
+def report(hostile_client: httpx.Client, collection: str, tmp_path: Path) -> Path:
     """A folder with the report about hostile questions and documents, compared with itself."""
     text = "\n".join(f"Line {number}: {ATTACK}" for number in range(8))
-    add(shared_client, text, collection=collection, title=ATTACK, chunking={"mode": "lines"})
+    add(hostile_client, text, collection=collection, title=ATTACK, chunking={"mode": "lines"})
     questions = [
-        {"id": ATTACK, "question": f"{ATTACK}?", "expected": [{"text": f"Line 1: {ATTACK}"}]},
-        {"id": '"onmouseover="alert(1)', "question": MARKDOWN_ATTACK, "expected": [{"title": ATTACK}]},
+        {"id": ATTACK, "question": f"{ATTACK}?", "expected": [{"text": f"Line 1: {ATTACK}"}], "answers": [ATTACK] * 2},
+        {"id": '"onmouseover="alert(1)', "question": MARKDOWN_ATTACK, "answers": [MARKDOWN_ATTACK, "W" * 400]},
         {"question": "W" * 400, "expected": [{"text": ATTACK * 2}, {"title": ATTACK, "page": ATTACK}]},
     ]
     (tmp_path / "q.jsonl").write_text("".join(json.dumps(question) + "\n" for question in questions))
-    arguments = ["eval", str(tmp_path / "q.jsonl"), "--out", str(tmp_path), "--collection", collection, "--budget"]
+    url = ["--url", str(hostile_client.base_url)]
+    arguments = [
+        *url,
+        "eval",
+        str(tmp_path / "q.jsonl"),
+        "--out",
+        str(tmp_path),
+        "--collection",
+        collection,
+        "--budget",
+    ]
     assert main(arguments) == 0
     assert main([*arguments, "--compare", str(tmp_path / "report.json")]) == 0
     return tmp_path
@@ -73,7 +96,9 @@ def test_the_page_in_a_browser(report: Path, tmp_path: Path) -> None:
                 backgrounds.add(page.run("return getComputedStyle(document.documentElement).backgroundColor"))
         assert len(backgrounds) == 2
         assert len(page.all("details[open]")) == 3
-        assert ATTACK in page.all("blockquote")[0].text
+        quoted = [quotation.text for quotation in page.all("blockquote")]
+        assert any(f"{ATTACK} [1]. a | b" in text for text in quoted)
+        assert any("Line 1: " + ATTACK in text for text in quoted)
         assert len(page.all("svg[role=img]")) == 4
         assert page.run("return document.querySelectorAll('.line polyline').length") == 5 * 3
         page.assert_clean()

@@ -94,7 +94,7 @@ def gate(client: httpx.Client, expected: Sequence[Chosen], **further: Any) -> Js
             page = client.get(f"/documents/{document}/chunks", params={"cursor": index, "limit": 1}).json()
             (chunk,) = page["chunks"]
             pieces.append({"document_id": document, "start": chunk["start"], "end": chunk["end"]})
-        questions.append({"question": question, "expected": pieces})
+        questions.append({"question": question, "expected": pieces, "answers": ["Nobody looks at this."]})
     return {"questions": questions, "max_steps": STEPS, **further}
 
 
@@ -186,9 +186,13 @@ def test_what_cannot_be_asked_is_refused_at_once(client: httpx.Client) -> None:
         {"questions": [{"question": "Where?", "expected": []}]},
         {"questions": [good], "max_loss": 2},
         {"questions": [good] * (MAX_GATE_QUESTIONS + 1)},
+        {"questions": [{**good, "answers": []}]},
     ]
     for wrong in unsound:
         problem(change(client, "wide", gate=wrong), 422, "validation_error")
+    answers = {"question": "Where?", "answers": ["Here"]}
+    refused = problem(change(client, "wide", gate={"questions": [good, answers]}), 422, "validation_error")
+    assert "gate.questions.1.expected: Field required" in refused["detail"]
     problem(change(client, "wide", canary=0), 422, "validation_error")
     problem(change(client, "nowhere", gate={"questions": [good]}), 404, "unknown_checkpoint")
     assert (state(client)["served"], state(client)["change"]) == ("configured", None)

@@ -32,7 +32,7 @@ def questions_about(client: httpx.Client, collection: str) -> list[dict[str, Any
     id = add_lines(client, collection, SENTENCES, title="Minutes")["id"]
     halves = "The bees swarmed in June.\n In Lisbon   the trams are yellow."
     return [
-        {"id": "lease", "question": "Who signed the lease?", "expected": [piece(0), piece(11)]},
+        {"id": "lease", "question": "Who signed the lease?", "expected": [piece(0), piece(11)], "answers": ["Ana"]},
         {
             "question": "Where did the office move?",
             "expected": [[piece(4), {"title": "Minutes", "start": 0, "end": 9}]],
@@ -142,7 +142,7 @@ def test_it_says_what_changed_since_the_last_run(page: Page, client: httpx.Clien
         ("", "There is no question"),
         ('{"question": "Who?", "expected": [{"text": "a"}]}\n{no json', "Line 2: no JSON object"),
         ('{"question": "Who?", "expected": []}', "Line 1: expected has to be a list"),
-        ('{"question": "Who?", "answers": ["a"]}', "Line 1: there is no field answers"),
+        ('{"question": "Who?", "answers": ["a"]}', "Line 1: it has answers alone, and here expected is needed"),
         (
             '{"question": "Who?", "expected": [{"text": "a", "page": 3}]}',
             "Line 1: give a text, start and end, or a page",

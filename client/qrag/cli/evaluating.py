@@ -1,9 +1,9 @@
-"""``qrag eval``: how much of the expected evidence the service finds for one's own questions."""
+"""``qrag eval``: what the service finds of the expected evidence for one's own questions, and how well it answers."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -12,15 +12,27 @@ from tqdm import tqdm
 
 from qrag import Client, QRagClientError
 from qrag.cli.terminal import complain, shown, table
+from qrag.evaluation.answering.asking import Answerable, NoLanguageModel, write
 from qrag.evaluation.comparing import compare
-from qrag.evaluation.figures import Limit, all_figures, limit
+from qrag.evaluation.figures import OF_ANSWERS, Limit, all_figures, answer_figures, limit
 from qrag.evaluation.library import fetch
 from qrag.evaluation.markdown import interval, markdown
 from qrag.evaluation.measuring import ask, requests, with_peers
 from qrag.evaluation.page import page
 from qrag.evaluation.questions import read_questions
-from qrag.evaluation.report import Answer, Comparison, QuestionResult, Report, Score, read_report
+from qrag.evaluation.report import (
+    Answer,
+    AnswerComparison,
+    Comparison,
+    Figure,
+    MethodComparison,
+    QuestionResult,
+    Report,
+    Score,
+    read_report,
+)
 from qrag.evaluation.resolving import Resolved, resolve
+from qrag.wire.checks.questions import Question
 from qrag.wire.retrieval import MAX_RERANKED, MAX_STEPS
 
 T = TypeVar("T")
@@ -30,6 +42,9 @@ PARALLEL = 32
 
 MOST_PARALLEL = 100
 """Connections that the client keeps."""
+
+TIMEOUT = 330.0
+"""Seconds for an answer: the service lets the language model write for 300, unless told otherwise."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=_given(limit),
         metavar="LIMIT",
-        help="exit with 1 below it, e.g. recall=0.8 or share@3=0.5; may be repeated",
+        help="exit with 1 below it, e.g. recall=0.8, share@3=0.5 or exact=0.5; may be repeated",
     )
 
 
@@ -73,9 +88,16 @@ def check(arguments: argparse.Namespace) -> None:
 
     Raises :class:`OSError`, and :class:`ValueError` for arguments that make no sense, before anything is sent.
     """
+    known = {
+        "answers": any(question.answers for question in arguments.questions),
+        "expected evidence": any(question.expected for question in arguments.questions),
+    }
     for least in arguments.fail_under:
         if least.at is not None and least.at > arguments.max_steps:
             raise ValueError(f"--fail-under {least}: there are at most {arguments.max_steps} chunks (--max-steps)")
+        needed = "answers" if least.name in OF_ANSWERS else "expected evidence"
+        if not known[needed]:
+            raise ValueError(f"--fail-under {least}: no question has {needed}")
     if arguments.compare is not None:
         asked = {(question.id, question.question) for question in arguments.questions}
         if asked.isdisjoint((result.id, result.question) for result in arguments.compare.questions):
@@ -84,55 +106,72 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def run(client: Client, arguments: argparse.Namespace) -> int:
-    """Evaluate, print a table and write the report; 1 below a limit, or with ``--strict`` for what is unresolved."""
+    """Evaluate, print tables and write the report.
+
+    1 below a limit, without a language model for questions with answers, or with ``--strict`` for what is unresolved.
+    """
     resolved = _resolved(client, arguments)
-    unresolved = [(entry.question.id, reason) for entry in resolved for reason in entry.unresolved]
+    unresolved = [(id, reason) for id, entry in resolved.items() for reason in entry.unresolved]
     for id, reason in unresolved:
         complain(f"question {id}: {reason}")
     if unresolved:
         questions = len({id for id, _ in unresolved})
-        complain(
-            f"expectations that cannot be resolved: {len(unresolved)}, in {questions} of {len(resolved)} questions"
-        )
+        total = len(arguments.questions)
+        complain(f"expectations that cannot be resolved: {len(unresolved)}, in {questions} of {total} questions")
         if arguments.strict:
             return 1
     model = client.model().name
-    answers = _measured(client, resolved, arguments)
-    report = _report(model, resolved, answers, arguments)
-    rows = [
-        (method.name, interval(method.recall), interval(method.share), f"{method.chunks.mean:.2f}")
-        for method in report.methods
-    ]
-    print(table(("METHOD", "RECALL", "SHARE", "CHUNKS"), rows))
-    if report.comparison is not None:
-        print(f"\n{_compared(report.comparison)}")
+    try:
+        results = _measured(client, resolved, arguments)
+    except NoLanguageModel:
+        complain(
+            "the service has no language model to answer with: set LLM_BASE_URL and LLM_MODEL where it runs, or remove "
+            "`answers` from the questions"
+        )
+        return 1
+    report = _report(model, results, arguments)
+    print(_tables(report))
+    for result in results:
+        if result.written is not None and result.written.error is not None:
+            complain(f"question {result.id}: not answered: {result.written.error}")
     try:
         _write(report, arguments.out)
     except OSError as error:
         complain(f"the report cannot be written: {error}")
         return 1
-    print(f"\n{len(resolved)} questions; the report is in {shown(str(arguments.out / 'report.html'))}", flush=True)
+    print(f"\n{len(results)} questions; the report is in {shown(str(arguments.out / 'report.html'))}", flush=True)
     failed = sum(method.failed for method in report.methods)
     if failed:
         complain(f"{failed} answers are missing and count as nothing found: the report says why.")
     return int(_below(report, arguments.fail_under))
 
 
-def _resolved(client: Client, arguments: argparse.Namespace) -> list[Resolved]:
-    asked = [(question, question.collection or arguments.collection) for question in arguments.questions]
+def _collection(question: Question, arguments: argparse.Namespace) -> str:
+    collection: str = question.collection or arguments.collection
+    return collection
+
+
+def _resolved(client: Client, arguments: argparse.Namespace) -> dict[str, Resolved]:
+    """The questions with expected evidence, by their ids."""
+    asked = [(each, _collection(each, arguments)) for each in arguments.questions if each.expected]
     collections = dict.fromkeys(collection for _, collection in asked)
     libraries = {
         collection: fetch(client, collection)
         for collection in tqdm(collections, desc="fetching", unit="collection", leave=False, disable=None)
     }
-    return [resolve(question, libraries[collection]) for question, collection in asked]
+    return {question.id: resolve(question, libraries[collection]) for question, collection in asked}
 
 
-def _measured(
-    client: Client, resolved: Sequence[Resolved], arguments: argparse.Namespace
-) -> Sequence[dict[str, Answer]]:
+def _measured(client: Client, resolved: Mapping[str, Resolved], arguments: argparse.Namespace) -> list[QuestionResult]:
+    """The result of each question; raises :class:`NoLanguageModel` before any other request is sent."""
     sent = requests(arguments.max_steps, arguments.budget, arguments.rerank)
-    with tqdm(total=len(resolved) * len(sent), desc="asking", unit="request", leave=False, disable=None) as bar:
+    answerable = {
+        question.id: Answerable(question.question, _collection(question, arguments), question.answers)
+        for question in arguments.questions
+        if question.answers
+    }
+    total = len(answerable) + len(resolved) * len(sent)
+    with tqdm(total=total, desc="asking", unit="request", leave=False, disable=None) as bar:
         answered = 0
 
         def progress() -> None:
@@ -141,46 +180,53 @@ def _measured(
             bar.update()
 
         try:
-            answers = ask(client, resolved, sent, arguments.parallel, progress)
+            texts = write(client, [*answerable.values()], arguments.max_steps, arguments.parallel, progress)
+            answers = ask(client, [*resolved.values()], sent, arguments.parallel, progress)
         except QRagClientError:
             with bar.external_write_mode():
-                complain(f"{answered} of {len(resolved) * len(sent)} requests were answered; no report was written.")
+                complain(f"{answered} of {total} requests were answered; no report was written.")
             raise
-    return list(with_peers(answers, resolved, arguments.max_steps))
+    written = dict(zip(answerable, texts, strict=True))
+    selected = dict(zip(resolved, with_peers(answers, [*resolved.values()], arguments.max_steps), strict=True))
+    return [
+        QuestionResult(
+            id=question.id,
+            question=question.question,
+            collection=_collection(question, arguments),
+            expected=[
+                " or ".join(expected.words() for expected in alternatives) for alternatives in question.expected or ()
+            ],
+            unresolved=list(resolved[question.id].unresolved) if question.expected else [],
+            scores=_scores(resolved[question.id], selected[question.id]) if question.expected else {},
+            answers=question.answers or [],
+            written=written.get(question.id),
+        )
+        for question in arguments.questions
+    ]
 
 
-def _report(
-    model: str, resolved: Sequence[Resolved], answers: Sequence[dict[str, Answer]], arguments: argparse.Namespace
-) -> Report:
-    results = [_result(entry, answer) for entry, answer in zip(resolved, answers, strict=True)]
+def _scores(resolved: Resolved, answers: Mapping[str, Answer]) -> dict[str, Score]:
+    return {
+        method: Score(
+            answer=answer,
+            found_at=resolved.found_at([(chunk.document_id, chunk.index) for chunk in answer.chunks]),
+        )
+        for method, answer in answers.items()
+    }
+
+
+def _report(model: str, results: list[QuestionResult], arguments: argparse.Namespace) -> Report:
     report = Report(
         created_at=datetime.now(UTC),
         model=model,
         max_steps=arguments.max_steps,
         methods=all_figures(results, arguments.max_steps),
+        answers=answer_figures(results),
         questions=results,
     )
     if arguments.compare is None:
         return report
     return report.model_copy(update={"comparison": compare(report, arguments.compare)})
-
-
-def _result(resolved: Resolved, answers: dict[str, Answer]) -> QuestionResult:
-    question = resolved.question
-    return QuestionResult(
-        id=question.id,
-        question=question.question,
-        collection=resolved.library.collection,
-        expected=[" or ".join(expected.words() for expected in alternatives) for alternatives in question.expected],
-        unresolved=list(resolved.unresolved),
-        scores={
-            method: Score(
-                answer=answer,
-                found_at=resolved.found_at([(chunk.document_id, chunk.index) for chunk in answer.chunks]),
-            )
-            for method, answer in answers.items()
-        },
-    )
 
 
 def _write(report: Report, folder: Path) -> None:
@@ -192,29 +238,48 @@ def _write(report: Report, folder: Path) -> None:
         (folder / name).write_text(text, encoding="utf-8")
 
 
-def _compared(comparison: Comparison) -> str:
+def _tables(report: Report) -> str:
     rows = [
-        (
-            method.name,
-            interval(method.recall, signed=True),
-            interval(method.share, signed=True),
-            len(method.better),
-            len(method.worse),
-        )
-        for method in comparison.methods
+        (method.name, interval(method.recall), interval(method.share), f"{method.chunks.mean:.2f}")
+        for method in report.methods
     ]
-    names = ("METHOD", "RECALL CHANGED", "SHARE CHANGED", "BETTER", "WORSE")
-    lines = [f"on the {comparison.questions} questions of both reports:", table(names, rows)]
-    for method in comparison.methods:
-        lines += [f"{method.name}, worse: {shown(', '.join(method.worse))}"] if method.worse else []
+    names = ("METHOD", "RECALL", "SHARE", "CHUNKS")
+    parts = [table(names, rows) if rows else "no question has expected evidence: only the answers are measured"]
+    if report.answers is not None:
+        figures = report.answers
+        row = (figures.questions, interval(figures.exact), interval(figures.f1), figures.failed)
+        parts.append(table(("ANSWERS", "EXACT", "F1", "NOT ANSWERED"), [row]))
+    if report.comparison is not None:
+        parts.append(_compared(report.comparison))
+    return "\n\n".join(parts)
+
+
+def _compared(comparison: Comparison) -> str:
+    lines = [f"on the {comparison.questions} questions of both reports:"]
+    if comparison.methods:
+        rows = [_change(each.name, each.recall, each.share, each) for each in comparison.methods]
+        lines.append(table(("METHOD", "RECALL CHANGED", "SHARE CHANGED", "BETTER", "WORSE"), rows))
+    if (answers := comparison.answers) is not None:
+        row = _change(answers.questions, answers.exact, answers.f1, answers)
+        lines.append(table(("ANSWERS", "EXACT CHANGED", "F1 CHANGED", "BETTER", "WORSE"), [row]))
+    lines += [
+        f"{name}, worse: {shown(', '.join(change.worse))}" for name, change in comparison.changes() if change.worse
+    ]
     return "\n".join(lines)
 
 
+def _change(
+    name: object, first: Figure, second: Figure, change: MethodComparison | AnswerComparison
+) -> tuple[object, ...]:
+    differences = (interval(first, signed=True), interval(second, signed=True))
+    return (name, *differences, len(change.better), len(change.worse))
+
+
 def _below(report: Report, limits: Sequence[Limit]) -> bool:
-    """Whether a figure of the service's own answers, the first method, is below its limit; says which."""
-    below = [least for least in limits if least.measured(report.methods[0]) < least.least]
+    """Whether a figure is below its limit; says which."""
+    below = [least for least in limits if least.measured(report) < least.least]
     for least in below:
-        complain(f"{least} is {least.measured(report.methods[0]):.3f}, below {least.least:g}")
+        complain(f"{least} is {least.measured(report):.3f}, below {least.least:g}")
     return bool(below)
 
 

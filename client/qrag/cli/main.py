@@ -12,7 +12,7 @@ from typing import Final
 from qrag import ApiError, Client, QRagClientError, Unreachable
 from qrag.cli import asking, evaluating, feedback, indexing, looking, questions, syncing
 from qrag.cli.terminal import complain
-from qrag.client.transport import DEFAULT_URL
+from qrag.client.transport import DEFAULT_TIMEOUT, DEFAULT_URL
 
 REFUSED: Final = 1
 NOT_REACHABLE: Final = 3
@@ -62,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,  # `--key SECRET` must not pass as --key-file: every user can see a process's arguments
     )
+    program.set_defaults(timeout=DEFAULT_TIMEOUT)
     _add_address(program, os.environ.get("QRAG_URL") or DEFAULT_URL, None)
     commands = program.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -79,9 +80,9 @@ def parser() -> argparse.ArgumentParser:
     ask = command("ask", "find the evidence for a question")
     asking.add_arguments(ask)
     ask.set_defaults(run=asking.run, check=asking.check)
-    evaluate = command("eval", "measure how much of the expected evidence is found for questions of your own")
+    evaluate = command("eval", "measure what is found, and how well it is answered, for questions of your own")
     evaluating.add_arguments(evaluate)
-    evaluate.set_defaults(run=evaluating.run, check=evaluating.check)
+    evaluate.set_defaults(run=evaluating.run, check=evaluating.check, timeout=evaluating.TIMEOUT)
     status = command("status", "show whether the service is ready, its model and its documents")
     looking.add_status_arguments(status)
     status.set_defaults(run=looking.status)
@@ -110,7 +111,7 @@ def _run(program: argparse.ArgumentParser, given: argparse.Namespace) -> int:
     try:
         if "check" in given:
             given.check(given)
-        client = Client(given.url, _key(given))
+        client = Client(given.url, _key(given), timeout=given.timeout)
     except (ValueError, OSError) as error:
         program.error(str(error))
     with client:

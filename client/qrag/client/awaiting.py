@@ -17,6 +17,7 @@ from qrag.client.errors import unreachable
 from qrag.client.events import Event, EventReader
 from qrag.client.flows import PATIENT, Flow, Flows, Outcome, Pause, Retries, Send
 from qrag.client.options import (
+    AnswerOptions,
     BatchOptions,
     DocumentChanges,
     DocumentOptions,
@@ -26,6 +27,7 @@ from qrag.client.options import (
 )
 from qrag.client.transport import DEFAULT_TIMEOUT, DEFAULT_URL, arguments, settings
 from qrag.client.uploads import File, FileBody, file_body
+from qrag.wire.asking.answers import AnswerOut
 from qrag.wire.asking.batches import BatchItem, BatchQuestion
 from qrag.wire.checks.gates import GateIn
 from qrag.wire.documents import ChunkOut, CollectionOut, DocumentIn, DocumentOut
@@ -125,6 +127,10 @@ class AsyncClient:
     async def retrieve(self, question: str | None = None, **options: Unpack[RetrieveOptions]) -> RetrieveOut:
         """As :meth:`qrag.client.blocking.Client.retrieve`."""
         return await self._run(self._flows.send(calls.retrieve(question, options)))
+
+    async def answer(self, question: str | None = None, **options: Unpack[AnswerOptions]) -> AnswerOut:
+        """As :meth:`qrag.client.blocking.Client.answer`."""
+        return await self._run(self._flows.send(calls.answer(question, options)))
 
     async def retrieve_batch(
         self, questions: Iterable[str | BatchQuestion], **options: Unpack[BatchOptions]

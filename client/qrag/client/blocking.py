@@ -16,6 +16,7 @@ from qrag.client.errors import unreachable
 from qrag.client.events import Event, EventReader
 from qrag.client.flows import PATIENT, Flow, Flows, Outcome, Pause, Retries, Send
 from qrag.client.options import (
+    AnswerOptions,
     BatchOptions,
     DocumentChanges,
     DocumentOptions,
@@ -25,6 +26,7 @@ from qrag.client.options import (
 )
 from qrag.client.transport import DEFAULT_TIMEOUT, DEFAULT_URL, arguments, settings
 from qrag.client.uploads import File, FileBody, file_body
+from qrag.wire.asking.answers import AnswerOut
 from qrag.wire.asking.batches import BatchItem, BatchQuestion
 from qrag.wire.checks.gates import GateIn
 from qrag.wire.documents import ChunkOut, CollectionOut, DocumentIn, DocumentOut
@@ -147,6 +149,10 @@ class Client:
     def retrieve(self, question: str | None = None, **options: Unpack[RetrieveOptions]) -> RetrieveOut:
         """Find the evidence for a question; with the ``continuation`` of an answer, further evidence for the same."""
         return self._run(self._flows.send(calls.retrieve(question, options)))
+
+    def answer(self, question: str | None = None, **options: Unpack[AnswerOptions]) -> AnswerOut:
+        """Find the evidence for a question, and let the service's language model answer from it."""
+        return self._run(self._flows.send(calls.answer(question, options)))
 
     def retrieve_batch(
         self, questions: Iterable[str | BatchQuestion], **options: Unpack[BatchOptions]

@@ -12,8 +12,9 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from qrag.client.errors import InvalidRequest
-from qrag.client.options import BatchOptions, DocumentOptions, RetrieveOptions
+from qrag.client.options import AnswerOptions, BatchOptions, DocumentOptions, RetrieveOptions
 from qrag.client.uploads import FileBody
+from qrag.wire.asking.answers import AnswerOut
 from qrag.wire.asking.batches import BatchOut, BatchQuestion
 from qrag.wire.checks.gates import GateIn
 from qrag.wire.documents import (
@@ -165,15 +166,24 @@ def delete_collection(name: str) -> Call[None]:
 def retrieve(question: str | None, options: RetrieveOptions, *, streams: bool = False) -> Call[RetrieveOut]:
     """Ask a question, or go on from an answer whose continuation is among the options."""
     headers = _JSON | ({"Accept": "text/event-stream"} if streams else {})
-    chunks = {"given": _references(options.get("given")), "exclude": _references(options.get("exclude"))}
-    body = _json(_given({"question": question, **options, **chunks}))
+    body = _asking(question, options)
     return Call("POST", "retrieve", RetrieveOut.model_validate_json, headers=headers, body=body, streams=streams)
+
+
+def answer(question: str | None, options: AnswerOptions) -> Call[AnswerOut]:
+    """Let the language model answer a question."""
+    return Call("POST", "answer", AnswerOut.model_validate_json, headers=_JSON, body=_asking(question, options))
 
 
 def retrieve_batch(questions: Sequence[str | BatchQuestion], options: BatchOptions) -> Call[BatchOut]:
     """Ask several questions at once."""
     body = _json(_given({"questions": [plain(question) for question in questions], **options}))
     return Call("POST", "retrieve/batch", BatchOut.model_validate_json, headers=_JSON, body=body)
+
+
+def _asking(question: str | None, options: RetrieveOptions) -> bytes:
+    chunks = {"given": _references(options.get("given")), "exclude": _references(options.get("exclude"))}
+    return _json(_given({"question": question, **options, **chunks}))
 
 
 def _references(chunks: Sequence[ChunkReference | SelectedChunk] | None) -> list[dict[str, object]] | None:

@@ -91,6 +91,9 @@ ONCE = Retries(attempts=1)
 _BROKEN = (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError)
 """Errors of a connection that broke: whether the request was carried out is unknown."""
 
+_TOO_SLOW = "language_model_too_slow"
+"""The code of a 504 after which a request is not repeated: the answer has taken too long."""
+
 _RETRYABLE = (httpx.ConnectError, httpx.ConnectTimeout, *_BROKEN)
 """Errors after which a request is repeated."""
 
@@ -119,7 +122,7 @@ class Flows:
                     return outcome
                 error = refused(outcome)
                 pause = retries.pause(attempt, error.retry_after)
-                again = outcome.status_code in (429, 502, 503, 504)
+                again = outcome.status_code in (429, 502, 503, 504) and error.code != _TOO_SLOW
                 lost = lost or outcome.status_code in (502, 504)
             else:
                 assert outcome is not None  # only a pause has none

@@ -85,3 +85,10 @@ class RetrieveOptions(TypedDict, total=False):
     heatmap: int | None
     decompose: bool | None
     """Let the service's language model split a question that joins several."""
+
+
+class AnswerOptions(RetrieveOptions, total=False):
+    """The same, and how to write; options that are left out or None are up to the language model."""
+
+    max_answer_tokens: int | None
+    temperature: float | None

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from qrag.evaluation.figures import bootstrap
-from qrag.evaluation.report import Comparison, MethodComparison, Report
+from qrag.evaluation.report import AnswerComparison, Comparison, MethodComparison, QuestionResult, Report
+
+Pairs = Sequence[tuple[QuestionResult, QuestionResult]]
+"""The same questions now and then."""
 
 
 def compare(report: Report, earlier: Report) -> Comparison:
-    """Compare each method that both measured, by paired bootstrap over the questions that both asked.
+    """Compare each method that both measured, and the answers, by paired bootstrap over the questions that both asked.
 
-    A question is the same if its id and its words are; the reports have to share one.
+    A question is the same if its id and its words are.
     """
     before = {(result.id, result.question): result for result in earlier.questions}
     pairs = [
@@ -17,22 +22,7 @@ def compare(report: Report, earlier: Report) -> Comparison:
         for result in report.questions
         if (result.id, result.question) in before
     ]
-    known = {method.name for method in earlier.methods}
-    methods = []
-    for name in (method.name for method in report.methods if method.name in known):
-        scores = [(now.scores[name], then.scores[name]) for now, then in pairs]
-        shares = [now.share() - then.share() for now, then in scores]
-        recall, share = bootstrap([[now.recall() - then.recall() for now, then in scores], shares])
-        ids = [now.id for now, _ in pairs]
-        methods.append(
-            MethodComparison(
-                name=name,
-                recall=recall,
-                share=share,
-                better=[id for id, change in zip(ids, shares, strict=True) if change > 0],
-                worse=[id for id, change in zip(ids, shares, strict=True) if change < 0],
-            )
-        )
+    methods = (_method(method.name, pairs) for method in report.methods)
     return Comparison(
         created_at=earlier.created_at,
         model=earlier.model,
@@ -40,5 +30,40 @@ def compare(report: Report, earlier: Report) -> Comparison:
         questions=len(pairs),
         only_now=len(report.questions) - len(pairs),
         only_before=len(earlier.questions) - len(pairs),
-        methods=methods,
+        methods=[method for method in methods if method is not None],
+        answers=_answers(pairs),
     )
+
+
+def _method(name: str, pairs: Pairs) -> MethodComparison | None:
+    scores = [
+        (now.id, now.scores[name], then.scores[name])
+        for now, then in pairs
+        if name in now.scores and name in then.scores
+    ]
+    if not scores:
+        return None
+    shares = {id: now.share() - then.share() for id, now, then in scores}
+    recall, share = bootstrap([[now.recall() - then.recall() for _, now, then in scores], [*shares.values()]])
+    return MethodComparison(name=name, recall=recall, share=share, better=_better(shares), worse=_worse(shares))
+
+
+def _answers(pairs: Pairs) -> AnswerComparison | None:
+    written = [
+        (now.id, now.written, then.written)
+        for now, then in pairs
+        if now.written is not None and then.written is not None
+    ]
+    if not written:
+        return None
+    changes = {id: now.f1 - then.f1 for id, now, then in written}
+    exact, f1 = bootstrap([[now.exact - then.exact for _, now, then in written], [*changes.values()]])
+    return AnswerComparison(questions=len(written), exact=exact, f1=f1, better=_better(changes), worse=_worse(changes))
+
+
+def _better(changes: dict[str, float]) -> list[str]:
+    return [id for id, change in changes.items() if change > 0]
+
+
+def _worse(changes: dict[str, float]) -> list[str]:
+    return [id for id, change in changes.items() if change < 0]

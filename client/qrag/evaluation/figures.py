@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import ceil, floor
 
 from qrag.evaluation.measuring import METHODS
-from qrag.evaluation.report import Bin, Calibration, Figure, MethodFigures, QuestionResult, Score
+from qrag.evaluation.report import AnswerFigures, Bin, Calibration, Figure, MethodFigures, QuestionResult, Report, Score
 
 RESAMPLES = 1000
 """Resamples of a bootstrap."""
@@ -20,13 +20,16 @@ CONFIDENCE = 0.95
 BINS = 10
 """Bins of the calibration, of equal width."""
 
-NAMES = ("recall", "share")
-"""The figures that a limit can be for, also as ``share@3``: among the first three chunks."""
+OF_EVIDENCE = ("recall", "share")
+"""Figures that a limit can be for, also as ``share@3``: among the first three chunks."""
+
+OF_ANSWERS = ("exact", "f1")
+"""Further ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """The least that a figure of the service's answers has to be."""
+    """The least that a figure of the service, the first method, has to be."""
 
     name: str
     at: int | None
@@ -36,22 +39,27 @@ class Limit:
     def __str__(self) -> str:
         return self.name if self.at is None else f"{self.name}@{self.at}"
 
-    def measured(self, method: MethodFigures) -> float:
-        """The figure of a method."""
+    def measured(self, report: Report) -> float:
+        """The figure; the report has to have it."""
+        if self.name in OF_ANSWERS:
+            assert report.answers is not None
+            return (report.answers.exact if self.name == "exact" else report.answers.f1).mean
+        method = report.methods[0]
         figure, curve = (method.recall, method.recall_at) if self.name == "recall" else (method.share, method.share_at)
         return figure.mean if self.at is None else curve[self.at - 1]
 
 
 def limit(words: str) -> Limit:
-    """The limit that ``recall=0.8`` or ``share@3=0.5`` says. Raises :class:`ValueError` for anything else."""
+    """The limit that ``recall=0.8``, ``share@3=0.5`` or ``f1=0.5`` says. Raises :class:`ValueError` for others."""
     name, _, least = words.partition("=")
     name, _, at = name.partition("@")
-    wrong = ValueError(f"{words!r} is no limit like recall=0.8 or share@3=0.5")
+    wrong = ValueError(f"{words!r} is no limit like recall=0.8, share@3=0.5 or exact=0.5")
     try:
         parsed = Limit(name, int(at) if at else None, float(least))
     except ValueError:
         raise wrong from None
-    if name not in NAMES or not 0 <= parsed.least <= 1 or (parsed.at is not None and parsed.at < 1):
+    names = OF_EVIDENCE if at else (*OF_EVIDENCE, *OF_ANSWERS)
+    if name not in names or not 0 <= parsed.least <= 1 or (parsed.at is not None and parsed.at < 1):
         raise wrong
     return parsed
 
@@ -122,9 +130,25 @@ def calibration(scores: Iterable[Score]) -> Calibration | None:
 
 
 def all_figures(results: Sequence[QuestionResult], max_steps: int) -> list[MethodFigures]:
-    """The figures of every method that was measured."""
-    measured = [name for name in METHODS if name in results[0].scores]
-    return [method_figures(name, [result.scores[name] for result in results], max_steps) for name in measured]
+    """The figures of every method that was measured, over the questions with expected evidence."""
+    scores = [result.scores for result in results if result.scores]
+    measured = [name for name in METHODS if scores and name in scores[0]]
+    return [method_figures(name, [scored[name] for scored in scores], max_steps) for name in measured]
+
+
+def answer_figures(results: Sequence[QuestionResult]) -> AnswerFigures | None:
+    """The figures of the written answers, those that are missing included; None where none are accepted."""
+    written = [result.written for result in results if result.written is not None]
+    if not written:
+        return None
+    exact, f1 = bootstrap([[answer.exact for answer in written], [answer.f1 for answer in written]])
+    return AnswerFigures(
+        language_model=next((answer.language_model for answer in written if answer.language_model), None),
+        questions=len(written),
+        exact=exact,
+        f1=f1,
+        failed=sum(answer.error is not None for answer in written),
+    )
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from qrag.evaluation.report import Comparison, Figure, MethodFigures, QuestionResult, Report
+from qrag.evaluation.report import AnswerFigures, Comparison, Figure, MethodFigures, QuestionResult, Report
 from qrag.wire.rules import ENDINGS
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|~#])")
@@ -17,22 +17,16 @@ def markdown(report: Report) -> str:
         "# Evaluation",
         f"{len(report.questions)} questions, at most {report.max_steps} chunks each, checkpoint {plain(report.model)}, "
         f"{report.created_at:%Y-%m-%d %H:%M} UTC.",
-        _table(("method", "recall", "share", "chunks"), [_row(method) for method in report.methods]),
-        "Recall: questions with all expected pieces found. Share: mean share of them. In brackets 95% intervals by "
-        "bootstrap over the questions.",
-        _list(f"**{method.name}**: {plain(method.words)}" for method in report.methods),
+        *(_evidence(report.methods) if report.methods else ["No question has expected evidence."]),
+        *([] if report.answers is None else _answers(report.answers)),
         *_unresolved(report),
         *_failed(report),
-        "## Among the first chunks",
-        _curves(report),
+        *(["## Among the first chunks", _curves(report)] if report.methods else []),
         *_endings(report.methods),
         *_calibration(report.methods),
         *([] if report.comparison is None else _comparison(report.comparison)),
         "## Questions",
-        _table(
-            ("id", "question", *(method.name for method in report.methods)),
-            [_question(result, report.methods) for result in report.questions],
-        ),
+        _questions(report),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -58,8 +52,26 @@ def _list(entries: Iterable[str]) -> str:
     return "\n".join(f"- {entry}" for entry in entries)
 
 
-def _row(method: MethodFigures) -> list[str]:
-    return [method.name, interval(method.recall), interval(method.share), interval(method.chunks, 2)]
+def _evidence(methods: Sequence[MethodFigures]) -> list[str]:
+    rows = [
+        [method.name, interval(method.recall), interval(method.share), interval(method.chunks, 2)] for method in methods
+    ]
+    return [
+        _table(("method", "recall", "share", "chunks"), rows),
+        "Recall: questions with all expected pieces found. Share: mean share of them. In brackets 95% intervals by "
+        "bootstrap over the questions.",
+        _list(f"**{method.name}**: {plain(method.words)}" for method in methods),
+    ]
+
+
+def _answers(figures: AnswerFigures) -> list[str]:
+    row = [str(figures.questions), interval(figures.exact), interval(figures.f1), str(figures.failed)]
+    return [
+        "## Answers",
+        _table(("questions", "exact", "F1", "not answered"), [row]),
+        f"Written by {plain(figures.language_model or '–')}, against the accepted answer that fits best. Exact: the "
+        "same words. F1: harmonic mean of precision and recall of the words. What is not answered counts as 0.",
+    ]
 
 
 def _unresolved(report: Report) -> list[str]:
@@ -76,13 +88,17 @@ def _unresolved(report: Report) -> list[str]:
 
 
 def _failed(report: Report) -> list[str]:
-    failures = [
-        f"{plain(result.id)}, {name}: {plain(score.answer.error)}"
+    errors = [
+        (result.id, name, error)
         for result in report.questions
-        for name, score in result.scores.items()
-        if score.answer.error is not None
+        for name, error in (
+            *((name, score.answer.error) for name, score in result.scores.items()),
+            ("answer", None if result.written is None else result.written.error),
+        )
+        if error is not None
     ]
-    return ["## Not answered", "Nothing counts as found there.", _list(failures)] if failures else []
+    failures = [f"{plain(id)}, {name}: {plain(error)}" for id, name, error in errors]
+    return ["## Not answered", "Nothing counts as found there, or as right.", _list(failures)] if failures else []
 
 
 def _curves(report: Report) -> str:
@@ -120,27 +136,48 @@ def _calibration(methods: Sequence[MethodFigures]) -> list[str]:
 
 
 def _comparison(comparison: Comparison) -> list[str]:
+    answers = comparison.answers
     rows = [
         [method.name, interval(method.recall, signed=True), interval(method.share, signed=True)]
         for method in comparison.methods
     ]
     changes = [
-        f"{method.name}, {word}: {', '.join(map(plain, ids))}"
-        for method in comparison.methods
-        for word, ids in (("better", method.better), ("worse", method.worse))
+        f"{name}, {word}: {', '.join(map(plain, ids))}"
+        for name, change in comparison.changes()
+        for word, ids in (("better", change.better), ("worse", change.worse))
         if ids
     ]
+    tables = [_table(("method", "recall", "share"), rows)] if rows else []
+    if answers is not None:
+        row = [str(answers.questions), interval(answers.exact, signed=True), interval(answers.f1, signed=True)]
+        tables.append(_table(("answers", "exact", "F1"), [row]))
     return [
         "## Compared",
         f"With {comparison.created_at:%Y-%m-%d %H:%M} UTC, checkpoint {plain(comparison.model)}, at most "
         f"{comparison.max_steps} chunks, on the {comparison.questions} questions of both; {comparison.only_now} are "
         f"new, {comparison.only_before} are gone. Differences with 95% intervals by paired bootstrap.",
-        _table(("method", "recall", "share"), rows),
+        *tables,
         *([_list(changes)] if changes else []),
     ]
 
 
-def _question(result: QuestionResult, methods: Sequence[MethodFigures]) -> list[str]:
-    scores = [result.scores[method.name] for method in methods]
-    cells = ["–" if score.answer.error else f"{score.share():.2f}" for score in scores]
-    return [plain(result.id), plain(result.question), *cells]
+def _questions(report: Report) -> str:
+    names = [method.name for method in report.methods]
+    further = [] if report.answers is None else ["exact", "F1"]
+    return _table(
+        ("id", "question", *names, *further),
+        [
+            [plain(result.id), plain(result.question), *_shares(result, names), *(_fit(result) if further else [])]
+            for result in report.questions
+        ],
+    )
+
+
+def _shares(result: QuestionResult, names: Sequence[str]) -> list[str]:
+    scores = [result.scores.get(name) for name in names]
+    return ["–" if score is None or score.answer.error else f"{score.share():.2f}" for score in scores]
+
+
+def _fit(result: QuestionResult) -> list[str]:
+    written = result.written
+    return ["–", "–"] if written is None or written.error else [f"{written.exact:.0f}", f"{written.f1:.2f}"]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 
 from qrag import Client, Conflict, InvalidRequest, NotFound, RetrieveOptions, RetrieveOut, Stop
 from qrag.evaluation.bm25 import BM25
 from qrag.evaluation.library import ChunkKey, Library
 from qrag.evaluation.report import Answer, ChunkRef
 from qrag.evaluation.resolving import Resolved
+from qrag.evaluation.together import together
 
 METHODS: Mapping[str, str] = {
     "default": "the service, ending as its checkpoint was calibrated",
@@ -62,20 +63,14 @@ def ask(
 
     Raises the exceptions of :class:`~qrag.Client`, but for a question that the service refuses: its answer is an error.
     """
+    jobs = [
+        (number, partial(_answers, client, question, request))
+        for number, question in enumerate(questions)
+        for request in asked
+    ]
     answers: list[dict[str, Answer]] = [{} for _ in questions]
-    with ThreadPoolExecutor(parallel) as pool:
-        jobs = {
-            pool.submit(_answers, client, question, request): number
-            for number, question in enumerate(questions)
-            for request in asked
-        }
-        try:
-            for job in as_completed(jobs):
-                answers[jobs[job]] |= job.result()
-                progress()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    for (number, _), answer in zip(jobs, together([job for _, job in jobs], parallel, progress), strict=True):
+        answers[number] |= answer
     return answers
 
 

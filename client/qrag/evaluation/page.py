@@ -7,7 +7,16 @@ from html import escape
 
 from qrag.evaluation.markdown import interval
 from qrag.evaluation.plots import curves, reliability
-from qrag.evaluation.report import Comparison, MethodFigures, QuestionResult, Report
+from qrag.evaluation.report import (
+    AnswerComparison,
+    AnswerFigures,
+    Comparison,
+    MethodComparison,
+    MethodFigures,
+    QuestionResult,
+    Report,
+    Written,
+)
 from qrag.evaluation.styles import STYLES
 from qrag.wire.rules import ENDINGS
 
@@ -22,9 +31,10 @@ def page(report: Report) -> str:
         "<h1>Evaluation</h1>",
         f'<p class="quiet">{len(report.questions)} questions, at most {report.max_steps} chunks each, checkpoint '
         f"{_text(report.model)}, {report.created_at:%Y-%m-%d %H:%M} UTC</p>",
-        _summary(report.methods),
+        _summary(report.methods) if report.methods else "<p>No question has expected evidence.</p>",
+        "" if report.answers is None else _answers(report.answers),
         _unresolved(report),
-        _curves(report, styles),
+        _curves(report, styles) if report.methods else "",
         _endings(report.methods),
         _calibration(report.methods),
         "" if report.comparison is None else _comparison(report.comparison),
@@ -74,6 +84,17 @@ def _summary(methods: Sequence[MethodFigures]) -> str:
         _table(("method", "recall", "share", "chunks"), rows)
         + '<p class="quiet">Recall: questions with all expected pieces found. Share: mean share of them. In brackets '
         "95% intervals by bootstrap over the questions.</p>" + "".join(failures)
+    )
+
+
+def _answers(figures: AnswerFigures) -> str:
+    row = (str(figures.questions), _figure(interval(figures.exact)), _figure(interval(figures.f1)), str(figures.failed))
+    return (
+        "<h2>Answers</h2>"
+        + _table(("questions", "exact", "F1", "not answered"), [row])
+        + f'<p class="quiet">Written by {_text(figures.language_model or "–")}, against the accepted answer that fits '
+        "best. Exact: the same words. F1: harmonic mean of precision and recall of the words. What is not answered "
+        "counts as 0.</p>"
     )
 
 
@@ -132,64 +153,98 @@ def _calibration(methods: Sequence[MethodFigures]) -> str:
 
 
 def _comparison(comparison: Comparison) -> str:
-    rows = [
+    methods = [
         (
             f"<b>{escape(method.name)}</b>",
             _figure(interval(method.recall, signed=True)),
             _figure(interval(method.share, signed=True)),
-            f'<span class="good">{len(method.better)} better</span>, '
-            f'<span class="bad">{len(method.worse)} worse</span>',
+            _counts(method),
         )
         for method in comparison.methods
     ]
+    tables = _table(("method", "recall", "share", "questions"), methods) if methods else ""
+    if (answers := comparison.answers) is not None:
+        row = (
+            str(answers.questions),
+            _figure(interval(answers.exact, signed=True)),
+            _figure(interval(answers.f1, signed=True)),
+            _counts(answers),
+        )
+        tables += _table(("answers", "exact", "F1", "questions"), [row])
     changes = "".join(
-        f'<li>{escape(method.name)}, <span class="{style}">{word}</span>: {", ".join(map(_text, ids))}</li>'
-        for method in comparison.methods
-        for word, style, ids in (("better", "good", method.better), ("worse", "bad", method.worse))
+        f'<li>{escape(name)}, <span class="{style}">{word}</span>: {", ".join(map(_text, ids))}</li>'
+        for name, change in comparison.changes()
+        for word, style, ids in (("better", "good", change.better), ("worse", "bad", change.worse))
         if ids
     )
     return (
         f"<h2>Compared</h2><p class='quiet'>With {comparison.created_at:%Y-%m-%d %H:%M} UTC, checkpoint "
         f"{_text(comparison.model)}, at most {comparison.max_steps} chunks, on the {comparison.questions} questions of "
         f"both; {comparison.only_now} are new, {comparison.only_before} are gone. Differences with 95% intervals by "
-        f"paired bootstrap.</p>{_table(('method', 'recall', 'share', 'questions'), rows)}<ul>{changes}</ul>"
+        f"paired bootstrap.</p>{tables}<ul>{changes}</ul>"
     )
 
 
+def _counts(change: MethodComparison | AnswerComparison) -> str:
+    return f'<span class="good">{len(change.better)} better</span>, <span class="bad">{len(change.worse)} worse</span>'
+
+
 def _questions(report: Report) -> str:
-    """All questions, those with the smallest share of the first method first."""
-    first = report.methods[0].name
-    ordered = sorted(report.questions, key=lambda result: result.scores[first].share())
-    return f"<h2>Questions</h2>{''.join(_question(result, report.methods) for result in ordered)}"
+    """All questions, the worst first: by the share of the first method or by the F1 of the answer."""
+    names = [method.name for method in report.methods]
+
+    def worst(result: QuestionResult) -> float:
+        share = result.scores[names[0]].share() if result.scores else 1.0
+        return share if result.written is None else min(share, result.written.f1)
+
+    return f"<h2>Questions</h2>{''.join(_question(result, names) for result in sorted(report.questions, key=worst))}"
 
 
-def _question(result: QuestionResult, methods: Sequence[MethodFigures]) -> str:
-    score = result.scores[methods[0].name]
-    share = score.share()
+def _question(result: QuestionResult, names: Sequence[str]) -> str:
+    badges: list[str] = []
+    body = "".join(f'<p class="bad">{_text(note)}</p>' for note in result.unresolved)
+    if result.scores:
+        share = result.scores[names[0]].share()
+        badges.append(_badge(f"{share:.0%}", share))
+        body += _found(result, names)
+    if result.written is not None:
+        badges.append(_badge(f"F1 {result.written.f1:.2f}", result.written.f1))
+        body += _written(result.written, result.answers)
+    return (
+        f'<details><summary>{" ".join(badges)} <span class="quiet">{_text(result.id)}</span> '
+        f"{_text(result.question)}</summary>{body}</details>"
+    )
+
+
+def _badge(words: str, value: float) -> str:
+    return f'<span class="share {"good" if value == 1 else "bad"}">{words}</span>'
+
+
+def _written(written: Written, accepted: Iterable[str]) -> str:
+    words = f'<p class="quiet">Accepted answers: {" or ".join(map(_text, accepted))}. Then what was written.</p>'
+    if written.error is not None:
+        return f'{words}<p class="bad">Not answered: {_text(written.error)}</p>'
+    style = "hit" if written.exact else ""
+    return f'{words}<blockquote dir="auto" class="{style}">{escape(written.text)}</blockquote>'
+
+
+def _found(result: QuestionResult, names: Sequence[str]) -> str:
+    """Where each expected piece is found, and the chunks of the first method."""
+    first = result.scores[names[0]]
     rows = [
-        (
-            _text(expected),
-            *(_rank(result.scores[method.name].found_at[number]) for method in methods),
-        )
+        (_text(expected), *(_rank(result.scores[name].found_at[number]) for name in names))
         for number, expected in enumerate(result.expected)
     ]
-    notes = [
-        f'<p class="bad">{_text(note)}</p>'
-        for note in (*result.unresolved, *([score.answer.error] if score.answer.error else []))
-    ]
-    ranks = set(score.found_at)
+    failure = "" if first.answer.error is None else f'<p class="bad">{_text(first.answer.error)}</p>'
     chunks = [
         f'<p class="quiet">{rank}. {_text(chunk.title or chunk.document_id)}, characters {chunk.start} to '
         f"{chunk.end}</p>"
-        f'<blockquote dir="auto" class="{"hit" if rank in ranks else ""}">{escape(chunk.text)}</blockquote>'
-        for rank, chunk in enumerate(score.answer.chunks, 1)
+        f'<blockquote dir="auto" class="{"hit" if rank in first.found_at else ""}">{escape(chunk.text)}</blockquote>'
+        for rank, chunk in enumerate(first.answer.chunks, 1)
     ]
     return (
-        f'<details><summary><span class="share {"good" if share == 1 else "bad"}">{share:.0%}</span> '
-        f'<span class="quiet">{_text(result.id)}</span> {_text(result.question)}</summary>{"".join(notes)}'
-        '<p class="quiet">Rank at which each expected piece is found; then the chunks of '
-        f"{escape(methods[0].name)}.</p>"
-        f"{_table(('expected', *(method.name for method in methods)), rows)}{''.join(chunks)}</details>"
+        f'{failure}<p class="quiet">Rank at which each expected piece is found; then the chunks of '
+        f"{escape(names[0])}.</p>{_table(('expected', *names), rows)}{''.join(chunks)}"
     )
 
 

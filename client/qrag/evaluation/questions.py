@@ -1,4 +1,4 @@
-"""Questions with the evidence that is expected for them, read from JSON Lines or CSV."""
+"""Questions with the evidence and the answers that are expected, read from JSON Lines or CSV."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from qrag.wire.checks.questions import Question
 
-COLUMNS = ("id", "question", "collection", "text", "document_id", "title", "start", "end", "page")
+COLUMNS = ("id", "question", "collection", "answer", "text", "document_id", "title", "start", "end", "page")
 """The columns that a CSV file may have."""
 
 
@@ -47,7 +47,7 @@ def _from_lines(path: Path, text: str) -> Iterator[Question]:
 
 
 def _from_csv(path: Path, text: str) -> Iterator[Question]:
-    """A row is a piece of evidence; rows of the same id are one question."""
+    """A row is a piece of evidence, an accepted answer, or both; rows of the same id are one question."""
     reader = csv.DictReader(StringIO(text, newline=""))
     if unknown := set(reader.fieldnames or ()).difference(COLUMNS):
         raise ValueError(f"{path}: there is no column {min(unknown)!r}, but {', '.join(COLUMNS)}")
@@ -63,10 +63,14 @@ def _from_csv(path: Path, text: str) -> Iterator[Question]:
         names = [name for name in COLUMNS[:3] if name in given]
         described = {name: given.pop(name) for name in names}
         id = described.setdefault("id", str(number))
-        _, first = asked.setdefault(id, (number, {**described, "expected": []}))
+        _, first = asked.setdefault(id, (number, described))
         if any(first.get(name) != value for name, value in described.items()):
             raise ValueError(f"{path}:{number}: the id {id!r} has another question or collection above")
-        first["expected"].append(given)
+        answer = given.pop("answer", None)
+        if answer is not None:
+            first.setdefault("answers", []).append(answer)
+        if given or answer is None:
+            first.setdefault("expected", []).append(given)
     for number, fields in asked.values():
         try:
             yield Question.model_validate(fields)

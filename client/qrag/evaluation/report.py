@@ -52,8 +52,19 @@ class Score(FrozenModel):
         return float(self.share(count) == 1)
 
 
+class Written(FrozenModel):
+    """What the service's language model wrote for a question, and how well it fits the accepted answers."""
+
+    text: str = ""
+    language_model: str | None = None
+    exact: float = 0.0
+    f1: float = 0.0
+    error: str | None = None
+    """Why there is no answer; then nothing fits."""
+
+
 class QuestionResult(FrozenModel):
-    """A question, what was expected, and the score of each method."""
+    """A question, what was expected and the score of each method, which answers are accepted and what was written."""
 
     id: str
     question: str
@@ -61,6 +72,10 @@ class QuestionResult(FrozenModel):
     expected: list[str]
     unresolved: list[str]
     scores: dict[str, Score]
+    """Empty where no evidence is expected."""
+    answers: list[str] = Field(default_factory=list)
+    written: Written | None = None
+    """None where no answers are accepted."""
 
 
 class Figure(FrozenModel):
@@ -88,7 +103,7 @@ class Calibration(FrozenModel):
 
 
 class MethodFigures(FrozenModel):
-    """The figures of a method over all questions."""
+    """The figures of a method over all questions with expected evidence."""
 
     name: str
     words: str
@@ -104,6 +119,18 @@ class MethodFigures(FrozenModel):
     """Questions without an answer."""
 
 
+class AnswerFigures(FrozenModel):
+    """How well the answers fit, over all questions with accepted answers."""
+
+    language_model: str | None
+    """None where nothing was written."""
+    questions: int
+    exact: Figure
+    f1: Figure
+    failed: int
+    """Questions without an answer."""
+
+
 class MethodComparison(FrozenModel):
     """The differences of a method from an earlier report, on the same questions."""
 
@@ -113,6 +140,18 @@ class MethodComparison(FrozenModel):
     better: list[str]
     worse: list[str]
     """Ids of questions, by their share."""
+
+
+class AnswerComparison(FrozenModel):
+    """The differences of the answers from those of an earlier report, on the same questions."""
+
+    questions: int
+    """With accepted answers in both."""
+    exact: Figure
+    f1: Figure
+    better: list[str]
+    worse: list[str]
+    """Ids of questions, by their F1."""
 
 
 class Comparison(FrozenModel):
@@ -126,6 +165,13 @@ class Comparison(FrozenModel):
     only_now: int
     only_before: int
     methods: list[MethodComparison]
+    answers: AnswerComparison | None = None
+    """None where no question has answers in both."""
+
+    def changes(self) -> list[tuple[str, MethodComparison | AnswerComparison]]:
+        """What changed, by its name: each method, and the answers."""
+        answers = [] if self.answers is None else [("answers", self.answers)]
+        return [*((method.name, method) for method in self.methods), *answers]
 
 
 class Report(FrozenModel):
@@ -136,6 +182,9 @@ class Report(FrozenModel):
     model: str
     max_steps: int
     methods: list[MethodFigures]
+    """Empty where no question has expected evidence."""
+    answers: AnswerFigures | None = None
+    """None where no question has accepted answers."""
     questions: list[QuestionResult]
     comparison: Comparison | None = None
 

@@ -29,7 +29,7 @@ def resolve(question: Question, library: Library) -> Resolved:
     """Resolve what a question expects against the documents of its collection."""
     targets: list[frozenset[ChunkKey]] = []
     unresolved: list[str] = []
-    for alternatives in question.expected:
+    for alternatives in question.expected or ():
         target: frozenset[ChunkKey] = frozenset()
         for expected in alternatives:
             try:

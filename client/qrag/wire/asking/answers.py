@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -15,6 +16,10 @@ from qrag.wire.retrieval import (
     RetrieveOut,
     SufficiencyOut,
 )
+
+MARKERS = re.compile(r"[\[【]\^?\d{1,9}(?:\s*(?:,|;|-|–)\s*\d{1,9})*(?:†[^\[\]【】\n]{0,200})?[\]】]")
+"""What refers to passages in an answer: ``[1]``, ``[1, 2]``, ``[1-3]``; as some models write them, ``[^1]``, ``【1】``,
+``【1†source】``."""
 
 
 class AnswerIn(RetrieveIn):

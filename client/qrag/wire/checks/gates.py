@@ -9,7 +9,7 @@ from typing import Self
 from pydantic import ConfigDict, Field, model_validator
 
 from qrag.wire import examples
-from qrag.wire.checks.questions import Question
+from qrag.wire.checks.questions import Alternatives, Question
 from qrag.wire.models import PositiveInteger, RequestModel, ResponseModel
 from qrag.wire.names import CollectionName
 from qrag.wire.retrieval import MAX_STEPS
@@ -21,12 +21,18 @@ MAX_NAMED = 100
 """Most questions that the outcome of a gate names as won, and as lost."""
 
 
+class GateQuestion(Question):
+    """A question of a gate, which is about evidence: answers may stand beside it, and nobody looks at them."""
+
+    expected: list[Alternatives] = Field(min_length=1)
+
+
 class GateIn(RequestModel):
     """Questions that both checkpoints are asked, and how much of their evidence the new one may lose."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.GATE_IN]})
 
-    questions: list[Question] = Field(
+    questions: list[GateQuestion] = Field(
         min_length=1,
         max_length=MAX_GATE_QUESTIONS,
         description="with the pieces of evidence that are expected, as in a file for `qrag eval`",

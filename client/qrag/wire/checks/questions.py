@@ -1,4 +1,4 @@
-"""Questions with the evidence that is expected for them, as ``qrag eval`` and gates before checkpoints ask them."""
+"""Questions with the evidence and the answers that are expected, as ``qrag eval`` and gates before checkpoints ask."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from qrag.wire.retrieval import Question as QuestionText
 
 WORDS_SHOWN = 12
 """Words of a passage that name it."""
+
+MAX_ACCEPTED = 32
+"""Most answers of a question that count as right."""
 
 
 class Expected(RequestModel):
@@ -65,12 +68,23 @@ Alternatives = Annotated[list[Expected], Field(min_length=1), BeforeValidator(_a
 """A piece of evidence that can be found in one of several ways; one that stands alone is a list of itself."""
 
 
+AcceptedAnswer = Annotated[str, StringConstraints(pattern=r"\S")]
+"""An answer that counts as right."""
+
+
 class Question(RequestModel):
-    """A question, and all the pieces of evidence that its answer needs."""
+    """A question, and what is known of it: all the pieces of evidence that its answer needs, right answers, or both."""
 
     id: Annotated[str, StringConstraints(min_length=1, max_length=200)] = ""
     """Default: its number, from 1; in a file, that of its line."""
     question: QuestionText
     collection: CollectionName | None = None
     """None: that of the command, or of the gate."""
-    expected: list[Alternatives] = Field(min_length=1)
+    expected: Annotated[list[Alternatives], Field(min_length=1)] | None = None
+    answers: Annotated[list[AcceptedAnswer], Field(min_length=1, max_length=MAX_ACCEPTED)] | None = None
+
+    @model_validator(mode="after")
+    def _can_be_measured(self) -> Self:
+        if self.expected is None and self.answers is None:
+            raise ValueError("give the evidence that is expected, or answers, or both")
+        return self
