@@ -129,6 +129,13 @@ def test_longer_lists_make_the_best_certain(points: QdrantPoints, scale: float) 
     assert found.chosen == (int(found.q.argmax()), found.q.max())
 
 
+def test_the_first_lists_grow_with_the_scope(points: QdrantPoints) -> None:
+    """With lists of 64, of 400,000 chunks no step was certain after one search (``benchmarks.engines``)."""
+    sizes = (20, 30_000, 400_000)
+    scopes = [points.scope(Space(2, "tower", 2), stored.membership([1], [size], None)) for size in sizes]
+    assert [scope.read_size for scope in scopes] == [20, 128, 1562]
+
+
 def test_what_three_calls_leave_open_is_said(points: QdrantPoints) -> None:
     lengths = np.full(CHUNKS, 260)
     found = searched(points, *opposed(np.arange(CHUNKS) % 255 + 1, lengths, 1.0))
