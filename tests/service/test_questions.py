@@ -266,6 +266,9 @@ class Store:
             raise OSError("no space left")
         self.batches.append(len(questions))
 
+    def restore(self, questions: Sequence[Question]) -> None:
+        pass
+
     def records(self, *_: object, **__: object) -> list[StoredQuestion]:
         return []
 
