@@ -30,8 +30,8 @@ from index.storage.qdrant.layout import (
     summarise,
 )
 
-READ_CHUNKS = 1024
-"""Chunks read by one call: some megabytes."""
+READ_CHUNKS = 2048
+"""Chunks read by one call: eight megabytes with embeddings of 384 numbers."""
 
 READ_DOCUMENTS = 512
 """Documents whose summaries are read by one call."""

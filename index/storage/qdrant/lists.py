@@ -146,6 +146,11 @@ class Lists(NamedTuple):
             products = averaged(products, neighbours, counted, state.surroundings)
         return products + self.tokens.at(positions)
 
+    def expected(self, state: State, offsets: IntArray, selected: Sequence[int], positions: IntArray) -> Float64Array:
+        """A guess of Q at some positions: what is on no list adds nothing."""
+        alone = Lists(self.products._replace(elsewhere=0.0), self.tokens._replace(elsewhere=0.0))
+        return alone.bounds(state, offsets, selected, positions)
+
 
 def ranking(
     state: State,

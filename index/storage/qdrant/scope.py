@@ -4,7 +4,8 @@ Qdrant is asked for lists: the largest inner products of each group of candidate
 largest sums of token weights. The best of two lists need not hold the best of the sum. But what is on none of them has
 at most the sum of their last values (:mod:`index.storage.qdrant.lists`). So whatever could be the best is read and
 scored in float64, and once the best of that is above everything that no list shows, it is the best of all. Until then
-longer lists are asked for, at most :data:`MOST_CALLS` times. All states of a step are asked about by one call.
+longer lists are asked for, or more is read, by at most :data:`MOST_CALLS` calls. All states of a step are asked about
+by one call.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from index.search.states import State, States
 from index.storage.points import Membership
 from index.storage.qdrant.conditions import Admitted, Group, dilated
 from index.storage.qdrant.contenders import LIKELY, Contenders, rounded
-from index.storage.qdrant.contents import Contents, Statistics
+from index.storage.qdrant.contents import READ_CHUNKS, Contents, Statistics
 from index.storage.qdrant.layout import EMBEDDING, NUMBER_BITS, Chunk, point_ids
 from index.storage.qdrant.lists import Ranking, exact_request, ranking
 
@@ -42,7 +43,7 @@ LONGER = 4
 """How many times as long the lists of the next call are."""
 
 MOST_CALLS = 3
-"""Most calls of a step; what they leave open is not exact."""
+"""Most calls of a step, searches and reads; what they leave open is not exact."""
 
 MOST_GROUPS = 2048
 """Groups of candidates that share a position, of one state, above which every candidate is read instead: positions
@@ -128,8 +129,8 @@ class QdrantScope:
                 estimates[number] = self._read_whole(state, selected, function)
             else:
                 rankings[number] = ranked
-        calls, length = 0, max(self.listed, 2 * count)
-        while rankings and calls < MOST_CALLS:
+        left, length = MOST_CALLS, max(self.listed, 2 * count)
+        while rankings and left:
             asked = {number: ranked.requests(length) for number, ranked in rankings.items()}
             results = iter(self.contents.search([request for requests in asked.values() for request in requests]))
             listed = {
@@ -140,12 +141,13 @@ class QdrantScope:
                 Contenders(states[number], selections[number], lists, self.offsets, self.mask)
                 for number, lists in listed.items()
             ]
-            self._score(contenders, function, count)
+            left -= 1
+            left -= self._score(contenders, function, count, left)
             for number, scored in zip(listed, contenders, strict=True):
                 estimates[number] = scored.estimate(count)
                 if estimates[number].exact:
                     del rankings[number]
-            calls, length = calls + 1, length * LONGER
+            length *= LONGER
         return [estimates[number] for number in range(len(states))]
 
     def _ranking(self, state: State, selected: Sequence[int], function: QFunction) -> Ranking | None:
@@ -168,16 +170,30 @@ class QdrantScope:
             return None
         return ranking(state, groups, admitted.anywhere(selected_ids), function, self, self.statistics)
 
-    def _score(self, contenders: Sequence[Contenders], function: QFunction, count: int) -> None:
-        """Score what could be the best of each state.
+    def _score(self, contenders: Sequence[Contenders], function: QFunction, count: int, calls: int) -> int:
+        """Score what could be the best of each state by at most so many calls; returns how many were made.
 
         What is cached is scored first. It may show that nothing else could be, as chunks that were among the best of
         one state are often among those of the next. Otherwise the likeliest are read by one call, and by another one
-        what could still be better.
+        what could still be better. A call that could not make the best certain is left for longer lists, but the last
+        one reads what they have shown.
         """
-        self._score_at([self._cached(one) for one in contenders], contenders, function)
-        for most in (LIKELY + count, self.size):
-            self._score_at([one.possible(count)[:most] for one in contenders], contenders, function)
+        known = [self._cached(one, one.likely() if calls else one.positions) for one in contenders]
+        self._score_at(known, contenders, function)
+        reads = (LIKELY + count, READ_CHUNKS) if calls > 1 else (READ_CHUNKS,) * calls
+        for made, most in enumerate(reads):
+            open_ = [
+                one
+                for one in contenders
+                if len(one.possible(count))
+                and (calls == 1 or (one.lists_suffice(count) if made else one.lists_may_suffice(count)))
+            ]
+            if not open_:
+                return made
+            self._score_at(
+                [one.possible(count)[: min(most, READ_CHUNKS // one.width)] for one in open_], open_, function
+            )
+        return len(reads)
 
     def _score_at(self, positions: Sequence[IntArray], contenders: Sequence[Contenders], function: QFunction) -> None:
         """Score some candidates of each state, whose chunks are read together."""
@@ -188,12 +204,11 @@ class QdrantScope:
         for one, at in zip(contenders, positions, strict=True):
             one.scored(at, exact_q(one.state, self, one.selected, function, at))
 
-    def _cached(self, contenders: Contenders) -> IntArray:
-        """The likeliest candidates of a state that can be scored without reading."""
-        likely = contenders.likely()
-        parts = contenders.parts(likely)
+    def _cached(self, contenders: Contenders, candidates: IntArray) -> IntArray:
+        """Which of some candidates of a state can be scored without reading."""
+        parts = contenders.parts(candidates)
         missing = np.array([self.contents.kept(id) is None for id in self.ids(parts.ravel()).tolist()], dtype=np.bool_)
-        return likely[~(missing.reshape(parts.shape) & (parts >= 0)).any(axis=0)]
+        return candidates[~(missing.reshape(parts.shape) & (parts >= 0)).any(axis=0)]
 
     def _read_whole(self, state: State, selected: Sequence[int], function: QFunction) -> Estimate:
         """Every candidate, scored here."""
