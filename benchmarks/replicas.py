@@ -24,17 +24,17 @@ import numpy as np
 
 from benchmarks.conversations import ratio
 from benchmarks.crowd import STEPS, crowd
-from benchmarks.serving import ROOT, Service, running_service
+from benchmarks.serving import Service, running_service
+from benchmarks.stores import BOOK
 from tests.engines.postgres import postgres_server
 from tests.engines.processes import vector_process
 from trainer.evaluation.machine import describe_machine
 
 RESULT = Path(__file__).parent / "results" / "replicas.json"
-BOOK = ROOT / "examples" / "franklin-autobiography.txt"
 CLIENTS = 8
-"""Of each replica."""
+"""Clients that ask a replica at once."""
 REQUESTS = 48
-"""Of each replica, in a round."""
+"""Questions that a replica is asked in a round."""
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def two_replicas() -> Iterator[list[Service]]:
 
 
 def answers_a_second(replicas: Sequence[Service]) -> float:
-    """Requests to some replicas at once."""
+    """Answers a second of some replicas that are asked at once."""
 
     async def ask() -> float:
         crowds = await asyncio.gather(*(crowd(replica.address, CLIENTS, REQUESTS) for replica in replicas))

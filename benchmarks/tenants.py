@@ -1,6 +1,6 @@
 """A step in one of many collections beside the same step where that collection is alone.
 
-    python -m benchmarks.tenants [--collections 1000] [--chunks 1000] [--engines directory distributed]
+    python -m benchmarks.tenants [--collections 1000] [--chunks 1000]
 
 The same lines under both storages: a data directory, and PostgreSQL with Qdrant's own engine in this process. In each
 round one collection is asked in both, in turn, for the four steps of an episode; the ratio is taken within a round.
@@ -146,7 +146,6 @@ def main() -> None:
     parser.add_argument("--collections", type=int, default=1000)
     parser.add_argument("--chunks", type=int, default=1000, help="of each collection")
     parser.add_argument("--rounds", type=int, default=96)
-    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES)
     arguments = parser.parse_args()
     torch.set_grad_enabled(False)
     encoder = load_encoder(DEFAULT_CHECKPOINT, device="cpu")
@@ -159,7 +158,7 @@ def main() -> None:
         "steps": STEPS,
         "engines": {
             engine: measured(engine, encoder, arguments.collections, arguments.chunks, arguments.rounds)
-            for engine in arguments.engines
+            for engine in ENGINES
         },
     }
     RESULT.write_text(json.dumps(result, indent=1) + "\n")

@@ -23,6 +23,7 @@ from qrag.evaluation.report import read_report
 from qrag.wire import examples
 from qrag.wire.checks.questions import Question
 from tests.client.command import ROOT, rows
+from tests.client.evaluations import written
 from tests.markdown import blocks
 from tests.servers import running_server
 from tests.service import chat
@@ -60,11 +61,6 @@ def service(
 
 def question(*answers: str, **fields: Any) -> Json:
     return {"question": "Who signed the lease?", "answers": list(answers), **fields}
-
-
-def written(path: Path, *questions: Json) -> str:
-    path.write_text("".join(json.dumps(question) + "\n" for question in questions))
-    return str(path)
 
 
 def evaluate(service: httpx.Client, endpoint: Scripted, script: Sequence[Action], file: str, *options: str) -> int:

@@ -17,6 +17,7 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 
 from index.errors import StorageUnavailable
 from index.storage.engines import Engines
+from index.storage.vectors import EngineCalls
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +89,11 @@ class Calls:
     spent: defaultdict[Kind, float] = field(default_factory=lambda: defaultdict(float))
     """The seconds of those that have ended, what was waited between their tries among them."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def so_far(self) -> list[EngineCalls]:
+        """The calls of each kind."""
+        with self._lock:
+            return [EngineCalls(kind, count, self.spent[kind]) for kind, count in sorted(self.counts.items())]
 
     def make(self, kind: Kind, call: Callable[[QdrantClient, int], Result], seconds: float | None = None) -> Result:
         """The result of ``call``, which gets the client and the seconds that are left.

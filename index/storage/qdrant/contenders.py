@@ -25,6 +25,7 @@ class Contenders:
     ) -> None:
         self.state, self.selected = state, selected
         self._offsets = offsets
+        self._lists = lists
         self._unlisted = lists.unlisted
         candidates = np.setdiff1d(lists.candidates(state, offsets, selected), np.asarray(selected, dtype=np.int64))
         if mask is not None:
@@ -32,7 +33,6 @@ class Contenders:
         self.positions = candidates
         """Every candidate on a list, or beside one that is on the list of inner products; increasing."""
         self._bounds = lists.bounds(state, offsets, selected, candidates)
-        self._expected = lists.expected(state, offsets, selected, candidates)
         self._q = np.full(len(candidates), -np.inf)
 
     def likely(self) -> IntArray:
@@ -46,7 +46,10 @@ class Contenders:
 
     def lists_may_suffice(self, count: int) -> bool:
         """The same as far as it can be guessed before anything is read."""
-        return self.lists_suffice(count) or _largest(self._expected, count) > self._unlisted
+        if self.lists_suffice(count):
+            return True
+        expected = self._lists.expected(self.state, self._offsets, self.selected, self.positions)
+        return _largest(expected, count) > self._unlisted
 
     def lists_suffice(self, count: int) -> bool:
         """Whether none of the ``count`` best can be a candidate that is on no list."""

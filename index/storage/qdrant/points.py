@@ -56,7 +56,7 @@ class QdrantPoints:
 
     def called(self) -> Sequence[EngineCalls]:
         """The calls that this process has made."""
-        return [EngineCalls(kind, count, self.calls.spent[kind]) for kind, count in sorted(self.calls.counts.items())]
+        return self.calls.so_far()
 
     def close(self) -> None:
         """Release connections. Idempotent."""

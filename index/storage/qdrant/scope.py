@@ -182,17 +182,15 @@ class QdrantScope:
         self._score_at(known, contenders, function)
         reads = (LIKELY + count, READ_CHUNKS) if calls > 1 else (READ_CHUNKS,) * calls
         for made, most in enumerate(reads):
-            open_ = [
+            worth = [
                 one
                 for one in contenders
-                if len(one.possible(count))
-                and (calls == 1 or (one.lists_suffice(count) if made else one.lists_may_suffice(count)))
+                if calls == 1 or (one.lists_suffice(count) if made else one.lists_may_suffice(count))
             ]
-            if not open_:
+            possible = [one.possible(count)[: min(most, READ_CHUNKS // one.width)] for one in worth]
+            if not any(map(len, possible)):
                 return made
-            self._score_at(
-                [one.possible(count)[: min(most, READ_CHUNKS // one.width)] for one in open_], open_, function
-            )
+            self._score_at(possible, worth, function)
         return len(reads)
 
     def _score_at(self, positions: Sequence[IntArray], contenders: Sequence[Contenders], function: QFunction) -> None:
