@@ -136,6 +136,28 @@ def test_longer_lists_make_the_best_certain(points: QdrantPoints, scale: float) 
     assert found.chosen == (int(found.q.argmax()), found.q.max())
 
 
+def test_a_state_is_scored_whatever_is_read_for_another_one(points: QdrantPoints) -> None:
+    """The lists of the second suffice at once, those of the first do not; what the second reads, the first has."""
+    lengths = np.arange(CHUNKS) % 500 + 1
+    matrix, bags, function, state = opposed(np.ones(CHUNKS, dtype=np.int64), lengths, 0.2)
+    nothing = TermWeights(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
+    matrix[1200:1300, 1] = np.linspace(1, 2, 100)
+    states = [state, State(np.eye(2, dtype=np.float32)[1], nothing)]
+    uids = [next(UIDS)]
+    stored.store(points, Space(2, "tower", 2), matrix, bags, uids, [CHUNKS])
+    scope = stored.scope_of(points, Space(2, "tower", 2), uids, [CHUNKS])
+    before = calls_of_a_step(points, scope)
+    selections = [list(range(1200, 1300)), []]
+    estimates = scope.estimate(side_by_side(states), selections, function)
+    assert (points.calls.counts - before).total() <= 3
+    for each, selected, estimate in zip(states, selections, estimates, strict=True):
+        (chosen,) = best(estimate, 1, each, scope, selected, function)
+        q = exact_q(each, scope, selected, function, np.arange(CHUNKS))
+        q[selected] = -np.inf
+        assert chosen.q == pytest.approx(q[chosen.position], abs=1e-9)
+        assert not estimate.exact or chosen.q == q.max()
+
+
 def test_the_first_lists_grow_with_the_scope(points: QdrantPoints) -> None:
     """With lists of 64, of 400,000 chunks no step was certain after one search (``benchmarks.engines``)."""
     sizes = (20, 30_000, 400_000)

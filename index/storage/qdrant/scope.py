@@ -182,15 +182,17 @@ class QdrantScope:
         self._score_at(known, contenders, function)
         reads = (LIKELY + count, READ_CHUNKS) if calls > 1 else (READ_CHUNKS,) * calls
         for made, most in enumerate(reads):
-            worth = [
-                one
-                for one in contenders
-                if calls == 1 or (one.lists_suffice(count) if made else one.lists_may_suffice(count))
-            ]
-            possible = [one.possible(count)[: min(most, READ_CHUNKS // one.width)] for one in worth]
+            if made:
+                read = [one for one in contenders if one.lists_suffice(count)]
+            elif calls == 1 or any(len(one.possible(count)) and one.lists_may_suffice(count) for one in contenders):
+                # For all: it costs no call more, and no state is left without a candidate.
+                read = list(contenders)
+            else:
+                read = []
+            possible = [one.possible(count)[: min(most, READ_CHUNKS // one.width)] for one in read]
             if not any(map(len, possible)):
                 return made
-            self._score_at(possible, worth, function)
+            self._score_at(possible, read, function)
         return len(reads)
 
     def _score_at(self, positions: Sequence[IntArray], contenders: Sequence[Contenders], function: QFunction) -> None:
