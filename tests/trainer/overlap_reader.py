@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from trainer.errors import ReaderError
-from trainer.readers.protocol import Generation, Prompt, Request, Score
+from trainer.readers.protocol import Generation, Prompt, Reply, Request, Score
 
 WORD = re.compile(r"\w+")
 
@@ -35,6 +35,11 @@ class OverlapReader:
         for place, prompt in enumerate(prompts):
             read = words_of(" ".join(prompt.contexts))
             yield place, Generation(" ".join(read[:most_tokens][:1]), 1 + len(read), len(prompt.contexts))
+
+    def reply(self, requests: Sequence[Request], most_tokens: int) -> Iterator[tuple[int, Reply]]:
+        written = dict(self.generate([request.prompt for request in requests], most_tokens))
+        for place, score in self.log_probability(requests):
+            yield place, Reply(score, written[place])
 
 
 def nats(request: Request) -> float:

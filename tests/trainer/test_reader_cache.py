@@ -15,7 +15,7 @@ import pytest
 
 from trainer.errors import ReaderError
 from trainer.readers.cache import CachedReader
-from trainer.readers.protocol import Generation, Prompt, Reader, Request, Score, generated, scored
+from trainer.readers.protocol import Generation, Prompt, Reader, Reply, Request, Score, generated, replied, scored
 
 REQUESTS = [Request(Prompt(f"question {number}?", ("ünd",) * (number % 3)), f"answer {number}") for number in range(12)]
 
@@ -38,6 +38,12 @@ class Counting:
         for place, prompt in enumerate(prompts):
             self._live(prompt)
             yield place, Generation((prompt.question or "")[:most_tokens], 7, len(prompt.contexts))
+
+    def reply(self, requests: Sequence[Request], most_tokens: int) -> Iterator[tuple[int, Reply]]:
+        for place, request in enumerate(requests):
+            ((_, score),) = self.log_probability([request])
+            ((_, generation),) = self.generate([request.prompt], most_tokens)
+            yield place, Reply(score, generation)
 
     def _live(self, item: Request | Prompt) -> None:
         if not self.lives:
@@ -89,6 +95,31 @@ def test_what_was_written_is_kept_by_its_length(tmp_path: Path) -> None:
         for most in (3, 5, 3):
             assert [item.text for item in generated(cache, prompts, most)] == [text.start[:most] for text in prompts]
     assert len(reader.asked) == 24
+
+
+def test_a_reply_is_asked_for_only_where_one_of_its_parts_is_unknown(tmp_path: Path) -> None:
+    reader = Counting()
+    with closing(CachedReader(reader, tmp_path / "cache")) as cache:
+        scored(cache, REQUESTS[:4])
+        generated(cache, [request.prompt for request in REQUESTS[2:6]], 5)
+        reader.asked.clear()
+        for _ in range(2):
+            scores, written = replied(cache, REQUESTS[:6], 5)
+            assert scores.log_probability.tolist() == expected(REQUESTS[:6])
+            assert [item.text for item in written] == [request.prompt.start[:5] for request in REQUESTS[:6]]
+        assert scored(cache, REQUESTS[4:6]).log_probability.tolist() == expected(REQUESTS[4:6])
+    assert {item for item in reader.asked if isinstance(item, Request)} == {*REQUESTS[:2], *REQUESTS[4:6]}
+
+
+def test_replies_before_a_failure_are_kept(tmp_path: Path) -> None:
+    with (
+        closing(CachedReader(Counting(lives=7), tmp_path / "cache")) as cache,
+        pytest.raises(ReaderError, match="dead"),
+    ):
+        replied(cache, REQUESTS, 5)
+    with closing(CachedReader(second := Counting(), tmp_path / "cache")) as cache:
+        assert replied(cache, REQUESTS, 5)[0].log_probability.tolist() == expected(REQUESTS)
+    assert len(second.asked) == 2 * (len(REQUESTS) - 3)
 
 
 def test_what_was_scored_before_a_failure_is_kept(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from trainer.errors import ReaderError, RecipeError
 from trainer.judging.judge import Judge
 from trainer.judging.support import find_support
 from trainer.readers.local import LocalReader, load_reader
-from trainer.readers.protocol import Prompt, Request, generated, scored
+from trainer.readers.protocol import Prompt, Request, generated, replied, scored
 from trainer.readers.wording import PLAIN, Wording, instruction
 
 CPU = torch.device("cpu")
@@ -82,6 +82,21 @@ def test_what_is_written_in_a_batch_is_the_most_probable_token_each_time(archite
         assert (generation.prompt_tokens, generation.contexts) == (read, len(prompt.contexts))
 
 
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(requests=REQUESTS, answers=st.lists(TEXTS, max_size=3), chosen=st.data())
+def test_a_reply_is_what_is_scored_and_what_is_written(
+    small: LocalReader, requests: list[Request], answers: list[str], chosen: st.DataObject
+) -> None:
+    """Also where several requests, in any order, have the same prompt."""
+    requests = [*requests, *(replace(requests[0], answer=answer) for answer in answers)]
+    requests = chosen.draw(st.permutations(requests))
+    scores, written = replied(small, requests, 4)
+    alone = [scored(small, [request]) for request in requests]
+    np.testing.assert_allclose(scores.log_probability, [one.log_probability[0] for one in alone], atol=2e-4)
+    assert scores.prompt_tokens.tolist() == [int(one.prompt_tokens[0]) for one in alone]
+    assert written == [generated(small, [request.prompt], 4)[0] for request in requests]
+
+
 def test_the_mean_is_that_of_a_token() -> None:
     scores = scored(reader(), [Request(Prompt("where?"), "the river in the north"), Request(Prompt("where?"), "a")])
     np.testing.assert_allclose(scores.mean * scores.answer_tokens, scores.log_probability)
@@ -114,6 +129,12 @@ def test_the_last_contexts_of_a_prompt_that_is_too_long_are_left_out(caplog: pyt
     shorter = replace(whole, prompt=replace(whole.prompt, contexts=contexts[:kept]))
     assert scored(narrow, [shorter]).log_probability[0] == pytest.approx(scores.log_probability[0], abs=1e-5)
     assert generated(narrow, [whole.prompt], 1)[0].contexts == 5
+    # What is written needs room of its own, the score is that of the prompt that leaves just enough for the answer.
+    enough = reader(most_tokens=tokens + int(scores.answer_tokens[0]))
+    both, written = replied(enough, [whole], 40)
+    assert (both.contexts[0], both.prompt_tokens[0]) == (6, tokens)
+    assert written[0].contexts < 6
+    assert both.log_probability[0] == pytest.approx(scored(enough, [whole]).log_probability[0], abs=1e-5)
 
 
 def test_a_context_that_is_too_long_by_itself_is_read_as_far_as_its_words_go() -> None:

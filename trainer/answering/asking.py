@@ -11,7 +11,7 @@ import numpy as np
 from trainer.answering.reports import AnswerRow
 from trainer.datasets.question import Question
 from trainer.readers.matching import exact_match, f1
-from trainer.readers.protocol import Prompt, Reader, Request, generated, scored
+from trainer.readers.protocol import Prompt, Reader, Request, replied
 
 MOST_TOKENS = 32
 """Most tokens of a written answer."""
@@ -31,9 +31,14 @@ def answer(reader: Reader, asked: Asked) -> AnswerRow:
     Raises :class:`~trainer.errors.ReaderError` as :class:`~trainer.readers.protocol.Reader` says.
     """
     prompts = list(_prompts(asked.questions, asked.selections))
-    written = generated(reader, prompts, MOST_TOKENS)
     gold = [question.answers for question in asked.questions]
+    requests = [Request(prompt, text) for prompt, texts in zip(prompts, gold, strict=True) for text in texts]
+    scores, replies = replied(reader, requests, MOST_TOKENS)
+    ends = np.cumsum([0, *map(len, gold)]).tolist()
+    written = [replies[first] for first in ends[:-1]]
     texts = [generation.text for generation in written]
+    # Of several gold answers the most probable one counts.
+    probable = [float(scores.log_probability[first:end].max()) for first, end in pairwise(ends)]
     return AnswerRow(
         task=asked.task,
         chunks=tuple(len(selected) for selected in asked.selections),
@@ -43,18 +48,10 @@ def answer(reader: Reader, asked: Asked) -> AnswerRow:
         ),
         exact_match=tuple(exact_match(text, answers) for text, answers in zip(texts, gold, strict=True)),
         f1=tuple(round(f1(text, answers), 4) for text, answers in zip(texts, gold, strict=True)),
-        log_probability=tuple(round(value, 3) for value in _log_probabilities(reader, prompts, gold)),
+        log_probability=tuple(round(value, 3) for value in probable),
     )
 
 
 def _prompts(questions: Iterable[Question], selections: Iterable[Sequence[int]]) -> Iterator[Prompt]:
     for question, selected in zip(questions, selections, strict=True):
         yield Prompt(question.text, tuple(question.chunks[position] for position in selected))
-
-
-def _log_probabilities(reader: Reader, prompts: Sequence[Prompt], gold: Sequence[Sequence[str]]) -> list[float]:
-    """The log-probability of the most probable gold answer of each question, in nats."""
-    requests = [Request(prompt, text) for prompt, texts in zip(prompts, gold, strict=True) for text in texts]
-    ends = np.cumsum([0, *map(len, gold)])
-    values = scored(reader, requests).log_probability
-    return [float(values[first:end].max()) for first, end in pairwise(ends)]

@@ -80,6 +80,9 @@ def find_support(
     """
     for first in range(0, len(questions), TOGETHER):
         group = questions[first : first + TOGETHER]
+        # Before the values, which are known from it in one reading where the judge's form allows.
+        alone = [(question, (chunk,)) for question in group for chunk in candidates[question.id]] if pools else []
+        correct = iter(judge.correct(alone))
         searches = _started(judge, group, candidates)
         for _ in range(most_chunks):
             running = [search for search in searches if search.open and len(search.candidates) > len(search.chosen)]
@@ -92,8 +95,6 @@ def find_support(
             values = iter(judge.values(states).tolist())
             for search, contenders in zip(running, tried, strict=True):
                 search.choose(contenders, [next(values) for _ in contenders], least_gain)
-        alone = [(search.question, (chunk,)) for search in searches for chunk in search.candidates] if pools else []
-        correct = iter(judge.correct(alone))
         for search in searches:
             yield Judgement(
                 id=search.question.id,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from trainer.errors import ReaderError
-from trainer.readers.protocol import Generation, Prompt, Reader, Request, Score
+from trainer.readers.protocol import Generation, Prompt, Reader, Reply, Request, Score
 
 Asked = TypeVar("Asked", bound=Hashable)
 Result = TypeVar("Result", Score, Generation)
@@ -58,6 +58,22 @@ class CachedReader:
     def generate(self, prompts: Sequence[Prompt], most_tokens: int) -> Iterator[tuple[int, Generation]]:
         """Each prompt's place and what the reader wrote, first those that are known."""
         return self._results(Generation, prompts, lambda some: self._reader.generate(some, most_tokens), most_tokens)
+
+    def reply(self, requests: Sequence[Request], most_tokens: int) -> Iterator[tuple[int, Reply]]:
+        """Each request's place and reply, first those of which both parts are known."""
+        unknown: list[int] = []
+        for place, request in enumerate(requests):
+            score = self._stored(Score, self._key(request))
+            generation = self._stored(Generation, self._key(request.prompt, most_tokens))
+            if score is None or generation is None:
+                unknown.append(place)
+            else:
+                yield place, Reply(score, generation)
+        asked = [requests[place] for place in unknown]
+        for number, reply in self._reader.reply(asked, most_tokens) if asked else ():
+            self._store(self._key(asked[number]), reply.score)
+            self._store(self._key(asked[number].prompt, most_tokens), reply.generation)
+            yield unknown[number], reply
 
     def close(self) -> None:
         """Close the file."""

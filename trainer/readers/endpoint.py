@@ -17,7 +17,7 @@ from qrag.client.flows import Retries
 from qrag.client.proxies import proxy_settings
 from trainer.errors import ReaderError
 from trainer.readers.answers import ECHO, PROMPT_LOGPROBS, Completion, Form, NotScored, Token, log_probability
-from trainer.readers.protocol import Generation, Prompt, Request, Score
+from trainer.readers.protocol import Generation, Prompt, Reply, Request, Score
 from trainer.readers.wording import PLAIN, Wording, instruction, shortened
 
 log = logging.getLogger(__name__)
@@ -100,6 +100,12 @@ class EndpointReader:
     def generate(self, prompts: Sequence[Prompt], most_tokens: int) -> Iterator[tuple[int, Generation]]:
         """Each prompt's place and what the model writes, as the endpoint answers."""
         return self._together(lambda prompt: self._generation(prompt, most_tokens), prompts)
+
+    def reply(self, requests: Sequence[Request], most_tokens: int) -> Iterator[tuple[int, Reply]]:
+        """Each request's place, score and what the model writes, as the endpoint answers."""
+        return self._together(
+            lambda request: Reply(self._score(request), self._generation(request.prompt, most_tokens)), requests
+        )
 
     def close(self) -> None:
         """Close the connections."""
