@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,13 +17,21 @@ from index.encoders.loading import load_encoder
 from index.episodes.rules import STOP_RULES, StopBelow
 from tests.trainer.overlap_reader import OverlapReader
 from trainer.answering.asking import Asked, answer
-from trainer.answering.comparing import Gold, Nothing, default_stop, find
-from trainer.answering.reports import AnswerReport, AnswerResult, answer_table, token_share, write_answer_report
+from trainer.answering.comparing import Gold, Nothing, compare_answers, default_stop, find
+from trainer.answering.reports import (
+    AnswerReport,
+    AnswerResult,
+    answer_table,
+    read_answer_report,
+    token_share,
+    write_answer_report,
+)
 from trainer.answering.sets import answerable
 from trainer.datasets.question import Question
+from trainer.errors import DataError, ReaderError
 from trainer.evaluation.baselines import BM25
 from trainer.evaluation.playing import Player
-from trainer.evaluation.suites.test_sets import listed
+from trainer.evaluation.suites.test_sets import TestSet, listed
 from trainer.readers.matching import contains, exact_match, f1, normalized
 
 QUESTION = Question(
@@ -125,6 +135,45 @@ def test_the_table_compares_one_way_with_the_others(tmp_path: Path) -> None:
     assert "| F1 of ours, more than |  | +1.000 (+1.000 to +1.000) |" in table
     share = token_share(results[0], results[1])
     assert share.mean == share.low == share.high == pytest.approx(6 / 7)
+
+
+def test_a_report_goes_on_where_it_was(calibrated_checkpoint: Path, tmp_path: Path) -> None:
+    """What a dying reader had said is kept by rows, other questions and other ways are asked for."""
+    sets = [listed([replace(QUESTION, task=task, id=task)]) for task in ("one", "two")]
+    file = tmp_path / "answers.json"
+
+    def asked(reader: OverlapReader, *, peers: Sequence[str], of: Sequence[TestSet] = sets) -> AnswerReport:
+        for report in compare_answers(
+            reader, of, "own", calibrated_checkpoint, seed=0, device=torch.device("cpu"), peers=peers,
+            known=read_answer_report(file),
+        ):  # fmt: skip
+            write_answer_report(file, report)
+        return AnswerReport.model_validate_json(file.read_bytes())
+
+    # Each row is a question with two gold answers.
+    with pytest.raises(ReaderError, match="died"):
+        asked(OverlapReader(lives=6), peers=["nothing", "gold"])
+    assert [(r.name, len(r.rows)) for r in asked(OverlapReader(lives=0), peers=["nothing", "gold"], of=[]).results] == [
+        ("nothing", 2), ("gold", 1),
+    ]  # fmt: skip
+    assert answer_table(AnswerReport.model_validate_json(file.read_bytes())).count("one (1)") == 1
+    second = OverlapReader()
+    report = asked(second, peers=["nothing", "gold"])
+    assert len(second.asked) == 6
+    assert [result.name for result in report.results] == ["nothing", "own", "gold"]
+    whole = asked(OverlapReader(), peers=["bm25"])
+    assert [result.name for result in whole.results] == ["nothing", "bm25", "own", "gold"]
+    assert all(result in whole.results for result in report.results)
+    more = [listed([QUESTION, replace(QUESTION, id="2")]), sets[1]]
+    assert len(asked(third := OverlapReader(), peers=["gold"], of=[replace(more[0], task="one"), more[1]]).results) == 4
+    assert len(third.asked) == 2 * 2 * 2  # two questions of the gold chunks and of the checkpoint's
+
+
+def test_a_file_that_is_no_report_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "answers.json").write_text('{"results": []}')
+    with pytest.raises(DataError, match="no report on answers"):
+        read_answer_report(tmp_path / "answers.json")
+    assert read_answer_report(tmp_path / "other.json") is None
 
 
 def test_a_player_ends_by_its_rule_and_its_own_budget(calibrated_checkpoint: Path) -> None:

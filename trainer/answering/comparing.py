@@ -13,7 +13,7 @@ from index.encoders.encoder import Encoder
 from index.encoders.loading import load_encoder
 from index.episodes.rules import StopBelow
 from trainer.answering.asking import Asked, answer
-from trainer.answering.reports import AnswerReport, AnswerResult
+from trainer.answering.reports import AnswerReport
 from trainer.datasets.question import Question
 from trainer.evaluation.baselines import BM25, Hybrid, OneStep, Reranked, untrained_encoder
 from trainer.evaluation.machine import describe_machine
@@ -28,6 +28,10 @@ CHUNKS = 5
 
 MOST_STEPS = 6
 """Most chunks of an episode that its stop rule ends, the service's default."""
+
+
+PEERS = ("nothing", "bm25", "one-step", "hybrid", "reranked", "gold")
+"""Names of what a checkpoint is compared with."""
 
 
 class Gold:
@@ -74,46 +78,62 @@ def compare_answers(
     *,
     seed: int,
     device: torch.device,
+    peers: Sequence[str] = PEERS,
+    known: AnswerReport | None = None,
     reranker: Path | None = None,
     cache: Path | None = None,
-) -> AnswerReport:
-    """The report on the ``checkpoint``, reported as ``name``, and its peers; with a ``reranker``, on that one too.
+) -> Iterator[AnswerReport]:
+    """The report on the ``checkpoint``, called ``name``, and its ``peers``: after each row what there is so far.
 
-    Embeddings are kept in ``cache``. Raises :class:`~trainer.errors.ReaderError` where the reader fails.
+    What the ``known`` report says of the same reader, checkpoint, seed and number of questions is taken over. Without
+    a ``reranker`` that peer is left out. Embeddings are kept in ``cache``. Raises
+    :class:`~trainer.errors.ReaderError` where the reader fails.
     """
     encoder = load_encoder(checkpoint, device=str(device))
-    results = []
-    for label, retriever in _ways(name, encoder, device, reranker, cache):
-        rows = []
-        for asked in find(retriever, sets):
-            row = answer(reader, asked)
-            log.info("%s %s questions=%d f1=%.3f", label, row.task, len(row.f1), sum(row.f1) / len(row.f1))
-            rows.append(row)
-        results.append(AnswerResult(name=label, rows=tuple(rows)))
-    return AnswerReport(
+    report = AnswerReport(
         machine=describe_machine(),
         reader=reader.identity.partition(" ")[0],
         checkpoint=encoder.config.fingerprint,
         seed=seed,
         compared=name,
-        results=tuple(results),
+        results=(),
     )
+    counts = {test_set.task: test_set.count for test_set in sets}
+    rows = {} if known is None else known.rows_of(report)
+    rows = {key: row for key, row in rows.items() if len(row.f1) == counts.get(row.task, len(row.f1))}
+    ways = [peer for peer in PEERS if peer in peers and (peer != "reranked" or reranker is not None)]
+    order = [*PEERS[:-1], name, PEERS[-1]]
+    base = untrained_encoder(None, device)
+    for way in (*ways, name):
+        missing = [test_set for test_set in sets if (way, test_set.task) not in rows]
+        retriever = (
+            Player(encoder, cache=cache, stop=default_stop(encoder), budget=MOST_STEPS)
+            if way == name
+            else _peer(way, base, reranker, cache)
+        )
+        for asked in find(retriever, missing):
+            row = rows[way, asked.task] = answer(reader, asked)
+            log.info("%s %s questions=%d f1=%.3f", way, row.task, len(row.f1), sum(row.f1) / len(row.f1))
+            yield report.with_rows(rows, order)
+    yield report.with_rows(rows, order)
 
 
-def _ways(
-    name: str, encoder: Encoder, device: torch.device, reranker: Path | None, cache: Path | None
-) -> Iterator[tuple[str, Retriever]]:
-    """Each way of retrieving with its name, made when it is asked for."""
-    yield "nothing", Nothing()
-    yield "bm25", BM25()
-    nearest = OneStep(untrained_encoder(None, device), cache=cache)
-    yield "one-step", nearest
-    hybrid = Hybrid(BM25(), nearest)
-    yield "hybrid", hybrid
-    if reranker is not None:
-        yield "reranked", Reranked(hybrid, CrossEncoder(reranker, device))
-    yield name, Player(encoder, cache=cache, stop=default_stop(encoder), budget=MOST_STEPS)
-    yield "gold", Gold()
+def _peer(name: str, base: Encoder, reranker: Path | None, cache: Path | None) -> Retriever:
+    """The way of retrieving of this name in :data:`PEERS`."""
+    nearest = OneStep(base, cache=cache)
+    match name:
+        case "nothing":
+            return Nothing()
+        case "bm25":
+            return BM25()
+        case "one-step":
+            return nearest
+        case "hybrid":
+            return Hybrid(BM25(), nearest)
+        case "reranked" if reranker is not None:
+            return Reranked(Hybrid(BM25(), nearest), CrossEncoder(reranker, base.device))
+        case _:
+            return Gold()
 
 
 def find(retriever: Retriever, sets: Sequence[TestSet]) -> Iterator[Asked]:

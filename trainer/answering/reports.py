@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from qrag.wire.models import FrozenModel
+from trainer.errors import DataError
 from trainer.evaluation.paired import RESAMPLES, Difference, mean_difference
 
 
@@ -48,6 +50,29 @@ class AnswerReport(FrozenModel):
     """The way of retrieving that the others are compared with."""
     results: tuple[AnswerResult, ...]
 
+    def rows_of(self, other: AnswerReport) -> dict[tuple[str, str], AnswerRow]:
+        """The rows by way and task, where the other report's would be the same."""
+        if (self.reader, self.checkpoint, self.seed) != (other.reader, other.checkpoint, other.seed):
+            return {}
+        return {(result.name, row.task): row for result in self.results for row in result.rows}
+
+    def with_rows(self, rows: Mapping[tuple[str, str], AnswerRow], order: Sequence[str]) -> AnswerReport:
+        """This report of these rows, the ways in that order."""
+        results = [
+            AnswerResult(name=way, rows=tuple(row for (of, _), row in rows.items() if of == way)) for way in order
+        ]
+        return self.model_copy(update={"results": tuple(result for result in results if result.rows)})
+
+
+def read_answer_report(path: Path) -> AnswerReport | None:
+    """The report in the file, none without a file; raises :class:`~trainer.errors.DataError` for another file."""
+    if not path.exists():
+        return None
+    try:
+        return AnswerReport.model_validate_json(path.read_bytes())
+    except ValidationError:
+        raise DataError(path, None, "is no report on answers: name another file, or delete it") from None
+
 
 def write_answer_report(path: Path, report: AnswerReport) -> None:
     """Write the file and its table; the folder is made."""
@@ -57,8 +82,19 @@ def write_answer_report(path: Path, report: AnswerReport) -> None:
 
 
 def answer_table(report: AnswerReport) -> str:
-    """F1 of each task and way, then the means over the tasks, then what the compared one has more than the others."""
-    results, tasks = report.results, [row.task for row in report.results[0].rows]
+    """F1 of each task and way, then the means over the tasks, then what the compared one has more than the others.
+
+    Tasks that some way has not been asked yet are left out.
+    """
+    tasks = [
+        row.task
+        for row in report.results[0].rows
+        if all(any(other.task == row.task for other in result.rows) for result in report.results)
+    ]
+    results = [
+        AnswerResult(name=result.name, rows=tuple(row for task in tasks for row in result.rows if row.task == task))
+        for result in report.results
+    ]
     lines = [_line("F1", [result.name for result in results]), "|" + "---|" * (len(results) + 1)]
     for place, task in enumerate(tasks):
         name = f"{task} ({len(results[0].rows[place].f1)})"
@@ -71,7 +107,9 @@ def answer_table(report: AnswerReport) -> str:
         ("mean chunks", "chunks", ".1f"),
     ):
         lines.append(_line(label, [format(_mean(result, field), form) for result in results]))
-    own = next(result for result in results if result.name == report.compared)
+    own = next((result for result in results if result.name == report.compared), None)
+    if own is None:
+        return "\n".join(lines) + "\n"
     differences, shares = [], []
     for other in results:
         difference = mean_difference([(a.f1, b.f1) for a, b in zip(own.rows, other.rows, strict=True)])

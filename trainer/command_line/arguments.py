@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from trainer.answering.comparing import PEERS
 from trainer.answering.sets import SETS
 from trainer.bases.models import PACKAGED, start_directory
 from trainer.command_line import commands
@@ -169,12 +170,15 @@ def command_line() -> argparse.ArgumentParser:
     command.add_argument(
         "--reranker", type=Path, metavar="DIR", help="a cross-encoder, for `reranked`; without one it is left out"
     )
+    command.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS), help="compared with; default: all")
     command.add_argument("--questions", type=_positive, default=100, metavar="N", help="of each set; default: 100")
     command.add_argument("--seed", type=int, default=0, help="of where facts are hidden in books; default: 0")
     _add_data(command)
     _add_reader(command)
     command.add_argument("--cache", type=Path, metavar="DIR", help="keep embeddings of books here for the next time")
-    command.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="the table is put beside it")
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="FILE.json", help="rows that it has already are kept"
+    )
     _add_device(command)
 
     command = subparsers.add_parser("report", help="merge results into tables: mean and spread of those of one name")

@@ -19,7 +19,7 @@ from qrag.client.blocking import Client
 from trainer.adapting.adapt import Plan, adapt
 from trainer.adapting.service import handed_over, present_checkpoint
 from trainer.answering.comparing import CHUNKS, compare_answers
-from trainer.answering.reports import answer_table, write_answer_report
+from trainer.answering.reports import answer_table, read_answer_report, write_answer_report
 from trainer.answering.sets import answerable
 from trainer.bases.language_models import SMOLLM2, take_out
 from trainer.bases.models import models_folder
@@ -178,18 +178,22 @@ def run_answers(arguments: argparse.Namespace) -> None:
     device = resolve_device(arguments.device)
     label, directory = arguments.checkpoint
     sets = list(answerable(arguments.data, arguments.sets, arguments.questions, arguments.seed, CHUNKS))
+    known = read_answer_report(arguments.out)
     with open_reader(arguments.reader, device, arguments.reader_cache) as reader:
-        report = compare_answers(
+        reports = compare_answers(
             reader,
             sets,
             label,
             directory,
             seed=arguments.seed,
             device=device,
+            peers=arguments.peers,
+            known=known,
             reranker=arguments.reranker,
             cache=arguments.cache,
         )
-    write_answer_report(arguments.out, report)
+        for report in reports:
+            write_answer_report(arguments.out, report)  # an interruption loses no more than the row it came in
     print(answer_table(report))
 
 
