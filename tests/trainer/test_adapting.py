@@ -83,15 +83,18 @@ def test_drafts_are_about_chunks_and_about_pairs_that_share_a_rare_name() -> Non
 
 def test_the_round_trip_keeps_what_needs_its_own_chunks(tmp_path: Path) -> None:
     right = Draft("What was sold to Pieter Bosman in the spring?", "The mill", (0,))
-    wrong = Draft("What was sold to Pieter Bosman in the spring?", "The mill", (1,))
+    wrong = Draft("How many guilders did Pieter Bosman pay in the spring?", "nine hundred guilders", (1,))
     both = Draft("Where lived who paid nine hundred guilders and sold the mill?", "In Leiden by the water", (0, 3))
-    judge = Judge(OverlapReader(), "joint")
-    kept = list(confirmed(judge, [right, wrong, both], COLLECTION, CPU, tmp_path))
+    reader = OverlapReader()
+    kept = list(confirmed(Judge(reader, "joint"), [right, wrong, both], COLLECTION, CPU, tmp_path))
     assert [(one.text, one.support) for one in kept] == [
         (right.question, frozenset({0})),
         (both.question, frozenset({0, 3})),
     ]
     assert all(one.chunks is COLLECTION.chunks and one.counts == (2, 2) for one in kept)
+    tried = {one.answer for one in reader.asked if len(one.prompt.contexts) == 2}
+    assert not any(wrong.question in answer for answer in tried)  # its best chunk by itself is another one
+    assert any(both.question in answer for answer in tried)
 
 
 # -- users' own -------------------------------------------------------------------------------------------------------

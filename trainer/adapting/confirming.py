@@ -23,6 +23,9 @@ MOST_FACTS = 2
 BUDGET = 5
 """Selections of an episode on a question of a collection."""
 
+TOGETHER = 256
+"""Drafts judged together: a chunk that several of them find is read once for all."""
+
 
 def confirmed(
     judge: Judge, drafts: Sequence[Draft], collection: Collection, device: torch.device, cache: Path
@@ -37,8 +40,18 @@ def confirmed(
         question.id: list(dict.fromkeys((*found[question.id][:CANDIDATES], *draft.chunks)))
         for question, draft in zip(questions, drafts, strict=True)
     }
-    judgements = find_support(judge, questions, candidates, least_gain=LEAST_GAIN, most_chunks=MOST_FACTS)
-    for question, draft, judgement in zip(questions, drafts, judgements, strict=True):
+    # One chunk each comes first: where the best is none of its own, a draft is lost, and nothing is tried beside it.
+    firsts = find_support(judge, questions, candidates, least_gain=LEAST_GAIN, most_chunks=1, together=TOGETHER)
+    left = [
+        (question, draft)
+        for question, draft, first in zip(questions, drafts, firsts, strict=True)
+        if first.support and set(first.support) <= set(draft.chunks)
+    ]
+    likely = [question for question, _ in left]
+    judgements = find_support(
+        judge, likely, candidates, least_gain=LEAST_GAIN, most_chunks=MOST_FACTS, together=TOGETHER
+    )
+    for (question, draft), judgement in zip(left, judgements, strict=True):
         if set(judgement.support) == set(draft.chunks):
             yield question
 

@@ -24,7 +24,7 @@ LEAST_GAIN = 4.0
 nothing to do with a question add less, by chance."""
 
 TOGETHER = 32
-"""Questions judged together: a reader fills its batches from all of them."""
+"""Questions judged together, unless told otherwise: a reader fills its batches from all of them."""
 
 
 @dataclass
@@ -70,6 +70,7 @@ def find_support(
     least_gain: float,
     most_chunks: int,
     pools: bool = False,
+    together: int = TOGETHER,
 ) -> Iterator[Judgement]:
     """The judgement of each question, in order.
 
@@ -78,8 +79,8 @@ def find_support(
     positions to read by the question's id; with ``pools`` the reader also answers from each of them. Raises as
     :class:`~trainer.readers.protocol.Reader` says.
     """
-    for first in range(0, len(questions), TOGETHER):
-        group = questions[first : first + TOGETHER]
+    for first in range(0, len(questions), together):
+        group = questions[first : first + together]
         # Before the values, which are known from it in one reading where the judge's form allows.
         alone = [(question, (chunk,)) for question in group for chunk in candidates[question.id]] if pools else []
         correct = iter(judge.correct(alone))

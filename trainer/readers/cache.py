@@ -11,11 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tqdm import tqdm
+
 from trainer.errors import ReaderError
 from trainer.readers.protocol import Generation, Prompt, Reader, Reply, Request, Score
 
 Asked = TypeVar("Asked", bound=Hashable)
 Result = TypeVar("Result", Score, Generation)
+Counted = TypeVar("Counted")
 
 TABLE = "CREATE TABLE IF NOT EXISTS results (key BLOB PRIMARY KEY, result TEXT NOT NULL) WITHOUT ROWID"
 
@@ -70,7 +73,7 @@ class CachedReader:
             else:
                 yield place, Reply(score, generation)
         asked = [requests[place] for place in unknown]
-        for number, reply in self._reader.reply(asked, most_tokens) if asked else ():
+        for number, reply in _counted(self._reader.reply(asked, most_tokens), len(asked)) if asked else ():
             self._store(self._key(asked[number]), reply.score)
             self._store(self._key(asked[number].prompt, most_tokens), reply.generation)
             yield unknown[number], reply
@@ -95,7 +98,7 @@ class CachedReader:
             else:
                 unknown[item] = [place]
         items = list(unknown)
-        for number, result in ask(items) if items else ():
+        for number, result in _counted(ask(items), len(items)) if items else ():
             self._store(self._key(items[number], *options), result)
             for place in unknown[items[number]]:
                 yield place, result
@@ -124,3 +127,8 @@ class CachedReader:
             raise ReaderError(
                 f"{self._path} cannot be used to keep what a reader says ({error}). Name another file, or delete it."
             ) from error
+
+
+def _counted(results: Iterator[Counted], total: int) -> Iterator[Counted]:
+    """The results, with a progress bar on a terminal."""
+    return iter(tqdm(results, total=total, desc="read", unit="prompt", disable=None, leave=False))
