@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,15 +17,15 @@ from qrag.client.blocking import Client
 from qrag.client.errors import Unreachable
 from qrag.wire.feedback import FeedbackCheckpoint, FeedbackOut, JudgedChunkOut
 from tests.servers import running_server
-from tests.trainer.causal_models import model, tokenizer
 from tests.trainer.learners import make_recipe
 from tests.trainer.overlap_reader import OverlapReader, words_of
-from trainer.adapting.adapt import Outcome, Plan, adapt
+from trainer.adapting.adapt import Outcome, adapt
 from trainer.adapting.collection import Collection, StoredDocument
 from trainer.adapting.confirming import confirmed
 from trainer.adapting.drafts import Draft, draft, parsed
 from trainer.adapting.files import HELD_OUT, split, write_set
 from trainer.adapting.own import from_feedback, judged_pairs, read_pairs
+from trainer.adapting.plan import Plan
 from trainer.adapting.service import handed_over, install, present_checkpoint
 from trainer.command_line.main import main
 from trainer.datasets.evidence import read_evidence
@@ -189,7 +190,7 @@ def story(number: int) -> str:
 
 
 def test_a_run_goes_on_where_it_died_and_activates_nothing_that_does_not_win(
-    start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoints, run = tmp_path / "checkpoints", tmp_path / "run"
     plan = Plan("adapted", start, singles=75, pairs=0, transitions=24, episodes=10)
@@ -211,14 +212,23 @@ def test_a_run_goes_on_where_it_died_and_activates_nothing_that_does_not_win(
         before = (outcome.checkpoint / "qrag.json").read_bytes()
         assert adapt(client, None, Curious(lives=0), plan, run, CPU) == outcome
         assert (outcome.checkpoint / "qrag.json").read_bytes() == before
+        # Another plan is not answered with the questions and weights of this one.
+        for other in (replace(plan, singles=74), replace(plan, seed=1), replace(plan, questions=tmp_path / "own.csv")):
+            (tmp_path / "own.csv").write_text("question,answer\nWhere?,Leiden\n")
+            with pytest.raises(RecipeError, match="name another folder"):
+                adapt(client, None, Curious(lives=0), other, run, CPU)
+        with pytest.raises(RecipeError, match="collection None instead of 'default'"):
+            adapt(client, "default", Curious(lives=0), plan, run, CPU)
         # The command hands over what wins alone. This one is random, and does not.
         assert not outcome.wins
         arguments = ["adapt", "--url", str(server.base_url), "--checkpoints-dir", str(checkpoints), "--out", str(run)]
-        words = tokenizer()
-        words.save_pretrained(tmp_path / "reader")
-        model("llama", len(words)).save_pretrained(tmp_path / "reader")
-        arguments += ["--start", str(start), "--transitions", "24", "--reader", str(tmp_path / "reader")]
-        assert main(arguments) == 0
+        arguments += ["--start", str(start), "--transitions", "24", "--singles", "75"]
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                "trainer.command_line.commands.Plan", lambda **named: replace(Plan(**named), pairs=0, episodes=10)
+            )
+            patch.setattr("trainer.command_line.commands.open_reader", lambda *_: nullcontext(Curious(lives=0)))
+            assert main(arguments) == 0
         assert "Nothing was activated" in capsys.readouterr().out
         assert not (checkpoints / "adapted").exists()
         assert server.get("/admin/checkpoints").json()["served"] == "configured"

@@ -1,8 +1,8 @@
 """One adaptation: chunks from the service, questions, training, a report, and the checkpoint where it wins.
 
 A run's folder holds everything that was made, so an interrupted run goes on where it was when it is started again:
-``collection.jsonl``, ``reader.sqlite`` (what the reader said), ``data/`` (the questions), ``training/`` (a run of the
-trainer), ``checkpoint/`` (the result), ``report.json``, ``report.md`` and plots.
+``plan.json``, ``collection.jsonl``, ``reader.sqlite`` (what the reader said), ``data/`` (the questions), ``training/``
+(a run of the trainer), ``checkpoint/`` (the result), ``report.json``, ``report.md`` and plots.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from trainer.adapting.confirming import confirmed
 from trainer.adapting.drafts import draft
 from trainer.adapting.files import HELD_OUT, TRAINING, split, write_set
 from trainer.adapting.own import from_feedback, judged_pairs, read_pairs
+from trainer.adapting.plan import Plan, keep_to
 from trainer.datasets.evidence import read_evidence
 from trainer.datasets.question import Question
 from trainer.errors import RecipeError
@@ -54,29 +55,6 @@ PRESENT, ADAPTED = "present", "adapted"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What an adaptation does."""
-
-    name: str
-    """The new checkpoint's name."""
-    start: Path
-    """The present checkpoint."""
-    singles: int = 800
-    """Chunks that the reader is asked about."""
-    pairs: int = 200
-    """Pairs of chunks that the reader is asked about."""
-    transitions: int = 6_000
-    held_out: float = 0.25
-    episodes: int = 300
-    """Episodes that tell when to stop."""
-    seed: int = 0
-    questions: Path | None = None
-    """Users' own pairs in place of drafts."""
-    feedback: bool = False
-    """Whether the service's feedback takes the place of drafts."""
-
-
-@dataclass(frozen=True, slots=True)
 class Outcome:
     """How an adaptation ended."""
 
@@ -97,9 +75,10 @@ def adapt(
 ) -> Outcome:
     """Adapt the checkpoint to the collection, all documents without one.
 
-    Raises :class:`~trainer.errors.TrainerError` where there is too little to learn from, and what client and reader
-    raise; what was done until then is kept in ``run``.
+    Raises :class:`~trainer.errors.TrainerError` where there is too little to learn from or ``run`` is of another plan,
+    and what client and reader raise; what was done until then is kept in ``run``.
     """
+    keep_to(plan, collection, reader, run)
     texts = fetched(client, collection, run / "collection.jsonl", plan.seed)
     data = run / "data"
     if not (data / HELD_OUT).exists():

@@ -16,7 +16,8 @@ from index.encoders.cross_encoder import CrossEncoder
 from index.encoders.encoder import Encoder
 from index.encoders.loading import load_encoder, resolve_device
 from qrag.client.blocking import Client
-from trainer.adapting.adapt import Plan, adapt
+from trainer.adapting.adapt import adapt
+from trainer.adapting.plan import Plan
 from trainer.adapting.service import handed_over, present_checkpoint
 from trainer.answering.comparing import CHUNKS, compare_answers
 from trainer.answering.reports import answer_table, read_answer_report, write_answer_report
