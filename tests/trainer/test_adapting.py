@@ -25,7 +25,7 @@ from trainer.adapting.confirming import confirmed
 from trainer.adapting.drafts import Draft, draft, parsed
 from trainer.adapting.files import HELD_OUT, split, write_set
 from trainer.adapting.own import from_feedback, judged_pairs, read_pairs
-from trainer.adapting.plan import Plan
+from trainer.adapting.plan import Plan, held
 from trainer.adapting.service import handed_over, install, present_checkpoint
 from trainer.command_line.main import main
 from trainer.datasets.evidence import read_evidence
@@ -109,6 +109,7 @@ def test_pairs_are_read_from_csv_and_json_lines(tmp_path: Path) -> None:
         ("empty.csv", "question,answer\nWhere?,\n", ":2: needs"),
         ("columns.csv", "q,a\nWhere?,x\n", "columns"),
         ("bad.jsonl", '{"question": "Where?"}\n', "answer"),
+        ("blank.jsonl", '{"question": "Where?", "answer": " "}\n', "answer"),
     ):
         (tmp_path / name).write_text(content)
         with pytest.raises(DataError, match=problem):
@@ -271,6 +272,32 @@ def test_too_few_questions_are_said(start: Path, tmp_path: Path) -> None:
             adapt(client, None, Curious(), Plan("a", start), tmp_path / "run", CPU)
         with pytest.raises(RecipeError, match="--start"):
             present_checkpoint(client, tmp_path, None)
+        # All ask about one chunk: what is measured leaves none to train on. Nothing is written that a later try finds.
+        client.index(LEIDEN, wait=True)
+        rows = "".join(f"Where lived Pieter Bosman {number}?,Leiden\n" for number in range(44))
+        (tmp_path / "own.csv").write_text(f"question,answer\n{rows}")
+        own = Plan("a", start, questions=tmp_path / "own.csv")
+        with pytest.raises(RecipeError, match="0 need other chunks"):
+            adapt(client, None, OverlapReader(), own, tmp_path / "own", CPU)
+        assert not (tmp_path / "own" / "data").exists()
+
+
+def test_a_folder_is_one_process_s(tmp_path: Path) -> None:
+    with held(tmp_path / "run"), pytest.raises(RecipeError, match="Another process"), held(tmp_path / "run"):
+        pass
+    with held(tmp_path / "run"):
+        pass
+
+
+def test_a_name_that_cannot_be_a_folder_s_is_refused_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(RecipeError, match="--name"):
+        Plan("office 2025", tmp_path)
+    (tmp_path / "adapted").mkdir()
+    arguments = ["adapt", "--url", "http://127.0.0.1:9", "--checkpoints-dir", str(tmp_path), "--out", str(tmp_path)]
+    assert main(arguments) == 1
+    assert "exists already" in capsys.readouterr().err
 
 
 def test_a_service_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,7 @@ from trainer.answering.reports import (
 )
 from trainer.answering.sets import answerable
 from trainer.datasets.question import Question
-from trainer.errors import DataError, ReaderError
+from trainer.errors import DataError, ReaderError, ResumeError
 from trainer.evaluation.baselines import BM25
 from trainer.evaluation.playing import Player
 from trainer.evaluation.suites.test_sets import TestSet, listed
@@ -125,7 +125,7 @@ def test_the_table_compares_one_way_with_the_others(tmp_path: Path) -> None:
     rows = [answer(OverlapReader(), asked), answer(OverlapReader(), asked._replace(selections=[[1, 2]] * 4))]
     results = tuple(AnswerResult(name=name, rows=(row,)) for name, row in zip(("ours", "theirs"), rows, strict=True))
     report = AnswerReport(
-        machine={}, reader="overlap", checkpoint="c", seed=0, compared="ours", results=results
+        machine={}, reader="overlap", checkpoint="c", reranker=None, seed=0, compared="ours", results=results
     )  # fmt: skip
     write_answer_report(tmp_path / "new" / "answers.json", report)
     assert AnswerReport.model_validate_json((tmp_path / "new" / "answers.json").read_bytes()) == report
@@ -164,9 +164,15 @@ def test_a_report_goes_on_where_it_was(calibrated_checkpoint: Path, tmp_path: Pa
     whole = asked(OverlapReader(), peers=["bm25"])
     assert [result.name for result in whole.results] == ["nothing", "bm25", "own", "gold"]
     assert all(result in whole.results for result in report.results)
-    more = [listed([QUESTION, replace(QUESTION, id="2")]), sets[1]]
-    assert len(asked(third := OverlapReader(), peers=["gold"], of=[replace(more[0], task="one"), more[1]]).results) == 4
-    assert len(third.asked) == 2 * 2 * 2  # two questions of the gold chunks and of the checkpoint's
+    # Rows of something else are neither taken for those that are asked for, nor overwritten.
+    more = [replace(listed([QUESTION, replace(QUESTION, id="2")]), task="one")]
+    with pytest.raises(ResumeError, match="questions of one 1 instead of 2"):
+        asked(OverlapReader(), peers=["gold"], of=more)
+    other = OverlapReader()
+    other.identity = "other weights"
+    with pytest.raises(ResumeError, match="another --out"):
+        asked(other, peers=["gold"])
+    assert AnswerReport.model_validate_json(file.read_bytes()) == whole
 
 
 def test_a_file_that_is_no_report_is_left_alone(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import threading
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
@@ -112,6 +113,14 @@ def test_an_answer_whose_characters_are_several_tokens_is_found(form: Answer) ->
         scores = scored(reader, [request])
     assert scores.answer_tokens.tolist() == [6]
     assert scores.log_probability.tolist() == pytest.approx([expected(request)])
+
+
+def test_a_tokenizer_that_composes_accents_has_not_cut_the_prompt() -> None:
+    """As in texts from macOS, where an accent is a character of its own."""
+    request = Request(Prompt("Where is the cafe\u0301?", ("The cafe\u0301 is by the river.",)), "by the river")
+    composed = Request(Prompt("Where is the caf\u00e9?", ("The caf\u00e9 is by the river.",)), "by the river")
+    with opened(scorer=lambda text: context_model(unicodedata.normalize("NFC", text))) as (_, reader):
+        assert scored(reader, [request]).log_probability.tolist() == pytest.approx([expected(composed)])
 
 
 def test_the_wording_is_sent_as_it_is() -> None:

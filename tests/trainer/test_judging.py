@@ -226,6 +226,19 @@ def test_questions_that_people_labelled_are_rewarded_for_their_labels() -> None:
     assert reader.asked == []
 
 
+def test_chance_is_not_paid_for() -> None:
+    """Where a piece was taken away nothing completes, and where the support adds nothing the labels count."""
+    reader = OverlapReader()
+    reward = reward_of("answer", Judge(reader, "joint"))
+    removed = replace(MILL, support=frozenset({0}), removed=1, judged=True)
+    assert reward.rewards([Step(removed, (), (0,)), Step(removed, (0,), (0, 2))]) == [0, 0]
+    assert reader.asked == []
+    useless = replace(MILL, support=frozenset({1}), judged=True)
+    steps = [Step(useless, (), (0,)), Step(useless, (0,), (0, 1)), Step(useless, (0, 1), (0, 1, 2))]
+    assert reward.rewards(steps) == [0, 1, 0]
+    assert reader.asked
+
+
 def test_without_a_reader_there_is_no_such_reward() -> None:
     with pytest.raises(RecipeError, match="reader"):
         reward_of("answer")

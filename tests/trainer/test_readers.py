@@ -97,6 +97,18 @@ def test_a_reply_is_what_is_scored_and_what_is_written(
     assert written == [generated(small, [request.prompt], 4)[0] for request in requests]
 
 
+def test_a_model_s_own_settings_do_not_change_what_is_most_probable() -> None:
+    """A penalty on repetition forbids copying an answer from a context."""
+    words = tokenizer()
+    plain, penalised = (model("llama", len(words)) for _ in range(2))
+    penalised.generation_config.repetition_penalty = 8.0
+    penalised.generation_config.no_repeat_ngram_size = 1
+    prompt = Prompt("where is the river?", ("in the north of the old town " * 3,))
+    both = [generated(LocalReader(network, words, "n"), [prompt], 12)[0].text for network in (plain, penalised)]
+    assert both[0] == both[1]
+    assert both[0]
+
+
 def test_the_mean_is_that_of_a_token() -> None:
     scores = scored(reader(), [Request(Prompt("where?"), "the river in the north"), Request(Prompt("where?"), "a")])
     np.testing.assert_allclose(scores.mean * scores.answer_tokens, scores.log_probability)

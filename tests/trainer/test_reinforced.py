@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from trainer.judging.judge import Judge
 from trainer.learning.learner import Learner
 from trainer.learning.objectives.reinforced import contrast
 from trainer.learning.training import build_learner
-from trainer.recipe import Recipe
+from trainer.recipe import DatasetTask, Recipe
 
 R3 = Hyperparameters(
     objective="r3",
@@ -35,7 +36,8 @@ R3 = Hyperparameters(
 
 
 def recipe(base: Path, settings: Hyperparameters = R3, **fields: object) -> Recipe:
-    return make_recipe(base, hyperparameters=settings, reader="smollm2", **(WITH_SIGNALS | fields))
+    task = DatasetTask(kind="jsonl", path="own.jsonl", judgements="judged.jsonl")
+    return make_recipe(base, hyperparameters=settings, reader="smollm2", tasks=(task,), **(WITH_SIGNALS | fields))
 
 
 def learner(base: Path, settings: Hyperparameters = R3, **fields: object) -> tuple[Learner, OverlapReader]:
@@ -137,6 +139,34 @@ def test_on_the_policy_the_list_is_read_from_the_top_to_the_first_negative(tiny_
     assert pools <= read
     assert len(read - pools) <= 4
     assert len(listed) == 20
+
+
+@pytest.mark.parametrize("warm_start", [0.0, 1.0])
+def test_a_question_without_pools_is_refused(tiny_base: Path, warm_start: float) -> None:
+    taught, _ = learner(tiny_base, replace(R3, warm_start=warm_start))
+    without: list[dict[str, Any]] = [{"wrong": ()}, {"support": frozenset(), "facts": None, "removed": 1}]
+    for fields in without:
+        with pytest.raises(RecipeError, match="--pools"):
+            taught.update([replace(pooled(np.random.default_rng(3), 1), **fields)])
+
+
+@pytest.mark.parametrize("task", [{}, {"judgements": "j", "questions": 9, "evidence_only": 3}])
+def test_a_recipe_whose_questions_have_no_pools_is_refused(tiny_base: Path, task: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="--form answer --pools"):
+        make_recipe(
+            tiny_base, hyperparameters=R3, reader="smollm2",
+            tasks=(DatasetTask.model_validate({"kind": "jsonl", "path": "own.jsonl"} | task),),
+        )  # fmt: skip
+
+
+def test_how_many_go_through_the_network_together_is_a_matter_of_speed(tiny_base: Path) -> None:
+    """The questions of a batch are each other's negatives, however few fit in a forward pass."""
+    losses = []
+    for tokens in (1, 100_000):
+        taught, _ = learner(tiny_base, replace(R3, batch_tokens=tokens, warm_start=1.0))
+        generator = np.random.default_rng(5)
+        losses.append(taught.update([pooled(generator, number) for number in range(8)])["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_a_reader_that_says_something_else_is_refused(tiny_base: Path) -> None:

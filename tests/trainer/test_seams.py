@@ -120,6 +120,7 @@ class First:
     learner: Learner
     looks_ahead: bool = True
     reads_negatives: bool = False
+    contrasts: bool = False
 
     def shows_support(self, progress: float, generator: np.random.Generator) -> bool:  # noqa: ARG002
         return False

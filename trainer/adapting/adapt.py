@@ -24,7 +24,7 @@ from trainer.adapting.confirming import confirmed
 from trainer.adapting.drafts import draft
 from trainer.adapting.files import HELD_OUT, TRAINING, split, write_set
 from trainer.adapting.own import from_feedback, judged_pairs, read_pairs
-from trainer.adapting.plan import Plan, keep_to
+from trainer.adapting.plan import Plan, held, keep_to
 from trainer.datasets.evidence import read_evidence
 from trainer.datasets.question import Question
 from trainer.errors import RecipeError
@@ -38,6 +38,7 @@ from trainer.evaluation.suites.test_sets import listed
 from trainer.hyperparameters import Hyperparameters
 from trainer.judging.judge import Judge
 from trainer.learning.checkpoints import average, pack
+from trainer.learning.state import stored_state
 from trainer.learning.training import train
 from trainer.readers.protocol import Reader
 from trainer.recipe import DatasetTask, Recipe
@@ -47,6 +48,12 @@ log = logging.getLogger(__name__)
 
 FEWEST_QUESTIONS = 40
 """Fewer confirmed questions teach and prove nothing."""
+
+VALIDATED = 20
+"""Questions of the training part by which the best moment of the training is chosen."""
+
+FEWEST_TRAINED = VALIDATED + 5
+"""Fewest questions of the training part."""
 
 AVERAGED = 0.5
 """Share of the trained weights in the result; the rest is the present checkpoint's, which knows more than this."""
@@ -78,7 +85,22 @@ def adapt(
     Raises :class:`~trainer.errors.TrainerError` where there is too little to learn from or ``run`` is of another plan,
     and what client and reader raise; what was done until then is kept in ``run``.
     """
-    keep_to(plan, collection, reader, run)
+    recipe = _recipe(plan, load_encoder(plan.start, device="cpu"), read_config(plan.start))
+    with held(run):
+        keep_to(plan, collection, reader, run)
+        return _adapted(client, collection, reader, plan, recipe, run, device)
+
+
+def _adapted(
+    client: Client,
+    collection: str | None,
+    reader: Reader,
+    plan: Plan,
+    recipe: Recipe,
+    run: Path,
+    device: torch.device,
+) -> Outcome:
+    """What of the plan is not done yet, and the report."""
     texts = fetched(client, collection, run / "collection.jsonl", plan.seed)
     data = run / "data"
     if not (data / HELD_OUT).exists():
@@ -90,9 +112,14 @@ def adapt(
             )
         training, held_out = split(questions, plan.held_out, plan.seed)
         log.info("questions training=%d held_out=%d", len(training), len(held_out))
+        if len(training) < FEWEST_TRAINED:
+            raise RecipeError(
+                f"Of {len(questions)} questions {len(training)} need other chunks than the {len(held_out)} that are "
+                f"measured, and {FEWEST_TRAINED} are needed to train on. Ask about more chunks "
+                "(--singles), or bring more questions of your own (--questions)."
+            )
         write_set(data, texts, training, held_out)
     if not (run / "checkpoint").exists():
-        recipe = _recipe(plan, load_encoder(plan.start, device="cpu"), read_config(plan.start))
         _trained(recipe, plan, data, run, device)
     return _compared(plan, data, run, device)
 
@@ -125,7 +152,7 @@ def _recipe(plan: Plan, start: Encoder, config: CheckpointConfig) -> Recipe:
 
     A packed checkpoint holds its base model; of another one everything is trained, so its own towers are the base.
     """
-    packed = isinstance(config.action, PackedTower)
+    packed, stops = isinstance(config.action, PackedTower), start.stopping.action is not None
     return Recipe(
         name=plan.name,
         base=None if packed else str(tower_directory(plan.start, config.action)),
@@ -142,13 +169,17 @@ def _recipe(plan: Plan, start: Encoder, config: CheckpointConfig) -> Recipe:
         positions=config.positions,
         lexical=start.heads.terms is not None,
         surroundings=start.heads.surroundings is not None,
-        tasks=(DatasetTask(kind="evidence", path=TRAINING, validation=20, mine=True, unanswerable=0.1),),
+        tasks=(
+            DatasetTask(
+                kind="evidence", path=TRAINING, validation=VALIDATED, mine=True, unanswerable=0.1 if stops else 0.0
+            ),
+        ),
         validate_every=max(1, plan.transitions // 3),
         hyperparameters=Hyperparameters(
             transitions=plan.transitions,
             environments=24,
             warm_start=1.0,
-            stop=start.stopping.action is not None,
+            stop=stops,
             frozen_layers=3 if packed else 0,
             learning_rate=5e-5,
             head_learning_rate=5e-4,
@@ -161,7 +192,7 @@ def _recipe(plan: Plan, start: Encoder, config: CheckpointConfig) -> Recipe:
 def _trained(recipe: Recipe, plan: Plan, data: Path, run: Path, device: torch.device) -> None:
     """Train, average with the present checkpoint, calibrate and pack; each step whole or not at all."""
     training, cache = run / "training", run / "embeddings"
-    train(recipe, data, training, device=device, cache=cache, resume=(training / "state").exists())
+    train(recipe, data, training, device=device, cache=cache, resume=stored_state(training) is not None)
     averaged, calibrated = run / "averaged", run / "calibrated"
     for folder in (averaged, calibrated):
         shutil.rmtree(folder, ignore_errors=True)

@@ -6,9 +6,10 @@ import csv
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
-from pydantic import Field
+from pydantic import StringConstraints
 
 from qrag.wire.feedback import FeedbackOut
 from qrag.wire.models import FrozenModel
@@ -28,8 +29,8 @@ CANDIDATES = 20
 class Pair(FrozenModel):
     """A question with its answer."""
 
-    question: str = Field(min_length=1)
-    answer: str = Field(min_length=1)
+    question: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+    answer: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 def read_pairs(path: Path) -> list[Pair]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from index.encoders.checkpoint import read_config
 from trainer.adapting.own import read_pairs
 from trainer.errors import RecipeError
 from trainer.readers.protocol import Reader
+from trainer.recipe import NAME
 
 FILE = "plan.json"
 
@@ -39,6 +43,25 @@ class Plan:
     feedback: bool = False
     """Whether the service's feedback takes the place of drafts."""
 
+    def __post_init__(self) -> None:
+        if not re.fullmatch(NAME, self.name):
+            raise RecipeError(f"{self.name!r} names no checkpoint: --name takes letters, digits, dots, - and _.")
+
+
+@contextmanager
+def held(run: Path) -> Iterator[None]:
+    """The run's folder, made where it is not there, for this process alone.
+
+    Raises :class:`~trainer.errors.RecipeError` where another one has it.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    with (run / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RecipeError(f"Another process adapts in {run}. Let it end, or name another folder.") from None
+        yield
+
 
 def keep_to(plan: Plan, collection: str | None, reader: Reader, run: Path) -> None:
     """Note in the run's folder what it is for.
@@ -49,7 +72,6 @@ def keep_to(plan: Plan, collection: str | None, reader: Reader, run: Path) -> No
     file = run / FILE
     content = _content(plan, collection, reader)
     if not file.exists():
-        run.mkdir(parents=True, exist_ok=True)
         unfinished = file.with_name(f"{FILE}.new")
         unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         unfinished.replace(file)

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 
 from qrag.client.blocking import Client
+from qrag.client.proxies import proxy_settings
 from qrag.wire.operations import CheckpointsOut
 from trainer.bases.models import start_directory
 from trainer.errors import RecipeError
@@ -34,14 +35,20 @@ def present_checkpoint(client: Client, folder: Path, start: Path | None) -> Path
     return folder / name
 
 
+def free(folder: Path, name: str) -> Path:
+    """Where the checkpoint of this name will be; raises :class:`~trainer.errors.RecipeError` where one is there."""
+    target = folder / name
+    if target.exists():
+        raise RecipeError(f"{target} exists already: choose another --name.")
+    return target
+
+
 def install(checkpoint: Path, folder: Path, name: str) -> Path:
     """Copy the checkpoint to where services find it, whole or not at all.
 
     Raises :class:`~trainer.errors.RecipeError` where one of this name is there.
     """
-    target = folder / name
-    if target.exists():
-        raise RecipeError(f"{target} exists already: choose another --name.")
+    target = free(folder, name)
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / f".{name}.new"
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -59,7 +66,8 @@ def handed_over(checkpoint: Path, folder: Path, name: str, url: str, key: str | 
     address = f"{url.rstrip('/')}/admin/checkpoints"
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     try:
-        answer = httpx.post(address, json={"checkpoint": name}, headers=headers, timeout=PATIENCE)
+        with httpx.Client(headers=headers, timeout=PATIENCE, **proxy_settings(httpx.URL(address))) as service:
+            answer = service.post(address, json={"checkpoint": name})
     except httpx.HTTPError as error:
         said = str(error) or type(error).__name__
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -85,22 +86,22 @@ def compare_answers(
 ) -> Iterator[AnswerReport]:
     """The report on the ``checkpoint``, called ``name``, and its ``peers``: after each row what there is so far.
 
-    What the ``known`` report says of the same reader, checkpoint, seed and number of questions is taken over. Without
-    a ``reranker`` that peer is left out. Embeddings are kept in ``cache``. Raises
+    The rows of the ``known`` report are taken over. Without a ``reranker`` that peer is left out. Embeddings are kept
+    in ``cache``. Raises :class:`~trainer.errors.ResumeError` where the known rows are of something else, and
     :class:`~trainer.errors.ReaderError` where the reader fails.
     """
     encoder = load_encoder(checkpoint, device=str(device))
     report = AnswerReport(
         machine=describe_machine(),
-        reader=reader.identity.partition(" ")[0],
+        reader=reader.identity,
         checkpoint=encoder.config.fingerprint,
+        reranker=None if reranker is None else _checksum(reranker),
         seed=seed,
         compared=name,
         results=(),
     )
     counts = {test_set.task: test_set.count for test_set in sets}
-    rows = {} if known is None else known.rows_of(report)
-    rows = {key: row for key, row in rows.items() if len(row.f1) == counts.get(row.task, len(row.f1))}
+    rows = {} if known is None else known.rows_for(report, counts)
     ways = [peer for peer in PEERS if peer in peers and (peer != "reranked" or reranker is not None)]
     order = [*PEERS[:-1], name, PEERS[-1]]
     base = untrained_encoder(None, device)
@@ -116,6 +117,15 @@ def compare_answers(
             log.info("%s %s questions=%d f1=%.3f", way, row.task, len(row.f1), sum(row.f1) / len(row.f1))
             yield report.with_rows(rows, order)
     yield report.with_rows(rows, order)
+
+
+def _checksum(reranker: Path) -> str:
+    """The SHA-256 of the weights."""
+    digest = hashlib.sha256()
+    for file in sorted(reranker.glob("*.safetensors")):
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()
 
 
 def _peer(name: str, base: Encoder, reranker: Path | None, cache: Path | None) -> Retriever:

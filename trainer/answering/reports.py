@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from qrag.wire.models import FrozenModel
-from trainer.errors import DataError
+from trainer.errors import DataError, ResumeError
 from trainer.evaluation.paired import RESAMPLES, Difference, mean_difference
 
 
@@ -42,18 +42,31 @@ class AnswerReport(FrozenModel):
 
     machine: dict[str, Any]
     reader: str
-    """The name and checksum of its weights."""
+    """Its identity: weights, precision, wording, limits."""
     checkpoint: str
     """The checksum of the checkpoint whose evidence is :attr:`compared`."""
+    reranker: str | None
+    """The checksum of the cross-encoder's weights; none without one."""
     seed: int
     compared: str
     """The way of retrieving that the others are compared with."""
     results: tuple[AnswerResult, ...]
 
-    def rows_of(self, other: AnswerReport) -> dict[tuple[str, str], AnswerRow]:
-        """The rows by way and task, where the other report's would be the same."""
-        if (self.reader, self.checkpoint, self.seed) != (other.reader, other.checkpoint, other.seed):
-            return {}
+    def rows_for(self, other: AnswerReport, counts: Mapping[str, int]) -> dict[tuple[str, str], AnswerRow]:
+        """The rows by way and task for a report that goes on from this one, with so many questions in each task.
+
+        Raises :class:`~trainer.errors.ResumeError` where the other's rows would be of something else.
+        """
+        kept: dict[str, Any] = {name: getattr(self, name) for name in ("reader", "checkpoint", "compared", "seed")}
+        wanted: dict[str, Any] = {name: getattr(other, name) for name in kept}
+        if self.reranker and other.reranker:
+            kept["reranker"], wanted["reranker"] = self.reranker, other.reranker
+        for result in self.results:
+            kept |= {f"questions of {row.task}": len(row.f1) for row in result.rows if row.task in counts}
+        wanted |= {name: counts[name.removeprefix("questions of ")] for name in kept if name not in wanted}
+        if differing := [name for name in kept if kept[name] != wanted[name]]:
+            changes = ", ".join(f"{name} {kept[name]!r} instead of {wanted[name]!r}" for name in differing)
+            raise ResumeError(f"The report has rows with {changes}. Name another --out.")
         return {(result.name, row.task): row for result in self.results for row in result.rows}
 
     def with_rows(self, rows: Mapping[tuple[str, str], AnswerRow], order: Sequence[str]) -> AnswerReport:
@@ -75,9 +88,11 @@ def read_answer_report(path: Path) -> AnswerReport | None:
 
 
 def write_answer_report(path: Path, report: AnswerReport) -> None:
-    """Write the file and its table; the folder is made."""
+    """Write the file, whole or not at all, and its table; the folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    unfinished = path.with_name(f"{path.name}.new")
+    unfinished.write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    unfinished.replace(path)
     path.with_suffix(".md").write_text(answer_table(report), encoding="utf-8")
 
 

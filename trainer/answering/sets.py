@@ -32,7 +32,7 @@ def paragraphs(data: Path, count: int, _seed: int, *, name: str) -> list[TestSet
 
 def stories(data: Path, count: int, seed: int) -> list[TestSet]:
     """BabiLong, as many questions of each of its five tasks."""
-    return list(babilong(data, [STORY_LENGTH], count // len(BUDGETS), seed))
+    return list(babilong(data, [STORY_LENGTH], max(1, count // len(BUDGETS)), seed))
 
 
 def whole_books(data: Path, count: int, _seed: int) -> list[TestSet]:

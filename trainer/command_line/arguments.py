@@ -72,7 +72,7 @@ def command_line() -> argparse.ArgumentParser:
     command.set_defaults(run=commands.run_adapt)
     command.add_argument("--collection", metavar="NAME", help="default: all documents")
     command.add_argument("--url", default="http://127.0.0.1:8000", help="of the service; default: %(default)s")
-    command.add_argument("--key", metavar="KEY", help="that may read, and for activating also `admin`")
+    command.add_argument("--key", metavar="KEY", help="that may read, for --feedback `write`, for activating `admin`")
     command.add_argument(
         "--checkpoints-dir", type=Path, required=True, metavar="DIR", help="the service's QRAG_CHECKPOINTS_DIR"
     )

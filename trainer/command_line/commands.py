@@ -18,7 +18,7 @@ from index.encoders.loading import load_encoder, resolve_device
 from qrag.client.blocking import Client
 from trainer.adapting.adapt import adapt
 from trainer.adapting.plan import Plan
-from trainer.adapting.service import handed_over, present_checkpoint
+from trainer.adapting.service import free, handed_over, present_checkpoint
 from trainer.answering.comparing import CHUNKS, compare_answers
 from trainer.answering.reports import answer_table, read_answer_report, write_answer_report
 from trainer.answering.sets import answerable
@@ -221,6 +221,7 @@ def run_judge(arguments: argparse.Namespace) -> None:
 def run_adapt(arguments: argparse.Namespace) -> None:
     """Adapt the checkpoint of a running service to a collection, and activate what wins."""
     device = resolve_device(arguments.device)
+    free(arguments.checkpoints_dir, arguments.name)
     with Client(arguments.url, arguments.key) as client:
         plan = Plan(
             name=arguments.name,

@@ -179,7 +179,7 @@ class Learner:
         def select(choices: Sequence[_Choice]) -> list[Transition]:
             transitions: dict[int, Transition] = {}
             lengths = [len(choice.observation.state.ids) for choice in choices]
-            for part in token_batches(lengths, self.scorer.batch_tokens):
+            for part in self._parts(lengths):
                 states = self.network.read_states([choices[i].observation.state for i in part])
                 made = self._select([choices[i] for i in part], detached(states))
                 returns = torch.zeros(len(made), device=self.device)
@@ -292,7 +292,7 @@ class Learner:
         """One optimiser step; returns the loss."""
         summed = 0.0
         lengths = [len(transition.observation.state.ids) for transition in batch.transitions]
-        for part in token_batches(lengths, self.scorer.batch_tokens):
+        for part in self._parts(lengths):
             transitions = [batch.transitions[i] for i in part]
             states = self.network.read_states([transition.observation.state for transition in transitions])
             losses = self.objective.losses(states, transitions, torch.from_numpy(batch.returns[part]).to(self.device))
@@ -302,6 +302,14 @@ class Learner:
             summed += loss.item()
         self._step(1 / len(lengths))
         return summed / len(lengths)
+
+    def _parts(self, lengths: Sequence[int]) -> Iterator[Sequence[int]]:
+        """Which states of these lengths go through the networks together: what that changes is no matter of memory."""
+        return (
+            iter([range(len(lengths))])
+            if self.objective.contrasts
+            else token_batches(lengths, self.scorer.batch_tokens)
+        )
 
     def _step(self, share: float) -> None:
         """One step of the optimiser along ``share`` times the gradients that were accumulated."""

@@ -17,6 +17,9 @@ from trainer.errors import RecipeError
 from trainer.hyperparameters import RewardName
 from trainer.judging.judge import Judge, State
 
+LEAST_SPAN = 1.0
+"""Nats that a judged support adds at least, where what parts of it add is a reward."""
+
 
 class Step(NamedTuple):
     """One selection: the positions selected before and after it, in document order."""
@@ -64,7 +67,9 @@ class AnswerGain:
     """What a selection adds to the probability of the answer, by a frozen reader; for questions that it judged.
 
     The value of nothing is 0 and that of the judged support is 1, both the question's own: log-probabilities are not
-    comparable between questions. Between them it is linear in nats. Other questions have the paper's reward.
+    comparable between questions. Between them it is linear in nats. Other questions have the paper's reward, as have
+    those of which a piece was taken away, and those whose support is worth less than :data:`LEAST_SPAN` to this
+    reader: a share of so little would pay for chance.
     """
 
     def __init__(self, judge: Judge) -> None:
@@ -76,20 +81,24 @@ class AnswerGain:
 
     def rewards(self, steps: Sequence[Step]) -> list[float]:
         """The differences of values, each cut to 0..1; raises as :class:`~trainer.readers.protocol.Reader` says."""
-        judged = [step for step in steps if step.question.judged and step.question.missing(step.before)]
+        judged = [step for step in steps if _tells(step)]
         states: list[State] = [
             (step.question, positions)
             for step in judged
             for positions in ((), tuple(sorted(step.question.support)), step.before, step.after)
         ]
         values = self._judge.values(states).reshape(-1, 4)
-        span = np.maximum(values[:, 1] - values[:, 0], 1e-6)[:, None]
-        shares = np.clip((values[:, 2:] - values[:, :1]) / span, 0.0, 1.0)
-        gains = iter((shares[:, 1] - shares[:, 0]).tolist())
-        return [
-            next(gains) if step.question.judged and step.question.missing(step.before) else _once(self, [step])[0]
-            for step in steps
-        ]
+        span = values[:, 1] - values[:, 0]
+        shares = np.clip((values[:, 2:] - values[:, :1]) / np.maximum(span, LEAST_SPAN)[:, None], 0.0, 1.0)
+        gains = iter(np.where(span < LEAST_SPAN, np.nan, shares[:, 1] - shares[:, 0]).tolist())
+        told = [next(gains) if _tells(step) else np.nan for step in steps]
+        labelled = self._labelled.rewards(steps)
+        return [label if np.isnan(gain) else gain for gain, label in zip(told, labelled, strict=True)]
+
+
+def _tells(step: Step) -> bool:
+    """Whether the reader is asked: its judgement is of the whole question, in which something is missing."""
+    return step.question.judged and not step.question.removed and step.question.missing(step.before) > 0
 
 
 def _once(reward: Reward, steps: Sequence[Step]) -> list[float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from itertools import count
@@ -298,5 +299,6 @@ def _holds(tokens: Sequence[Token], text: str) -> bool:
 
     Only letters and digits of ASCII are compared: texts of other tokens, and of special ones, differ between servers.
     """
-    joined = "".join(token.text for token in tokens)
+    # Some tokenizers compose accents, and then a letter is none of ASCII any more.
+    joined, text = (unicodedata.normalize("NFC", one) for one in ("".join(token.text for token in tokens), text))
     return _OTHER_CHARACTERS.sub("", text.partition(" ")[2]) in _OTHER_CHARACTERS.sub("", joined)

@@ -17,6 +17,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     DynamicCache,
+    GenerationConfig,
     GgufConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -99,6 +100,10 @@ class LocalReader:
         """``name`` says which weights these are; ``batch_tokens`` (default: by device) is a matter of speed alone."""
         self._model: Any = model  # transformers' methods have no types
         torch.nn.Module.eval(model).requires_grad_(False)
+        # Without what a model's own settings add: a penalty on repetition forbids copying an answer from a context.
+        ending = model.generation_config
+        plain: Any = GenerationConfig
+        model.generation_config = plain(bos_token_id=ending.bos_token_id, eos_token_id=ending.eos_token_id)
         self._tokenizer = tokenizer
         self._wording = wording_of(tokenizer)
         self._most_tokens = min(most_tokens, getattr(model.config, "max_position_embeddings", most_tokens))
@@ -247,9 +252,6 @@ class LocalReader:
             past_key_values=before.cache,
             max_new_tokens=most_tokens,
             do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
             pad_token_id=self._tokenizer.pad_token_id or 0,
         )
         texts = self._tokenizer.batch_decode(written[:, ids.shape[1] :], skip_special_tokens=True)

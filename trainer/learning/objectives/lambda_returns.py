@@ -38,6 +38,11 @@ class LambdaReturns:
         """False: nobody selected them."""
         return False
 
+    @property
+    def contrasts(self) -> bool:
+        """False: each state has its own loss."""
+        return False
+
     def shows_support(self, progress: float, generator: np.random.Generator) -> bool:  # noqa: ARG002
         """Never."""
         return False

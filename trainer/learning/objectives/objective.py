@@ -24,6 +24,10 @@ class Objective(Protocol):
     def reads_negatives(self) -> bool:
         """Whether hard negatives are further candidates of the transitions."""
 
+    @property
+    def contrasts(self) -> bool:
+        """Whether a loss depends on the other transitions that it is computed with: all of a step then go together."""
+
     def shows_support(self, progress: float, generator: np.random.Generator) -> bool:
         """Whether the next selection is one of the missing support, not the policy's.
 

@@ -77,6 +77,11 @@ class ReinforcedContrast:
         """False: the batch brings them."""
         return False
 
+    @property
+    def contrasts(self) -> bool:
+        """True: the pairs of a batch are each other's negatives."""
+        return True
+
     def shows_support(self, progress: float, generator: np.random.Generator) -> bool:  # noqa: ARG002
         """Never: the selection itself teaches nothing."""
         return False
@@ -93,8 +98,14 @@ class ReinforcedContrast:
     ) -> torch.Tensor:
         """The contrast of each transition in the batch that these are, shape ``[transitions]``.
 
-        Raises as :class:`~trainer.readers.protocol.Reader` says.
+        Raises :class:`~trainer.errors.RecipeError` for a question without pools, and as
+        :class:`~trainer.readers.protocol.Reader` says.
         """
+        if bare := next((t.question for t in transitions if not (t.question.support and t.question.wrong)), None):
+            raise RecipeError(
+                f"The objective r3 needs chunks that the reader answers right from, and others; question {bare.id} has "
+                "none of one kind. Make its judgements with `judge --form answer --pools`."
+            )
         pairs = self._walked(transitions) if self._on_policy else [self._drawn(t) for t in transitions]
         extended, columns = self._in_batch(transitions, pairs)
         q, _ = self._scorer.chosen_q(states, extended, columns)

@@ -46,6 +46,11 @@ class WarmStart:
         """True where there are any."""
         return self._settings.hard_negatives > 0
 
+    @property
+    def contrasts(self) -> bool:
+        """False: each state has its own loss."""
+        return False
+
     def shows_support(self, progress: float, generator: np.random.Generator) -> bool:
         """With a probability that falls from 1 to 0 (``dagger``), always (``support``) or never (``policy``)."""
         if self._settings.behaviour == "dagger":
