@@ -96,7 +96,10 @@ class Keys:
 
     @property
     def required(self) -> bool:
-        """Whether requests need a key: there is one, or there is a file, even one without keys."""
+        """Whether requests need a key: there is one, or there is or was a file, even one without keys.
+
+        A file that is removed while the service runs, to be made anew, does not let everybody in meanwhile.
+        """
         self._refresh()
         return bool(self._given) or self._required
 
@@ -128,7 +131,9 @@ class Keys:
             log.error("the keys read before stay valid: %s", error)
             self._required = True
             return
-        self._required = bool(version)
+        if self._required and not version:
+            log.warning("the file of keys is gone: nobody may do anything until keys are added")
+        self._required = self._required or bool(version)
         self._known = [(bytes.fromhex(key.sha256), Access(key.name, key.rights, key.collections)) for key in keys]
         log.info("keys=%d", len(keys))
 

@@ -37,8 +37,10 @@ class Bagging:
     def _bags(self, rows: Sequence[ChunkAddress | None]) -> list[TokenIds]:
         """The tokens of each row; none of chunks whose document was deleted."""
         bags: list[TokenIds] = []
-        for _, group in groupby(rows, key=lambda row: None if row is None else row.uid):
-            members = list(group)
+        # Of one document there can be other chunks in the next row than the next ones: parts that were merged.
+        places = enumerate(rows)
+        for _, group in groupby(places, key=lambda at: None if at[1] is None else (at[1].uid, at[1].number - at[0])):
+            members = [row for _, row in group]
             first = members[0]
             texts: list[str] = []
             if first is not None:

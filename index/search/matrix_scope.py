@@ -71,7 +71,13 @@ class MatrixScope:
     @property
     def read_size(self) -> int:
         """About how many candidates are read for one state."""
-        return self.size if self.preselected is None else self.preselected.exact.size
+        return self.size if self._likely is None else self._likely.exact.size
+
+    @property
+    def _likely(self) -> Preselected | None:
+        """What is scored of a large scope; none where all is: the index would name masked candidates alone."""
+        few = self.mask is None or self.size - np.count_nonzero(self.mask) <= MASKED
+        return self.preselected if few else None
 
     def masked(self, excluded: IntArray) -> MatrixScope:
         """The same axis, on which the ``excluded`` positions may not be selected either."""
@@ -107,8 +113,8 @@ class MatrixScope:
         count: int = 1,  # noqa: ARG002  # all are scored
     ) -> list[Estimate]:
         """``Q(s, i)`` in each state, estimated by one read of the matrices."""
-        if self.preselected is not None:
-            return self._estimate_preselected(self.preselected, states, selections, function)
+        if (preselected := self._likely) is not None:
+            return self._estimate_preselected(preselected, states, selections, function)
         # The system zeroes it page by page as signals reach it: as cheap as uninitialised memory.
         values = np.zeros((len(states), self.size), dtype=np.float32)
         first, *further = function.signals
@@ -169,7 +175,7 @@ class MatrixScope:
             for selected, documents in zip(selections, visited, strict=True)
         )
         if self.mask is not None:
-            besides += min(int(np.count_nonzero(~self.mask)), MASKED)
+            besides += int(np.count_nonzero(~self.mask))
         queries = np.stack([function.turning.plain_query(state) for state in states])
         neighbours = preselected.nearest(queries if function.w >= 0 else -queries, besides)
         with_terms = self._best_by_further_signals(states, selections, function, besides)
@@ -201,12 +207,16 @@ class MatrixScope:
         """For each state the candidates that gain most from the signals beside the inner product."""
         if not function.further:
             return [np.empty(0, dtype=np.int64)] * len(states)
-        values = np.zeros((len(states), self.size), dtype=np.float32)
-        for signal in function.further:
-            signal.add(states, self.matrices, selections, values)
         count = min(NAMED + besides, self.size)
-        best = np.argpartition(-values, count - 1, axis=1)[:, :count]
-        return [row[value[row] > 0] for row, value in zip(best, values, strict=True)]
+        named = []
+        for number, selected in enumerate(selections):
+            # One state at a time: the whole scope has a value, not only what is read of it.
+            values = np.zeros((1, self.size), dtype=np.float32)
+            for signal in function.further:
+                signal.add(states.between(number, number + 1), self.matrices, [selected], values)
+            best = np.argpartition(values[0], self.size - count)[self.size - count :]
+            named.append(best[values[0, best] > 0])
+        return named
 
 
 def _admitted(mask: BoolArray, start: int, stop: int) -> IntArray:

@@ -103,6 +103,18 @@ def derived_id(content: Mapping[str, Any]) -> str:
     return f"doc-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]}"
 
 
+DESCRIPTION = ("title", "metadata")
+"""What of a document's content can be changed in place."""
+
+
+def is_same(stored: Mapping[str, Any], content: Mapping[str, Any], *, named: bool) -> bool:
+    """Whether an upload's ``content`` is that of a stored document, whose id the uploader has ``named`` or not.
+
+    An id that is derived from the content is that of what was uploaded first, whatever its description is now.
+    """
+    return all(stored[name] == value for name, value in content.items() if named or name not in DESCRIPTION)
+
+
 class Published(NamedTuple):
     """A document after publication; ``created`` is false where it existed already."""
 

@@ -114,7 +114,9 @@ class Catalogue(Protocol):
     def describe(
         self, id: str, description: Callable[[Document], tuple[str | None, Mapping[str, Any]]], *, collection: str
     ) -> Document:
-        """Change title and metadata in place to what ``description`` returns; vectors stay as they are.
+        """Change title and metadata in place to what ``description`` returns; vectors of the active space stay.
+
+        With the title, those of other spaces go, whose towers may read it: they are made again.
 
         It is called inside the transaction, for the document and for what waits to take its place; what it raises
         leaves both as they were. Raises :class:`~index.errors.UnknownDocument`, also where the document is not in the

@@ -172,8 +172,8 @@ class Engine:
 
     @property
     def _has_work(self) -> bool:
-        """Whether there is anything to do; with all places taken by episodes that are looked at, those behind wait."""
-        room = len(self._running) + len(self._looking) < self._max_running
+        """Whether there is anything to do; episodes that are looked at take nobody's place."""
+        room = len(self._running) < self._max_running
         return bool(self._looked or self._running or self._jobs or (self._waiting and room))
 
     def _take_turn(self) -> None:
@@ -205,7 +205,7 @@ class Engine:
         running = [run for run in self._running if not run.cancelled]
         self.cancelled += len(self._running) - len(running)
         self._running = running
-        while self._waiting and len(self._running) + len(self._looking) < self._max_running:
+        while self._waiting and len(self._running) < self._max_running:
             run = self._waiting.popleft()
             if run.cancelled:
                 self.cancelled += 1

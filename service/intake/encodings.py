@@ -86,7 +86,7 @@ def codec_of(label: str) -> str | None:
         except (LookupError, ValueError):
             return None
         if page or name in _MORE:
-            return name
+            return "utf-32-le" if name == "utf-32" else name  # what has no mark is in the usual order of bytes
         encoding = webencodings.lookup(name)  # another spelling, such as latin-1
         if encoding is None:
             return None

@@ -13,6 +13,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartParser
 
 from service.errors import InvalidRequest
+from service.intake.encodings import codec_of
 
 _NAME: Final = compiled(rb";\s*filename\s*=\s*(?:\"(?:[^\"\\]|\\.)*\"|[^;]*)", IGNORECASE)
 _STARRED_NAME: Final = compiled(rb";\s*filename\*\s*=\s*\"?([^;\"]+)\"?", IGNORECASE)
@@ -35,10 +36,7 @@ class _Parser(MultiPartParser):
 
 def _decoded(value: str) -> str:
     charset, _, text = decode_rfc2231(value)
-    try:
-        return unquote_to_bytes(text).decode(charset or "utf-8", "replace")
-    except LookupError:
-        return unquote_to_bytes(text).decode("utf-8", "replace")
+    return unquote_to_bytes(text).decode(codec_of(charset or "") or "utf-8", "replace")
 
 
 async def read_form(request: Request, *, max_files: int, max_fields: int) -> FormData:

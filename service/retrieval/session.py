@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 from anyio import to_thread
 
@@ -120,7 +121,8 @@ async def find(session: Session, started: RunEvents | None = None) -> RetrieveOu
         except UnknownDocument:
             if attempt == ATTEMPTS - 1:
                 break
-            session, started = await prepare(session.body, session.services, session.access), None
+            again = await prepare(session.body, session.services, session.access)
+            session, started = replace(again, is_part=session.is_part), None
     raise DocumentsChanged("Documents were deleted while the question was being answered. Ask again.")
 
 

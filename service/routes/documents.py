@@ -15,6 +15,7 @@ from index.errors import DiskFull, UnknownDocument
 from index.storage.documents import Document
 from qrag.wire.documents import (
     METADATA_BYTES,
+    METADATA_LEVELS,
     ChunkOut,
     ChunkPage,
     CollectionOut,
@@ -313,22 +314,25 @@ def patch_document(services: AppServices, access: RequestAccess, id: DocumentPat
     The body is a merge patch (RFC 7396): fields that it does not name stay, null removes a field.
     """
     collection = visible_document(services, access, id).collection
-    reads_titles = services.checkpoints.current.encoder.config.headings
+    change = services.checkpoints.change
+    encoders = [services.checkpoints.current.encoder, *([change.encoder] if change and change.encoder else [])]
+    reads_titles = any(encoder.config.headings for encoder in encoders)
 
     def changed(document: Document) -> tuple[str | None, dict[str, JsonValue]]:
         title = patch.title if "title" in patch.model_fields_set else document.title
         if reads_titles and title != document.title:
             raise TitleIsEmbedded(
-                "This checkpoint embeds chunks together with their document's title, so a title cannot be changed in "
-                "place. Send the document again, with the new title and replace=true."
+                "The checkpoint, or the one that the service is changing to, embeds chunks together with their "
+                "document's title, so a title cannot be changed in place. Send the document again, with the new title "
+                "and replace=true."
             )
         metadata = merge_patch(dict(document.metadata), patch.metadata)
         try:
             return title, DocumentFields(metadata=metadata).metadata
         except ValidationError:
             raise MetadataTooLong(
-                f"With what is there the metadata would have more than {METADATA_BYTES} bytes as JSON. Remove fields, "
-                "by null, in the same change."
+                f"With what is there the metadata would have more than {METADATA_BYTES} bytes as JSON, or more than "
+                f"{METADATA_LEVELS} levels. Remove fields, by null, in the same change."
             ) from None
 
     return _document_out(services.storage.catalogue.describe(id, changed, collection=collection))

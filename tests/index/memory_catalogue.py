@@ -68,6 +68,8 @@ class MemoryCatalogue:
 
     def __init__(self, news: News) -> None:
         self._news = news
+        self.renamed: Callable[[int], None] = lambda _uid: None
+        """Called for a document that gets another title."""
         self._uids = count(1)
         self._versions: dict[str, list[Document]] = {}
         self._texts: dict[int, str] = {}
@@ -173,6 +175,8 @@ class MemoryCatalogue:
             if version.uid == own.uid or version.replaces == own.uid
         }
         for uid, (title, metadata) in changes.items():
+            if any(version.uid == uid and version.title != title for version in self._versions[id]):
+                self.renamed(uid)
             self._set(uid, title=title, metadata=metadata)
         self._news.announce(searchable=True)
         return self.document(id)

@@ -36,7 +36,13 @@ class MemoryVectors:
         self._catalogue = catalogue
         self._news = news
         self.space = Space(1, fingerprint, dimension)
+        catalogue.renamed = self._forget_elsewhere
         self._spaces = {self.space: dict[int, list[Embedded]]()}
+
+    def _forget_elsewhere(self, uid: int) -> None:
+        for space, kept in self._spaces.items():
+            if space != self.space:
+                kept.pop(uid, None)
 
     @property
     def spaces(self) -> Collection[Space]:

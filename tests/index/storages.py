@@ -72,7 +72,7 @@ def post(storage: Storage, id: str, text: str, collection: str = "default", queu
 
 
 def publish(
-    storage: Storage, id: str, text: str, *, replace: bool = False, title: str | None = None, year: int = 2024
+    storage: Storage, id: str | None, text: str, *, replace: bool = False, title: str | None = None, year: int = 2024
 ) -> Published:
     """A document, by several writes of one upload."""
     upload = storage.catalogue.begin_upload()

@@ -12,6 +12,7 @@ from index.indexing.bagging import Bagging
 from index.storage.local.backup import back_up, restore
 from index.storage.local.files.postings import postings_path
 from index.storage.local.opening import LocalStorage
+from index.storage.vectors import ChunkAddress
 from tests.index.storages import WordEncoder, index_all, laid_out, lines, open_local, post
 
 TEXTS = {"letter": "a bb bb ccc\nbb", "list": lines("n", 30), "note": "ccc"}
@@ -71,6 +72,16 @@ def test_lost_bags_are_made_again_while_searches_go_on(tmp_path: Path) -> None:
         assert counted(storage) == expected("letter", "list", "note")
     with closing(open_local(tmp_path)) as storage:
         assert counted(storage) == expected("letter", "list", "note")
+
+
+def test_parts_of_a_document_that_lie_apart_get_their_own_bags(tmp_path: Path) -> None:
+    """A merge can lay the end of a document right after its beginning, and what was between them elsewhere."""
+    with closing(stored(tmp_path)) as storage:
+        uid = storage.catalogue.document("list").uid
+        numbers = (5, 0, 1, 20, 21)
+        bags = Bagging(storage, WordEncoder())._bags([*(ChunkAddress(uid, number) for number in numbers), None])
+        own = WordEncoder().terms(TEXTS["list"].splitlines())
+        assert bags == [*(own[number] for number in numbers), []]
 
 
 def test_truncated_bags_are_made_again(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import pytest
 
 from index.errors import UnknownCollection
 from index.indexing.indexer import Indexer
+from index.search import matrix_scope as matrix_scope_module
 from index.search import preselection
 from index.search.function import QFunction
 from index.search.positions import Positions
@@ -109,6 +110,25 @@ def check(
 @pytest.mark.parametrize("w", [1.5, -1.5])
 def test_the_best_are_those_of_an_exact_search(w: float, storage: LocalStorage, scopes: LocalScopes) -> None:
     check(storage, scopes, w=w)
+
+
+def test_where_most_is_masked_the_admissible_are_found(
+    storage: LocalStorage, scopes: LocalScopes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index knows nothing of a mask: it would name masked candidates alone."""
+    monkeypatch.setattr(matrix_scope_module, "MASKED", 4)
+    function = QFunction(1.5, -0.25, POSITIONS)
+    found, exact = scopes.scope("default"), storage.vectors.scopes().scope("default")
+    hidden = np.setdiff1d(np.arange(found.scope.size), [3, 17, 80, 81, 140])
+    for state in random_vectors(20, DIMENSION, seed=4):
+        for excluded in (hidden[:3], hidden):
+            for selected in ([], [17]):
+                rankings = [
+                    ranking(state, replace(one, scope=one.scope.masked(excluded)), selected, function, 3)
+                    for one in (found, exact)
+                ]
+                assert rankings[0] == rankings[1]
+                assert len(rankings[0]) == 3
 
 
 @pytest.mark.parametrize("mode", ["none", "absolute"])

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.arrays import Float32Array
-from index.errors import CheckpointMismatch, ChunkTooLong
+from index.errors import CheckpointMismatch, ChunkTooLong, DamagedStore
 from index.indexing.indexer import Indexer
 from index.indexing.reembedding import Reembedding
 from index.storage.local.opening import LocalStorage
@@ -287,6 +287,21 @@ def test_documents_of_another_tower_are_found_as_they_are_embedded_again(tmp_pat
         for id, text in texts.items():
             inputs = WordEncoder().action_inputs(text.splitlines())
             np.testing.assert_array_equal(seen_by(storage)[id], embed("other", inputs))
+
+
+def test_a_start_that_fails_for_a_damaged_segment_has_taken_nothing_over(tmp_path: Path) -> None:
+    with closing(open_local(tmp_path)) as storage:
+        post(storage, "letter", lines("letter", 9))
+        index_all(storage, partial(embed, "words"))
+        before = seen_by(storage)
+    (segment,) = (tmp_path / "segments").glob("*.faiss")
+    whole = segment.read_bytes()
+    segment.write_bytes(whole[:-7])
+    with pytest.raises(DamagedStore):
+        taken_over(tmp_path, "other")
+    segment.write_bytes(whole)
+    with closing(open_local(tmp_path)) as storage:  # the former tower's, which would be refused otherwise
+        np.testing.assert_array_equal(seen_by(storage)["letter"], before["letter"])
 
 
 def test_going_back_to_a_tower_whose_vectors_are_there_embeds_nothing_again(tmp_path: Path) -> None:

@@ -38,6 +38,33 @@ def storage(either_storage: Storage) -> Storage:
     return either_storage
 
 
+def test_the_same_text_again_is_the_same_document_whatever_it_is_called_now(storage: Storage) -> None:
+    """Without an id: what was uploaded first has been given another title and metadata since."""
+    first = publish(storage, None, "Ana signed it.")
+    storage.catalogue.describe(first.document.id, lambda _: ("Letter", {"year": 1923}), collection="default")
+    again = publish(storage, None, "Ana signed it.")
+    assert (again.document.uid, again.created) == (first.document.uid, False)
+    assert (again.document.title, again.document.metadata) == ("Letter", {"year": 1923})
+
+
+def test_a_new_title_drops_what_other_towers_have_made_of_the_old_one(storage: Storage) -> None:
+    publish(storage, "letter", "Ana signed it.\nÄrger im Büro.\n")
+    publish(storage, "note", "Bruno kept bees.")
+    index_all(storage)
+    other = storage.vectors.open_space(fingerprint="other", dimension=DIMENSION)
+    rows = {document.id: document.uid for document in storage.catalogue.documents()}
+    for id, count in (("letter", 2), ("note", 1)):
+        addresses = [ChunkAddress(rows[id], number) for number in range(count)]
+        storage.vectors.append(addresses, embed([[number] for number in range(count)]), [[]] * count, other)
+    assert storage.vectors.unembedded(other, 9) == []
+    storage.catalogue.describe("letter", lambda letter: (letter.title, {"year": 1}), collection="default")
+    assert storage.vectors.unembedded(other, 9) == []  # no tower reads metadata
+    storage.catalogue.describe("letter", lambda _: ("New", {}), collection="default")
+    assert [each.uid for each in storage.vectors.unembedded(other, 9)] == [rows["letter"]]
+    assert not storage.vectors.activate(other, {})
+    assert storage.vectors.unembedded(storage.vectors.space, 9) == []
+
+
 def test_a_document_is_uploaded_indexed_chosen_searched_and_deleted(storage: Storage) -> None:
     catalogue, scopes = storage.catalogue, storage.vectors.scopes()
     letter = publish(storage, "letter", "Ana signed it.\nÄrger im Büro.\n")

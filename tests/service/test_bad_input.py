@@ -69,6 +69,7 @@ def test_documents_that_are_no_json(client: httpx.Client, body: bytes) -> None:
         ('{"documents": [{"text": "a"}], "collection": "x"}', "collection"),
         (json.dumps({"text": "a", "title": "t" * 1001}), "title"),
         (json.dumps({"text": "a", "metadata": {"x": "y" * 16_377}}), "metadata"),
+        ('{"text": "a", "metadata": ' + '{"x":' * 65 + "1" + "}" * 65 + "}", "metadata"),
     ],
 )
 def test_documents_of_the_wrong_shape(client: httpx.Client, body: str, at: str) -> None:
@@ -100,6 +101,22 @@ def test_too_many_documents(client: httpx.Client) -> None:
 
 
 # --- Questions -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"filter": {"field": "a", "equals": "\ud83d"}},
+        {"filter": {"field": "a", "in": ["\ud83d"]}},
+        {"filter": {"not": {"field": "a", "gt": "\ud83d"}}},
+        {"location": {"headings": ["\ud83d"]}},
+        {"location": {"headings": "\ud83d"}},
+    ],
+)
+def test_half_a_character_is_refused(client: httpx.Client, condition: Json) -> None:
+    """As JavaScript's slice leaves of an emoji."""
+    answer = retrieve(client, json.dumps({"question": "a", **condition}))
+    assert answer.status_code in (400, 422), answer.text
 
 
 @pytest.mark.parametrize("body", [b"{", b"\xff", b'{"question": "\xff"}', b"[" * 100_000, b'{"question": "a"} x'])

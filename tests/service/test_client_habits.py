@@ -38,6 +38,8 @@ def form(client: httpx.Client, collection: str, *parts: tuple[str, bytes]) -> ht
         ("name=\"file\"; filename*=utf-8'en'a%20%22b%22.txt; filename=b.txt", 'a "b".txt'),
         ("name=\"file\"; filename*=iso-8859-1''caf%E9.txt", "café.txt"),
         ("name=\"file\"; filename*=klingon''caf%C3%A9.txt", "café.txt"),
+        ("name=\"file\"; filename*=idna''a%ff.txt", "a\ufffd.txt"),
+        ("name=\"file\"; filename*=unicode_escape''a%5Cud800.txt", "a\\ud800.txt"),
         ('name="file"; filename="plain.txt"', "plain.txt"),
     ],
 )

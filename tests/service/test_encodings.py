@@ -36,6 +36,7 @@ def by_blocks(content: bytes, charset: str | None, size: int) -> str:
         ("a 𝄞 b".encode("utf-16"), "utf-16", "a 𝄞 b"),
         (codecs.BOM_UTF16_BE + "ab".encode("utf-16-be"), "utf-8", "ab"),
         ("a 𝄞 b".encode("utf-32"), None, "a 𝄞 b"),
+        ("a 𝄞 b".encode("utf-32-le"), "utf-32", "a 𝄞 b"),
         ("plain words".encode("utf-16-le"), None, "plain words"),
         ("plain words".encode("utf-16-be"), None, "plain words"),
         (b"He said \x93no\x94 for 5 \x80.", "iso-8859-1", "He said “no” for 5 €."),

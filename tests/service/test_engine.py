@@ -183,6 +183,29 @@ def test_others_are_answered_while_one_is_looked_at_again(engine: Engine, encode
     assert engine.load == (0, 0)
 
 
+def test_episodes_that_are_looked_at_take_nobody_s_place(encoder: Encoder, scope: Scope) -> None:
+    engine = Engine(encoder.device, max_running=1, max_waiting=8)
+    engine.start()
+    answered = threading.Event()
+
+    def look(_evidence: Sequence[int], contenders: Sequence[int]) -> Float32Array:
+        assert answered.wait(60)
+        return np.arange(len(contenders), dtype=np.float32)
+
+    async def both() -> list[int]:
+        slow = [asyncio.create_task(retrieve(engine, encoder, scope, 2, look)) for _ in range(3)]
+        fast = await retrieve(engine, encoder, scope, 2)
+        assert not any(task.done() for task in slow)
+        answered.set()
+        await asyncio.gather(*slow)
+        return fast
+
+    try:
+        assert len(asyncio.run(both())) == 2
+    finally:
+        engine.stop()
+
+
 def test_a_second_look_that_fails_ends_its_episode_alone(engine: Engine, encoder: Encoder, scope: Scope) -> None:
     def fail(_evidence: Sequence[int], _contenders: Sequence[int]) -> Float32Array:
         raise ArithmeticError("no score")

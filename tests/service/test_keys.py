@@ -58,7 +58,9 @@ def test_changes_are_seen_at_once_and_a_damaged_file_lets_nobody_in_or_out(tmp_p
     assert keys.required  # the last one was removed: nobody may do anything
     assert keys.access(second.encode()) is None
     path.unlink()
-    assert not keys.required
+    assert keys.required  # it is about to be made anew, and everybody is outside meanwhile
+    third = add_key(path, "third", ["read"], None)
+    assert keys.access(third.encode()) is not None
 
 
 @pytest.mark.parametrize("key", [b"", b"qrag_", b"given ", b"Given", "gïven".encode(), b"\xff\xfe"])

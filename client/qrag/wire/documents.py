@@ -19,6 +19,9 @@ Status = Literal["queued", "indexing", "ready", "failed"]
 METADATA_BYTES = 16_384
 """Most bytes of a document's metadata as JSON."""
 
+METADATA_LEVELS = 64
+"""Most levels of objects and lists in it."""
+
 Title = Annotated[str, StringConstraints(max_length=1000)]
 """The title of a document."""
 
@@ -28,13 +31,24 @@ def _check_metadata(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
         text = json.dumps(metadata, allow_nan=False, ensure_ascii=False).encode("utf-8")
     except ValueError as error:
         raise ValueError("metadata must be plain JSON: no NaN, no infinity, no lone surrogates") from error
+    if _levels(metadata) > METADATA_LEVELS:
+        raise ValueError(f"metadata may have at most {METADATA_LEVELS} levels of objects and lists")
     if len(text) > METADATA_BYTES:
         raise ValueError(f"metadata may have at most {METADATA_BYTES} bytes as JSON")
     return metadata
 
 
+def _levels(metadata: JsonValue) -> int:
+    """How deep objects and lists are nested."""
+    level, depth = [metadata], 0
+    while level := [node for node in level if isinstance(node, dict | list)]:
+        level = [member for node in level for member in (node.values() if isinstance(node, dict) else node)]
+        depth += 1
+    return depth
+
+
 Metadata = Annotated[dict[str, JsonValue], AfterValidator(_check_metadata)]
-"""A JSON object of at most :data:`METADATA_BYTES` bytes."""
+"""A JSON object of at most :data:`METADATA_BYTES` bytes and :data:`METADATA_LEVELS` levels."""
 
 
 class ChunkReference(RequestModel):

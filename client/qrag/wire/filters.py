@@ -10,6 +10,7 @@ compared in Unicode's normal form NFC: the two spellings of ü are one.
 from __future__ import annotations
 
 import operator
+import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -25,6 +26,7 @@ from pydantic import (
     StrictFloat,
     StrictInt,
     StrictStr,
+    StringConstraints,
     Tag,
     field_validator,
     model_validator,
@@ -44,6 +46,8 @@ MAX_FILTER_LEVELS = 64
 
 MAX_FILTER_VALUES = 3000
 """Most names and values in a filter."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     "gt": operator.gt,
@@ -223,7 +227,7 @@ for _model in (All, AnyOf, Not):
 
 
 def must_be_shallow(filter: object) -> object:
-    """Refuse a filter that is nested too deep or too long: it would keep the service busy."""
+    """Refuse a filter that is nested too deep or too long, which would keep the service busy, or that is no text."""
     level: list[object] = [filter]
     depth = values = 0
     while level:
@@ -239,6 +243,8 @@ def must_be_shallow(filter: object) -> object:
             raise ValueError(f"a filter may have at most {MAX_FILTER_VALUES} names and values in all")
         if depth > MAX_FILTER_LEVELS:
             raise ValueError(f"a filter may have at most {MAX_FILTER_LEVELS} levels of objects and lists")
+        if any(isinstance(node, str) and _SURROGATE.search(node) for node in level):
+            raise ValueError("a filter holds half a character: send whole ones, not lone surrogates")
     return filter
 
 
@@ -272,7 +278,7 @@ class LocationFilter(_Node):
 
     page: Number | Range | None = Field(None, description="number of the page or slide, or a range of them")
     label: str | None = Field(None, max_length=200, description="what the file calls the page")
-    headings: list[str] | None = Field(
+    headings: list[Annotated[str, StringConstraints(max_length=1000)]] | None = Field(
         None, min_length=1, max_length=20, description="headings that stand above it, in any case and order"
     )
     sheet: str | None = Field(None, max_length=1000, description="name of the sheet")

@@ -45,7 +45,7 @@ from index.storage.local.rows import (
     update_status,
     waiting,
 )
-from index.storage.local.spaces import read_property, settle_property, write_properties
+from index.storage.local.spaces import active, read_property, settle_property, write_properties
 from index.storage.local.uploads import LocalUpload, publish
 from index.storage.protocols import APPEND_ROWS, Upload
 from qrag.wire.documents import Status
@@ -159,6 +159,12 @@ class LocalCatalogue:
                         "UPDATE documents SET title = ?, metadata = ?, updated_at = ? WHERE uid = ?",
                         (title, metadata_text(metadata), now(), version["uid"]),
                     )
+                    if title != version["title"]:
+                        # Another checkpoint, whose vectors are being made or kept, may have read it with the chunks.
+                        connection.execute(
+                            "DELETE FROM pieces WHERE uid = ? AND space != ?",
+                            (version["uid"], active(connection)),
+                        )
             document = self.document_at(connection, row["uid"])
         self._news.announce(searchable=True)
         return document

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from contextlib import suppress
 
 from index.errors import DiskFull, DocumentExists
-from index.storage.documents import Description, content_of, derived_id
+from index.storage.documents import Description, content_of, derived_id, is_same
 from index.storage.local.database import Database
 from index.storage.local.deletion import delete
 from index.storage.local.rows import TEXT_BLOCK, find_row, now, replacement_row, retry
@@ -113,7 +113,7 @@ def publish(
     if existing is not None:
         pending = replacement_row(connection, existing["uid"])
         for version in (pending, existing):
-            if version is not None and all(version[name] == value for name, value in content.items()):
+            if version is not None and is_same(dict(version), content, named=description.id is not None):
                 if replace and version is existing and pending is not None:
                     delete(connection, [pending["uid"]])  # back to what is there
                 retry(connection, version)

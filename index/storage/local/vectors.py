@@ -64,18 +64,19 @@ class LocalVectors:
         self._database = directory.database
         self._device = device
         self.segments: dict[int, Segment] = {}
-        with self._database.write() as connection:
-            upgrade(connection)
-            self._space = require_active(
-                connection, directory.path, dimension=dimension, fingerprint=fingerprint, embed_again=embed_again
-            )
-        with self._database.read() as connection:
-            rows = connection.execute("SELECT segment, rows, bytes, space FROM segments").fetchall()
-            self._spaces = read_spaces(connection)
         try:
-            for segment, count, size, number in rows:
-                if number in self._spaces:  # otherwise it was dropped, and is removed as unused
-                    self.segments[segment] = self._open_segment(segment, count, size, self._spaces[number].dimension)
+            with self._database.write() as connection:
+                upgrade(connection)
+                self._space = require_active(
+                    connection, directory.path, dimension=dimension, fingerprint=fingerprint, embed_again=embed_again
+                )
+                self._spaces = read_spaces(connection)
+                # Before anything is changed for good: a damaged segment ends the start.
+                rows = connection.execute("SELECT segment, rows, bytes, space FROM segments").fetchall()
+                for segment, count, size, number in rows:
+                    if number in self._spaces:  # otherwise it was dropped, and is removed as unused
+                        dimensions = self._spaces[number].dimension
+                        self.segments[segment] = self._open_segment(segment, count, size, dimensions)
         except BaseException:
             self.close()
             raise
@@ -100,7 +101,10 @@ class LocalVectors:
         """Store the vectors of chunks as a segment, shape ``[len(rows), space.dimension]``, and their bags."""
         with self.new_segment(vectors, index_bags(bags), space.number) as (connection, segment):
             connection.executemany(
-                "INSERT INTO pieces SELECT uid, space, ?, ?, ?, ? FROM documents, spaces WHERE uid = ? AND space = ?",
+                # What was embedded of a document whose vectors were dropped meanwhile continues nothing.
+                "INSERT INTO pieces SELECT uid, space, ?1, ?, ?, ? FROM documents, spaces WHERE uid = ? AND space = ? "
+                "AND ?1 = (SELECT COALESCE(MAX(first_chunk + rows), 0) FROM pieces p "
+                "WHERE p.uid = documents.uid AND p.space = spaces.space)",
                 [
                     (first_chunk, segment, first_row, count, uid, space.number)
                     for uid, first_chunk, first_row, count in _runs(rows)

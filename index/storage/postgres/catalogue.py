@@ -173,6 +173,13 @@ class PostgresCatalogue:
                         f"UPDATE documents SET title = %s, metadata = %s, updated_at = {NOW} WHERE uid = %s",
                         (stored_text(title), stored_json(metadata), version["uid"]),
                     )
+                    if title != version["title"]:
+                        # Another checkpoint, whose vectors are being made or kept, may have read it with the chunks.
+                        connection.execute(
+                            "DELETE FROM embedded WHERE uid = %s AND space != "
+                            "(SELECT value::bigint FROM properties WHERE name = 'space')",
+                            (version["uid"],),
+                        )
             return self._document_at(connection, row["uid"])
 
     def delete_document(self, id: str, *, collection: str | None = None) -> None:

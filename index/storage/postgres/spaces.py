@@ -182,14 +182,18 @@ def activate(connection: Connection, space: int) -> bool:
     if space not in read_spaces(connection) or unembedded(connection, space, 1):
         return False
     # Half-embedded documents begin again in the new space; requests that still use the former one must not find them.
-    # They are cut again, too: the chunks may be longer than the new tower reads.
+    # They are cut again, too: the chunks may be longer than the new tower reads. Points that were stored but not
+    # counted yet are as outdated as the others. Who has claimed one may stay behind, and never finish it.
     unready = "(SELECT uid FROM documents WHERE status != 'ready')"
     connection.execute(
-        f"INSERT INTO outdated SELECT DISTINCT uid FROM embedded WHERE uid IN {unready} ON CONFLICT DO NOTHING"
+        "INSERT INTO outdated SELECT uid FROM documents WHERE status != 'ready' AND chunks IS NOT NULL "
+        "ON CONFLICT DO NOTHING"
     )
     for table in ("embedded", "chunks"):
         connection.execute(f"DELETE FROM {table} WHERE uid IN {unready}")
-    connection.execute("UPDATE documents SET chunks = NULL, tokens = NULL, progress = 0 WHERE status != 'ready'")
+    connection.execute(
+        "UPDATE documents SET chunks = NULL, tokens = NULL, progress = 0, owner = NULL WHERE status != 'ready'"
+    )
     write_property(connection, "space", str(space))
     return True
 

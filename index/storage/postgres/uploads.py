@@ -7,7 +7,7 @@ from collections.abc import Collection
 from contextlib import suppress
 
 from index.errors import DiskFull, DocumentExists, StorageUnavailable
-from index.storage.documents import Description, content_of, derived_id
+from index.storage.documents import Description, content_of, derived_id, is_same
 from index.storage.postgres.database import Connection, Database
 from index.storage.postgres.deletion import delete
 from index.storage.postgres.rows import (
@@ -148,7 +148,11 @@ def publish(
     if existing is not None:
         pending = replacement_row(connection, existing["uid"])
         for version in (pending, existing):
-            if version is not None and content_of(document_of(version, 0.0, None), version["sha256"]) == content:
+            if version is not None and is_same(
+                content_of(document_of(version, 0.0, None), version["sha256"]),
+                content,
+                named=description.id is not None,
+            ):
                 if replace and version is existing and pending is not None:
                     delete(connection, [pending["uid"]])  # back to what is there
                 retry(connection, version)

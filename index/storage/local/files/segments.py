@@ -112,7 +112,10 @@ def open_segment(path: Path, *, rows: int, dimension: int, size: int, device: to
         )
     matrix: Float32Array = np.asarray(_MappedMatrix(index))
     if device.type != "cpu":
-        return Segment(matrix, None, to_half(matrix, device), open_postings(path, rows))
+        try:
+            return Segment(matrix, None, to_half(matrix, device), open_postings(path, rows))
+        except torch.OutOfMemoryError:
+            log.warning("the device has no memory for segment=%s, which is read by the CPU", path.name)
     return Segment(matrix, _open_codes(path, matrix), None, open_postings(path, rows))
 
 
