@@ -26,7 +26,6 @@ from index.storage.documents import (
     Published,
     Replacement,
     StoredChunk,
-    metadata_text,
 )
 from index.storage.local.deletion import delete, deleted, forget_all, forget_feedback, remove_rows, take_place
 from index.storage.local.directory import DataDirectory
@@ -35,17 +34,17 @@ from index.storage.local.rows import (
     document_of,
     find_row,
     narrowed,
-    now,
     replacement_row,
     retry,
     row_in,
     row_of,
     stored_chunks,
     text_between,
+    update_description,
     update_status,
     waiting,
 )
-from index.storage.local.spaces import active, read_property, settle_property, write_properties
+from index.storage.local.spaces import forget_elsewhere, read_property, settle_property, write_properties
 from index.storage.local.uploads import LocalUpload, publish
 from index.storage.protocols import APPEND_ROWS, Upload
 from qrag.wire.documents import Status
@@ -155,16 +154,9 @@ class LocalCatalogue:
             for version in (row, replacement_row(connection, row["uid"])):
                 if version is not None:
                     title, metadata = description(self._document(connection, version))
-                    connection.execute(
-                        "UPDATE documents SET title = ?, metadata = ?, updated_at = ? WHERE uid = ?",
-                        (title, metadata_text(metadata), now(), version["uid"]),
-                    )
+                    update_description(connection, version["uid"], title, metadata)
                     if title != version["title"]:
-                        # Another checkpoint, whose vectors are being made or kept, may have read it with the chunks.
-                        connection.execute(
-                            "DELETE FROM pieces WHERE uid = ? AND space != ?",
-                            (version["uid"], active(connection)),
-                        )
+                        forget_elsewhere(connection, version["uid"])
             document = self.document_at(connection, row["uid"])
         self._news.announce(searchable=True)
         return document

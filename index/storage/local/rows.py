@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from index.chunking import Chunk
 from index.errors import UnknownCollection, UnknownDocument
-from index.storage.documents import Document, StoredChunk, heading
+from index.storage.documents import Document, StoredChunk, heading, metadata_text
 from qrag.wire.chunking import Chunking
 from qrag.wire.documents import Status
 from qrag.wire.filters import Filter
@@ -76,6 +76,16 @@ def retry(connection: sqlite3.Connection, row: sqlite3.Row) -> None:
     """Queue the document of this row again if it has failed."""
     if row["status"] == "failed":
         update_status(connection, row["uid"], "queued")
+
+
+def update_description(
+    connection: sqlite3.Connection, uid: int, title: str | None, metadata: Mapping[str, Any]
+) -> None:
+    """Change title and metadata of a document."""
+    connection.execute(
+        "UPDATE documents SET title = ?, metadata = ?, updated_at = ? WHERE uid = ?",
+        (title, metadata_text(metadata), now(), uid),
+    )
 
 
 def update_status(connection: sqlite3.Connection, uid: int, status: Status, error: str | None = None) -> None:

@@ -145,6 +145,11 @@ def forget_others(connection: sqlite3.Connection, kept: Collection[int]) -> list
     return dropped
 
 
+def forget_elsewhere(connection: sqlite3.Connection, uid: int) -> None:
+    """Drop the vectors of a document in all spaces but the active one: their towers may have read its former title."""
+    connection.execute("DELETE FROM pieces WHERE uid = ? AND space != ?", (uid, active(connection)))
+
+
 def read_property(connection: sqlite3.Connection, name: str) -> str | None:
     """A property of the data directory; none where it was never written."""
     row = connection.execute("SELECT value FROM properties WHERE name = ?", (name,)).fetchone()
