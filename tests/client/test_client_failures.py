@@ -221,11 +221,11 @@ def test_an_answer_that_takes_too_long_is_not_asked_for_again(connect: Connect) 
     assert (len(server.requests), pauses) == (1, [])
 
 
-@pytest.mark.parametrize("lost", [drop, answer(502, b"<html>", "text/html"), refusal(504)])
+@pytest.mark.parametrize("lost", [drop, answer(502, b"<html>", "text/html"), refusal(503), refusal(504)])
 def test_a_deletion_whose_answer_was_lost_is_done(connect: Connect, lost: Action) -> None:
     with scripted([lost, refusal(404)]) as server:
         connect(server.url, pauses=[]).delete("franklin")
-    with scripted([refusal(503), refusal(404)]) as server, pytest.raises(NotFound):
+    with scripted([refusal(429), refusal(404)]) as server, pytest.raises(NotFound):
         connect(server.url, pauses=[]).delete("franklin")
     with scripted([lost, refusal(404)]) as server, pytest.raises(NotFound):
         connect(server.url, pauses=[]).document("franklin")

@@ -123,7 +123,8 @@ class Flows:
                 error = refused(outcome)
                 pause = retries.pause(attempt, error.retry_after)
                 again = outcome.status_code in (429, 502, 503, 504) and error.code != _TOO_SLOW
-                lost = lost or outcome.status_code in (502, 504)
+                # 503 also says that the storage was lost, perhaps after the deletion was committed.
+                lost = lost or outcome.status_code in (502, 503, 504)
             else:
                 assert outcome is not None  # only a pause has none
                 error = unreachable(outcome, self._base_url)
