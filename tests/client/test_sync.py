@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
+from typing import Any
 
 import httpx
 import pytest
@@ -131,6 +134,58 @@ def test_a_file_that_cannot_be_read_fails_alone_and_keeps_what_was_there(
     now = documents(shared_client, collection)
     assert now.keys() == {"a.md", "deep/b.txt", "e.txt"}
     assert now["a.md"] == before["a.md"]
+
+
+@pytest.fixture
+def lock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """A function that lets nobody list a folder any more, not even the superuser."""
+    listing = os.scandir
+
+    def lock(folder: Path) -> None:
+        def scandir(path: Any = ".") -> Any:
+            if path is not None and os.fspath(path) == str(folder):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
+            return listing(path)
+
+        monkeypatch.setattr(os, "scandir", scandir)
+
+    return lock
+
+
+def test_the_documents_of_a_folder_that_cannot_be_read_stay(
+    capsys: pytest.CaptureFixture[str],
+    shared_client: httpx.Client,
+    collection: str,
+    folder: Path,
+    lock: Callable[[Path], None],
+) -> None:
+    (folder / "deeper.txt").write_text("Dora is no part of it.")
+    (folder / "deep/er").mkdir()
+    (folder / "deep/er/c.txt").write_text("Clara came.")
+    synced(capsys, folder, collection)
+    (folder / "deeper.txt").unlink()
+    lock(folder / "deep")
+    assert main(["sync", str(folder), "--collection", collection]) == 1
+    shown = capsys.readouterr()
+    assert f"{folder / 'deep'}: Permission denied" in shown.err
+    assert shown.out.endswith("notes: 0 new, 0 changed, 1 deleted, 1 unchanged, 1 failed\n")
+    assert documents(shared_client, collection).keys() == {"a.md", "deep/b.txt", "deep/er/c.txt"}
+    lock(folder)
+    synced(capsys, folder, collection, "--delete-all", status=1)
+    assert documents(shared_client, collection).keys() == {"a.md", "deep/b.txt", "deep/er/c.txt"}
+
+
+def test_a_folder_that_cannot_be_read_is_not_indexed_silently(
+    capsys: pytest.CaptureFixture[str],
+    shared_client: httpx.Client,
+    collection: str,
+    folder: Path,
+    lock: Callable[[Path], None],
+) -> None:
+    lock(folder / "deep")
+    assert main(["index", "--recursive", str(folder), "--collection", collection]) == 1
+    assert f"{folder / 'deep'}: Permission denied" in capsys.readouterr().err
+    assert [document["title"] for document in documents(shared_client, collection).values()] == ["a.md"]
 
 
 def test_another_chunking_is_a_change(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import get_args
 
 from pydantic import JsonValue
 
 from qrag import Client, DocumentOut
-from qrag.cli.sending import STDIN, STDIN_TITLE, Source, files_in, known_endings, send, show_warnings, wait
+from qrag.cli.sending import STDIN, STDIN_TITLE, Source, complain_of, files_in, known_endings, send, show_warnings, wait
 from qrag.cli.terminal import complain, table
 from qrag.client.uploads import readable
 from qrag.wire.chunking import Mode
@@ -64,7 +64,10 @@ def check(arguments: argparse.Namespace) -> None:
 
 def run(client: Client, arguments: argparse.Namespace) -> int:
     """Send each file, wait for all, and print the documents as a table; 1 if something failed."""
-    sources = list(_sources(arguments))
+    unreadable: list[OSError] = []
+    sources = list(_sources(arguments, unreadable.append))
+    for error in unreadable:
+        complain_of(error)
     if not sources:
         complain(f"no file of a known kind in {', '.join(arguments.file)}: the known kinds are {known_endings()}")
         return 1
@@ -72,6 +75,7 @@ def run(client: Client, arguments: argparse.Namespace) -> int:
     sent, failed = send(
         client, sources, collection=arguments.collection, chunking=arguments.chunking, replace=replaces_id
     )
+    failed = failed or bool(unreadable)
     if not arguments.no_wait:
         sent, not_ready = wait(client, sent)
         failed = failed or bool(not_ready)
@@ -103,14 +107,14 @@ def _look_for_earlier(client: Client, document: DocumentOut, sent: set[str], *, 
             )
 
 
-def _sources(arguments: argparse.Namespace) -> Iterator[Source]:
+def _sources(arguments: argparse.Namespace, unreadable: Callable[[OSError], object]) -> Iterator[Source]:
     metadata = arguments.metadata or {}
     for name in arguments.file:
         if name == STDIN:
             yield Source(STDIN, arguments.title or STDIN_TITLE, arguments.id, metadata)
         elif Path(name).is_dir():
             root = Path(name).resolve()
-            for path in files_in(root, arguments.glob):
+            for path in files_in(root, arguments.glob, unreadable):
                 yield Source(str(path), readable(str(path.relative_to(root))), None, metadata)
         else:
             yield Source(name, arguments.title, arguments.id, metadata)

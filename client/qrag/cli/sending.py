@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -55,13 +55,31 @@ class Source:
             return 0
 
 
-def files_in(folder: Path, glob: str | None) -> Iterator[Path]:
-    """The files of a folder and its subfolders whose kind is known and whose name matches, without hidden ones."""
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+def files_in(folder: Path, glob: str | None, unreadable: Callable[[OSError], object]) -> Iterator[Path]:
+    """The files of a folder and its subfolders whose kind is known and whose name matches, without hidden ones.
+
+    ``unreadable`` is called with the error, which has a ``filename``, for each folder that cannot be listed, and for
+    each file in one that can be listed but not entered.
+    """
+    found: list[Path] = []
+    for parent, folders, names in os.walk(folder, onerror=unreadable):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(parent, name) for name in names if not name.startswith(".")]
+    for path in sorted(found):
         known = path.suffix.lower() in MEDIA_TYPE_OF_EXTENSION
-        if known and not hidden and (glob is None or fnmatch(path.name, glob)) and path.is_file():
-            yield path
+        if known and (glob is None or fnmatch(path.name, glob)):
+            try:
+                is_file = path.is_file()
+            except OSError as error:
+                unreadable(error)
+            else:
+                if is_file:
+                    yield path
+
+
+def complain_of(error: OSError) -> None:
+    """Say that a file or folder cannot be read, and why."""
+    complain(f"{os.fsdecode(error.filename)}: {error.strerror or error}")
 
 
 def known_endings() -> str:

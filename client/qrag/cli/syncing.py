@@ -21,7 +21,7 @@ from typing import get_args
 from pydantic import JsonValue
 
 from qrag import Client, DocumentOut, Overloaded, Unreachable
-from qrag.cli.sending import Source, files_in, known_endings, send, show_warnings, wait
+from qrag.cli.sending import Source, complain_of, files_in, known_endings, send, show_warnings, wait
 from qrag.cli.terminal import complain, shown, table
 from qrag.client.uploads import readable
 from qrag.wire.chunking import Mode
@@ -127,7 +127,7 @@ def _wait_for_change(folder: Path, glob: str | None, seen: Mapping[Path, Stamp],
 
 def _stamps(folder: Path, glob: str | None) -> dict[Path, Stamp]:
     stamps: dict[Path, Stamp] = {}
-    for path in files_in(folder, glob):
+    for path in files_in(folder, glob, lambda _error: None):  # the pass that follows says it
         try:
             stamps[path] = _stamp(path)
         except OSError:
@@ -189,12 +189,13 @@ def _plan(
     arguments: argparse.Namespace,
     checksums: Checksums,
 ) -> tuple[Plan, int]:
-    """What is to be done, and how many files could not be read."""
+    """What is to be done, and how many files and folders could not be read."""
     new: list[Source] = []
     changed: list[Source] = []
-    unchanged, unreadable, files = 0, 0, set()
+    unchanged, failed, files = 0, 0, set()
+    unreadable: list[OSError] = []
     prefix = name if arguments.collection == "default" else f"{arguments.collection}:{name}"
-    for file in files_in(folder, arguments.glob):
+    for file in files_in(folder, arguments.glob, unreadable.append):
         relative = file.relative_to(folder)
         id = document_id(prefix, relative)
         files.add(id)
@@ -203,21 +204,32 @@ def _plan(
             checksum = checksums.of(file)
         except OSError as error:
             complain(f"{file}: {error.strerror or error}")
-            unreadable += 1
+            failed += 1
             continue
         if document is not None and _in_step(document, checksum, arguments.chunking):
             unchanged += 1
             continue
-        title = unicodedata.normalize("NFC", readable(str(relative)))
+        title = _title(relative)
         kept: Mapping[str, JsonValue] = {} if document is None else document.metadata
         metadata = {**kept, "sync": name, "path": title.replace(os.sep, "/"), "file_sha256": checksum}
         (new if document is None else changed).append(Source(str(file), title, id, metadata))
+    for error in unreadable:
+        complain_of(error)
+    # What is in a folder that cannot be listed is unknown, not gone.
+    unknown = [PurePath(_title(Path(os.fsdecode(error.filename)).relative_to(folder))) for error in unreadable]
     gone = [
         document
         for id, document in documents.items()
-        if id not in files and fnmatch(PurePath(str(document.metadata.get("path"))).name, arguments.glob or "*")
+        if id not in files
+        and fnmatch((path := PurePath(str(document.metadata.get("path")))).name, arguments.glob or "*")
+        and not any(path.is_relative_to(each) for each in unknown)
     ]
-    return Plan(new, changed, unchanged, gone), unreadable
+    return Plan(new, changed, unchanged, gone), failed + len(unreadable)
+
+
+def _title(relative: PurePath) -> str:
+    """A path within the folder as it is shown, the same on every system."""
+    return unicodedata.normalize("NFC", readable(str(relative)))
 
 
 def _in_step(document: DocumentOut, checksum: str, chunking: Mode | None) -> bool:
