@@ -15,12 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from qrag import Client
+from qrag import Client, Retries
 from qrag.cli.main import main, parser
-from qrag.cli.syncing import Plan, document_id, run
+from qrag.cli.syncing import WATCH_SECONDS, Plan, document_id, run
+from qrag.wire import examples
 from qrag.wire.names import DocumentId
 from tests.client.command import rows, started
 from tests.service.helpers import Json, add, ask, text_of, until
+from tests.service.scripted import Scripted, answer, refusal, scripted
 
 pytestmark = pytest.mark.usefixtures("surroundings")
 
@@ -235,6 +237,45 @@ def test_a_watched_folder_is_followed_until_interrupted(
     pausing = pauses()
     with Client(str(shared_client.base_url)) as client, pytest.raises(KeyboardInterrupt):
         run(client, arguments, sleep=lambda _seconds: next(pausing))
+
+
+STORED = {**examples.DOCUMENT, "collection": "notes"}
+NOTHING = answer(200, {"documents": [], "next_cursor": None})
+
+
+def watched(server: Scripted, folder: Path, *, looks: int) -> list[float]:
+    """The pauses of a run that watches a folder, interrupted in place of one more."""
+    arguments = parser().parse_args(["sync", str(folder), "--watch", "--glob", "*.md"])
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        if len(pauses) == looks:
+            raise KeyboardInterrupt
+        pauses.append(seconds)
+
+    with Client(server.url, retries=Retries(attempts=1)) as client, pytest.raises(KeyboardInterrupt):
+        run(client, arguments, sleep=sleep)
+    return pauses
+
+
+def posts(server: Scripted) -> int:
+    return sum(request.method == "POST" for request in server.requests)
+
+
+@pytest.mark.parametrize("status", [429, 500, 503, 507])
+def test_what_the_service_could_not_take_is_sent_again_while_watching(folder: Path, status: int) -> None:
+    script = [NOTHING, refusal(status), refusal(status), NOTHING, answer(202, STORED), answer(200, STORED)]
+    with scripted(script) as server:
+        pauses = watched(server, folder, looks=3)
+    assert server.script == []
+    assert posts(server) == 2
+    assert pauses[1:] == [WATCH_SECONDS] * 2, "then it watches"
+
+
+def test_what_the_service_refuses_for_what_it_is_waits_for_a_change(folder: Path) -> None:
+    with scripted([NOTHING, refusal(422)]) as server:
+        watched(server, folder, looks=5)
+    assert posts(server) == 1
 
 
 PARTS = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=80)

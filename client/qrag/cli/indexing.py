@@ -72,10 +72,10 @@ def run(client: Client, arguments: argparse.Namespace) -> int:
         complain(f"no file of a known kind in {', '.join(arguments.file)}: the known kinds are {known_endings()}")
         return 1
     replaces_id = arguments.replace and arguments.id is not None
-    sent, failed = send(
+    sent, errors = send(
         client, sources, collection=arguments.collection, chunking=arguments.chunking, replace=replaces_id
     )
-    failed = failed or bool(unreadable)
+    failed = bool(errors or unreadable)
     if not arguments.no_wait:
         sent, not_ready = wait(client, sent)
         failed = failed or bool(not_ready)

@@ -94,10 +94,13 @@ def send(
     collection: str | None,
     chunking: Mode | None,
     replace: bool,
-) -> tuple[list[DocumentOut], bool]:
-    """Send files; returns the documents that were stored, and whether a file failed, which is complained about."""
+) -> tuple[list[DocumentOut], list[QRagClientError | OSError]]:
+    """Send files; returns the documents that were stored, and an error for each other file, which is complained about.
+
+    Raises :class:`~qrag.Unreachable` and :class:`~qrag.Unauthorized`, since every file would fail alike.
+    """
     sent: dict[str, DocumentOut] = {}
-    failed = False
+    errors: list[QRagClientError | OSError] = []
     total = sum(source.bytes for source in sources)
     with tqdm(total=total, desc="sending", unit="B", unit_scale=True, leave=False, disable=None) as bar:
         for source in sources:
@@ -118,14 +121,14 @@ def send(
             try:
                 document = client.index_file(file, media_type=media_type, progress=progress, replace=replace, **options)
             except (Unreachable, Unauthorized):
-                raise  # every other file would fail alike
+                raise
             except (QRagClientError, OSError) as error:
-                failed = True
+                errors.append(error)
                 with bar.external_write_mode(file=sys.stderr):
                     complain(f"{source.path}: {_reason(error)}")
             else:
                 sent[document.id] = document
-    return list(sent.values()), failed
+    return list(sent.values()), errors
 
 
 def _reason(error: QRagClientError | OSError) -> str:

@@ -20,7 +20,7 @@ from typing import get_args
 
 from pydantic import JsonValue
 
-from qrag import Client, DocumentOut, Overloaded, Unreachable
+from qrag import ApiError, Client, DocumentOut, QRagClientError, Unreachable
 from qrag.cli.sending import Source, complain_of, files_in, known_endings, send, show_warnings, wait
 from qrag.cli.terminal import complain, shown, table
 from qrag.client.uploads import readable
@@ -28,6 +28,9 @@ from qrag.wire.chunking import Mode
 
 WATCH_SECONDS = 2.0
 """Seconds between two looks at a folder that is watched."""
+
+RETRY_SECONDS = 30.0
+"""Seconds until files are sent again that the service could not take."""
 
 LONGEST_ID = 200
 """Characters of the id of a document."""
@@ -81,6 +84,16 @@ class Plan:
         return ", ".join(f"{count} {word}" for word, count in counts.items())
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run did not achieve."""
+
+    failed: int = 0
+    """Files and folders that failed; also 1 where nothing was done because every file is gone."""
+    may_pass: bool = False
+    """Whether the service could not take a file for now."""
+
+
 class Checksums:
     """SHA-256 of files; one that looks unchanged since it was read is not read again."""
 
@@ -102,16 +115,29 @@ def run(client: Client, arguments: argparse.Namespace, sleep: Sleep = time.sleep
     """Bring the documents in step with the files, once or until interrupted; 1 if something failed."""
     folder, checksums = Path(arguments.folder).resolve(), Checksums()
     if not arguments.watch:
-        return _sync(client, folder, arguments, checksums)
+        return int(_sync(client, folder, arguments, checksums).failed > 0)
     while True:
         seen = _stamps(folder, arguments.glob)
         try:
-            _sync(client, folder, arguments, checksums)
-        except (Unreachable, Overloaded) as error:
+            outcome = _sync(client, folder, arguments, checksums)
+        except QRagClientError as error:
+            if not _may_pass(error):
+                raise
             complain(f"{error} Trying again.")
             sleep(WATCH_SECONDS)
         else:
-            _wait_for_change(folder, arguments.glob, seen, sleep)
+            if outcome.may_pass:  # no file has to change for it
+                complain(f"Trying again in {RETRY_SECONDS:.0f} seconds.")
+                sleep(RETRY_SECONDS)
+            else:
+                _wait_for_change(folder, arguments.glob, seen, sleep)
+
+
+def _may_pass(error: QRagClientError | OSError) -> bool:
+    """Whether the same request may succeed later, because the error says nothing about the request itself."""
+    return isinstance(error, Unreachable) or (
+        isinstance(error, ApiError) and (error.status == 429 or error.status >= 500)
+    )
 
 
 def _wait_for_change(folder: Path, glob: str | None, seen: Mapping[Path, Stamp], sleep: Sleep) -> None:
@@ -140,7 +166,7 @@ def _stamp(path: Path) -> Stamp:
     return status.st_mtime_ns, status.st_size
 
 
-def _sync(client: Client, folder: Path, arguments: argparse.Namespace, checksums: Checksums) -> int:
+def _sync(client: Client, folder: Path, arguments: argparse.Namespace, checksums: Checksums) -> Outcome:
     name = arguments.name or folder.name or "root"
     documents = {
         document.id: document
@@ -153,15 +179,15 @@ def _sync(client: Client, folder: Path, arguments: argparse.Namespace, checksums
             f"no file of a known kind ({known_endings()}) is in {folder}, but {len(plan.gone)} documents are of it. Is "
             "it mounted? Nothing was deleted; --delete-all deletes them."
         )
-        return 1
+        return Outcome(failed=1)
     if arguments.dry_run:
         for word, titles in _entries(plan).items():
             for title in titles:
                 print(f"{word}  {shown(title)}")
         print(f"would be: {plan.summary(failed)}")
-        return int(failed > 0)
+        return Outcome(failed)
     sources = [*plan.new, *plan.changed]
-    sent, _ = send(client, sources, collection=arguments.collection, chunking=arguments.chunking, replace=True)
+    sent, errors = send(client, sources, collection=arguments.collection, chunking=arguments.chunking, replace=True)
     ready, not_ready = wait(client, sent)
     failed += len(sources) - len(sent) + len(not_ready)
     for document in plan.gone:  # after the others: a file that was moved stays searchable
@@ -171,7 +197,7 @@ def _sync(client: Client, folder: Path, arguments: argparse.Namespace, checksums
         print(table(("CHANGE", "FILE"), rows))
     show_warnings(ready)
     print(f"{shown(name)}: {plan.summary(failed)}", flush=True)
-    return int(failed > 0)
+    return Outcome(failed, may_pass=any(map(_may_pass, errors)))
 
 
 def _entries(plan: Plan) -> dict[str, list[str]]:
@@ -213,10 +239,10 @@ def _plan(
         kept: Mapping[str, JsonValue] = {} if document is None else document.metadata
         metadata = {**kept, "sync": name, "path": title.replace(os.sep, "/"), "file_sha256": checksum}
         (new if document is None else changed).append(Source(str(file), title, id, metadata))
-    for error in unreadable:
-        complain_of(error)
+    for unlisted in unreadable:
+        complain_of(unlisted)
     # What is in a folder that cannot be listed is unknown, not gone.
-    unknown = [PurePath(_title(Path(os.fsdecode(error.filename)).relative_to(folder))) for error in unreadable]
+    unknown = [PurePath(_title(Path(os.fsdecode(each.filename)).relative_to(folder))) for each in unreadable]
     gone = [
         document
         for id, document in documents.items()
