@@ -27,7 +27,7 @@ from starlette.formparsers import MultiPartException
 from index.storage.documents import Description, Place
 from index.storage.protocols import Upload
 from qrag.wire.chunking import DEFAULT_SENTENCE_TOKENS, Chunking
-from qrag.wire.documents import DocumentFields, DocumentIn, DocumentsIn, Title
+from qrag.wire.documents import FILE_FIELDS, DocumentFields, DocumentIn, DocumentsIn, Title
 from qrag.wire.media_types import MediaType
 from qrag.wire.names import CollectionName, DocumentId
 from service.errors import InvalidJson, InvalidRequest, Overloaded, UnsupportedMediaType
@@ -59,12 +59,16 @@ Uploads = list[tuple[Upload, Description]]
 
 
 class UploadParameters(BaseModel):
-    """The query of `POST /documents`. All but `wait` and `replace` describe a body that is the document itself."""
+    """The query of `POST /documents`. All but `wait` and `replace` are about a body that is the document itself."""
 
     model_config = ConfigDict(extra="forbid")
 
     wait: bool = Field(False, description="answer 201 once the documents are searchable, instead of 202 at once")
     replace: bool = Field(False, description="put the document in the place of another one with its id")
+    file_fields: bool = Field(
+        False,
+        description="for a raw body: note the metadata that the file gives of itself once more, under `file_fields`",
+    )
     id: DocumentId | None = Field(None, description="for a raw body: the document's id")
     title: Title | None = Field(None, description="for a raw body: its title")
     filename: Annotated[str, StringConstraints(max_length=TITLE_CHARACTERS)] | None = Field(
@@ -80,7 +84,7 @@ class UploadParameters(BaseModel):
 
     def fields(self) -> dict[str, str]:
         """What describes the document, as given."""
-        return self.model_dump(exclude={"wait", "replace", "filename"}, exclude_none=True)
+        return self.model_dump(exclude={"wait", "replace", "file_fields", "filename"}, exclude_none=True)
 
 
 async def receive(
@@ -115,6 +119,8 @@ async def receive(
                     await to_thread.run_sync(spool.write, block)
                 spool.flush()
                 read = await _store_file(request, Path(spool.name), media_type, charset, description, upload, services)
+                if parameters.file_fields:
+                    read = _noted(read, description)
         uploads[-1] = (upload, _named(read, parameters.filename))
         return uploads, False
     except BaseException:
@@ -313,6 +319,22 @@ def _completed(description: Description, findings: WorkerFindings) -> Descriptio
         warnings=tuple(warnings),
         places=[Place(start, location) for start, location in findings["places"]],
     )
+
+
+def _noted(read: Description, given: Description) -> Description:
+    """The description with the metadata that is the file's and not the sender's noted once more.
+
+    So whoever sends the file's next version can tell what to leave to it.
+    """
+    own = {name: value for name, value in read.metadata.items() if name not in given.metadata}
+    if not own:
+        return read
+    try:
+        metadata = DocumentFields.model_validate({"metadata": {**read.metadata, FILE_FIELDS: own}}).metadata
+    except ValidationError:
+        warning = f"Metadata has no room to note which fields are the file's own: there is no field {FILE_FIELDS!r}."
+        return replace(read, warnings=(*read.warnings, warning))
+    return replace(read, metadata=metadata)
 
 
 async def _note_when_gone(request: Request, abandoned: threading.Event) -> None:

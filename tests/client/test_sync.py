@@ -239,6 +239,36 @@ def test_a_watched_folder_is_followed_until_interrupted(
         run(client, arguments, sleep=lambda _seconds: next(pausing))
 
 
+def test_what_a_file_says_of_itself_changes_with_it_unless_somebody_has_changed_it(
+    capsys: pytest.CaptureFixture[str], shared_client: httpx.Client, collection: str, folder: Path
+) -> None:
+    def write(**fields: str) -> None:
+        matter = "".join(f"{name}: {value}\n" for name, value in fields.items())
+        (folder / "a.md").write_text(f"---\n{matter}---\nAna signed.")
+        synced(capsys, folder, collection)
+
+    def metadata() -> Json:
+        said: Json = documents(shared_client, collection)["a.md"]["metadata"]
+        return {name: said[name] for name in said.keys() - {"sync", "path", "file_sha256"}}
+
+    write(status="draft", author="Anna", week="first")
+    said = {"status": "draft", "author": "Anna", "week": "first"}
+    assert metadata() == {**said, "file_fields": said}
+    patch = {"metadata": {"author": "Ana", "year": 2024}}
+    shared_client.patch(f"/documents/{collection}:notes:a.md", json=patch).raise_for_status()
+    write(status="final", author="Anna")
+    noted = {"author": "Ana", "year": 2024}
+    assert metadata() == {**noted, "status": "final", "file_fields": {"status": "final"}}
+    write(author="Hannah", place="Lisbon")
+    assert metadata() == {**noted, "place": "Lisbon", "file_fields": {"place": "Lisbon"}}
+    shared_client.patch(f"/documents/{collection}:notes:a.md", json={"metadata": {"author": None}}).raise_for_status()
+    write(author="Hanna")
+    assert metadata() == {"year": 2024, "author": "Hanna", "file_fields": {"author": "Hanna"}}
+    (folder / "a.md").write_text("Ana signed it.")
+    synced(capsys, folder, collection)
+    assert metadata() == {"year": 2024}
+
+
 STORED = {**examples.DOCUMENT, "collection": "notes"}
 NOTHING = answer(200, {"documents": [], "next_cursor": None})
 

@@ -147,6 +147,22 @@ def test_raw_bodies_become_the_text_they_hold(
     assert document["chunking"] == {"mode": "paragraphs", "max_tokens": None}
 
 
+def test_what_a_file_says_of_itself_is_noted_once_more_on_request(client: httpx.Client, collection: str) -> None:
+    def posted(own: str, **parameters: str) -> Json:
+        body = f"---\nauthor: Ana\nstatus: {own}\n---\nWords."
+        parameters |= {"collection": collection, "metadata": '{"author": "Ben"}'}
+        answer = client.post("/documents", params=parameters, content=body, headers={"Content-Type": "text/markdown"})
+        document: Json = answer.raise_for_status().json()
+        return document
+
+    plain = {"author": "Ben", "status": "draft"}
+    assert posted("draft")["metadata"] == plain
+    assert posted("draft", file_fields="true")["metadata"] == {**plain, "file_fields": {"status": "draft"}}
+    long = posted("long " * 2_000, file_fields="true")
+    assert long["metadata"].keys() == plain.keys()
+    assert "no room" in long["warnings"][0]
+
+
 def test_raw_text_is_decoded_across_network_chunks(client: httpx.Client, collection: str) -> None:
     def byte_by_byte() -> Iterator[bytes]:
         for byte in UNICODE.encode("utf-8"):

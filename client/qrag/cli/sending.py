@@ -94,6 +94,7 @@ def send(
     collection: str | None,
     chunking: Mode | None,
     replace: bool,
+    file_fields: bool = False,
 ) -> tuple[list[DocumentOut], list[QRagClientError | OSError]]:
     """Send files; returns the documents that were stored, and an error for each other file, which is complained about.
 
@@ -119,7 +120,9 @@ def send(
             file: File = sys.stdin.buffer if source.path == STDIN else source.path
             media_type = "text/plain" if source.path == STDIN else None
             try:
-                document = client.index_file(file, media_type=media_type, progress=progress, replace=replace, **options)
+                document = client.index_file(
+                    file, media_type=media_type, progress=progress, replace=replace, file_fields=file_fields, **options
+                )
             except (Unreachable, Unauthorized):
                 raise
             except (QRagClientError, OSError) as error:

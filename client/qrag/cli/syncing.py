@@ -1,7 +1,7 @@
 """``qrag sync``: keep the documents of a folder in step with its files.
 
-Nothing is remembered here: each document's metadata says which folder and file it is of, and the file's checksum. So a
-run that was interrupted is simply repeated, from any machine.
+Nothing is remembered here: each document's metadata says which folder and file it is of, the file's checksum, and what
+the file said of itself. So a run that was interrupted is simply repeated, from any machine.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from qrag.cli.sending import Source, complain_of, files_in, known_endings, send,
 from qrag.cli.terminal import complain, shown, table
 from qrag.client.uploads import readable
 from qrag.wire.chunking import Mode
+from qrag.wire.documents import FILE_FIELDS
 
 WATCH_SECONDS = 2.0
 """Seconds between two looks at a folder that is watched."""
@@ -187,7 +188,14 @@ def _sync(client: Client, folder: Path, arguments: argparse.Namespace, checksums
         print(f"would be: {plan.summary(failed)}")
         return Outcome(failed)
     sources = [*plan.new, *plan.changed]
-    sent, errors = send(client, sources, collection=arguments.collection, chunking=arguments.chunking, replace=True)
+    sent, errors = send(
+        client,
+        sources,
+        collection=arguments.collection,
+        chunking=arguments.chunking,
+        replace=True,
+        file_fields=True,
+    )
     ready, not_ready = wait(client, sent)
     failed += len(sources) - len(sent) + len(not_ready)
     for document in plan.gone:  # after the others: a file that was moved stays searchable
@@ -236,7 +244,7 @@ def _plan(
             unchanged += 1
             continue
         title = _title(relative)
-        kept: Mapping[str, JsonValue] = {} if document is None else document.metadata
+        kept = {} if document is None else _not_of_the_file(document.metadata)
         metadata = {**kept, "sync": name, "path": title.replace(os.sep, "/"), "file_sha256": checksum}
         (new if document is None else changed).append(Source(str(file), title, id, metadata))
     for unlisted in unreadable:
@@ -251,6 +259,18 @@ def _plan(
         and not any(path.is_relative_to(each) for each in unknown)
     ]
     return Plan(new, changed, unchanged, gone), failed + len(unreadable)
+
+
+def _not_of_the_file(metadata: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """The metadata that stays when the file changes: all but what the file says of itself and nobody has changed."""
+    said = metadata.get(FILE_FIELDS)
+    if not isinstance(said, dict):  # the file says nothing, or was sent before this was noted
+        return dict(metadata)
+    return {
+        name: value
+        for name, value in metadata.items()
+        if name != FILE_FIELDS and not (name in said and said[name] == value)
+    }
 
 
 def _title(relative: PurePath) -> str:

@@ -72,11 +72,13 @@ class AsyncClient:
         progress: UploadProgress | None = None,
         replace: bool = False,
         wait: bool = False,
+        file_fields: bool = False,
         **options: Unpack[DocumentOptions],
     ) -> DocumentOut:
         """As :meth:`qrag.client.blocking.Client.index_file`."""
         body = file_body(file, media_type, progress)
-        return await self._run(self._flows.index(calls.index_file(body, options, replace=replace), wait))
+        call = calls.index_file(body, options, replace=replace, file_fields=file_fields)
+        return await self._run(self._flows.index(call, wait))
 
     async def index_many(
         self, documents: Iterable[DocumentIn], *, replace: bool = False, wait: bool = False

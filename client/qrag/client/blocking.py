@@ -82,17 +82,20 @@ class Client:
         progress: UploadProgress | None = None,
         replace: bool = False,
         wait: bool = False,
+        file_fields: bool = False,
         **options: Unpack[DocumentOptions],
     ) -> DocumentOut:
         """Store a file and index it, like :meth:`index`; it is read while it is sent.
 
         ``file`` is a path or a file opened in binary mode. Its name says whether it is text, Markdown, HTML, PDF or
         DOCX, unless ``media_type`` does (``text/plain; charset=latin-1``), and is the title unless the options have
-        one. A file that cannot be read twice, like a pipe, is sent only once. Raises also what
+        one. A file that cannot be read twice, like a pipe, is sent only once. With ``file_fields``, the metadata that
+        the file gives of itself stands once more under that name in the document's metadata. Raises also what
         :func:`qrag.client.uploads.file_body` and :meth:`qrag.client.uploads.FileBody.blocks` raise.
         """
         body = file_body(file, media_type, progress)
-        return self._run(self._flows.index(calls.index_file(body, options, replace=replace), wait))
+        call = calls.index_file(body, options, replace=replace, file_fields=file_fields)
+        return self._run(self._flows.index(call, wait))
 
     def index_many(
         self, documents: Iterable[DocumentIn], *, replace: bool = False, wait: bool = False

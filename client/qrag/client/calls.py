@@ -88,14 +88,17 @@ def index(text: str, options: DocumentOptions, *, replace: bool) -> Call[Documen
     return _post_documents(fields, DocumentOut.model_validate_json, replace)
 
 
-def index_file(file: FileBody, options: DocumentOptions, *, replace: bool) -> Call[DocumentOut]:
+def index_file(
+    file: FileBody, options: DocumentOptions, *, replace: bool, file_fields: bool = False
+) -> Call[DocumentOut]:
     """Index a file; its name is the title where neither the options nor the file have one."""
     fields = {"filename": file.name, **_description(options)}
     query = {name: value if isinstance(value, str) else _json(value).decode() for name, value in fields.items()}
+    query |= _replacing(replace) | ({"file_fields": "true"} if file_fields else {})
     headers = {"Content-Type": file.media_type}
     if file.length is not None:
         headers["Content-Length"] = str(file.length)
-    return Call("POST", "documents", DocumentOut.model_validate_json, _replacing(replace) | query, headers, file)
+    return Call("POST", "documents", DocumentOut.model_validate_json, query, headers, file)
 
 
 def index_many(documents: Sequence[DocumentIn], *, replace: bool) -> Call[DocumentsOut]:

@@ -22,6 +22,9 @@ METADATA_BYTES = 16_384
 METADATA_LEVELS = 64
 """Most levels of objects and lists in it."""
 
+FILE_FIELDS = "file_fields"
+"""The field of metadata in which the service notes what a file says of itself, for senders that ask for it."""
+
 Title = Annotated[str, StringConstraints(max_length=1000)]
 """The title of a document."""
 
