@@ -260,6 +260,20 @@ def test_a_process_searches_its_own_space_until_it_follows(cluster: Cluster) -> 
     assert [document.id for document in second.catalogue.waiting(10)] == ["note"]
 
 
+def test_what_one_that_stays_behind_has_claimed_is_free(cluster: Cluster) -> None:
+    first, second = cluster.replica(), cluster.replica()
+    publish(first, "letter", "one two")
+    index_all(first)
+    post(second, "note", "text")
+    assert [document.id for document in second.catalogue.waiting(10)] == ["note"]
+    space = first.vectors.open_space(fingerprint="other", dimension=6)
+    uid = first.catalogue.document("letter").uid
+    first.vectors.append([ChunkAddress(uid, 0)], expected("one two")[:, :6], [[1]], space)
+    assert first.vectors.activate(space, {})
+    # The second one cannot load the other checkpoint, and lives on.
+    assert [document.id for document in first.catalogue.waiting(10)] == ["note"]
+
+
 def test_progress_is_seen_by_others(cluster: Cluster) -> None:
     first, second = cluster.replica(), cluster.replica()
     uid = publish(first, "letter", "one two\nthree").document.uid
