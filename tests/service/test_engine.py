@@ -186,14 +186,16 @@ def test_others_are_answered_while_one_is_looked_at_again(engine: Engine, encode
 def test_episodes_that_are_looked_at_take_nobody_s_place(encoder: Encoder, scope: Scope) -> None:
     engine = Engine(encoder.device, max_running=1, max_waiting=8)
     engine.start()
-    answered = threading.Event()
+    looking, answered = threading.Event(), threading.Event()
 
     def look(_evidence: Sequence[int], contenders: Sequence[int]) -> Float32Array:
-        assert answered.wait(60)
+        looking.set()
+        assert answered.wait(20)
         return np.arange(len(contenders), dtype=np.float32)
 
     async def both() -> list[int]:
         slow = [asyncio.create_task(retrieve(engine, encoder, scope, 2, look)) for _ in range(3)]
+        assert await asyncio.to_thread(looking.wait, 20)
         fast = await retrieve(engine, encoder, scope, 2)
         assert not any(task.done() for task in slow)
         answered.set()

@@ -104,14 +104,28 @@ def compare_answers(
     rows = {} if known is None else known.rows_for(report, counts)
     ways = [peer for peer in PEERS if peer in peers and (peer != "reranked" or reranker is not None)]
     order = [*PEERS[:-1], name, PEERS[-1]]
-    base = untrained_encoder(None, device)
+    nearest = OneStep(untrained_encoder(None, device), cache=cache)
+    hybrid = Hybrid(BM25(), nearest)
     for way in (*ways, name):
         missing = [test_set for test_set in sets if (way, test_set.task) not in rows]
-        retriever = (
-            Player(encoder, cache=cache, stop=default_stop(encoder), budget=MOST_STEPS)
-            if way == name
-            else _peer(way, base, reranker, cache)
-        )
+        if not missing:
+            continue
+        retriever: Retriever
+        match way:
+            case "nothing":
+                retriever = Nothing()
+            case "bm25":
+                retriever = BM25()
+            case "one-step":
+                retriever = nearest
+            case "hybrid":
+                retriever = hybrid
+            case "reranked" if reranker is not None:
+                retriever = Reranked(hybrid, CrossEncoder(reranker, device))
+            case "gold":
+                retriever = Gold()
+            case _:
+                retriever = Player(encoder, cache=cache, stop=default_stop(encoder), budget=MOST_STEPS)
         for asked in find(retriever, missing):
             row = rows[way, asked.task] = answer(reader, asked)
             log.info("%s %s questions=%d f1=%.3f", way, row.task, len(row.f1), sum(row.f1) / len(row.f1))
@@ -126,24 +140,6 @@ def _checksum(reranker: Path) -> str:
         with file.open("rb") as content:
             digest.update(hashlib.file_digest(content, "sha256").digest())
     return digest.hexdigest()
-
-
-def _peer(name: str, base: Encoder, reranker: Path | None, cache: Path | None) -> Retriever:
-    """The way of retrieving of this name in :data:`PEERS`."""
-    nearest = OneStep(base, cache=cache)
-    match name:
-        case "nothing":
-            return Nothing()
-        case "bm25":
-            return BM25()
-        case "one-step":
-            return nearest
-        case "hybrid":
-            return Hybrid(BM25(), nearest)
-        case "reranked" if reranker is not None:
-            return Reranked(Hybrid(BM25(), nearest), CrossEncoder(reranker, base.device))
-        case _:
-            return Gold()
 
 
 def find(retriever: Retriever, sets: Sequence[TestSet]) -> Iterator[Asked]:
