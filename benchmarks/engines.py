@@ -29,7 +29,7 @@ from index.chunking import chunk_document
 from index.encoders.encoder import Encoder
 from index.encoders.loading import load_encoder
 from index.episodes.episode import ChunkTokens, Episode, Limits
-from index.episodes.stepping import Running, embed_together
+from index.episodes.stepping import embed_together
 from index.search.matrix_scope import MatrixScope
 from index.search.scanning.bags import index_bags
 from index.search.scanning.codes import encode
@@ -107,10 +107,10 @@ def moments(encoder: Encoder, scope: Scope, book: Book, questions: Sequence[str]
             Limits(steps),
             lambda position: ChunkTokens(book.state_tokens[position % len(book.state_tokens)], 1),
             encoder.stopping,
+            question=encoder.question_tokens(question),
         )
-        running = Running(encoder.question_tokens(question), episode)
         while episode.stopped_by is None:
-            (states,) = embed_together(encoder, [running])
+            (states,) = embed_together(encoder, [episode])
             assert isinstance(states, States)
             selections = episode.selections
             yield Moment(states, list(selections[0]))

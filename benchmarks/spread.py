@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from index.encoders.loading import load_encoder
 from index.episodes.episode import Limits
-from index.episodes.stepping import Running, embed_together, step_together
+from index.episodes.stepping import embed_together, step_together
 from index.search.explanation import explain
 from index.search.matrix_scope import MatrixScope
 from index.search.scoring import best
@@ -60,9 +60,8 @@ def looks(player: Player, question: Question) -> Iterator[Look]:
     encoder = player.encoder
     scope = player.vectors([question]).scope(question)
     episode = start(encoder, question, player.vectors([question]), Limits(STEPS), encoder.stopping)
-    tokens = encoder.question_tokens(question.text)[: encoder.question_limit]
     while episode.stopped_by is None:
-        (states,) = embed_together(encoder, [Running(tokens, episode)])
+        (states,) = embed_together(encoder, [episode])
         if isinstance(states, Exception):
             raise states
         yield look(player, scope, states, list(episode.selected))

@@ -117,8 +117,11 @@ class DatasetTask(_Task):
         ge=0,
         le=1,
         description="share of episodes, and of held-out questions, whose documents are laid end to end somewhere in a "
-        "stretch of a book, of 20 to 400 packed sentences: most of a long document has nothing to do with a question. "
-        "Needs `books`",
+        "stretch of a book: most of a long document has nothing to do with a question. Needs `books`",
+    )
+    stretch: tuple[PositiveInt, PositiveInt] = Field(
+        (20, 400),
+        description="fewest and most packed sentences of such a stretch; all orders of magnitude are equally likely",
     )
     distil: bool = Field(
         False,
@@ -154,7 +157,9 @@ class DatasetTask(_Task):
         return DATASETS[self.kind]
 
     def check(self) -> None:
-        """Raises :class:`ValueError` for what the data set does not have."""
+        """Raises :class:`ValueError` for what the data set does not have, and a stretch that is none."""
+        if self.stretch[0] > self.stretch[1]:
+            raise ValueError(f"{self.kind}: stretch must be the fewest and the most")
         if self.single_hops > 0 and self.dataset.read_single_hops is None:
             others = " and ".join(name for name, dataset in DATASETS.items() if dataset.read_single_hops is not None)
             raise ValueError(f"{self.kind}: only {others} has single hops")

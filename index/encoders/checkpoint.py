@@ -33,7 +33,7 @@ from safetensors.torch import load_file
 from index.encoders.heads import Heads, heads_from, q_function
 from index.encoders.int8 import from_int8
 from index.episodes.calibration import Calibration
-from index.episodes.head import SUMMARY, Head
+from index.episodes.head import FORMER_SUMMARY, SUMMARY, Head
 from index.episodes.rules import STOP_RULES, has_learned
 from index.episodes.stopping import UNTAUGHT, Stopping
 from index.errors import CheckpointError
@@ -329,11 +329,11 @@ def read_stopping(checkpoint: Path, config: CheckpointConfig) -> Stopping:
     tensors = {name: value.double().numpy() for name, value in load_file(file).items()}
     action = tensors.pop("action", None)
     head = Head(**tensors) if set(tensors) == set(HEAD) else None
-    width = config.dimension + SUMMARY
+    widths = [config.dimension + summary for summary in (FORMER_SUMMARY, SUMMARY)]
     if (
         (tensors and head is None)
         or (action is not None and action.shape != (config.dimension,))
-        or (head is not None and (head.hidden_weight.shape[1:] != (width,) or len(head.output_bias) != 3))
+        or (head is not None and (head.hidden_weight.shape[1] not in widths or len(head.output_bias) != 3))
     ):
         raise CheckpointError(f"{file} does not fit the checkpoint's dimension {config.dimension}. {remedy}")
     stopping = Stopping(action, head)

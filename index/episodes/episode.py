@@ -120,7 +120,8 @@ class Episode:
     probability that the policy ``softmax(Q / temperature)`` selects their set, summed over all orders. A path that has
     ended stays in the beam, and the episode ends when it is the best.
 
-    ``held`` chunks are part of every state and of the positions, and are not selected again.
+    ``held`` chunks are part of every state and of the positions, and are not selected again. ``question`` are the
+    tokens of what is asked, as the state tower reads them.
     """
 
     def __init__(
@@ -130,7 +131,9 @@ class Episode:
         read_chunk: Callable[[int], ChunkTokens],
         stopping: Stopping = UNTAUGHT,
         held: Sequence[Held] = (),
+        question: TokenIds = (),
     ) -> None:
+        self.question = question
         self.scope = scope
         self._limits = limits
         self._read_chunk = read_chunk
@@ -228,7 +231,13 @@ class Episode:
         for path, state, estimate in zip(self._open, states, estimates, strict=True):
             candidates = best(estimate, self.ranked, state, self.scope, path.selected, function)
             selected_q = (*self._held_q, *(step.q for step in path.steps))
-            moment = Moment(state, tuple(candidate.q for candidate in candidates[:2]), selected_q)
+            moment = Moment(
+                state,
+                tuple(candidate.q for candidate in candidates[:2]),
+                selected_q,
+                self._covered(path, function),
+                self.scope.size,
+            )
             heat = heat_maps(estimate, self.scope, candidates, path.selected, self._limits.stretches)
             expansions += self._expand(path, candidates, moment, function, heat)
         self.exact = self.exact and all(estimate.exact for estimate in estimates)
@@ -296,6 +305,11 @@ class Episode:
         if stop is not None and stop.rule.score(moment, sufficiency, self._stopping, function) < stop.threshold:
             return stop.rule.ending(sufficiency)
         return None if self._fits(path, candidates[0]) else "context"
+
+    def _covered(self, path: _Path, function: QFunction) -> float:
+        if not self._stopping.assesses or function.lexical is None:
+            return 0.0
+        return function.lexical.covered(self.question, self._chunks_of(path))
 
     def _fits(self, path: _Path, candidate: Candidate) -> bool:
         room = self._limits.max_context_tokens

@@ -35,13 +35,6 @@ class StateEncoder(Protocol[Composed]):
         """The states, embedded in one forward pass."""
 
 
-class Running(NamedTuple):
-    """An episode, and the tokens of the question that it answers."""
-
-    question: TokenIds
-    episode: Episode
-
-
 class Stepped(NamedTuple):
     """An episode that has taken its step."""
 
@@ -51,12 +44,12 @@ class Stepped(NamedTuple):
     """When the step was done, by :func:`time.perf_counter`."""
 
 
-def embed_together(encoder: StateEncoder[Composed], running: Sequence[Running]) -> list[States | Exception]:
+def embed_together(encoder: StateEncoder[Composed], episodes: Sequence[Episode]) -> list[States | Exception]:
     """The embedded states of each episode, or the error for which it has none."""
     composed: list[list[Composed] | Exception] = []
-    for question, episode in running:
+    for episode in episodes:
         try:
-            composed.append([encoder.compose_state(question, chunks) for chunks in episode.states()])
+            composed.append([encoder.compose_state(episode.question, chunks) for chunks in episode.states()])
         except Exception as error:
             composed.append(error)
     inputs = [state for states in composed if not isinstance(states, Exception) for state in states]
@@ -107,10 +100,9 @@ def step_together(
     return [outcomes[number] for number in range(len(episodes))]
 
 
-def step_once(encoder: StateEncoder[Composed], running: Sequence[Running], function: QFunction) -> None:
+def step_once(encoder: StateEncoder[Composed], episodes: Sequence[Episode], function: QFunction) -> None:
     """Embed the states of episodes and let each take one step; raises what one of them raises."""
-    embedded = _raising(embed_together(encoder, running))
-    _raising(step_together([episode for _, episode in running], embedded, function))
+    _raising(step_together(episodes, _raising(embed_together(encoder, episodes)), function))
 
 
 Outcome = TypeVar("Outcome")

@@ -22,7 +22,7 @@ import torch
 
 from index.arrays import Float32Array, TokenIds
 from index.encoders.encoder import Encoder
-from index.episodes.stepping import Running, embed_together, step_together
+from index.episodes.stepping import embed_together, step_together
 from index.search.scanning.kernels import compile_loops
 from index.search.states import States
 from service.engine.embedding import EmbeddingJob
@@ -221,8 +221,7 @@ class Engine:
         """One step of every episode."""
         began = time.perf_counter()
         misses = self.kept_states.misses
-        running = [Running(run.question, run.episode) for run in runs]
-        embedded = embed_together(self.kept_states.read_by(encoder), running)
+        embedded = embed_together(self.kept_states.read_by(encoder), [run.episode for run in runs])
         batch_states = self.kept_states.misses - misses
         encoded = time.perf_counter()
         stepping: list[tuple[Run, States]] = []
@@ -293,7 +292,7 @@ class Engine:
         if episode.stopped_by is None:
             return
         try:
-            last = run.encoder.compose_state(run.question, episode.evidence)
+            last = run.encoder.compose_state(episode.question, episode.evidence)
         except Exception as error:
             run.give_up(error)
             return

@@ -35,7 +35,8 @@ def play(
         return ChunkTokens(encoder.state_tokens([encoder.chunk_text(chunks[0].heading, chunks[0].text)])[0], 0)
 
     limits = Limits(max_steps=max_steps, stop=calibrated_stop(encoder))
-    episode = Episode(scope.scope, limits, read_chunk, encoder.stopping)
+    tokens = encoder.question_tokens(question)
+    episode = Episode(scope.scope, limits, read_chunk, encoder.stopping, question=tokens)
     selected = Future[list[ChunkAddress]]()
 
     def notify(event: Step | Exception | None) -> None:
@@ -44,7 +45,7 @@ def play(
         elif event is None:
             selected.set_result([scope.address(step.position) for step in episode.steps])
 
-    engine.submit([Run(encoder, encoder.question_tokens(question), episode, notify)])
+    engine.submit([Run(encoder, episode, notify)])
     return selected
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from opentelemetry import context
 from opentelemetry.context import Context
 
-from index.arrays import Float32Array, TokenIds
+from index.arrays import Float32Array
 from index.encoders.encoder import Encoder
 from index.episodes.episode import Episode, Step
 
@@ -23,7 +23,6 @@ class Run:
     """A request's episode in the engine, with its durations so far (in seconds) and its dropped tokens."""
 
     encoder: Encoder
-    question: TokenIds
     episode: Episode
     notify: Callable[[Step | Exception | None], None]
     second_look: SecondLook | None = None
@@ -53,9 +52,7 @@ class RunEvents:
     Greedy steps come one by one, those of a beam together at the end. Closing drops the episode.
     """
 
-    def __init__(
-        self, encoder: Encoder, question: TokenIds, episode: Episode, second_look: SecondLook | None = None
-    ) -> None:
+    def __init__(self, encoder: Encoder, episode: Episode, second_look: SecondLook | None = None) -> None:
         loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[Step | Exception | None] = asyncio.Queue()
         self._ended = False
@@ -63,7 +60,7 @@ class RunEvents:
         def notify(event: Step | Exception | None) -> None:
             loop.call_soon_threadsafe(self._queue.put_nowait, event)
 
-        self.run = Run(encoder, question, episode, notify, second_look)
+        self.run = Run(encoder, episode, notify, second_look)
 
     def __aiter__(self) -> RunEvents:
         return self

@@ -203,5 +203,5 @@ def _episode(session: Session) -> RunEvents:
         return ChunkTokens(encoder.state_tokens([encoder.chunk_text(stored.heading, stored.text)])[0], cost)
 
     scope, held = session.searched.beginning(alone=body.focus is not None)
-    episode = Episode(scope, limits, read_chunk, encoder.stopping, held)
-    return RunEvents(encoder, session.question, episode, second_look)
+    episode = Episode(scope, limits, read_chunk, encoder.stopping, held, session.question)
+    return RunEvents(encoder, episode, second_look)

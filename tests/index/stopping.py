@@ -11,14 +11,17 @@ from index.episodes.stopping import Stopping
 HIDDEN = 5
 
 
-def random_stopping(dimension: int, seed: int = 0) -> Stopping:
-    """A STOP action and a head that have learned nothing, in the precision in which they are stored."""
+def random_stopping(dimension: int, seed: int = 0, summary: int = SUMMARY) -> Stopping:
+    """A STOP action and a head that have learned nothing, in the precision in which they are stored.
+
+    The head reads so many features beside the state.
+    """
     generator = np.random.default_rng(seed)
 
     def values(*shape: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
         return generator.standard_normal(shape).astype(np.float32).astype(np.float64)
 
-    head = Head(values(HIDDEN, dimension + SUMMARY), values(HIDDEN), values(3, HIDDEN), values(3))
+    head = Head(values(HIDDEN, dimension + summary), values(HIDDEN), values(3, HIDDEN), values(3))
     return Stopping(values(dimension), head)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,13 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.episodes.episode import CONSIDERED, ChunkTokens, Episode, Limits
+from index.episodes.episode import CONSIDERED, ChunkTokens, Episode, Held, Limits
 from index.episodes.head import Moment, Sufficiency
 from index.episodes.rules import STOP_RULES, StopBelow
 from index.episodes.stopping import Stopping
 from index.search.function import QFunction
 from index.search.matrix_scope import MatrixScope
 from index.search.scanning.matrices import Matrices
+from index.search.signals.lexical import Lexical, Saturation
+from index.search.states import States, TermWeights
 from tests.index import reference, strategies
 from tests.index.episodes import (
     PLAIN,
@@ -85,6 +87,41 @@ def test_moments_hold_the_two_best_and_what_was_taken() -> None:
     assert [moment.best for moment in seen] == [pytest.approx(best) for best in [(0.9, 0.5), (0.3, 0.2), (0.1, 0.0)]]
     assert [moment.selected for moment in seen] == [(), pytest.approx((0.9,)), pytest.approx((0.9, 0.3))]
     assert episode.stopped_by == "budget"
+
+
+def test_moments_hold_what_is_covered_of_the_question_and_how_much_is_searched() -> None:
+    seen: list[tuple[float, int]] = []
+
+    def known(moment: Moment) -> Sufficiency:
+        seen.append((moment.covered, moment.candidates))
+        return Sufficiency(0.0, 0.0)
+
+    rarity = np.zeros(9, dtype=np.float32)
+    rarity[[2, 3, 5]] = 1.0, 0.5, 0.5
+    reading = replace(PLAIN, further=(Lexical(0.0, rarity, Saturation()),))
+    nothing = TermWeights(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
+    texts = [[5, 7], [3, 1], [8], [8]]
+
+    def moments(function: QFunction, held: Sequence[Held] = ()) -> list[tuple[float, int]]:
+        """Of an episode that selects the first chunk and the second, where it does not hold that already."""
+        seen.clear()
+        episode = Episode(
+            documents([4]),
+            Limits(2),
+            lambda position: ChunkTokens(texts[position], 1),
+            Knowing(known=known),
+            held,
+            question=[1, 2, 3, 5],
+        )
+        while episode.stopped_by is None:
+            states = States(np.array([[1.0, 0.9, 0.8, 0.0]], dtype=np.float32), (nothing,))
+            estimates = episode.scope.estimate(states, episode.selections, function, episode.ranked)
+            episode.advance(states, list(estimates), function)
+        return list(seen)
+
+    assert moments(reading) == [(0.0, 4), (0.25, 4), (0.5, 4)]
+    assert moments(reading, [Held(1)]) == [(0.25, 4), (0.5, 4), (0.5, 4)]
+    assert moments(PLAIN) == [(0.0, 4)] * 3  # nothing says which tokens are rare
 
 
 def test_nothing_to_search_is_hopeless() -> None:

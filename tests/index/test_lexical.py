@@ -140,6 +140,20 @@ def test_shares_of_the_tokens_add_up_to_the_signal() -> None:
     np.testing.assert_allclose(sum(share for _, share in shares), signal.exact(state, scope, (), np.arange(3)))
 
 
+rarities = st.lists(st.sampled_from([0.0, 0.25, 1.0]), min_size=7, max_size=7)
+tokens = st.lists(st.integers(0, 6), max_size=12)
+
+
+@given(rarities, tokens, bags)
+def test_what_is_covered_of_a_question_is_what_the_texts_have_of_it(
+    rarity: list[float], question: list[int], texts: list[list[int]]
+) -> None:
+    covered = Lexical(1.0, np.array(rarity, dtype=np.float32), Saturation()).covered(question, texts)
+    asked = sum(rarity[token] for token in set(question))
+    held = sum(rarity[token] for token in set(question) if any(token in text for text in texts))
+    assert covered == (pytest.approx(held / asked) if asked else 0.0)
+
+
 def test_a_state_without_weights_is_refused() -> None:
     function = QFunction(1.0, 0.0, Positions(mode="none"), further=(lexical(),))
     with pytest.raises(ValueError, match="weights"):

@@ -14,7 +14,7 @@ from index.arrays import BoolArray, Float32Array, Float64Array, IntArray, TokenI
 from index.episodes.episode import ChunkTokens, Episode, Limits
 from index.episodes.head import Moment, Sufficiency
 from index.episodes.rules import Need, StopBelow
-from index.episodes.stepping import Running, Stepped, embed_together, step_together
+from index.episodes.stepping import Stepped, embed_together, step_together
 from index.episodes.stopping import Stopping
 from index.search.function import QFunction
 from index.search.matrix_scope import MatrixScope
@@ -177,10 +177,10 @@ def test_an_episode_runs_over_any_engines_scope(width: int) -> None:
     excluded = np.array([4, 17])
     selections = []
     for scope in (scope_of(matrix, [12, 18]), ListedScope(matrix, np.array([0, 12, 30]), shown=20)):
-        episode = Episode(scope.masked(excluded), Limits(4, beam_width=width), named)
+        episode = Episode(scope.masked(excluded), Limits(4, beam_width=width), named, question=[4])
         encoder = Answering(matrix)
         while episode.stopped_by is None:
-            (states,) = embed_together(encoder, [Running([4], episode)])
+            (states,) = embed_together(encoder, [episode])
             assert isinstance(states, States)
             (outcome,) = step_together([episode], [states], function)
             assert isinstance(outcome, Stepped)
@@ -269,41 +269,41 @@ def test_episodes_stepped_together_select_what_each_selects_alone(asked: list[tu
     function = QFunction(1.0, 0.0, Positions(levels=3))
     encoder = Answering(matrix)
 
-    def started() -> list[Running]:
+    def started() -> list[Episode]:
         return [
-            Running([question], Episode(scopes[scope], Limits(3, beam_width=width), named))
+            Episode(scopes[scope], Limits(3, beam_width=width), named, question=[question])
             for scope, question, width in asked
         ]
 
     together, alone = started(), started()
-    while running := [each for each in together if each.episode.stopped_by is None]:
+    while running := [each for each in together if each.stopped_by is None]:
         states = [states for states in embed_together(encoder, running) if isinstance(states, States)]
-        outcomes = step_together([each.episode for each in running], states, function)
+        outcomes = step_together(running, states, function)
         assert all(isinstance(outcome, Stepped) for outcome in outcomes)
     for own in alone:
-        while own.episode.stopped_by is None:
+        while own.stopped_by is None:
             (embedded,) = embed_together(encoder, [own])
             assert isinstance(embedded, States)
-            step_together([own.episode], [embedded], function)
+            step_together([own], [embedded], function)
     for one, other in zip(together, alone, strict=True):
-        assert [step.position for step in one.episode.steps] == [step.position for step in other.episode.steps]
-        assert one.episode.stopped_by == other.episode.stopped_by
+        assert [step.position for step in one.steps] == [step.position for step in other.steps]
+        assert one.stopped_by == other.stopped_by
 
 
 def test_what_fails_leaves_the_other_episodes_as_they_are() -> None:
     matrix = strategies.random_vectors(10, 6, seed=1)
     working, broken = scope_of(matrix, [10]), Broken(matrix, np.array([0, 10]))
     running = [
-        Running([1], Episode(working, Limits(3), named)),
-        Running([7], Episode(working, Limits(3), named)),
-        Running([2], Episode(broken, Limits(3), named)),
+        Episode(working, Limits(3), named, question=[1]),
+        Episode(working, Limits(3), named, question=[7]),
+        Episode(broken, Limits(3), named, question=[2]),
     ]
     embedded = embed_together(Answering(matrix, fails_on=7), running)
     assert [type(states) for states in embedded] == [States, LookupError, States]
     left = [(each, states) for each, states in zip(running, embedded, strict=True) if isinstance(states, States)]
-    outcomes = step_together([each.episode for each, _ in left], [states for _, states in left], PLAIN)
+    outcomes = step_together([each for each, _ in left], [states for _, states in left], PLAIN)
     assert [type(outcome) for outcome in outcomes] == [Stepped, OSError]
-    assert [len(each.episode.steps) for each in running] == [1, 0, 0]
+    assert [len(each.steps) for each in running] == [1, 0, 0]
 
 
 def test_a_forward_pass_that_fails_fails_for_all() -> None:
@@ -312,5 +312,5 @@ def test_a_forward_pass_that_fails_fails_for_all() -> None:
             raise MemoryError
 
     matrix = strategies.random_vectors(10, 6, seed=1)
-    running = [Running([question], Episode(scope_of(matrix, [10]), Limits(3), named)) for question in (1, 2)]
+    running = [Episode(scope_of(matrix, [10]), Limits(3), named, question=[question]) for question in (1, 2)]
     assert [type(outcome) for outcome in embed_together(Unable(matrix), running)] == [MemoryError, MemoryError]

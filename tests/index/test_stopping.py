@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from index.encoders.checkpoint import CheckpointConfig, read_stopping
 from index.encoders.writing import write_stopping
 from index.episodes.calibration import INDIFFERENT, Calibration, CurvePoint, for_cost, for_recall
-from index.episodes.head import SUMMARY, Moment, features
+from index.episodes.head import FORMER_SUMMARY, SUMMARY, Moment, features
 from index.episodes.rules import STOP_RULES, StopBelow, score_of
 from index.episodes.stopping import UNTAUGHT, Stopping
 from index.errors import CheckpointError
@@ -36,10 +36,18 @@ def moment(seed: int, best: tuple[float, ...] = (0.9, 0.4), taken: tuple[float, 
 
 def test_features_are_the_state_and_what_the_selections_were_worth() -> None:
     state = np.array([0.6, 0.8], dtype=np.float32)
-    summary = features(Moment(State(state), (0.9, 0.4), (0.7, 0.2, 0.5)), stop_value=0.3)[2:]
-    assert summary == pytest.approx([0.9, 0.5, 0.3, 0.5, 0.2, 3 / 8])
-    assert features(Moment(State(state), (0.9,), ()), None)[2:] == pytest.approx([0.9, 0.0, 0.0, 1.0, 1.0, 0.0])
-    assert features(Moment(State(state), (), (0.7,)), None)[2:] == pytest.approx([0.0, 0.0, 0.0, 0.7, 0.7, 1 / 8])
+
+    def summary(
+        best: tuple[float, ...], selected: tuple[float, ...], covered: float = 0.0, stop_value: float | None = None
+    ) -> list[float]:
+        seen: list[float] = features(Moment(State(state), best, selected, covered, 99), stop_value)[2:].tolist()
+        return seen
+
+    many = math.log(100) / 8
+    told = summary((0.9, 0.4), (0.7, 0.2, 0.6), covered=0.25, stop_value=0.3)
+    assert told == pytest.approx([0.9, 0.5, 0.3, 0.6, 0.2, 3 / 8, 0.7, 0.5, 0.25, many])
+    assert summary((0.9,), ()) == pytest.approx([0.9, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0, 0.0, many])
+    assert summary((), (0.7,)) == pytest.approx([0.0, 0.0, 0.0, 0.7, 0.7, 1 / 8, 0.7, 0.7, 0.0, many])
     assert len(features(moment(0), 0.0)) == 8 + SUMMARY
 
 
@@ -66,6 +74,16 @@ def test_sufficiency_is_that_of_the_same_network_in_torch(seed: int, best: list[
     assert score_of(STOP_RULES["sufficiency"], asked, stopping, FUNCTION) == found.open
     assert score_of(STOP_RULES["threshold"], asked, stopping, FUNCTION) == asked.best[0]
     assert score_of(STOP_RULES["action"], asked, stopping, FUNCTION) == pytest.approx(asked.best[0] - stop)
+
+
+def test_a_head_that_was_fitted_to_fewer_features_reads_those_alone() -> None:
+    former = random_stopping(8, summary=FORMER_SUMMARY)
+    few = moment(0, taken=(0.7, 0.2))
+    found = former.sufficiency(few, FUNCTION)
+    assert former.sufficiency(few._replace(covered=0.9, candidates=5_000), FUNCTION) == found
+    now = random_stopping(8)
+    assert now.sufficiency(few._replace(covered=0.9), FUNCTION) != now.sufficiency(few, FUNCTION)
+    assert now.sufficiency(few._replace(candidates=5_000), FUNCTION) != now.sufficiency(few, FUNCTION)
 
 
 def test_where_no_chunk_is_left_going_on_is_out_of_the_question() -> None:
@@ -146,8 +164,9 @@ def stored(directory: Path, stopping: Stopping, calibration: Calibration | None 
 
 
 @pytest.mark.parametrize("parts", [("action", "head"), ("action",), ("head",)])
-def test_what_was_learned_survives_the_disk(tmp_path: Path, parts: tuple[str, ...]) -> None:
-    learned = random_stopping(8)
+@pytest.mark.parametrize("summary", [SUMMARY, FORMER_SUMMARY])
+def test_what_was_learned_survives_the_disk(tmp_path: Path, parts: tuple[str, ...], summary: int) -> None:
+    learned = random_stopping(8, summary=summary)
     if "action" not in parts:
         learned = replace(learned, action=None)
     if "head" not in parts:

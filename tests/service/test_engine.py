@@ -54,7 +54,7 @@ async def retrieve(
 
     question = encoder.question_tokens("Where is the lamp?")
     limits = Limits(steps, second_look=3 if second_look else 0)
-    events = RunEvents(encoder, question, Episode(scope, limits, read_chunk), second_look)
+    events = RunEvents(encoder, Episode(scope, limits, read_chunk, question=question), second_look)
     engine.submit([events.run])
     return [step.position async for _, step in events if step is not None]
 
@@ -108,7 +108,7 @@ def events_of(encoder: Encoder, scope: Scope, count: int, steps: int = 3) -> lis
         return ChunkTokens(encoder.state_tokens([TEXTS[position]])[0], 0)
 
     question = encoder.question_tokens("Where is the lamp?")
-    return [RunEvents(encoder, question, Episode(scope, Limits(steps), read_chunk)) for _ in range(count)]
+    return [RunEvents(encoder, Episode(scope, Limits(steps), read_chunk, question=question)) for _ in range(count)]
 
 
 class CountedScope:
@@ -227,8 +227,8 @@ def test_who_leaves_during_a_second_look_is_dropped(engine: Engine, encoder: Enc
 
     async def leave() -> None:
         question = encoder.question_tokens("Where is the lamp?")
-        episode = Episode(scope, Limits(5, second_look=3), lambda _: ChunkTokens([1], 0))
-        events = RunEvents(encoder, question, episode, look)
+        episode = Episode(scope, Limits(5, second_look=3), lambda _: ChunkTokens([1], 0), question=question)
+        events = RunEvents(encoder, episode, look)
         engine.submit([events.run])
         assert await asyncio.to_thread(looking.wait, 60)
         await events.aclose()

@@ -47,7 +47,7 @@ from trainer.stopping.stops import calibration, stop_at
 from trainer.stopping.traces import Trace
 from trainer.tasks.mixture import build_mixture
 
-LAYOUT = 12
+LAYOUT = SUMMARY + 6
 """Features of the rows made here."""
 
 
@@ -113,15 +113,16 @@ def test_held_out_questions_weigh_more() -> None:
     assert both.weights.tolist() == [1.0] * 100 + [HELD_OUT] * 50
 
 
-def test_stories_are_hidden_in_documents_of_all_lengths() -> None:
+def test_documents_have_all_lengths() -> None:
     tasks = [TASKS[0], TASKS[1] | {"unanswerable": 0.5}]
     story, own = for_calibration(make_recipe(tasks, hyperparameters=Hyperparameters(stop=True))).tasks
     assert isinstance(story, BabiTask)
     assert (story.sentences, story.spread) == ((4, LONGEST), "log")
     # What is taken out is decided by the calibration.
-    assert own == make_recipe(TASKS).tasks[1].model_copy(update={"unanswerable": HARDLY_ANY})
-    kept, left_alone = for_calibration(make_recipe(TASKS)).tasks
-    assert left_alone == make_recipe(TASKS).tasks[1]
+    longer = make_recipe(TASKS).tasks[1].model_copy(update={"stretch": (20, LONGEST)})
+    assert own == longer.model_copy(update={"unanswerable": HARDLY_ANY})
+    kept, answerable = for_calibration(make_recipe(TASKS)).tasks
+    assert answerable == longer
     assert kept == story
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.episodes.episode import ChunkTokens, Episode, Limits
-from index.episodes.stepping import Running, step_once
+from index.episodes.stepping import step_once
 from index.search.matrix_scope import MatrixScope
 from index.search.positions import Positions
 from index.search.scanning.matrices import Matrices, Part
@@ -176,10 +176,10 @@ def served(learner: Learner, asked: Question) -> list[int]:
     def read_chunk(position: int) -> ChunkTokens:
         return ChunkTokens(encoder.state_tokens([asked.chunks[position]])[0], 0)
 
-    episode = Episode(scope, Limits(asked.budget), read_chunk)
     tokens = encoder.question_tokens(asked.text)[: encoder.question_limit]
+    episode = Episode(scope, Limits(asked.budget), read_chunk, question=tokens)
     while episode.stopped_by is None:
-        step_once(encoder, [Running(tokens, episode)], learner.function)
+        step_once(encoder, [episode], learner.function)
     return [step.position for step in episode.steps]
 
 

@@ -143,6 +143,8 @@ def test_a_share_of_the_questions_is_asked_somewhere_in_a_book(data: Path) -> No
             assert support_texts(question) == {f"text {number}.{place % 4}" for place in (number, number + 1)}
             begins.add(first)
         assert len(begins) > 1
+    short = build_mixture(make_recipe([task | {"in_books": 1, "stretch": [2, 5]}]), data)
+    assert {len(question.chunks) - 4 for question in [*drawn(short, 200), *short.validation]} == {2, 3, 4, 5}
     # Books are among what is searched for hard negatives, where there are any.
     assert set(passages) <= set(drawn(mixture, 1)[0].pool)
     assert mixture.validation == build_mixture(make_recipe([task | {"in_books": 0.5}], seed=7), data).validation

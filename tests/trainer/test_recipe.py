@@ -153,6 +153,7 @@ def test_a_wrong_field_is_named(tmp_path: Path, content: dict[str, Any], problem
         (PLAIN | {"tasks": [OWN | {"single_hops": 0.1}]}, "jsonl: only musique has single hops"),
         (PLAIN | {"tasks": [OWN | {"unanswerable": 0.1}]}, "jsonl: unanswerable questions teach when to stop: set"),
         (BOOKS | {"tasks": [BABI | {"sentences": [9, 8]}]}, "qa1: sentences must be the fewest and the most"),
+        (PLAIN | {"tasks": [OWN | {"stretch": [9, 8]}]}, "jsonl: stretch must be the fewest and the most"),
         (BOOKS | {"tasks": [RULER | {"variants": ["single_1", "niah_single_2"]}]}, "no variant niah_single_2"),
         (PLAIN | {"tasks": [OWN | {"validation": 0}] * 2}, "no task holds out questions"),
         (

@@ -10,7 +10,7 @@ from index.encoders.cross_encoder import CrossEncoder
 from index.encoders.encoder import Encoder
 from index.episodes.episode import ChunkTokens, Episode, Limits
 from index.episodes.rules import StopBelow
-from index.episodes.stepping import Running, step_once
+from index.episodes.stepping import step_once
 from index.episodes.stopping import Stopping
 from trainer.datasets.question import Question
 from trainer.evaluation.vectors import ChunkVectors, embed_in_order, embed_texts, tokenizer_of
@@ -158,7 +158,8 @@ def start(encoder: Encoder, question: Question, vectors: ChunkVectors, limits: L
         (ids,) = encoder.state_tokens([question.chunks[position]])
         return ChunkTokens(ids, 0)
 
-    return Episode(vectors.scope(question), limits, read_chunk, stopping)
+    tokens = encoder.question_tokens(question.text)[: encoder.question_limit]
+    return Episode(vectors.scope(question), limits, read_chunk, stopping, question=tokens)
 
 
 def run_together(
@@ -172,9 +173,8 @@ def run_together(
 
     ``second_look`` is needed where their limits ask for one.
     """
-    tokens = [encoder.question_tokens(question.text)[: encoder.question_limit] for question in questions]
     while running := [i for i, episode in enumerate(episodes) if episode.stopped_by is None and goes_on(i)]:
-        step_once(encoder, [Running(tokens[i], episodes[i]) for i in running], encoder.function)
+        step_once(encoder, [episodes[i] for i in running], encoder.function)
         if second_look is not None:
             for i in running:
                 _look_again(second_look.encoder, questions[i], episodes[i])

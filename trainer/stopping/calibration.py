@@ -58,7 +58,7 @@ HARDLY_ANY = 1e-12
 that have no answer by themselves would be left out."""
 
 LONGEST = 5000
-"""Sentences of the longest documents that stories are hidden in."""
+"""Sentences of the longest documents that stories are hidden in, and of the longest stretches of books."""
 
 FOLDS = 4
 """Parts of the held-out questions, each scored by what was fitted to the others."""
@@ -184,15 +184,16 @@ def fit_stopping(
 
 
 def for_calibration(recipe: Recipe) -> Recipe:
-    """The recipe with stories in documents of all lengths: among more chunks the largest Q of those that are worth
-    nothing is larger. What evidence is taken out of is decided here alone, see :data:`REMOVED`."""
+    """The recipe with documents of all lengths, stories and what stands in books: among more chunks the largest Q of
+    those that are worth nothing is larger. What evidence is taken out of is decided here alone, see :data:`REMOVED`."""
 
     def changed(task: Task) -> Task:
         if isinstance(task, BabiTask):
             lengths = (task.sentences[0], max(LONGEST, task.sentences[1]))
             return task.model_copy(update={"sentences": lengths, "spread": "log"})
-        if isinstance(task, DatasetTask) and task.unanswerable > 0:
-            return task.model_copy(update={"unanswerable": HARDLY_ANY})
+        if isinstance(task, DatasetTask):
+            longer = (task.stretch[0], max(LONGEST, task.stretch[1]))
+            return task.model_copy(update={"stretch": longer, "unanswerable": min(task.unanswerable, HARDLY_ANY)})
         return task
 
     return recipe.model_copy(update={"tasks": tuple(changed(task) for task in recipe.tasks)})

@@ -15,9 +15,6 @@ from trainer.recipe import DatasetTask
 from trainer.tasks.judgements import as_judged
 from trainer.tasks.source import Material, Source, fixed_source, pick, training_count
 
-STRETCH = (20, 400)
-"""Fewest and most packed sentences of a book around the documents of a question that is asked ``in_books``."""
-
 
 def dataset_sources(task: DatasetTask, material: Material) -> list[Source]:
     """The source of a task; raises :class:`~trainer.errors.RecipeError` for too few questions or a budget too small."""
@@ -59,7 +56,7 @@ def dataset_sources(task: DatasetTask, material: Material) -> list[Source]:
         question = shuffled(question, generator) if len(question.counts) > 1 else question
         question = joined(question, task.joined, generator)
         if task.in_books > 0 and generator.random() < task.in_books:
-            question = in_a_book(question, material.passages, stretch(generator), generator)
+            question = in_a_book(question, material.passages, stretch(task.stretch, generator), generator)
         if (
             task.unanswerable > 0
             and question.support
@@ -76,7 +73,9 @@ def dataset_sources(task: DatasetTask, material: Material) -> list[Source]:
         validation = tuple(with_distractors(question, training, task.distractors, fixed) for question in validation)
     validation = tuple(joined(question, task.joined, fixed) for question in validation)
     validation = tuple(
-        in_a_book(question, material.passages, STRETCH[1], fixed) if fixed.random() < task.in_books else question
+        in_a_book(question, material.passages, stretch(task.stretch, fixed), fixed)
+        if fixed.random() < task.in_books
+        else question
         for question in validation
     )
     return [replace(source, draw=draw, validation=validation, chunks=chunks)]
@@ -119,9 +118,10 @@ def as_one_document(question: Question) -> Question:
     return replace(question, counts=(len(question.chunks),))
 
 
-def stretch(generator: np.random.Generator) -> int:
-    """How many packed sentences of a book stand around a question's documents: all orders of magnitude alike."""
-    low, high = STRETCH
+def stretch(lengths: tuple[int, int], generator: np.random.Generator) -> int:
+    """How many packed sentences of a book stand around a question's documents, between these: all orders of magnitude
+    alike."""
+    low, high = lengths
     return int(np.exp(generator.uniform(np.log(low), np.log(high + 1))))
 
 

@@ -18,10 +18,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 import numpy as np
 
-from index.arrays import Float32Array, Float64Array, IntArray
+from index.arrays import Float32Array, Float64Array, IntArray, TokenIds
 from index.search.scanning.bags import Frequencies
 from index.search.scanning.kernels import Terms, add_terms
 from index.search.scanning.matrices import Bags, Matrices
@@ -137,6 +138,20 @@ class Lexical:
             (token, scale * saturation.weight(occurrences, lengths))
             for token, scale, occurrences in zip(terms.tokens.tolist(), scaled.tolist(), counts, strict=True)
         ]
+
+    def covered(self, question: TokenIds, texts: Sequence[TokenIds]) -> float:
+        """The share of a question's tokens that some of the texts have, each weighing as it is rare.
+
+        Rare in the texts of the training, so that a name that nobody here has heard of weighs most. 0 where every token
+        of the question says nothing.
+        """
+        tokens = np.unique(np.array(question, dtype=np.int64))
+        rarity = self.rarity[tokens].astype(np.float64)
+        total = float(rarity.sum())
+        if total == 0.0:
+            return 0.0
+        held = np.isin(tokens, np.fromiter(chain.from_iterable(texts), np.int64))
+        return float(rarity[held].sum()) / total
 
     def terms(self, state: State) -> TermWeights:
         """The weights of a state's tokens. Raises :class:`ValueError` where it has none."""
