@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -41,8 +41,8 @@ class Description:
     chunking: Chunking
     warnings: tuple[str, ...] = ()
     """What was left out of the text, in words."""
-    places: Sequence[Place] = ()
-    """Where the parts of the text stand in the file that it was read from, in order."""
+    places: Iterable[Place] = ()
+    """Where the parts of the text stand in the file that it was read from, in order; iterated more than once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import json
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
-from email.message import Message
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,7 +35,7 @@ from service.errors import InvalidJson, InvalidRequest, Overloaded, UnsupportedM
 from service.http.dependencies import client_gone
 from service.intake.encodings import TextDecoder, codec_of
 from service.intake.forms import check_transfer, is_unused, read_form
-from service.intake.media_types import BEGINNING_BYTES, media_type_of
+from service.intake.media_types import BEGINNING_BYTES, charset_of, media_type_of
 from service.intake.parsing.process import ParseLimits, WorkerFindings, extract_text
 from service.keys import Access
 from service.services import Services
@@ -56,6 +57,17 @@ _JSON_FIELDS = frozenset({"metadata", "chunking"})
 """Fields of a form that hold JSON."""
 
 Uploads = list[tuple[Upload, Description]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """The places of a text, each parsed when it is asked for."""
+
+    lines: bytes
+    """JSON."""
+
+    def __iter__(self) -> Iterator[Place]:
+        return (Place(*json.loads(line)) for line in BytesIO(self.lines))
 
 
 class UploadParameters(BaseModel):
@@ -104,18 +116,19 @@ async def receive(
             return uploads, await _receive_json(request, services, parameters, access, uploads)
         if kind == "multipart/form-data":
             return uploads, await _receive_form(request, services, parameters, access, uploads)
-        media_type = media_type_of(content_type, parameters.filename)
-        charset = _charset(content_type)
         description = _description(parameters.fields())
         access.require(description.collection)  # before the text is read
+        beginning, blocks = await _begun(request.stream())
+        media_type = media_type_of(content_type, parameters.filename, beginning)
+        charset = charset_of(content_type)
         upload = services.storage.catalogue.begin_upload()
         uploads.append((upload, description))
         if media_type is MediaType.PLAIN_TEXT:
-            await _store_text(request.stream(), charset, upload)
+            await _store_text(blocks, charset, upload)
             read = description
         else:
             with tempfile.NamedTemporaryFile() as spool:
-                async for block in request.stream():
+                async for block in blocks:
                     await to_thread.run_sync(spool.write, block)
                 spool.flush()
                 read = await _store_file(request, Path(spool.name), media_type, charset, description, upload, services)
@@ -234,7 +247,7 @@ async def _store_part(
     beginning = await file.read(BEGINNING_BYTES)
     await file.seek(0)
     media_type = media_type_of(file.content_type, file.filename, beginning)
-    charset = _charset(file.content_type)
+    charset = charset_of(file.content_type)
     if media_type is MediaType.PLAIN_TEXT:
         await _store_text(_blocks(file), charset, upload)
         return description
@@ -243,6 +256,22 @@ async def _store_part(
             await to_thread.run_sync(spool.write, block)
         spool.flush()
         return await _store_file(request, Path(spool.name), media_type, charset, description, upload, services)
+
+
+async def _begun(blocks: AsyncIterator[bytes]) -> tuple[bytes, AsyncIterator[bytes]]:
+    """How a stream begins, and all of it."""
+    beginning = b""
+    async for block in blocks:
+        beginning += block
+        if len(beginning) >= BEGINNING_BYTES:
+            break
+
+    async def whole() -> AsyncIterator[bytes]:
+        yield beginning
+        async for block in blocks:
+            yield block
+
+    return beginning, whole()
 
 
 async def _blocks(file: UploadFile) -> AsyncIterator[bytes]:
@@ -317,7 +346,7 @@ def _completed(description: Description, findings: WorkerFindings) -> Descriptio
         title=description.title or (findings["title"] or "")[:TITLE_CHARACTERS] or None,
         metadata=metadata,
         warnings=tuple(warnings),
-        places=[Place(start, location) for start, location in findings["places"]],
+        places=_Places(findings["places"]),
     )
 
 
@@ -346,13 +375,6 @@ def _copy_text(source: Path, upload: Upload) -> None:
     with source.open(encoding="utf-8", newline="") as file:
         while text := file.read(BLOCK):
             upload.write(text)
-
-
-def _charset(content_type: str | None) -> str | None:
-    """The charset parameter of a content type."""
-    message = Message()
-    message["Content-Type"] = content_type or ""
-    return message.get_content_charset()
 
 
 def _description(fields: Mapping[str, str]) -> Description:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from email.message import Message
 from pathlib import PurePath
 from typing import Final
 
@@ -76,3 +77,19 @@ def media_type_of(content_type: str | None, filename: str | None, beginning: byt
             f"and a file name that ends in .txt, {', '.join(named)} or as source code does."
         )
     return media_type
+
+
+def charset_of(content_type: str | None) -> str | None:
+    """The charset parameter of a content type.
+
+    Raises :class:`~service.errors.UnsupportedMediaType` where its parameters are malformed.
+    """
+    message = Message()
+    message["Content-Type"] = content_type or ""
+    try:
+        return message.get_content_charset()
+    except (TypeError, ValueError):  # what the standard library makes of parts of a parameter that do not fit together
+        raise UnsupportedMediaType(
+            "The charset of the content type cannot be read. Send it as in text/plain; charset=utf-8, or convert the "
+            "text to UTF-8 and leave it out."
+        ) from None

@@ -212,3 +212,16 @@ def test_an_upload_that_breaks_off_leaves_nothing(client: httpx.Client, content_
     with socket.create_connection((client.base_url.host, client.base_url.port or 80)) as connection:
         connection.sendall(head.encode() + FORM_START + b"The beginning of a text.")
     until(lambda: metric(client, name) == before + 1)
+
+
+@pytest.mark.parametrize("content_type", ["text/plain; charset*; charset*0; x", "text/html; charset*; a; charset*0*"])
+def test_charsets_whose_parts_do_not_fit_together(client: httpx.Client, content_type: str) -> None:
+    assert "UTF-8" in problem(post(client, b"abc", content_type), 415, "unsupported_media_type")["detail"]
+
+
+def test_a_charset_of_a_part_that_nobody_can_read(client: httpx.Client) -> None:
+    body = (
+        b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n'
+        b"Content-Type: text/plain; charset*=a\x00b''x\r\n\r\nabc\r\n--b--\r\n"
+    )
+    problem(post(client, body, "multipart/form-data; boundary=b"), 415, "unsupported_media_type")

@@ -296,3 +296,16 @@ def test_a_reader_is_all_that_a_format_needs(tmp_path: Path) -> None:
         with pytest.raises(error) as refusal:
             read(text)
         assert type(refusal.value) is error
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"<html><body><p>one</p></body></html><p>two</p>", "one\n\ntwo"),
+        (b"<html><body>one</body></html>\n<html><head><title>t</title></head><body>two</body></html>", "one\ntwo"),
+        (b"<p>one</p></html> two<!-- no --><script>no()</script> three", "one\n\ntwo three"),
+    ],
+)
+def test_what_stands_behind_the_end_of_a_page_is_read(convert_here: Extract, content: bytes, expected: str) -> None:
+    assert convert_here(content, MediaType.HTML) == expected
+    assert convert_here(content, MediaType.MARKDOWN).split() == expected.split()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import zipfile
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 
 from qrag.wire.media_types import MediaType
 from service.errors import EncryptedDocument, UnreadableDocument
-from tests.service.files import Extract, packed, relationships
+from tests.service.files import Extract, changed, packed, relationships
 from tests.service.outcomes import Outcome
-from tests.service.packages import epub, odt, pptx, shape, slide_table, xlsx
+from tests.service.packages import SHEETS, epub, odt, pptx, shape, slide_table, xlsx
 
 # -- records ----------------------------------------------------------------------------------------------------------
 
@@ -194,3 +196,58 @@ def test_a_mail_is_its_subject_its_text_and_what_it_forwards(tmp_path: Path) -> 
     assert found.paragraphs[1:] == ["Under the café.", "Subject: Old", "Forwarded."]
     assert found.paragraphs[0].startswith("Subject: Café keys\nFrom: Ida <ida@example.org>\nTo: Otto")
     assert found.reading.warnings == ["The attachment a.png was left out."]
+
+
+@pytest.mark.parametrize("inside", ["<div>Scope</div>", "<a href=x><div>Scope</div></a>", "<b>Scope</b>"])
+def test_a_heading_is_one_whatever_it_is_wrapped_in(tmp_path: Path, inside: str) -> None:
+    found = Outcome(tmp_path, f"<h2>{inside}</h2><p>Words.</p>".encode(), MediaType.HTML)
+    assert found.paragraphs == ["Scope", "Words."]
+    assert found.location_of("Words.") == {"headings": ["Scope"]}
+
+
+def test_a_heading_that_is_not_closed_is_its_first_line(tmp_path: Path) -> None:
+    found = Outcome(tmp_path, b"<h1>Scope<div>Words.</div><div>More.</div>", MediaType.HTML)
+    assert found.location_of("More.") == {"headings": ["Scope"]}
+
+
+@pytest.mark.parametrize("end", ["\u2028", "\u2029", "\x85", "\x1c"])
+def test_only_line_feeds_and_carriage_returns_end_lines_of_json(tmp_path: Path, end: str) -> None:
+    lines = [f'{{"said": "one{end}two"}}', '{"said": "three"}']
+    if end < " ":
+        lines[0] = f"one{end}two"  # a control character stands in no string of JSON
+    found = Outcome(tmp_path, "\r\n".join(lines).encode(), MediaType.JSON_LINES)
+    assert found.location_of("three") == {"row": 2}
+    assert found.reading.warnings == (["Lines that are not valid JSON were taken as text."] if end < " " else [])
+
+
+def test_formats_and_escapes_of_cells_are_not_taken_for_what_they_look_like(tmp_path: Path) -> None:
+    content = changed(
+        xlsx({"S": [["name", "share"], ["a_x000D_&#10;b_x005F_c", 5]]}),
+        {
+            "xl/_rels/workbook.xml.rels": relationships(
+                ("r1", "worksheet", "worksheets/sheet1.xml"), ("r2", "styles", "styles.xml")
+            ),
+            "xl/styles.xml": f'<styleSheet xmlns="{SHEETS}"><numFmts><numFmt numFmtId="164" '
+            'formatCode="0.0&quot;%&quot;\\%"/></numFmts><cellXfs><xf numFmtId="164"/></cellXfs></styleSheet>',
+        },
+    )
+    with zipfile.ZipFile(BytesIO(content)) as archive:
+        sheet = archive.read("xl/worksheets/sheet1.xml").replace(b'r="B2"', b'r="B2" s="0"')
+    found = Outcome(tmp_path, changed(content, {"xl/worksheets/sheet1.xml": sheet}), MediaType.XLSX)
+    assert found.paragraphs[1] == "name: a, b_c; share: 5"
+
+
+def test_boxes_headings_and_notes_of_an_open_document_stand_where_they_belong(tmp_path: Path) -> None:
+    box = "<draw:frame><draw:text-box><text:p>{}</text:p></draw:text-box></draw:frame>"
+    note = "<text:note><text:note-citation>1</text:note-citation><text:note-body><text:p>Why.</text:p></text:note-body>"
+    content = odt(
+        '<text:list><text:list-item><text:h text:outline-level="1">Scope</text:h></text:list-item></text:list>'
+        f'<text:p>Word<text:span text:style-name="S">{note}</text:note></text:span> more.</text:p>'
+        f"<text:list><text:list-item><text:p>Item.{box.format('In a list.')}</text:p></text:list-item></text:list>"
+        + box.format("On a page."),
+        '<style:style style:name="S"><style:text-properties style:text-position="super 58%"/></style:style>',
+    )
+    found = Outcome(tmp_path, content, MediaType.ODT)
+    assert found.paragraphs == ["- Scope", "Word[1] more.", "- Item.", "In a list.", "On a page.", "1. Why."]
+    assert found.location_of("more") == {"headings": ["- Scope"]}
+    assert not found.reading.warnings

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
+import zipfile
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from hypothesis import strategies as st
 from qrag.wire.media_types import MediaType
 from service.errors import DocumentTooComplex, InvalidEncoding, ServiceError, UnreadableDocument
 from service.intake.parsing.process import ParseLimits, extract_text
-from tests.service.files import MEBIBYTE, SCANT_MEMORY, WORD, Extract, docx, paragraph, pdf, shown
+from tests.service.files import MEBIBYTE, SCANT_MEMORY, WORD, Extract, docx, paragraph, pdf, relationships, shown
 from tests.service.packages import epub, odt, pptx, shape, slide_table, xlsx
 
 PARSED_TYPES = [media_type for media_type in MediaType if media_type is not MediaType.PLAIN_TEXT]
@@ -218,3 +221,41 @@ def test_uploads_survive_the_worker_process(
         assert media_type not in {MediaType.HTML, MediaType.MARKDOWN, MediaType.CSV, MediaType.TSV}
     else:
         assert text or (cut and media_type is MediaType.XHTML)  # its first third is its head
+
+
+def test_what_a_broken_archive_makes_of_its_unpacking_is_damage(extract: Extract) -> None:
+    package = BytesIO()
+    with zipfile.ZipFile(package, "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("_rels/.rels", relationships(("r1", "officeDocument", "word/document.xml")))
+    with pytest.raises(UnreadableDocument, match="damaged"):
+        extract(package.getvalue().replace(b"BZh", b"xxx"), MediaType.DOCX)
+
+
+def test_threads_of_libraries_take_no_memory_of_a_worker(extract: Extract, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", str(os.cpu_count()))
+    content = xlsx({"S": [["name", "price"], ["bread", 1.5]]})
+    limits = ParseLimits(memory_bytes=140 * MEBIBYTE)
+    assert extract(content, MediaType.XLSX, limits=limits) == "S\n\nname: bread; price: 1.5"
+
+
+def test_places_count_as_output(extract: Extract) -> None:
+    with pytest.raises(DocumentTooComplex, match="10,000 bytes"):
+        extract(b"1\n" * 1_000, MediaType.CSV, limits=ParseLimits(output_bytes=10_000))
+
+
+def test_a_long_heading_is_not_repeated_in_every_place_below_it(tmp_path: Path) -> None:
+    heading = "word " * 1_000
+    below = "".join(f"<h2>{number}</h2>" for number in range(1_000))
+    source = tmp_path / "source"
+    source.write_text(f"<h1>{heading}</h1>{below}")
+    findings = extract_text(source, tmp_path / "target", MediaType.HTML, limits=ParseLimits())
+    places = [json.loads(line) for line in findings["places"].splitlines()]
+    assert len(places) == 1_001
+    assert places[-1][1] == {"headings": [heading[:300], "999"]}
+    assert heading.strip() in (tmp_path / "target").read_text()
+
+
+def test_a_name_that_stands_twice_takes_no_longer_for_many_names(extract: Extract) -> None:
+    names = ",".join(f'"{number}":1' for number in range(50_000))
+    text = extract(f'{{{names},"0":2}}'.encode(), MediaType.JSON, limits=ParseLimits(seconds=30))
+    assert text.startswith("0: 1, 2\n1: 1\n")

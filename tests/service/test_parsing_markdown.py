@@ -10,6 +10,7 @@ from qrag.wire.media_types import MediaType
 from service.intake.parsing.reading import Reading
 from service.intake.parsing.worker import convert
 from tests.service.files import MEBIBYTE, Extract
+from tests.service.outcomes import Outcome
 
 
 @pytest.mark.parametrize(
@@ -87,3 +88,14 @@ def test_what_is_no_front_matter_is_text(tmp_path: Path, content: str) -> None:
     text, reading = read(tmp_path, content)
     assert text
     assert (reading.title, reading.metadata) == (None, {})
+
+
+@pytest.mark.parametrize(
+    ("first", "other"), [("- ", "  "), ("1. ", "   "), ("> ", "> "), ("> > ", "> > "), ("- > ", "  > ")]
+)
+def test_cells_of_tables_in_lists_and_quotes_are_read_once(tmp_path: Path, first: str, other: str) -> None:
+    table = f"{first}| a | b |\n{other}|---|---|\n{other}| 1 | 2 |\n{other}| 3 | 4 | 5 |\n"
+    found = Outcome(tmp_path, table.encode(), MediaType.MARKDOWN)
+    assert [line.lstrip("-1. ") for line in found.paragraphs[:1]] == ["a: 1; b: 2"]
+    assert found.paragraphs[1:] == ["a: 3; b: 4; 5"]
+    assert not found.reading.warnings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from qrag.wire.media_types import MediaType
 from service.errors import DocumentTooComplex, EncryptedDocument, UnreadableDocument
 from service.intake.parsing.process import ParseLimits
 from tests.service.files import MEBIBYTE, SCANT_MEMORY, Extract, PdfEncryption, mapped_font, pdf, shown, stream
+from tests.service.outcomes import Outcome
 
 
 def test_pdf_pages_are_separated_by_a_blank_line(extract: Extract) -> None:
@@ -98,3 +100,18 @@ def test_pdf_bomb_of_forms_that_draw_forms_is_refused(extract: Extract) -> None:
     content = pdf([b"/X Do"], more=forms, resources=b"/XObject<</X 6 0 R>>")
     with pytest.raises(DocumentTooComplex):
         extract(content, MediaType.PDF, limits=ParseLimits(seconds=2))
+
+
+def test_pdf_pages_that_are_not_there_cost_no_others(tmp_path: Path) -> None:
+    content = pdf([shown(b"First."), shown(b"Second."), shown(b"Third.")]).replace(b"6 0 R 8 0 R]", b"3 0 R 8 0 R]")
+    found = Outcome(tmp_path, content, MediaType.PDF)
+    assert found.paragraphs == ["First.", "Third."]
+    assert found.location_of("Third.") == {"page": 3}
+    assert found.reading.warnings[0].startswith("Pages without text: 2.")
+
+
+@pytest.mark.parametrize("cut", [b"<FEFFD8000041>", b"<FEFF0041D83D>"])
+def test_a_title_cut_within_a_character_costs_no_text(tmp_path: Path, cut: bytes) -> None:
+    content = pdf([shown(b"Text.")], more=[b"<</Title %s/Author(Ida)>>" % cut])
+    found = Outcome(tmp_path, content.replace(b"/Root 1 0 R", b"/Root 1 0 R/Info 6 0 R"), MediaType.PDF)
+    assert (found.text, found.reading.title, found.reading.metadata) == ("Text.", None, {"author": "Ida"})

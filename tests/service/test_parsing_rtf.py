@@ -71,3 +71,17 @@ def test_files_without_text_are_refused(convert_here: Extract) -> None:
     for content in (b"no rtf", b"{\\rtf1{\\pict 00}}"):
         with pytest.raises(UnreadableDocument):
             convert_here(content, MediaType.RTF)
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (rb"Ida\u8217\rquote s\u160\~key", "Ida\u2019s\u00a0key"),
+        (b"caf\\u233\n? \\u8364\r\n\\'80", "caf\u00e9 \u20ac"),
+        (b"{\\fonttbl{\\f1\\fcharset128 M;}}\\f1\\'82\n\\'a0\\'82\r\n\\'a2", "\u3042\u3044"),
+    ],
+)
+def test_what_stands_for_a_character_is_passed_over_and_ends_of_lines_mean_nothing(
+    convert_here: Extract, body: bytes, text: str
+) -> None:
+    assert convert_here(rb"{\rtf1\ansi\ansicpg1252 " + body + b"}", MediaType.RTF) == text

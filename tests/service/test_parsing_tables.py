@@ -116,8 +116,17 @@ def test_no_word_of_a_table_is_lost_and_no_line_is_much_too_long(
         ),
         ("<table><tr><td rowspan=0>all<td>1<tr><td>2<tr><td>3</table>", ["all; 1", "all; 2", "all; 3"]),
         ("<table><tr><td colspan=99999999 rowspan=x>a<td>b</table>", ["a; b"]),
+        ("<table><td>a<td>b<tr><td>c<td>d</table>", ["a; b", "c; d"]),
+        (
+            "<table><form><tr><td>Name<td>Ida</tr><tr><td>Town<td><input value=Rome></tr></form></table>",
+            ["Name; Ida", "Town; Rome"],
+        ),
+        ("<table><tr><form><td>a</td><td>b</td></form></tr></table>", ["a; b"]),
     ],
-    ids=["spans", "two heads", "labels", "nested", "layout", "role", "foot", "hidden", "to the end", "absurd"],
+    ids=[
+        *("spans", "two heads", "labels", "nested", "layout", "role", "foot", "hidden", "to the end", "absurd"),
+        *("cells without a row", "rows in a form", "cells in a form"),
+    ],
 )
 def test_tables_of_pages(convert_here: Extract, content: str, expected: list[str]) -> None:
     assert html(content, convert_here) == expected

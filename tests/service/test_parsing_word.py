@@ -272,3 +272,20 @@ def test_core_properties_become_title_and_metadata(tmp_path: Path) -> None:
     }
     _, reading, _ = read(tmp_path, docx(paragraph("Text."), parts))
     assert (reading.title, reading.metadata) == ("The Mill", {"author": "Ida Holm", "language": "en-GB"})
+
+
+def test_numbered_paragraphs_without_text_count(convert_here: Extract) -> None:
+    deleted = "<w:rPr><w:del w:id='1'/></w:rPr>"
+    body = "".join(
+        (
+            paragraph("one", numbered(0)),
+            f"<w:p><w:pPr>{numbered(0)}</w:pPr></w:p>",
+            f"<w:p><w:pPr>{numbered(0)}{deleted}</w:pPr></w:p>",
+            paragraph("three", numbered(0)),
+        )
+    )
+    parts = {
+        "word/_rels/document.xml.rels": relationships(("r1", "numbering", "numbering.xml")),
+        "word/numbering.xml": NUMBERING,
+    }
+    assert convert_here(docx(body, parts), MediaType.DOCX) == "1. one\n3. three"

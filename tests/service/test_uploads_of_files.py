@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tests.service.files import docx, paragraph, pdf, shown
-from tests.service.helpers import Json, ask, chunks_of, problem
+from tests.service.helpers import Json, ask, chunks_of, problem, text_of
 from tests.service.packages import xlsx
 
 PAGE = b"<!doctype html><html lang=en><head><title>The Mill</title><meta name=author content=Ida></head><body>"
@@ -150,3 +150,17 @@ def test_headings_are_looked_for_in_any_case_and_order(client: httpx.Client, col
 )
 def test_conditions_on_places_that_cannot_be_meant(client: httpx.Client, location: Json) -> None:
     problem(client.post("/retrieve", json={"question": "Who?", "location": location}), 422, "validation_error")
+
+
+@pytest.mark.parametrize("block", [5, 100_000])
+def test_a_raw_body_without_a_type_or_a_name_is_what_it_begins_as(
+    client: httpx.Client, collection: str, block: int
+) -> None:
+    content = pdf([shown(b"A page.")])
+    answer = client.post(
+        "/documents",
+        params={"collection": collection},
+        content=(content[start : start + block] for start in range(0, len(content), block)),
+        headers={"Content-Type": "application/octet-stream"},
+    )
+    assert text_of(client, answer.raise_for_status().json()["id"]) == "A page."

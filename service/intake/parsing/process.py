@@ -70,7 +70,7 @@ class ParseLimits:
     memory_bytes: int = 1 << 30
     """Address space of the worker."""
     output_bytes: int = 256 << 20
-    """UTF-8 bytes of text."""
+    """UTF-8 bytes of text, and of where it stands in the file."""
 
 
 class WorkerRequest(TypedDict):
@@ -90,13 +90,22 @@ Placed = tuple[int, dict[str, Any]]
 """A character, and where the text from it on stands in the file."""
 
 
-class WorkerFindings(TypedDict):
-    """What the worker found out besides the text, see :class:`~service.intake.parsing.reading.Reading`."""
+class WorkerReport(TypedDict):
+    """What the worker found out besides the text, see :class:`~service.intake.parsing.reading.Reading`.
+
+    It is the first line, in JSON, of what the worker writes to its standard output. Places follow, a line of JSON each.
+    """
 
     title: str | None
     metadata: dict[str, Value]
     warnings: list[str]
-    places: list[Placed]
+
+
+class WorkerFindings(WorkerReport):
+    """What the worker found out, with where the text stands in the file."""
+
+    places: bytes
+    """The lines that the worker wrote: a table has as many as rows, and parsed they take twenty times the memory."""
 
 
 class WorkerRefusal(TypedDict):
@@ -154,11 +163,12 @@ def extract_text(
         status, answer, diagnostics = _run_worker(request, limits.seconds, abandoned or threading.Event())
         if status != 0:
             _raise_failure(status, answer, diagnostics, limits)
-        findings: WorkerFindings = json.loads(answer)
+        first, _, places = answer.partition(b"\n")
+        report: WorkerReport = json.loads(first)
     except BaseException:
         target.unlink(missing_ok=True)
         raise
-    return findings
+    return {**report, "places": places}
 
 
 def _run_worker(request: WorkerRequest, seconds: float, abandoned: threading.Event) -> tuple[int, bytes, bytes]:
@@ -169,6 +179,8 @@ def _run_worker(request: WorkerRequest, seconds: float, abandoned: threading.Eve
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=_IMPORT_ROOT,
+        # openpyxl imports NumPy, which would reserve 40 MiB for each core: on a large host, all that a worker may have.
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
         process_group=0,
     ) as worker:
         try:

@@ -16,6 +16,12 @@ ROW_CHARACTERS: Final = 220
 MOST_WARNINGS: Final = 50
 """Warnings of a document that are kept; what is missing beyond them is of the same kinds."""
 
+LONGEST_NAME: Final = 300
+"""Characters that a location holds of a heading, a sheet's name or a page's label."""
+
+MOST_HEADINGS: Final = 10
+"""Levels of headings in a location."""
+
 Value = str | int | float | bool | list[str]
 """A value of a file's own metadata."""
 
@@ -35,9 +41,15 @@ class Location:
     """The number of the row or record, from 1."""
 
     def fields(self) -> dict[str, Any]:
-        """What is known."""
-        values = {name: getattr(self, name) for name in self.__slots__}
-        return {name: list(value) if name == "headings" else value for name, value in values.items() if value}
+        """What is known, each name cut to so many characters: every place repeats those above it."""
+        values = {
+            "page": self.page,
+            "label": self.label and self.label[:LONGEST_NAME],
+            "headings": [heading[:LONGEST_NAME] for heading in self.headings[:MOST_HEADINGS]],
+            "sheet": self.sheet and self.sheet[:LONGEST_NAME],
+            "row": self.row,
+        }
+        return {name: value for name, value in values.items() if value}
 
 
 Passages = Iterator[str | Location]

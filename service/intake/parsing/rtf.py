@@ -174,6 +174,8 @@ class _Document:
         place, starred = 0, False
         while (token := _TOKEN.match(content, place)) is not None:
             place = token.end()
+            if token.lastindex is None:
+                continue  # ends of lines mean nothing, even between the bytes of a character
             code, word, number, symbol, brace, characters = token.groups()
             if code is not None or characters is not None:
                 self._characters(characters if code is None else bytes([int(code, 16)]))
@@ -186,6 +188,9 @@ class _Document:
                 look = self._closed(look, outer.pop())
             elif word == b"bin":
                 place += max(int(number or 0), 0)
+            elif self.skipped and (symbol in _SYMBOLS or (word or b"").decode() in _CHARACTERS):
+                self.skipped -= 1
+                continue
             elif word is not None:
                 self._word(look, word.decode(), int(number or 1), starred)
             elif symbol in _SYMBOLS:

@@ -18,7 +18,7 @@ from qrag.wire.media_types import MediaType
 from service.errors import DocumentTooComplex, ServiceError, UnreadableDocument
 from service.intake.parsing.cleaning import too_deep
 from service.intake.parsing.formats import READERS, Reader
-from service.intake.parsing.process import FILE_FAILED, REFUSED, Placed, WorkerFindings, WorkerRefusal, WorkerRequest
+from service.intake.parsing.process import FILE_FAILED, REFUSED, Placed, WorkerRefusal, WorkerReport, WorkerRequest
 from service.intake.parsing.reading import Location, Passages, Reading
 
 
@@ -46,7 +46,7 @@ def convert(
         places = _write(reader(source, reading), target, output_bytes)
         reading.conclude()
         return places
-    except (ServiceError, OSError, ImportError):
+    except (ServiceError, ImportError):
         raise
     except MemoryError:
         raise DocumentTooComplex(
@@ -55,7 +55,9 @@ def convert(
     except RecursionError:
         raise too_deep() from None
     except Exception as error:
-        # Parsers signal damage by whatever they stumble over: KeyError, zlib.error, struct.error, ...
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the system's
+        # Parsers signal damage by whatever they stumble over: KeyError, zlib.error, OSError without a number, ...
         raise UnreadableDocument(
             f"The document cannot be read as {media_type.value}: it is damaged, or of another type. "
             "Open it and save it anew in that type, then send it again."
@@ -67,20 +69,23 @@ def _write(pieces: Passages, target: Path, output_bytes: int) -> list[Placed]:
     places: list[Placed] = []
     with target.open("wb") as output:
         for piece in pieces:
+            encoded = b""
             if isinstance(piece, Location):
                 fields = piece.fields()
                 if places and places[-1][0] == characters:
                     places.pop()
                 if (fields or places) and (not places or places[-1][1] != fields):
                     places.append((characters, fields))
-                continue
-            # "replace", since some decoders let lone surrogates through.
-            encoded = piece.encode("utf-8", "replace")
-            written += len(encoded)
-            characters += len(piece)
+                    written += len(json.dumps(fields))
+            else:
+                # "replace", since some decoders let lone surrogates through.
+                encoded = piece.encode("utf-8", "replace")
+                written += len(encoded)
+                characters += len(piece)
             if written > output_bytes:
                 raise DocumentTooComplex(
-                    f"The document holds more text than the limit of {output_bytes:,} bytes; split it up."
+                    f"The document holds more text, rows or headings than the limit of {output_bytes:,} bytes; "
+                    "split it up."
                 )
             output.write(encoded)
     return places
@@ -120,17 +125,12 @@ def main() -> int:
             traceback.print_exception(error.__cause__)
         return REFUSED
     except OSError as error:
-        if error.errno is None:
-            raise
         print(error.errno)
         return FILE_FAILED
-    findings: WorkerFindings = {
-        "title": reading.title,
-        "metadata": reading.metadata,
-        "warnings": reading.warnings,
-        "places": places,
-    }
-    print(json.dumps(findings))
+    report: WorkerReport = {"title": reading.title, "metadata": reading.metadata, "warnings": reading.warnings}
+    print(json.dumps(report))
+    for place in places:
+        print(json.dumps(place))
     return 0
 
 

@@ -70,10 +70,15 @@ class Writer:
         """The last character of the line so far, "" at its beginning."""
         return next((text[-1] for text in reversed(self._inline) if text), "")
 
+    def take(self) -> str:
+        """Take back the inline text of the line so far."""
+        text = "".join(self._inline)
+        self._inline.clear()
+        return text
+
     def end_line(self, *, apart: bool = False, heading: int = 0) -> None:
         """End the block, if there is one; ``apart`` puts a blank line before the next."""
-        text = collapsed("".join(self._inline))
-        self._inline.clear()
+        text = collapsed(self.take())
         if text:
             self.add(text, heading=heading)
         self._apart = self._apart or apart

@@ -86,6 +86,8 @@ def html_passages(html: str, reading: Reading) -> Passages:
         raise too_deep()
     if tree is None:
         return iter(())
+    for behind in list(tree.itersiblings(tag=etree.Element)):
+        tree.append(behind)  # what stands behind </html> makes a second tree, and is shown
     return _laid_out(tree, reading)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import groupby
 from typing import Any, Final
 
 from service.intake.parsing.markup.blocks import BREAK, Block, Writer
@@ -26,7 +27,8 @@ _APART: Final = frozenset("blockquote dl fieldset figure ol p table ul".split())
 _OTHER_FORMS: Final = frozenset({"annotation", "annotation-xml"})
 """Elements that say in another form what a formula says."""
 
-_TABLE_PARTS: Final = frozenset({"thead", "tbody", "tfoot", "tr"})
+_TABLE_PARTS: Final = frozenset({"thead", "tbody", "tfoot", "tr", "form"})
+"""Elements that rows and cells stand in; a form around some of them is nothing that is shown."""
 
 _WITHIN_WORDS: Final = frozenset(
     "a abbr acronym b bdi bdo big cite code del dfn em font i ins kbd mark nobr s samp small span strike strong tt u "
@@ -100,11 +102,15 @@ class _Layout:
 
     def _block(self, element: Any, *, apart: bool = False, heading: int = 0) -> None:
         self.writer.end_line(apart=apart)
+        first = len(self.writer.blocks)
         if _PRESERVED.search(element.get("style", "")):
             self.preformatted(element)
         else:
             self.content(element)
-        self.writer.end_line(apart=apart, heading=heading)
+        self.writer.end_line(apart=apart)
+        if heading and len(self.writer.blocks) > first:
+            # Blocks may stand in a heading; one that is not closed holds all that follows, so it is its first line.
+            self.writer.blocks[first] = self.writer.blocks[first]._replace(heading=heading)
 
     def preformatted(self, element: Any) -> None:
         """A passage whose lines are kept."""
@@ -292,15 +298,36 @@ def _inline(element: Any) -> str:
 def _rows(table: Any) -> Iterator[list[Any]]:
     """The cells of each row of a table, not of those inside it; the head first and the foot last, as they are shown."""
     parts = sorted(
-        (part for part in table if isinstance(part.tag, str) and not _is_hidden(part)),
+        _shown(table),
         key=lambda part: {"thead": 0, "tfoot": 2}.get(part.tag, 1),
     )
-    for part in parts:
-        rows = [part] if part.tag == "tr" else part.iterchildren("tr") if part.tag in _TABLE_PARTS else []
-        for row in rows:
-            cells = [cell for cell in row.iterchildren("td", "th") if not _is_hidden(cell)]
-            if cells and not _is_hidden(row):
-                yield cells
+    yield from _rows_among(parts)
+
+
+def _rows_among(parts: Iterable[Any]) -> Iterator[list[Any]]:
+    """The cells of each row among the parts of a table; cells outside a row make one, as in browsers."""
+    for are_cells, group in groupby(_shown(parts), key=lambda part: part.tag in {"td", "th"}):
+        if are_cells:
+            yield list(group)
+        else:
+            for part in group:
+                if part.tag == "tr" and (cells := list(_cells_of(part))):
+                    yield cells
+                elif part.tag in _TABLE_PARTS - {"tr"}:
+                    yield from _rows_among(part)
+
+
+def _cells_of(part: Any) -> Iterator[Any]:
+    """The cells of a row, also those in a form."""
+    for inner in _shown(part):
+        if inner.tag in {"td", "th"}:
+            yield inner
+        elif inner.tag == "form":
+            yield from _cells_of(inner)
+
+
+def _shown(parts: Iterable[Any]) -> Iterator[Any]:
+    return (part for part in parts if isinstance(part.tag, str) and not _is_hidden(part))
 
 
 def _is_layout(table: Any, rows: list[list[Any]]) -> bool:

@@ -146,6 +146,10 @@ def _drop_used_definitions(state: StateCore) -> None:
 # -- cells beyond the head of a table ---------------------------------------------------------------------------------
 
 
+_QUOTED: Final = re.compile(r"(?:\s*>)+")
+"""What a line of quotes begins with."""
+
+
 def _add_extra_cells(state: StateCore) -> None:
     """Give rows of tables the cells that stand behind the last column of the head."""
     from markdown_it.rules_block.table import escapedSplit
@@ -158,10 +162,11 @@ def _add_extra_cells(state: StateCore) -> None:
     for token in state.tokens:
         if token.type == "tr_open":
             row, cells = token, 0
-        elif token.type in {"td_open", "th_open"}:
+        elif token.type == "td_open":
             cells += 1
-        elif token.type == "tr_close" and row is not None and row.map:
-            written = escapedSplit(lines[row.map[0]].strip().lstrip(">").strip().removeprefix("|").removesuffix("|"))
+        elif token.type == "tr_close" and row is not None and row.map and cells:
+            line = _QUOTED.sub("", lines[row.map[0]]).strip()
+            written = escapedSplit(line.removeprefix("|").removesuffix("|"))
             for content in written[cells:]:
                 inline = Token("inline", "", 0, content=content.strip(), children=[], map=row.map)
                 tokens += [Token("td_open", "td", 1), inline, Token("td_close", "td", -1)]

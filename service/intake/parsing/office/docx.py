@@ -171,9 +171,10 @@ class _Story:
         numbering = style.numbering if own is None else list_of(own, style.numbering)
         outline = child(element, "pPr", "outlineLvl")
         heading = style.heading if outline is None else outline_of(outline)
-        if numbering is not None and shows_something(element):
-            label = self._document.numbering.label(*numbering)
-            self.writer.mark(label if heading else "  " * numbering[1] + label)
+        if numbering is not None and child(element, "pPr", "rPr", "del") is None:
+            label = self._document.numbering.label(*numbering)  # those of empty paragraphs count
+            if shows_something(element):
+                self.writer.mark(label if heading else "  " * numbering[1] + label)
         is_item = numbering is not None and not heading
         self.writer.end_line(apart=not is_item or not self._in_list)
         self._in_list = is_item

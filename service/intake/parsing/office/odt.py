@@ -92,6 +92,7 @@ def _flow(element: Any, looks: _Looks, notes: list[Any], reading: Reading, marke
     flow.writer.mark(marker)
     flow.walk(element)
     flow.writer.end_line()
+    flow.end_paragraph()  # boxes that stand on a page and in no paragraph
     return flow.writer.blocks
 
 
@@ -191,11 +192,13 @@ class _Flow:
             return
         match name:
             case "p" | "h":
-                level = attribute(element, "outline-level", "1")
-                self._paragraph(element, int(level) if name == "h" and level.isdecimal() else 0)
+                self._paragraph(element, _heading(element))
             case "span" if style in self._looks.scripts:
                 form = raised if self._looks.scripts[style] == "super" else lowered
-                self.writer.write(form("".join(element.itertext()).translate(CLEANED), self.writer.last))
+                inner = _Flow(self._looks, self._notes, self._reading)
+                inner._inline(element)
+                self._frames += inner._frames
+                self.writer.write(form(inner.writer.take(), self.writer.last))
             case "s" | "tab":
                 self.writer.write(" ")
             case "line-break":
@@ -229,6 +232,10 @@ class _Flow:
         self._inline(element)
         self.writer.end_line(heading=heading)
         self.writer.end_line(apart=True)
+        self.end_paragraph()
+
+    def end_paragraph(self) -> None:
+        """Read the boxes that are anchored in what came before."""
         frames, self._frames = self._frames, []
         for frame in frames:
             self.walk(frame)
@@ -264,7 +271,8 @@ class _Flow:
                     self._list(part, level + 1, style)
                 elif name_of(part) in {"p", "h"}:
                     self._inline(part)
-                    self.writer.end_line()
+                    self.writer.end_line(heading=_heading(part))
+                    self.end_paragraph()
                 else:
                     self._element(part)
         self.writer.end_line(apart=level == 1)
@@ -295,3 +303,9 @@ class _Flow:
                 cell = Cell(tuple(block.text for block in blocks), False, columns, rows, has_rows)
                 for _ in range(self._looks.repeated(attribute(part, "number-columns-repeated", "1"), [cell])):
                     yield cell
+
+
+def _heading(paragraph: Any) -> int:
+    """The level of a heading; 0 for other paragraphs."""
+    level = attribute(paragraph, "outline-level", "1")
+    return int(level) if name_of(paragraph) == "h" and level.isdecimal() else 0

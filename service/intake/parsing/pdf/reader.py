@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,13 +52,18 @@ def read(source: Path, reading: Reading) -> Passages:
         document.init_forms()  # draws what fields hold where the file itself does not
         _note(document, reading)
         for number in range(len(document)):
-            text, is_picture = _page(document, number, reading)
+            try:
+                text, is_picture = _page(document, number, reading)
+            except pypdfium2.PdfiumError:
+                if len(without) + 1 == len(document):
+                    raise  # none of the pages could be read
+                text, is_picture = "", False
             if not text or is_picture:
                 without.append(number + 1)
             if text:
                 if has_text:
                     yield "\n\n"
-                label = document.get_page_label(number)
+                label = _unicode(document.get_page_label, number)
                 yield Location(page=number + 1, label=label if label != str(number + 1) else None)
                 yield text
                 has_text = True
@@ -75,13 +80,20 @@ def read(source: Path, reading: Reading) -> Passages:
 
 
 def _note(document: Any, reading: Reading) -> None:
-    fields = document.get_metadata_dict(skip_empty=True)
-    reading.name(fields.get("Title"))
+    reading.name(_unicode(document.get_metadata_value, "Title"))
     for name, noted in (("Author", "author"), ("Subject", "subject"), ("Keywords", "keywords")):
-        reading.note(noted, fields.get(name))
-    date = re.match(r"D:(\d{4})(\d{2})?(\d{2})?", fields.get("CreationDate", ""))
+        reading.note(noted, _unicode(document.get_metadata_value, name))
+    date = re.match(r"D:(\d{4})(\d{2})?(\d{2})?", _unicode(document.get_metadata_value, "CreationDate"))
     if date:
         reading.note("date", "-".join(part for part in date.groups() if part))
+
+
+def _unicode(function: Callable[[Any], str], argument: int | str) -> str:
+    """What the file says of itself; "" where that is no Unicode: programs cut titles within a character."""
+    try:
+        return function(argument)
+    except UnicodeDecodeError:
+        return ""
 
 
 def _page(document: Any, number: int, reading: Reading) -> tuple[str, bool]:

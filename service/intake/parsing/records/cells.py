@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from service.intake.parsing.cleaning import CLEANED
 from service.intake.parsing.office.package import Package, attribute, child, elements, name_of
 from service.intake.parsing.reading import Reading
+
+_LITERAL: Final = re.compile(r'"[^"]*"|\\.')
+"""What a number format shows as it is."""
+
+_ESCAPED: Final = re.compile(r"_x([0-9A-Fa-f]{4})_")
+"""A character that the XML of a cell cannot hold, such as the end of a line from Windows."""
 
 
 class Cells:
@@ -58,7 +65,7 @@ class Cells:
             epoch = CALENDAR_MAC_1904 if self._since_1904 else CALENDAR_WINDOWS_1900
             with suppress(ValueError, OverflowError):  # what is no date shows as a number
                 return _date(from_excel(number, epoch, timedelta=is_timedelta_format(form)))
-        if "%" in form:
+        if "%" in _LITERAL.sub("", form):
             return f"{round(number * 100, 6):g}%"
         return f"{number:.15g}"
 
@@ -83,7 +90,8 @@ def _text(entry: Any) -> str:
     """The characters of a text, without how to read them."""
     runs = [run for run in entry if name_of(run) in {"t", "r"}]
     texts = (text for run in runs for text in ([run] if name_of(run) == "t" else run) if name_of(text) == "t")
-    return "".join(text.text or "" for text in texts).translate(CLEANED).strip()
+    characters = "".join(text.text or "" for text in texts)
+    return _ESCAPED.sub(lambda code: chr(int(code[1], 16)), characters).translate(CLEANED).strip()
 
 
 def _formats(styles: Any) -> Iterator[str]:

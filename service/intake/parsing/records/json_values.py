@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,10 @@ def read(source: Path, reading: Reading) -> Iterator[str]:
 def read_lines(source: Path, reading: Reading) -> Passages:
     """The values of a file with a JSON value in each line; lines that are none are text."""
     gap = ""
-    for number, line in enumerate(decoded(source.read_bytes(), reading.charset).splitlines(), start=1):
+    text = decoded(source.read_bytes(), reading.charset)
+    # Not splitlines(): strings of JSON may hold the other characters that it takes for ends of lines.
+    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
+        line = line.rstrip("\n")
         if line.strip():
             try:
                 value = _parsed(line)
@@ -46,12 +50,10 @@ def _parsed(text: str) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        for name in fields:
-            values = [value for other, value in pairs if other == name]
-            fields[name] = values if len(values) > 1 else values[0]
-    return fields
+    values: dict[str, list[Any]] = {}
+    for name, value in pairs:
+        values.setdefault(name, []).append(value)
+    return {name: those if len(those) > 1 else those[0] for name, those in values.items()}
 
 
 def _separated(lines: Iterator[tuple[str, bool]]) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from email import message_from_bytes, policy
-from email.message import EmailMessage, MIMEPart
+from email.message import EmailMessage
 from pathlib import Path
 from typing import Final
 
@@ -16,10 +16,10 @@ from service.intake.parsing.reading import Reading
 
 _SHOWN: Final = ("Subject", "From", "To", "Cc", "Date")
 _READ: Final = frozenset({"text/plain", "text/html", "text/rfc822-headers"})
-"""Types of attachments that are read as text."""
+"""Types of parts that are read as text."""
 
 _REPORTS: Final = frozenset({"message/delivery-status", "message/disposition-notification"})
-"""Types of attachments that are fields and no text."""
+"""Types of parts that are fields and no text."""
 
 _DEEPEST: Final = 5
 """Messages inside messages that are read."""
@@ -30,35 +30,74 @@ def read(source: Path, reading: Reading) -> Iterator[str]:
     message = message_from_bytes(source.read_bytes(), policy=policy.default)
     if not message.keys():
         raise UnreadableDocument("The file is no message: it has no header. Save the mail as .eml and send that.")
-    reading.name(str(message["subject"] or ""))
-    reading.note("author", str(message["from"] or ""))
-    reading.note("date", str(message["date"] or ""))
-    yield "\n\n".join(_parts(message, reading, 0)).translate(CLEANED)
+    reading.name(_header(message, "Subject"))
+    reading.note("author", _header(message, "From"))
+    reading.note("date", _header(message, "Date"))
+    texts = (text for text in _message(message, reading, 0) if text.strip())
+    yield "\n\n".join(texts).translate(CLEANED)
 
 
-def _parts(message: EmailMessage, reading: Reading, depth: int) -> Iterator[str]:
-    yield "\n".join(f"{name}: {message[name]}" for name in _SHOWN if message[name])
-    body = message.get_body(("plain", "html"))
-    if body is None and not message.is_multipart():
+def _message(message: EmailMessage, reading: Reading, depth: int) -> Iterator[str]:
+    headers = ((name, _header(message, name)) for name in _SHOWN)
+    yield "\n".join(f"{name}: {value}" for name, value in headers if value)
+    if message.get_content_type() in _READ or message.is_multipart():
+        yield from _texts(message, reading, depth)
+    else:
         reading.warn(f"The message is no text but {message.get_content_type()}, which was left out.")
-    if body is not None:
-        yield _text(body, reading)
-    for attachment in message.iter_attachments():
-        if attachment.get_content_type() == "message/rfc822" and depth < _DEEPEST:
-            inner = attachment.get_payload(0)
-            if isinstance(inner, EmailMessage):
-                yield from _parts(inner, reading, depth + 1)
-                continue
-        if attachment.get_content_type() in _READ:
-            yield _text(attachment, reading)
-        elif attachment.get_content_type() in _REPORTS:
-            yield "\n\n".join(map(_fields, attachment.iter_parts()))
-        else:
-            name = attachment.get_filename() or attachment.get_content_type()
-            reading.warn(f"The attachment {name} was left out.")
 
 
-def _text(part: MIMEPart, reading: Reading) -> str:
+def _texts(part: EmailMessage, reading: Reading, depth: int) -> Iterator[str]:
+    """The texts of a part, and of those inside it, in order."""
+    kind = part.get_content_type()
+    parts = _inside(part)
+    if kind in _READ and not parts:
+        yield _text(part, reading)
+    elif kind == "message/rfc822" and parts and depth < _DEEPEST:
+        yield from _message(parts[0], reading, depth + 1)
+    elif kind in _REPORTS:
+        yield "\n\n".join(map(_fields, parts))
+    elif kind == "multipart/alternative" and parts:
+        yield from _alternative(parts, reading, depth)
+    elif kind.startswith("multipart/") and parts:
+        for inner in parts:
+            yield from _texts(inner, reading, depth)
+    else:
+        reading.warn(f"The attachment {part.get_filename() or kind} was left out.")
+
+
+def _alternative(forms: list[EmailMessage], reading: Reading, depth: int) -> Iterator[str]:
+    """The texts of the first form that has any, plain text before others, then the files that the others carry."""
+    texts: list[str] = []
+    for form in sorted(forms, key=lambda form: form.get_content_type() != "text/plain"):
+        parts = _files(form) if any(map(str.strip, texts)) else [form]
+        texts += [text for part in parts for text in _texts(part, reading, depth)]
+    yield from texts
+
+
+def _files(form: EmailMessage) -> Iterator[EmailMessage]:
+    """What one form of a text carries besides the text and its pictures."""
+    if form.get_content_maintype() == "multipart":
+        for part in _inside(form):
+            yield from _files(part)
+    elif form.get_content_maintype() not in {"text", "image"} or form.get_content_disposition() == "attachment":
+        yield form
+
+
+def _inside(part: EmailMessage) -> list[EmailMessage]:
+    payload = part.get_payload() if part.is_multipart() else []
+    return [inner for inner in payload if isinstance(inner, EmailMessage)]
+
+
+def _header(message: EmailMessage, name: str) -> str:
+    """A header's value, as it is written where the standard library stumbles over it; "" where there is none."""
+    try:
+        return str(message[name] or "")
+    except Exception:  # its parser of addresses fails in many ways
+        written = next((value for key, value in message.raw_items() if key.lower() == name.lower()), "")
+        return " ".join(written.encode("utf-8", "surrogateescape").decode("utf-8", "replace").split())
+
+
+def _text(part: EmailMessage, reading: Reading) -> str:
     content = part.get_payload(decode=True)
     if not isinstance(content, bytes):
         return ""
@@ -76,6 +115,6 @@ def _nothing(_content: bytes) -> None:
     """What plain text declares."""
 
 
-def _fields(part: EmailMessage | MIMEPart) -> str:
+def _fields(part: EmailMessage) -> str:
     """The fields of a report, or of one recipient in it."""
     return "\n".join(f"{name}: {value}" for name, value in part.items())
