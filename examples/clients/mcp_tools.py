@@ -15,8 +15,8 @@ URL = os.environ.get("QRAG_URL", "http://127.0.0.1:8000")
 KEY = os.environ.get("QRAG_API_KEY", "")
 
 
-async def main() -> None:
-    """Print what the tools return."""
+async def main() -> str | None:
+    """Print what the tools return; returns why there is nothing to print."""
     headers = {"Authorization": f"Bearer {KEY}"} if KEY else {}
     async with (
         httpx2.AsyncClient(headers=headers, timeout=60) as http,
@@ -25,12 +25,16 @@ async def main() -> None:
         print([tool.name for tool in (await client.list_tools()).tools])
         found = await client.call_tool("search", {"query": " ".join(sys.argv[1:])})
         if found.is_error:
-            sys.exit(found.content[0].text)
-        for passage in found.structured_content["results"]:
+            return found.content[0].text
+        passages = found.structured_content["results"]
+        if not passages:
+            return "Nothing was found."
+        for passage in passages:
             print(passage["id"], passage["text"])
-        fetched = await client.call_tool("fetch", {"id": found.structured_content["results"][0]["id"]})
+        fetched = await client.call_tool("fetch", {"id": passages[0]["id"]})
         print(fetched.structured_content["text"][:500])
+        return None
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    sys.exit(asyncio.run(main()))

@@ -15,6 +15,7 @@ from qrag import (
     ApiError,
     Client,
     Conflict,
+    DocumentOptions,
     Forbidden,
     InvalidRequest,
     NotFound,
@@ -91,6 +92,19 @@ def test_half_a_character_is_refused(qrag: Client) -> None:
         list(qrag.documents(collection="x\ud800"))
 
 
+def test_what_json_cannot_hold_is_named(qrag: Client) -> None:
+    with pytest.raises(InvalidRequest, match="unknown type: <class 'object'>"):
+        qrag.index("x", metadata={"a": object()})  # type: ignore[dict-item]
+
+
+def test_what_does_not_fit_into_an_address_is_refused(qrag: Client) -> None:
+    for long in (DocumentOptions(title="x" * 70_000), DocumentOptions(metadata={"a": "x" * 70_000})):
+        with pytest.raises(InvalidRequest, match="too long"):
+            qrag.index_file(io.BytesIO(b"x"), media_type="text/plain", **long)
+    with pytest.raises(InvalidRequest, match="too long"):
+        list(qrag.documents(title="x" * 70_000))
+
+
 @pytest.mark.parametrize(
     ("status", "kind"),
     [(400, InvalidRequest), (401, Unauthorized), (403, Forbidden), (404, NotFound), (409, Conflict)]
@@ -125,7 +139,9 @@ def test_a_key_that_cannot_be_sent_is_not_shown(connect: Connect, key: str) -> N
     assert "qrag_" not in str(refused.value)
 
 
-@pytest.mark.parametrize("url", ["", "127.0.0.1:8000", "localhost", "ftp://127.0.0.1", "http://", "http://a:b", "/x"])
+@pytest.mark.parametrize(
+    "url", ["", "127.0.0.1:8000", "localhost", "ftp://127.0.0.1", "http://", "http://a:b", "/x", "http://a..b"]
+)
 def test_an_address_that_is_none(connect: Connect, url: str) -> None:
     with pytest.raises(ValueError, match="no address"):
         connect(url)

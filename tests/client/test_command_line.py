@@ -147,6 +147,33 @@ def test_a_document_that_cannot_be_indexed(capsys: pytest.CaptureFixture[str], t
     assert rows(shown.out)[1] == ["franklin", "Autobiography", "failed", "-", "-"]
 
 
+def test_an_earlier_text_stays_until_the_new_one_can_be_searched(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("Ana signed.")
+    waits = {**examples.DOCUMENT, "status": "indexing", "error": "It waits for free space."}
+    earlier = {**examples.DOCUMENT, "id": f"doc-{'0' * 24}"}
+    script = [answer(202, waits), answer(200, waits), answer(200, {"documents": [earlier], "next_cursor": None})]
+    with scripted(script) as server:
+        assert main(["--url", server.url, "index", str(path), "--replace"]) == 1
+    assert [request.method for request in server.requests] == ["POST", "GET", "GET"]
+    assert f"{earlier['id']}, stays searchable" in capsys.readouterr().err
+
+
+def test_a_document_that_is_replaced_by_its_id_takes_no_other_place(
+    capsys: pytest.CaptureFixture[str], shared_client: httpx.Client, collection: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("Ana signed.")
+    other = add(shared_client, "Ben signed.", title="a.txt", collection=collection)
+    arguments = ["index", str(path), "--id", f"{collection}-given", "--collection", collection, "--replace"]
+    for option in ([], ["--no-wait"]):
+        assert main([*arguments, *option]) == 0
+        assert f"{other['id']}, stays searchable" in capsys.readouterr().err
+    assert ids_in(shared_client, collection) == [other["id"], f"{collection}-given"]
+
+
 def test_progress_is_shown_on_a_terminal(collection: str, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(lines_of_text(3000))
     shown = on_a_terminal("index", str(tmp_path / "a.txt"), "--collection", collection)
@@ -174,6 +201,29 @@ def test_a_question_is_answered_in_words(
     assert "one step would have found:" in shown
     assert "Stopped because as many chunks as asked for are selected." in shown
     assert re.search(r"complete: \d+%; that it cannot be: \d+%", shown)
+
+
+def test_one_step_is_shown_with_as_many_chunks_as_there_may_be(capsys: pytest.CaptureFixture[str]) -> None:
+    result = {**examples.RESULT, "one_step": [{"document_id": "a", "index": index, "q": 0.5} for index in range(30)]}
+    for options, count in (([], 6), (["--max-steps", "9"], 9)):
+        with scripted([stream(event("result", result))]) as server:
+            assert main(["ask", "Who?", "--trace", "--url", server.url, *options]) == 0
+        assert capsys.readouterr().out.count("(0.500)") == count
+
+
+def test_every_text_can_be_printed_whatever_the_locale(shared_client: httpx.Client, collection: str) -> None:
+    add(shared_client, "Ana → signed.", collection=collection)
+    arguments = ("ask", "Who?", "--collection", collection)
+    for option in ("--context", "--json"):
+        ended = subprocess.run(
+            command(*arguments, option),
+            cwd=ROOT,
+            env=os.environ | {"PYTHONIOENCODING": "ascii"},
+            capture_output=True,
+            timeout=60,
+        )
+        assert "Ana → signed." in ended.stdout.decode(), "a program reads UTF-8"
+    assert "Ana ? signed." in on_a_terminal(*arguments, PYTHONIOENCODING="ascii")
 
 
 def test_json_and_context_are_printed_alone(
@@ -327,6 +377,16 @@ def test_a_service_that_is_not_ready(capsys: pytest.CaptureFixture[str]) -> None
     with scripted([refusal(503)]) as server:
         assert main(["status", "--url", server.url]) == 1
     assert "not ready" in capsys.readouterr().err
+
+
+def test_a_row_of_a_table_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("Ana signed.")
+    document = {**examples.DOCUMENT, "title": "A\nB", "status": "ready"}
+    nothing = answer(200, {"documents": [], "next_cursor": None})
+    with scripted([answer(202, document), answer(200, document), nothing]) as server:
+        assert main(["--url", server.url, "index", str(path)]) == 0
+    assert [row[1] for row in rows(capsys.readouterr().out)] == ["TITLE", "A B"]
 
 
 def test_collections_are_listed_and_documents_deleted(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -42,10 +43,13 @@ pytestmark = pytest.mark.usefixtures("surroundings")
         ("ask --key secret x", "--key"),
         ("--key secret status", "--key"),
         ("status --url nowhere", "'nowhere' is no address"),
+        ("status --url http://a..b", "'http://a..b' is no address"),
         ("status --key-file /no/such/file", "/no/such/file"),
         ("index a.txt b.txt --id x", "--id is for one file"),
-        ("index a.txt --metadata [1]", "--metadata"),
-        ("index a.txt --metadata {", "--metadata"),
+        ("index a.txt --metadata [1]", "--metadata: this is no JSON object"),
+        ("index a.txt --metadata {", "--metadata: this is no JSON: Expecting"),
+        (f"index a.txt --metadata {'[' * 10_000}", "--metadata: this is no JSON: "),
+        ("questions export --since yesterday", "--since: this is no time like 2026-03-01"),
         ("index a.txt --chunking words", "--chunking"),
     ],
 )
@@ -97,6 +101,26 @@ def test_a_service_that_goes_away_ends_the_uploads(tmp_path: Path) -> None:
     assert ended.returncode == 3
     assert "Is the service still running?" in ended.stderr
     assert "none.txt" not in ended.stderr
+
+
+def test_metadata_that_is_too_long_for_an_address_fails_alone(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("Ana signed.")
+    with scripted() as server:
+        metadata = json.dumps({"a": "x" * 70_000})
+        assert main(["index", str(tmp_path / "a.txt"), "--metadata", metadata, "--url", server.url]) == 1
+    assert f"{tmp_path / 'a.txt'}: URL component 'query' too long" in capsys.readouterr().err
+    assert not server.requests
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+def test_a_full_disk_is_said() -> None:
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            command("collections"), cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    assert (ended.returncode, ended.stderr) == (1, "qrag: [Errno 28] No space left on device\n")
 
 
 def test_keys_come_from_the_environment_or_a_file(

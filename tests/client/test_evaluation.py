@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from threading import Barrier, Event
 
 import httpx
 import pytest
@@ -16,7 +19,7 @@ from qrag.evaluation.report import QuestionResult, Report, read_report
 from qrag.evaluation.resolving import resolve
 from qrag.wire import examples
 from qrag.wire.checks.questions import Question
-from tests.client.command import ROOT, rows
+from tests.client.command import ROOT, rows, started
 from tests.client.evaluations import expecting, written
 from tests.markdown import blocks
 from tests.service.files import pdf, shown
@@ -296,6 +299,29 @@ def test_a_service_that_dies_is_said_and_an_earlier_report_stays(
     assert read_report(tmp_path / "report.json").methods[0].failed == 7
 
 
+def test_an_interrupted_evaluation_waits_for_no_answer(tmp_path: Path) -> None:
+    asked, ended = Barrier(3), Event()
+
+    def never(_handler: BaseHTTPRequestHandler) -> None:
+        asked.wait()
+        ended.wait()
+
+    file = written(tmp_path / "q.jsonl", *2 * [{"question": "Who?", "answers": ["Ana"]}])
+    script = [answer(200, examples.MODEL)]
+    with (
+        scripted(script, otherwise=never) as server,
+        started("eval", file, "--out", str(tmp_path), "--url", server.url) as process,
+    ):
+        try:
+            asked.wait(timeout=60)
+            process.send_signal(signal.SIGINT)
+            _, error = process.communicate(timeout=60)
+        finally:
+            ended.set()
+            process.kill()
+    assert (process.returncode, error) == (130, "qrag: interrupted\n")
+
+
 @pytest.mark.usefixtures("minutes")
 def test_a_report_that_cannot_be_written_is_shown(
     capsys: pytest.CaptureFixture[str], collection: str, tmp_path: Path
@@ -326,6 +352,14 @@ def test_limits_decide_the_exit_status(capsys: pytest.CaptureFixture[str], colle
         error = capsys.readouterr().err
         assert (", below " in error) == bool(status)
     assert "recall@2 is 0.000, below 0.1" in error
+
+
+@pytest.mark.usefixtures("minutes")
+def test_a_limit_that_is_met_is_met_whatever_the_sum_is_rounded_to(collection: str, tmp_path: Path) -> None:
+    pieces = [*4 * [{"title": "Minutes"}], {"text": "Nobody wrote this."}]
+    report = evaluated(tmp_path, collection, *6 * [expecting(*pieces)], options=["--fail-under", "share=0.8"])
+    assert report.methods[0].share.mean == pytest.approx(0.8)
+    assert report.methods[0].share.mean < 0.8, "or this test says nothing"
 
 
 @pytest.mark.usefixtures("minutes")

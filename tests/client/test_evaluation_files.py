@@ -60,6 +60,7 @@ def test_csv_says_the_same(tmp_path: Path) -> None:
         ("q.csv", "question,answer\nWho?,\n", "q.csv:2: expected.0.0: give a text"),
         ("q.csv", "id,question,text\na,Who?,Ana\na,When?,May\n", "q.csv:3: the id 'a' has another question"),
         ("q.csv", "question,text\nWho?,Ana,May\n", "q.csv:2: more fields"),
+        ("q.csv", "question,answer,answer\nWho?,Ana,Ben\n", "q.csv: the column 'answer' is there twice"),
         ("q.csv", f"question,text\nWho?,{'a' * 200_000}\n", "q.csv: field larger"),
         ("q.csv", "question,start,end,title\nWho?,1,many,a\n", "q.csv:2: expected.0.0.end"),
     ],

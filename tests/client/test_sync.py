@@ -99,6 +99,23 @@ def test_documents_of_others_are_left_alone(
     assert documents(shared_client, collection)["a.md"]["metadata"]["sync"] == "other"
 
 
+def test_a_new_file_takes_the_place_of_no_other_document(
+    capsys: pytest.CaptureFixture[str], shared_client: httpx.Client, collection: str, folder: Path
+) -> None:
+    synced(capsys, folder, collection)
+    own = add(shared_client, "Posted by hand.", id=f"{collection}:other:a.md", collection=collection)
+    before = documents(shared_client, collection)
+    deep = ["sync", str(folder / "deep"), "--name", f"{collection}:notes:deep"]  # its ids are those of the other run
+    assert main(deep) == 1
+    assert "is replaced: --name gives this folder other ids" in capsys.readouterr().err
+    shown = synced(capsys, folder, collection, "--name", "other", status=1)
+    assert shown.endswith("2 new, 0 changed, 0 deleted, 0 unchanged, 1 failed\n")
+    now = documents(shared_client, collection)
+    assert {now[own["id"]]["id"], now["deep/b.txt"]["metadata"]["sync"]} == {own["id"], "other"}
+    assert text_of(shared_client, own["id"]) == "Posted by hand."
+    assert shared_client.get(f"/documents/{before['deep/b.txt']['id']}").json() == before["deep/b.txt"]
+
+
 def test_an_empty_folder_deletes_nothing_unless_told(
     capsys: pytest.CaptureFixture[str], shared_client: httpx.Client, collection: str, folder: Path
 ) -> None:
@@ -138,8 +155,11 @@ def test_a_file_that_cannot_be_read_fails_alone_and_keeps_what_was_there(
     assert now["a.md"] == before["a.md"]
 
 
+Lock = Callable[[Path], None]
+
+
 @pytest.fixture
-def lock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+def lock(monkeypatch: pytest.MonkeyPatch) -> Lock:
     """A function that lets nobody list a folder any more, not even the superuser."""
     listing = os.scandir
 
@@ -155,11 +175,7 @@ def lock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
 
 
 def test_the_documents_of_a_folder_that_cannot_be_read_stay(
-    capsys: pytest.CaptureFixture[str],
-    shared_client: httpx.Client,
-    collection: str,
-    folder: Path,
-    lock: Callable[[Path], None],
+    capsys: pytest.CaptureFixture[str], shared_client: httpx.Client, collection: str, folder: Path, lock: Lock
 ) -> None:
     (folder / "deeper.txt").write_text("Dora is no part of it.")
     (folder / "deep/er").mkdir()
@@ -178,11 +194,7 @@ def test_the_documents_of_a_folder_that_cannot_be_read_stay(
 
 
 def test_a_folder_that_cannot_be_read_is_not_indexed_silently(
-    capsys: pytest.CaptureFixture[str],
-    shared_client: httpx.Client,
-    collection: str,
-    folder: Path,
-    lock: Callable[[Path], None],
+    capsys: pytest.CaptureFixture[str], shared_client: httpx.Client, collection: str, folder: Path, lock: Lock
 ) -> None:
     lock(folder / "deep")
     assert main(["index", "--recursive", str(folder), "--collection", collection]) == 1
@@ -302,10 +314,26 @@ def test_what_the_service_could_not_take_is_sent_again_while_watching(folder: Pa
     assert pauses[1:] == [WATCH_SECONDS] * 2, "then it watches"
 
 
+def test_watching_goes_on_where_somebody_deletes_what_is_being_indexed(folder: Path) -> None:
+    deleted = refusal(404, "unknown_document")
+    with scripted([NOTHING, answer(202, STORED), deleted, NOTHING, answer(202, STORED), answer(200, STORED)]) as server:
+        watched(server, folder, looks=2)
+    assert server.script == []
+
+
 def test_what_the_service_refuses_for_what_it_is_waits_for_a_change(folder: Path) -> None:
     with scripted([NOTHING, refusal(422)]) as server:
         watched(server, folder, looks=5)
     assert posts(server) == 1
+
+
+def test_what_somebody_else_has_deleted_meanwhile_is_gone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    gone = [{**STORED, "id": id, "metadata": {"sync": tmp_path.name, "path": id}} for id in ("a.md", "b.md")]
+    script = [answer(200, {"documents": gone, "next_cursor": None}), refusal(404), answer(204, b"")]
+    with scripted(script) as server:
+        assert main(["sync", str(tmp_path), "--delete-all", "--url", server.url]) == 0
+    assert [request.method for request in server.requests] == ["GET", "DELETE", "DELETE"]
+    assert capsys.readouterr().out.endswith("0 new, 0 changed, 2 deleted, 0 unchanged\n")
 
 
 PARTS = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=80)

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from qrag import Client, RetrieveOptions, RetrieveOut, StepEvent, Stop
 from qrag.cli.terminal import bold, complain, dim, shown
-from qrag.wire.retrieval import CandidateOut
+from qrag.wire.retrieval import CandidateOut, RetrieveIn
 from qrag.wire.rules import ENDINGS
 
 
@@ -115,7 +115,8 @@ def _candidates(name: str, candidates: list[CandidateOut] | None) -> list[str]:
     return [dim(f"   {name}: {', '.join(chunks)}")] if chunks else []
 
 
-def _end(result: RetrieveOut, most: int) -> str:
+def _end(result: RetrieveOut, most: int | None) -> str:
+    most = most or RetrieveIn.model_fields["max_steps"].default
     lines = _candidates("one step would have found", (result.one_step or [])[:most])
     lines.append(f"Stopped because {ENDINGS.get(result.stopped_by, result.stopped_by)}.")
     if result.sufficiency is not None:

@@ -44,9 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _metadata(text: str) -> dict[str, JsonValue]:
-    value = json.loads(text)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise argparse.ArgumentTypeError(f"this is no JSON: {error}") from error
     if not isinstance(value, dict):
-        raise ValueError("not a JSON object")
+        raise argparse.ArgumentTypeError('this is no JSON object, like {"year": 1916}')
     return value
 
 
@@ -71,10 +74,7 @@ def run(client: Client, arguments: argparse.Namespace) -> int:
     if not sources:
         complain(f"no file of a known kind in {', '.join(arguments.file)}: the known kinds are {known_endings()}")
         return 1
-    replaces_id = arguments.replace and arguments.id is not None
-    sent, errors = send(
-        client, sources, collection=arguments.collection, chunking=arguments.chunking, replace=replaces_id
-    )
+    sent, errors = send(client, sources, collection=arguments.collection, chunking=arguments.chunking)
     failed = bool(errors or unreadable)
     if not arguments.no_wait:
         sent, not_ready = wait(client, sent)
@@ -85,7 +85,9 @@ def run(client: Client, arguments: argparse.Namespace) -> int:
     show_warnings(sent)
     for document in sent:
         if document.status != "failed":
-            _look_for_earlier(client, document, {entry.id for entry in sent}, delete=arguments.replace)
+            # What waits for free space cannot be searched yet: the earlier text stays until it can be.
+            delete = arguments.replace and arguments.id is None and document.status == "ready"
+            _look_for_earlier(client, document, {entry.id for entry in sent}, delete=delete)
     return int(failed)
 
 
@@ -109,12 +111,13 @@ def _look_for_earlier(client: Client, document: DocumentOut, sent: set[str], *, 
 
 def _sources(arguments: argparse.Namespace, unreadable: Callable[[OSError], object]) -> Iterator[Source]:
     metadata = arguments.metadata or {}
+    replaces = arguments.replace and arguments.id is not None
     for name in arguments.file:
         if name == STDIN:
-            yield Source(STDIN, arguments.title or STDIN_TITLE, arguments.id, metadata)
+            yield Source(STDIN, arguments.title or STDIN_TITLE, arguments.id, metadata, replaces)
         elif Path(name).is_dir():
             root = Path(name).resolve()
             for path in files_in(root, arguments.glob, unreadable):
-                yield Source(str(path), readable(str(path.relative_to(root))), None, metadata)
+                yield Source(str(path), readable(path.relative_to(root).as_posix()), None, metadata)
         else:
-            yield Source(name, arguments.title, arguments.id, metadata)
+            yield Source(name, arguments.title, arguments.id, metadata, replaces)

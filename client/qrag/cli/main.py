@@ -11,7 +11,7 @@ from typing import Final
 
 from qrag import ApiError, Client, QRagClientError, Unreachable
 from qrag.cli import asking, evaluating, feedback, indexing, looking, questions, syncing
-from qrag.cli.terminal import complain
+from qrag.cli.terminal import complain, write_any_text
 from qrag.client.transport import DEFAULT_TIMEOUT, DEFAULT_URL
 
 REFUSED: Final = 1
@@ -33,6 +33,7 @@ exit status: 0 success, 1 the service refused or something failed, 2 wrong usage
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status; wrong usage exits with 2."""
+    write_any_text(sys.stdout)
     commands = parser()
     given = commands.parse_args(arguments)
     try:
@@ -47,9 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         complain("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of the output has stopped: `qrag ask ... | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails at exit as well
+        if isinstance(error, BrokenPipeError):  # the reader of the output has stopped: `qrag ask ... | head -1`
+            return 0
+        complain(str(error))  # a full disk, for instance
+        return REFUSED
     return status
 
 

@@ -81,4 +81,7 @@ def _for_eval(questions: Iterable[QuestionOut]) -> Iterator[dict[str, object]]:
 
 def _moment(text: str) -> datetime:
     """A time of this machine's zone where it names none."""
-    return datetime.fromisoformat(text).astimezone()
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError) as error:
+        raise argparse.ArgumentTypeError(f"this is no time like 2026-03-01 or 2026-03-01T14:30: {error}") from error

@@ -45,6 +45,8 @@ class Source:
     id: str | None = None
     """None: derived from the content."""
     metadata: Mapping[str, JsonValue] = field(default_factory=dict)
+    replaces: bool = False
+    """Whether a document that has the id already may be replaced."""
 
     @property
     def bytes(self) -> int:
@@ -93,7 +95,6 @@ def send(
     *,
     collection: str | None,
     chunking: Mode | None,
-    replace: bool,
     file_fields: bool = False,
 ) -> tuple[list[DocumentOut], list[QRagClientError | OSError]]:
     """Send files; returns the documents that were stored, and an error for each other file, which is complained about.
@@ -121,7 +122,12 @@ def send(
             media_type = "text/plain" if source.path == STDIN else None
             try:
                 document = client.index_file(
-                    file, media_type=media_type, progress=progress, replace=replace, file_fields=file_fields, **options
+                    file,
+                    media_type=media_type,
+                    progress=progress,
+                    replace=source.replaces,
+                    file_fields=file_fields,
+                    **options,
                 )
             except (Unreachable, Unauthorized):
                 raise

@@ -13,6 +13,7 @@ import re
 import time
 import unicodedata
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePath
@@ -20,7 +21,7 @@ from typing import get_args
 
 from pydantic import JsonValue
 
-from qrag import ApiError, Client, DocumentOut, QRagClientError, Unreachable
+from qrag import ApiError, Client, DocumentOut, NotFound, QRagClientError, Unreachable
 from qrag.cli.sending import Source, complain_of, files_in, known_endings, send, show_warnings, wait
 from qrag.cli.terminal import complain, shown, table
 from qrag.client.uploads import readable
@@ -135,9 +136,10 @@ def run(client: Client, arguments: argparse.Namespace, sleep: Sleep = time.sleep
 
 
 def _may_pass(error: QRagClientError | OSError) -> bool:
-    """Whether the same request may succeed later, because the error says nothing about the request itself."""
+    """Whether the same may succeed later: the error says nothing about the request, or about what is there by then."""
     return isinstance(error, Unreachable) or (
-        isinstance(error, ApiError) and (error.status == 429 or error.status >= 500)
+        isinstance(error, ApiError)
+        and (error.status == 429 or error.status >= 500 or error.code == "unknown_document")  # deleted by somebody
     )
 
 
@@ -193,13 +195,15 @@ def _sync(client: Client, folder: Path, arguments: argparse.Namespace, checksums
         sources,
         collection=arguments.collection,
         chunking=arguments.chunking,
-        replace=True,
         file_fields=True,
     )
+    if any(isinstance(error, ApiError) and error.code == "document_conflict" for error in errors):
+        complain("no document of another folder, or of your own, is replaced: --name gives this folder other ids")
     ready, not_ready = wait(client, sent)
     failed += len(sources) - len(sent) + len(not_ready)
     for document in plan.gone:  # after the others: a file that was moved stays searchable
-        client.delete(document.id)
+        with suppress(NotFound):  # somebody else has deleted it meanwhile
+            client.delete(document.id)
     rows = [(word, title) for word, titles in _entries(plan).items() for title in titles]
     if rows:
         print(table(("CHANGE", "FILE"), rows))
@@ -245,8 +249,10 @@ def _plan(
             continue
         title = _title(relative)
         kept = {} if document is None else _not_of_the_file(document.metadata)
-        metadata = {**kept, "sync": name, "path": title.replace(os.sep, "/"), "file_sha256": checksum}
-        (new if document is None else changed).append(Source(str(file), title, id, metadata))
+        metadata = {**kept, "sync": name, "path": title, "file_sha256": checksum}
+        # A new file takes the place of no document: one that has its id is of another folder, or of somebody's own.
+        source = Source(str(file), title, id, metadata, replaces=document is not None)
+        (new if document is None else changed).append(source)
     for unlisted in unreadable:
         complain_of(unlisted)
     # What is in a folder that cannot be listed is unknown, not gone.
@@ -275,7 +281,7 @@ def _not_of_the_file(metadata: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 def _title(relative: PurePath) -> str:
     """A path within the folder as it is shown, the same on every system."""
-    return unicodedata.normalize("NFC", readable(str(relative)))
+    return unicodedata.normalize("NFC", readable(relative.as_posix()))
 
 
 def _in_step(document: DocumentOut, checksum: str, chunking: Mode | None) -> bool:

@@ -6,13 +6,21 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
+from typing import TextIO
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
+def write_any_text(stream: TextIO) -> None:
+    """Let a stream take every character, whatever the locale: files and pipes get UTF-8, a terminal question marks."""
+    if isinstance(stream, TextIOWrapper):
+        stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")
+
+
 def shown(text: str) -> str:
-    """The text with replacement characters for control characters and for what cannot be encoded."""
+    """The text with replacement characters for control characters and for half of a surrogate pair."""
     clean = text.replace("\r\n", "\n").encode("utf-8", "replace").decode()
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", clean)
 
@@ -33,8 +41,8 @@ def _styled(text: str, code: str) -> str:
 
 
 def table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table with aligned columns: numbers to the right, and a dash for None."""
-    cells = [["-" if value is None else shown(str(value)) for value in row] for row in rows]
+    """A table with aligned columns: numbers to the right, a dash for None, and no line ends within a cell."""
+    cells = [["-" if value is None else shown(str(value)).replace("\n", " ") for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
     numeric = [all(isinstance(row[index], int | None) for row in rows) for index in range(len(names))]
 

@@ -25,7 +25,7 @@ from qrag.client.options import (
     RetrieveOptions,
     UploadProgress,
 )
-from qrag.client.transport import DEFAULT_TIMEOUT, DEFAULT_URL, arguments, settings
+from qrag.client.transport import DEFAULT_TIMEOUT, DEFAULT_URL, request, settings
 from qrag.client.uploads import File, FileBody, file_body
 from qrag.wire.asking.answers import AnswerOut
 from qrag.wire.asking.batches import BatchItem, BatchQuestion
@@ -258,11 +258,10 @@ class AsyncClient:
             await self._sleep(step.seconds)
             return None
         body = step.call.body
-        request = self._http.build_request(
-            **arguments(step.call), content=_sent(body) if isinstance(body, FileBody) else body
-        )
+        content = _sent(body) if isinstance(body, FileBody) else body
+        sending = request(self._http, step.call, content)
         try:
-            response = await self._http.send(request, stream=step.call.streams)
+            response = await self._http.send(sending, stream=step.call.streams)
             if not response.is_success:
                 await response.aread()
         except httpx.RequestError as error:

@@ -274,7 +274,7 @@ def change_checkpoint(name: str, gate: GateIn | None, canary: float | None) -> C
 def forget_checkpoint(name: str) -> Call[None]:
     """Give up a change to a checkpoint, or drop its vectors."""
     if name in ("", ".", ".."):
-        raise _invalid(f"{name!r} is no checkpoint: it would lead to another path.")
+        raise invalid(f"{name!r} is no checkpoint: it would lead to another path.")
     return Call("DELETE", f"admin/checkpoints/{quote(name, safe='')}", _nothing)
 
 
@@ -314,8 +314,8 @@ def plain(value: object) -> object:
 def _json(value: object) -> bytes:
     try:
         return to_json(value)
-    except ValueError:
-        raise _invalid("A text has half of a surrogate pair, which is no character. Remove it.") from None
+    except ValueError as error:
+        raise invalid(f"JSON cannot hold what is to be sent. {error}") from None
 
 
 def _segment(name: str) -> str:
@@ -327,10 +327,10 @@ def _segment(name: str) -> str:
     try:
         return _NAME.validate_python(name)
     except ValidationError:
-        raise _invalid(f"{name!r} is no name: 1-200 letters, digits and `._:@-`.") from None
+        raise invalid(f"{name!r} is no name: 1-200 letters, digits and `._:@-`.") from None
 
 
-def _invalid(detail: str) -> InvalidRequest:
+def invalid(detail: str) -> InvalidRequest:
     """The error that the service would answer with."""
     return InvalidRequest(
         Problem(type="about:blank", title="Invalid request", status=422, code="validation_error", detail=detail)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Callable, Iterable
 from functools import cache
 from typing import Any
 
 import httpx
 
-from qrag.client.calls import Call
+from qrag.client.calls import Call, invalid
 from qrag.client.proxies import proxy_settings
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -29,7 +29,8 @@ def settings(base_url: str, api_key: str | None, timeout: float) -> dict[str, An
     """
     try:
         url = httpx.URL(base_url)
-    except httpx.InvalidURL as error:
+        url.raw_host.decode("ascii").encode("idna")  # as the socket does, which raises UnicodeError for `a..b`
+    except (httpx.InvalidURL, UnicodeError) as error:
         raise ValueError(f"{base_url!r} is no address: {error}") from error
     if url.scheme not in ("http", "https") or not url.host:
         raise ValueError(f"{base_url!r} is no address: it begins with http:// or https://, like {DEFAULT_URL}")
@@ -56,16 +57,26 @@ def _authorities() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def arguments(call: Call[Any]) -> dict[str, Any]:
-    """Arguments of ``build_request`` without the body.
+def request(
+    http: httpx.Client | httpx.AsyncClient,
+    call: Call[Any],
+    content: bytes | Iterable[bytes] | AsyncIterable[bytes] | None,
+) -> httpx.Request:
+    """The request that carries out a call.
 
-    Headers carry the program's current trace, where it has one, so that the service's spans join it.
+    Headers carry the program's current trace, where it has one, so that the service's spans join it. Raises
+    :class:`~qrag.client.errors.InvalidRequest` where the query does not fit into an address.
     """
     headers = dict(call.headers)
     inject = _inject_trace()
     if inject is not None:
         inject(headers)
-    return {"method": call.method, "url": call.path, "params": call.query or None, "headers": headers}
+    try:
+        return http.build_request(call.method, call.path, params=call.query or None, headers=headers, content=content)
+    except httpx.InvalidURL as error:
+        raise invalid(
+            f"{error}. What describes a file, or narrows a list, is part of the address: shorten it."
+        ) from None
 
 
 @cache

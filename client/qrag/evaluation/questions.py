@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -49,8 +50,11 @@ def _from_lines(path: Path, text: str) -> Iterator[Question]:
 def _from_csv(path: Path, text: str) -> Iterator[Question]:
     """A row is a piece of evidence, an accepted answer, or both; rows of the same id are one question."""
     reader = csv.DictReader(StringIO(text, newline=""))
-    if unknown := set(reader.fieldnames or ()).difference(COLUMNS):
+    columns = Counter(reader.fieldnames or ())
+    if unknown := columns.keys() - set(COLUMNS):
         raise ValueError(f"{path}: there is no column {min(unknown)!r}, but {', '.join(COLUMNS)}")
+    if twice := next((name for name, count in columns.items() if count > 1), None):
+        raise ValueError(f"{path}: the column {twice!r} is there twice: give each value a row, with the question's id")
     asked: dict[str, tuple[int, dict[str, Any]]] = {}
     for row in reader:
         number = reader.line_num

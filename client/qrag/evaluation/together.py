@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
+from threading import Thread
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -12,15 +14,32 @@ T = TypeVar("T")
 def together(jobs: Sequence[Callable[[], T]], parallel: int, progress: Callable[[], object]) -> list[T]:
     """The results of jobs in their order, ``parallel`` at a time; ``progress`` is called after each.
 
-    Raises the first exception of a job; those that wait are given up.
+    Raises the first exception of a job, or what interrupts the waiting. Jobs that wait are given up then, and those
+    under way are not waited for.
     """
-    with ThreadPoolExecutor(parallel) as pool:
-        futures = [pool.submit(job) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                future.result()
-                progress()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    futures = [Future[T]() for _ in jobs]
+    waiting = deque(zip(jobs, futures, strict=True))
+
+    def work() -> None:
+        while waiting:
+            try:
+                job, future = waiting.popleft()
+            except IndexError:  # another thread was faster
+                return
+            try:
+                result = job()
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+    # No pool: Python waits for its threads at exit, and a request to a language model takes minutes.
+    for _ in range(min(parallel, len(jobs))):
+        Thread(target=work, daemon=True).start()
+    try:
+        for future in as_completed(futures):
+            future.result()
+            progress()
+    finally:
+        waiting.clear()
     return [future.result() for future in futures]
