@@ -290,6 +290,12 @@ class Recipe(FrozenModel):
             raise ValueError("reward answer and objective r3 ask a `reader`, and nothing else does: set all or none")
         if settings.objective == "r3" and (settings.stop or settings.reward != "answer"):
             raise ValueError("objective r3 has a single step and its own reward: set reward answer, and no stop")
+        if settings.objective == "r3" and any(
+            task.mine or (isinstance(task, DatasetTask) and task.distil) for task in self.tasks
+        ):
+            raise ValueError(
+                "objective r3 has the batch for negatives and a reader for teacher: no task mines or distils"
+            )
         if settings.objective == "r3" and not all(
             isinstance(task, DatasetTask) and task.judgements is not None and not task.evidence_only
             for task in self.tasks

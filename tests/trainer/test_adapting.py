@@ -107,6 +107,7 @@ def test_pairs_are_read_from_csv_and_json_lines(tmp_path: Path) -> None:
     assert read_pairs(tmp_path / "own.csv") == read_pairs(tmp_path / "own.jsonl")
     for name, content, problem in (
         ("empty.csv", "question,answer\nWhere?,\n", ":2: needs"),
+        ("lines.csv", 'question,answer\n"Where,\nand when?",Leiden\n\nWho?,\n', ":5: needs"),
         ("columns.csv", "q,a\nWhere?,x\n", "columns"),
         ("bad.jsonl", '{"question": "Where?"}\n', "answer"),
         ("blank.jsonl", '{"question": "Where?", "answer": " "}\n', "answer"),

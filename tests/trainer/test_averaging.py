@@ -78,8 +78,9 @@ def test_checkpoints_of_different_kinds_have_no_average(
     with pytest.raises(RecipeError, match="differ in positions"):
         average(pair[0], other, 0.5, tmp_path / "out")
     plain = checkpoint(tiny_base, tmp_path / "plain", 3, surroundings=False)
-    with pytest.raises(RecipeError, match="differ in"):
-        average(plain, pair[0], 0.5, tmp_path / "out")
+    for two in ((plain, pair[0]), (pair[0], plain)):
+        with pytest.raises(RecipeError, match="differ in surroundings"):
+            average(*two, 0.5, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

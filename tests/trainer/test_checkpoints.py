@@ -176,6 +176,19 @@ def test_a_packed_checkpoint_can_be_gone_on_from(
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_what_a_packed_start_has_learned_is_kept_in_layers_that_are_frozen_now(tmp_path: Path) -> None:
+    recipe, learner = trained(Path(MINILM), "frozen")
+    write_checkpoint(tmp_path / "whole", recipe, learner, {})
+    pack(tmp_path / "whole", tmp_path / "packed")
+    settings = Hyperparameters(action_mode="frozen", frozen_layers=6)
+    follows = recipe.model_copy(update={"start": str(tmp_path / "packed"), "hyperparameters": settings})
+    again = build_learner(follows, CPU, seed=0)
+    write_checkpoint(tmp_path / "again", follows, again, {})
+    stored = load_encoder(tmp_path / "again", device="cpu", dtype=again.network.state.dtype).state_tower.model
+    for name, value in again.network.state.named_parameters():
+        assert torch.equal(stored.get_parameter(name), value), name
+
+
 @pytest.mark.parametrize("field", ["question_share", "first_share"])
 def test_a_share_is_that_of_the_start_unless_the_recipe_has_one(tiny_base: Path, tmp_path: Path, field: str) -> None:
     recipe, learner = trained(tiny_base, "frozen")

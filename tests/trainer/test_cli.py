@@ -161,6 +161,7 @@ def test_what_cannot_be_done_is_one_line_and_exit_status_1(
             ),
             "--second-look needs a cross-encoder",
         ),
+        (("baselines", "--only", "bm25", *suite, "--set", "pooling=cls"), "name it with --recipe"),
         (("report", own), "is no result of an evaluation"),
         (("plot", nowhere, "--out", tmp_path), "nowhere: cannot be read"),
         (("export", tiny_checkpoint, tmp_path), "is not empty"),

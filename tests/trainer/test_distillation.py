@@ -12,7 +12,7 @@ import torch
 
 from index.arrays import Float32Array, IntArray
 from index.encoders.cross_encoder import CrossEncoder
-from tests.trainer.learners import make_network, make_recipe, random_questions
+from tests.trainer.learners import make_network, make_recipe, random_question, random_questions, words
 from tests.trainer.mixtures import drawn, write_multihop
 from tests.trainer.mixtures import make_recipe as make_mixture_recipe
 from trainer.datasets.question import Question
@@ -141,6 +141,18 @@ def test_a_cross_encoder_reads_each_pair_of_question_and_chunk_once(
         scores = teacher.score(question, (), np.array(candidates))
         np.testing.assert_allclose(scores, expected[candidates], atol=1e-5)
     assert sorted(read) == sorted(texts)
+
+
+def test_a_pair_by_itself_has_the_same_score_whatever_was_read_before(reranker: Path) -> None:
+    """A resumed run reads pairs anew, beside others, and has to go on to the last bit."""
+    encoder, generator = CrossEncoder(reranker, torch.device("cpu"), torch.float32), np.random.default_rng(3)
+    question = random_question(generator, (30,))
+    question = replace(question, chunks=[words(generator, 1 + place) for place in range(30)])
+    every = np.arange(30)
+    at_once, later = (Reranker(encoder, together=False) for _ in range(2))
+    for part in np.array_split(every[::-1], 7):
+        later.score(question, (), part)
+    np.testing.assert_array_equal(at_once.score(question, (), every), later.score(question, (), every))
 
 
 def test_a_recipe_names_the_cross_encoder_and_the_tasks_that_learn_from_it(

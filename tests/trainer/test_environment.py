@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,21 @@ def test_the_clairvoyant_value_is_that_of_a_brute_force_search(
     values = Clairvoyant(reward, gamma).score(environment.question, selected, np.arange(chunks))
     for action in set(range(chunks)) - selected:
         assert values[action] == pytest.approx(best_return(environment, action, gamma, reward), rel=1e-6)
+
+
+@pytest.mark.parametrize("reward", [Completion(), Shaped()])
+@pytest.mark.parametrize("selected", [(), (0,), (1, 5)])
+@pytest.mark.parametrize("enough", [None, 2])
+def test_chunks_that_hold_the_same_fact_and_enough_of_the_facts_are_worth_what_they_bring(
+    reward: Reward, selected: tuple[int, ...], enough: int | None
+) -> None:
+    environment = started(6, {0, 1, 2, 3, 4}, selected=selected)
+    facts = (frozenset({0, 1}), frozenset({2}), frozenset({3, 4}))
+    environment.question = replace(environment.question, facts=facts, enough=enough)
+    values = Clairvoyant(reward, 0.8).score(environment.question, selected, np.arange(6))
+    for action in set(range(6)).difference(selected):
+        assert values[action] == pytest.approx(best_return(environment, action, 0.8, reward), rel=1e-6)
+    assert values.max() <= 1
 
 
 # -- observations -----------------------------------------------------------------------------------------------------

@@ -69,6 +69,9 @@ def test_of_much_evidence_five_chunks_are_enough(tmp_path: Path) -> None:
     assert question.open_support([3]) == frozenset(range(20)) - {3}
     assert question.open_support(range(5)) == frozenset()
     assert list(evidence_shares(question, [0, 25, 1, 2, 3])) == pytest.approx([1.0, 0.5, 2 / 3, 0.75, 0.8])
+    assert question.without([7]).missing(range(5)) == 0  # nineteen are left
+    lacking = question.without(range(16))
+    assert (lacking.missing([]), lacking.missing(range(14))) == (5, 1)
 
 
 STORY = "The king had a hat. It was made of red felt! He lost it in the river. Nobody found the red hat."
@@ -132,6 +135,7 @@ def test_questions_about_one_text_share_its_packed_sentences(tmp_path: Path) -> 
         ({"chunks": ["a"], "support": []}, "no chunk is marked"),
         ({"doc_id": "d", "support": [0]}, "no document d"),
         ({"documents": [{"title": "A"}], "support": [0]}, "either `text` or `chunks`"),
+        ({"documents": [{"text": "a"}, {"chunks": ["b", "c"]}], "support": [1]}, r"of 2 chunks: name \[1, chunk\]"),
     ],
 )
 def test_what_contradicts_itself_is_refused_with_its_line(tmp_path: Path, record: dict[str, Any], problem: str) -> None:

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from pydantic import ValidationError
 from tests.trainer.mixtures import BOOK, OWN, drawn, make_recipe, support_texts, write_own
 from trainer.datasets.question import Question
 from trainer.datasets.squad import SENTENCE_WORDS
+from trainer.errors import RecipeError
 from trainer.tasks.background import training_passages
 from trainer.tasks.documents import documents, shuffled, with_distractors
 from trainer.tasks.mixture import build_mixture
@@ -46,6 +48,35 @@ def test_what_one_task_holds_out_no_other_trains_on(data: Path) -> None:
     asked = {source.draw(generator).id for source in (first, second) for _ in range(300)}
     assert len(held_out) == 10
     assert asked == {f"q{number}" for number in range(40)} - held_out
+
+
+def test_what_one_task_holds_out_no_other_trains_on_where_it_leaves_questions_out(data: Path) -> None:
+    """Packed sentences need an answer that stands in the evidence, and few tasks take what has no evidence."""
+    records: list[dict[str, Any]] = []
+    for number in range(90):
+        record = {"id": f"e{number}", "question": f"Which {number}?", "answer": f"word{number}", "support": [0]}
+        record["chunks"] = [f"Here is word{number if number % 3 else 'less'}.", f"Nothing of {number}."]
+        records.append(record | ({"support": [], "answerable": False} if number % 5 == 0 else {}))
+    (data / "set_train.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    plain: dict[str, Any] = {"kind": "evidence", "path": "set_train.jsonl", "validation": 12}
+    tasks = [plain, plain | {"words": 20}, plain | {"unanswerable": 0.1, "questions": 20, "evidence_only": 30}]
+    mixture = build_mixture(make_recipe(tasks, hyperparameters={"stop": True}), data)
+    assert [len(source.validation) for source in mixture.sources] == [12] * 3
+    held_out = {question.id for question in mixture.validation}
+    assert len(held_out) > 12
+    for source in mixture.sources:
+        generator = np.random.default_rng(0)
+        asked = {source.draw(generator).id for _ in range(400)}
+        assert len(asked) > 15
+        assert held_out.isdisjoint(asked)
+
+
+def test_a_file_without_a_question_to_ask_is_refused(data: Path) -> None:
+    record = {"id": "e", "question": "Which?", "chunks": ["one"], "support": [], "answerable": False}
+    (data / "set_train.jsonl").write_text(json.dumps(record) + "\n")
+    task = {"kind": "evidence", "path": "set_train.jsonl", "validation": 1, "budget": 3}
+    with pytest.raises(RecipeError, match="too few"):
+        build_mixture(make_recipe([task]), data)
 
 
 def test_distractors_are_of_other_training_questions_and_change_no_support(data: Path) -> None:

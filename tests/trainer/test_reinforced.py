@@ -159,6 +159,15 @@ def test_a_recipe_whose_questions_have_no_pools_is_refused(tiny_base: Path, task
         )  # fmt: skip
 
 
+@pytest.mark.parametrize("task", [{"mine": True}, {"distil": True}])
+def test_a_task_that_learns_what_the_objective_does_not_is_refused(tiny_base: Path, task: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="no task mines or distils"):
+        make_recipe(
+            tiny_base, hyperparameters=R3, reader="smollm2", reranker="ms-marco",
+            tasks=(DatasetTask.model_validate({"kind": "jsonl", "path": "own.jsonl", "judgements": "j"} | task),),
+        )  # fmt: skip
+
+
 def test_how_many_go_through_the_network_together_is_a_matter_of_speed(tiny_base: Path) -> None:
     """The questions of a batch are each other's negatives, however few fit in a forward pass."""
     losses = []

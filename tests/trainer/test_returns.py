@@ -49,6 +49,12 @@ def test_a_selected_chunk_changes_no_value_whatever_its_q(huge: float) -> None:
     assert plain == other == pytest.approx(0.5 + 0.05 * math.log(1 + math.exp(-8)), abs=1e-6)
 
 
+def test_a_state_with_nothing_left_to_select_is_worth_nothing() -> None:
+    q = torch.tensor([[0.5, 0.2], [0.5, 0.2]])
+    values = soft_value(q, torch.tensor([[False, False], [True, False]]), 0.05).tolist()
+    assert values == [0.0, pytest.approx(0.5)]
+
+
 # -- λ-returns --------------------------------------------------------------------------------------------------------
 
 shares = st.sampled_from([0.0, 0.3, 0.8, 1.0])

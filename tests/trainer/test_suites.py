@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable, Mapping
 from itertools import islice
@@ -130,6 +131,24 @@ def test_ones_own_file_makes_a_row_of_each_task(tmp_path: Path) -> None:
     sets = list(SUITES["jsonl"](file, None, None, 0))
     assert [(one.task, one.count) for one in sets] == [("own", 2), ("other", 1)]
     assert [one.count for one in SUITES["jsonl"](file, None, 1, 0)] == [1, 1]
+
+
+def test_questions_of_ones_own_without_support_are_not_measured(tmp_path: Path) -> None:
+    """With nothing to find, whatever is selected would be complete."""
+    record = {"question": "Why?", "chunks": ["a", "b"], "support": [1]}
+    file = own(record, {"id": "bare", "question": "Why?", "chunks": ["a", "b"], "answer": "a"})(tmp_path)
+    with pytest.raises(RecipeError, match="question bare has no support"):
+        list(SUITES["jsonl"](file, None, None, 0))
+
+
+def test_an_id_that_names_no_number_of_hops_is_refused_with_its_file(tmp_path: Path) -> None:
+    write_multihop(tmp_path)
+    file = tmp_path / "multihop" / "musique_dev.jsonl.gz"
+    records = [json.loads(line) for line in gzip.decompress(file.read_bytes()).splitlines()]
+    lines = "".join(json.dumps(record | {"id": "mine"}) + "\n" for record in records)
+    file.write_bytes(gzip.compress(lines.encode()))
+    with pytest.raises(DataError, match=r"musique_dev\.jsonl\.gz: 'mine' is no id of MuSiQue"):
+        list(SUITES["multihop"](tmp_path, None, None, 0))
 
 
 def test_a_ruler_file_must_say_its_length(tmp_path: Path) -> None:

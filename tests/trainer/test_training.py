@@ -158,6 +158,21 @@ def test_validation_measures_what_a_checkpoint_would_serve(
     assert validation.measure(learner) == {"random": pytest.approx(expected, abs=0.03)}
 
 
+def test_validation_reads_chunks_with_the_tower_that_would_be_kept(tiny_base: Path, tmp_path: Path) -> None:
+    """What is stored of a tower that is trained is older."""
+    settings = Hyperparameters(action_mode="refreshed", learning_rate=0.05, transitions=400)
+    recipe = make_recipe(tiny_base, hyperparameters=settings)
+    learner, questions = build_learner(recipe, CPU, seed=0), random_questions(0, 60)
+    validation = Validation(Mixture((Source(1.0, lambda _: questions[0], tuple(questions), ()),)))
+    before = validation.measure(learner)["random"]
+    for _ in range(12):
+        learner.update(questions[:16])
+    write_checkpoint(tmp_path, recipe, learner, {})
+    expected = recall_of(load_encoder(tmp_path, device="cpu"), questions)
+    assert expected != pytest.approx(before, abs=0.03)
+    assert validation.measure(learner) == {"random": pytest.approx(expected, abs=0.03)}
+
+
 # -- interruptions ----------------------------------------------------------------------------------------------------
 
 
@@ -271,6 +286,8 @@ def test_a_run_is_not_begun_over_another_nor_gone_on_with_by_another_recipe(
     tiny_base: Path, data: Path, tmp_path: Path
 ) -> None:
     recipe, run = recipe_for(tiny_base, transitions=8), tmp_path / "run"
+    with pytest.raises(ResumeError, match="holds no run to go on with"):
+        train(recipe_for(tiny_base), data, tmp_path / "nowhere", device=CPU, resume=True)
     with pytest.raises(ResumeError, match=r"recipe\.yaml is not the recipe given"):
         train(recipe, data, run, device=CPU, resume=True)
     train(recipe, data, run, device=CPU)
@@ -292,8 +309,10 @@ def test_a_run_that_did_not_get_going_is_begun_again(
         train(recipe, data, run, device=CPU)
     (data / "elsewhere.jsonl").rename(data / "own.jsonl")
     interrupted_after(1, monkeypatch, lambda: train(recipe, data, run, device=CPU))
+    (run / "validation.jsonl").write_text(json.dumps({"transitions": 7, "mean": 0.5}) + "\n")  # before its state
     train(recipe, data, run, device=CPU)
     assert (run / "best").exists()
+    assert 7 not in [record["transitions"] for record in lines(run)]
 
 
 def test_the_seed_decides_the_run(tiny_base: Path) -> None:

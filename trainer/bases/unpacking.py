@@ -11,6 +11,7 @@ from transformers import AutoTokenizer
 
 from index.encoders.checkpoint import PackedTower, read_config, tower_directory
 from index.encoders.loading import load_encoder
+from trainer.bases.placing import place
 
 
 def unpack_base(checkpoint: Path, folder: Path) -> Path:
@@ -31,5 +32,5 @@ def unpack_base(checkpoint: Path, folder: Path) -> Path:
         AutoTokenizer.from_pretrained(tower_directory(checkpoint, config.action)).save_pretrained(new)
         for weights in new.glob("*.safetensors"):
             shutil.copymode(new / "config.json", weights)  # safetensors lets its owner alone read it
-        new.rename(directory)
+        place(new, directory)
     return directory

@@ -136,6 +136,8 @@ def run_baselines(arguments: argparse.Namespace) -> None:
     device = resolve_device(arguments.device)
     if arguments.second_look and arguments.reranker is None:
         raise RecipeError("--second-look needs a cross-encoder: name its folder with --reranker.")
+    if arguments.set and arguments.recipe is None:
+        raise RecipeError("--set replaces a field of a recipe: name it with --recipe.")
     only = [name for name in arguments.only if name != "reranked" or arguments.reranker is not None]
     encoder: Encoder | None = None
     if set(only) - {"bm25"}:

@@ -201,6 +201,8 @@ def _position(place: int | list[int], counts: Sequence[int]) -> int:
     """Where a support entry lies among the chunks: a chunk of the one document, a document of one chunk, or a pair."""
     if isinstance(place, int):
         number, index = (0, place) if len(counts) == 1 else (place, 0)
+        if len(counts) > 1 and 0 <= place < len(counts) and counts[place] > 1:
+            raise ValueError(f"support {place} is a document of {counts[place]} chunks: name [{place}, chunk]")
     elif len(place) == 2:
         number, index = place
     else:

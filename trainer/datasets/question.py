@@ -89,6 +89,11 @@ class Question:
             return self.support.difference(selected)
         return frozenset().union(*(holders for holders in self.facts if holders.isdisjoint(selected)))
 
+    def completed(self, selected: Collection[int]) -> frozenset[int]:
+        """These selections with one chunk more for each fact that is missing."""
+        lacking = [min(holders) for holders in self._holders if holders.isdisjoint(selected)]
+        return frozenset(selected).union(lacking[: max(0, self.needed - self.found(selected))])
+
     def without(self, positions: Collection[int]) -> Question:
         """The question with these chunks taken out; documents that had no others go with them."""
         kept = [position for position in range(len(self.chunks)) if position not in positions]
@@ -96,8 +101,9 @@ class Question:
         for count in self.counts:
             counts.append(sum(position not in positions for position in range(first, first + count)))
             first += count
-        lost = sum(holders.issubset(positions) for holders in self._holders)
-        return self._rearranged(kept, tuple(count for count in counts if count), self.removed + lost)
+        left = sum(not holders.issubset(positions) for holders in self._holders)
+        removed = self.removed + max(0, self.needed - left)
+        return self._rearranged(kept, tuple(count for count in counts if count), removed)
 
     def rearranged(self, order: Sequence[int], counts: tuple[int, ...]) -> Question:
         """The question with its chunks in another ``order``, in documents of ``counts`` chunks."""

@@ -95,18 +95,20 @@ def write_checkpoint(directory: Path, recipe: Recipe, learner: Learner, validati
     """The networks as they are.
 
     Towers of the packaged base model are stored as what differs from it, in bfloat16: half the size, whatever they were
-    trained in. Those of another base are stored whole, in the precision in which they were trained.
+    trained in. Those of another base are stored whole, in the precision in which they were trained, and so are those
+    that go on from a packed checkpoint: all of their weights may differ.
     """
     directory.mkdir(parents=True, exist_ok=True)
     name_of_base = base_of(recipe)
     base = base_directory(name_of_base)
     network = learner.network
+    patched = name_of_base == MINILM and not _starts_packed(recipe)
     towers: dict[str, TowerSource] = {}
     for name, model, projection in (
         ("state", network.state, None),
         ("action", network.action, network.projection),
     ):
-        if name_of_base == MINILM:
+        if patched:
             changed = {key: value.bfloat16() for key, value in model.named_parameters() if value.requires_grad}
             source = base_source(name_of_base, base)
             assert isinstance(source, PackageTower)
@@ -143,6 +145,13 @@ def write_checkpoint(directory: Path, recipe: Recipe, learner: Learner, validati
         }
     )
     write_config(directory, config)
+
+
+def _starts_packed(recipe: Recipe) -> bool:
+    if recipe.start is None:
+        return False
+    config = read_config(start_directory(recipe.start))
+    return any(isinstance(source, PackedTower) for source in (config.state, config.action))
 
 
 def pack(checkpoint: Path, destination: Path) -> CheckpointConfig:
@@ -233,11 +242,12 @@ def average(first: Path, second: Path, share: float, destination: Path) -> Check
 @torch.no_grad()
 def _blend(earlier: torch.nn.Module, later: torch.nn.Module, share: float) -> None:
     """Move the parameters of the later module back towards the earlier's."""
-    theirs = dict(earlier.named_parameters())
-    for name, parameter in later.named_parameters():
-        if name not in theirs or theirs[name].shape != parameter.shape:
+    theirs, ours = (dict(module.named_parameters()) for module in (earlier, later))
+    lost = [name for name in theirs if name not in ours and not name.startswith("pooler.")]  # which is not used
+    for name in (*lost, *ours):
+        if name in lost or name not in theirs or theirs[name].shape != ours[name].shape:
             raise RecipeError(f"The checkpoints differ in {name}: train them by the same recipe.")
-        parameter.copy_(theirs[name].lerp(parameter, share))
+        ours[name].copy_(theirs[name].lerp(ours[name], share))
 
 
 def export(checkpoint: Path, destination: Path) -> CheckpointConfig:

@@ -60,8 +60,13 @@ class Environment:
 
     @property
     def full(self) -> bool:
-        """Whether nothing more can be selected."""
+        """Whether the budget, or what there is, is spent."""
         return len(self.selected) >= min(self.budget, len(self.question.chunks))
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every chunk is selected."""
+        return len(self.selected) == len(self.question.chunks)
 
     def select(self, position: int) -> Step:
         """Select a chunk."""

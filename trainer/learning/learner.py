@@ -264,8 +264,11 @@ class Learner:
         """Whether an episode has another selection after its ``last``."""
         if not self.settings.stop or environment.missing > 0:
             return not environment.done
-        # The complete state is met once at least; what is selected in it is as the policy likes.
-        return not environment.full and (not last.observation.complete or self.generator.random() < OVERSHOOT)
+        # The complete state is met once, whatever the budget: many are spent by then. What is selected in it is as the
+        # policy likes.
+        if not last.observation.complete:
+            return not environment.exhausted
+        return not environment.full and self.generator.random() < OVERSHOOT
 
     def _cut_off(self, trajectory: Trajectory, environment: Environment, rows: IntArray) -> Trajectory:
         if not environment.truncated:
@@ -300,8 +303,9 @@ class Learner:
             loss.backward()  # type: ignore[no-untyped-call]
             self.masters.accumulate()
             summed += loss.item()
-        self._step(1 / len(lengths))
-        return summed / len(lengths)
+        count = max(1, len(lengths))  # of several processes one may have played too little for a part of its own
+        self._step(1 / count)
+        return summed / count
 
     def _parts(self, lengths: Sequence[int]) -> Iterator[Sequence[int]]:
         """Which states of these lengths go through the networks together: what that changes is no matter of memory."""

@@ -55,8 +55,8 @@ class Shaped:
     """The public code's reward: more for fewer selections."""
 
     def worth(self, question: Question, selected: Collection[int]) -> float:
-        """``0.5 + 0.5 · support / selections`` in a complete state, else 0."""
-        return 0.0 if question.missing(selected) else 0.5 + 0.5 * len(question.support) / len(selected)
+        """``0.5 + 0.5 · facts / selections`` in a complete state, else 0: as many facts as are needed."""
+        return 0.0 if question.missing(selected) else 0.5 + 0.5 * question.needed / len(selected)
 
     def rewards(self, steps: Sequence[Step]) -> list[float]:
         """The worth of what is selected then, once."""

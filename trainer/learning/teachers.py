@@ -45,10 +45,10 @@ class Clairvoyant:
         missing = question.missing(evidence)
         if missing == 0 or question.removed:
             return values
-        completed = question.support.union(evidence)
+        completed = question.completed(evidence)
         needed = np.isin(candidates, list(question.open_support(evidence)))
         values[needed] = self._gamma ** (missing - 1) * self._reward.worth(question, completed)
-        others = candidates[~np.isin(candidates, list(completed))]
+        others = candidates[~needed & ~np.isin(candidates, list(evidence))]
         if len(others):
             longer = completed.union([int(others[0])])
             values[~needed] = self._gamma**missing * self._reward.worth(question, longer)
@@ -62,8 +62,12 @@ class Reranker:
     Each pair is read once in a training, however often a state meets it.
     """
 
-    def __init__(self, encoder: CrossEncoder) -> None:
-        self._encoder = encoder
+    def __init__(self, encoder: CrossEncoder, *, together: bool = True) -> None:
+        """``together`` reads the pairs of a call as one batch.
+
+        By itself a pair has the same score to the last bit whatever was read before: a resumed run reads it anew.
+        """
+        self._encoder, self._together = encoder, together
         self._scores: dict[tuple[str, str], float] = {}
 
     def score(self, question: Question, evidence: Collection[int], candidates: IntArray) -> Float32Array:  # noqa: ARG002
@@ -71,7 +75,7 @@ class Reranker:
         chunks = len(question.chunks)
         texts = [question.chunks[i] if i < chunks else question.pool[i - chunks] for i in candidates.tolist()]
         unread = [text for text in dict.fromkeys(texts) if (question.text, text) not in self._scores]
-        if unread:
-            scores = self._encoder.score(question.text, unread).tolist()
-            self._scores.update(((question.text, text), score) for text, score in zip(unread, scores, strict=True))
+        for batch in [unread] if self._together and unread else [[text] for text in unread]:
+            scores = self._encoder.score(question.text, batch).tolist()
+            self._scores.update(((question.text, text), score) for text, score in zip(batch, scores, strict=True))
         return np.array([self._scores[question.text, text] for text in texts], dtype=np.float32)

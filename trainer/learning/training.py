@@ -97,7 +97,8 @@ def _train(
             if (run / OLD_BEST).exists() and not (run / "best").exists():
                 (run / OLD_BEST).rename(run / "best")
         if rank > 0:  # the state has the first process's random numbers: the others must not play the same episodes
-            learner.generator = np.random.default_rng([recipe.seed, rank, learner.updates])
+            other = np.random.default_rng([recipe.seed, rank, learner.updates])
+            learner.generator.bit_generator.state = other.bit_generator.state
     validation = Validation(mixture)
     settings = recipe.hyperparameters
     with (
@@ -181,7 +182,8 @@ def build_learner(
         target.load_state_dict(network.state_dict())
     reranker = None
     if recipe.reranker is not None:
-        reranker = Reranker(CrossEncoder(reranker_directory(recipe.reranker), device))
+        encoder = CrossEncoder(reranker_directory(recipe.reranker), device)
+        reranker = Reranker(encoder, together=device.type != "cpu")
     return Learner(network, target, settings, seed, reranker=reranker, judge=judge)
 
 
@@ -208,6 +210,8 @@ class Validation:
         """All-support recall at the budget, by task."""
         recalls = {}
         encoder = learner.network.serving(learner.function)
+        if learner.settings.action_mode == "refreshed":
+            learner.table.refresh()  # what is stored is older than the tower that would be kept
         for task, questions in self._tasks.items():
             vectors = learner_vectors(learner, (chunk for question in questions for chunk in question.chunks))
             recalls[task] = recall(questions, play(encoder, questions, vectors)).at_budget
@@ -250,13 +254,16 @@ def _check_folder(run: Path, recipe: Recipe, resume: bool, rank: int) -> None:
     stored = run / "recipe.yaml"
     content = yaml.safe_dump(json.loads(recipe.model_dump_json()), sort_keys=False, allow_unicode=True)
     if resume:
-        if not stored.exists() or stored.read_text(encoding="utf-8") != content:
+        if not stored.exists():
+            raise ResumeError(f"{run} holds no run to go on with. Start it without --resume.")
+        if stored.read_text(encoding="utf-8") != content:
             raise ResumeError(f"{stored} is not the recipe given. Resume with the recipe and overrides it began with.")
         return
     if rank > 0:
         return
     if stored_state(run) is not None:  # without one the run had not begun, and there is nothing to go on from
         raise ResumeError(f"{run} holds a run already. Use --resume to go on with it, or another folder.")
+    (run / "validation.jsonl").unlink(missing_ok=True)  # of one that was interrupted before its first state
     stored.write_text(content, encoding="utf-8")
 
 

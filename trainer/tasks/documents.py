@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import accumulate, chain, groupby
 from pathlib import Path
@@ -13,22 +13,21 @@ from trainer.datasets.question import Question
 from trainer.errors import RecipeError
 from trainer.recipe import DatasetTask
 from trainer.tasks.judgements import as_judged
-from trainer.tasks.source import Material, Source, fixed_source, pick, training_count
+from trainer.tasks.source import Material, Source, fixed_source, pick
 
 
 def dataset_sources(task: DatasetTask, material: Material) -> list[Source]:
     """The source of a task; raises :class:`~trainer.errors.RecipeError` for too few questions or a budget too small."""
-    dataset, path, held_out = task.dataset, material.data / task.path, material.held_out[task.path]
-    questions = _in_random_order([replace(q, distil=task.distil) for q in _labelled(task, material.data)])
-    if task.unanswerable == 0:
-        questions = [question for question in questions if question.support]
+    dataset, path = task.dataset, material.data / task.path
+    questions = asked(task, material.data)
+    questions, held_out = _divided(questions, task.validation, material.held_out_ids.get(task.path, frozenset()))
     others: Sequence[Question] = ()
     if task.questions is not None:
         # What is held out stands at the end.
         first = max(0, len(questions) - held_out - task.questions)
         others, questions = questions[max(0, first - task.evidence_only) : first], questions[first:]
     source = fixed_source(questions, task.weight, task.validation, task.budget, held_out)
-    training = questions[: training_count(questions, held_out)]
+    training = questions[: len(questions) - held_out]
     bare = [
         bare_question(replace(question, budget=task.budget or question.budget))
         for question in others
@@ -81,6 +80,39 @@ def dataset_sources(task: DatasetTask, material: Material) -> list[Source]:
     return [replace(source, draw=draw, validation=validation, chunks=chunks)]
 
 
+def asked(task: DatasetTask, data: Path) -> list[Question]:
+    """The questions of a task in an order of their own; raises as :func:`dataset_sources`."""
+    questions = _in_random_order([replace(q, distil=task.distil) for q in _labelled(task, data)])
+    return questions if task.unanswerable > 0 else [question for question in questions if question.support]
+
+
+def held_out_ids(task: DatasetTask, questions: Sequence[Question]) -> frozenset[str]:
+    """Which of its questions a task validates on: the last ones."""
+    return frozenset(question.id for question in questions[max(0, len(questions) - task.validation) :])
+
+
+def _divided(questions: Sequence[Question], validation: int, elsewhere: Collection[str]) -> tuple[list[Question], int]:
+    """The questions with those behind the others that are not trained on, and how many these are.
+
+    These are the last ``validation``, those held out ``elsewhere``, and what is asked about the same article. Where all
+    questions are asked of one pool of texts, they share it.
+    """
+    trained: list[Question] = []
+    held_out: list[Question] = []
+    left = len(questions) - validation  # before the held-out ones
+    for article in _articles(questions):
+        left -= len(article)
+        apart = left < 0 or any(question.id in elsewhere for question in article)
+        (held_out if apart else trained).extend(article)
+    return [*trained, *held_out], len(held_out)
+
+
+def _articles(questions: Sequence[Question]) -> list[list[Question]]:
+    """The questions about each article, one after the other; each by itself where all are about one."""
+    articles = [list(group) for _, group in groupby(questions, key=lambda question: id(question.chunks))]
+    return articles if len(articles) > 1 else [[question] for question in questions]
+
+
 def _labelled(task: DatasetTask, data: Path) -> list[Question]:
     """The questions of the file, with the support that its judgements give them where the task names some."""
     path = data / task.path
@@ -101,9 +133,7 @@ def _in_random_order(questions: Sequence[Question]) -> list[Question]:
 
     Files are often sorted, MuSiQue's by the number of hops: what is held out must be like the rest.
     """
-    articles = [list(group) for _, group in groupby(questions, key=lambda question: id(question.chunks))]
-    if len(articles) == 1:  # one pool of texts
-        articles = [[question] for question in articles[0]]
+    articles = _articles(questions)
     order = np.random.default_rng(0).permutation(len(articles))
     return [question for place in order for question in articles[place]]
 

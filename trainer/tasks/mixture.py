@@ -15,7 +15,7 @@ from trainer.errors import DataError
 from trainer.recipe import BabiTask, DatasetTask, Recipe, RulerTask
 from trainer.tasks.babi import babi_sources, book_negatives
 from trainer.tasks.background import training_passages, training_sentences
-from trainer.tasks.documents import dataset_sources
+from trainer.tasks.documents import asked, dataset_sources, held_out_ids
 from trainer.tasks.ruler import ruler_sources
 from trainer.tasks.source import Material, Source
 
@@ -77,18 +77,34 @@ def build_mixture(recipe: Recipe, data: Path, *, longest_validation: int = LONG_
     passages: list[str] = []
     if recipe.books is not None and any(isinstance(task, DatasetTask) and task.in_books for task in recipe.tasks):
         passages = training_passages(data / recipe.books, SENTENCE_WORDS, PASSAGES)
-    material = Material(data, background, pool, _held_out(recipe), passages, longest_validation)
+    material = Material(
+        data, background, pool, _held_out(recipe), _held_out_ids(recipe, data), passages, longest_validation
+    )
     sources = [source for task in recipe.tasks for source in SOURCES[type(task)](task, material)]
     return Mixture(tuple(sources), frozenset(pool).union(background))
 
 
 def _held_out(recipe: Recipe) -> dict[str, int]:
-    """How many questions of each file are held out: what one task holds out, no other may train on."""
+    """How many questions of each file of stories are held out: what one task holds out, no other may train on."""
     held_out: dict[str, int] = {}
     for task in recipe.tasks:
-        if not isinstance(task, RulerTask):
+        if isinstance(task, BabiTask):
             held_out[task.path] = max(task.validation, held_out.get(task.path, 0))
     return held_out
+
+
+def _held_out_ids(recipe: Recipe, data: Path) -> dict[str, frozenset[str]]:
+    """The questions that are held out of each file that several tasks read: each may leave out others of the file, and
+    so hold out others."""
+    readers: dict[str, list[DatasetTask]] = {}
+    for task in recipe.tasks:
+        if isinstance(task, DatasetTask):
+            readers.setdefault(task.path, []).append(task)
+    return {
+        path: frozenset().union(*(held_out_ids(task, asked(task, data)) for task in tasks))
+        for path, tasks in readers.items()
+        if len(tasks) > 1
+    }
 
 
 def _pool(recipe: Recipe, data: Path, background: Sequence[str]) -> Sequence[str]:

@@ -37,7 +37,9 @@ class Material:
     pool: Sequence[str]
     """What is searched for hard negatives of stories: the background, and sentences like their facts."""
     held_out: Mapping[str, int]
-    """How many questions of each file no task may train on."""
+    """How many questions of each file of stories no task may train on."""
+    held_out_ids: Mapping[str, frozenset[str]]
+    """The questions that no task may train on, of each file that several tasks read."""
     passages: Sequence[str]
     """Packed sentences of books, in order, for questions that are asked ``in_books``."""
     longest_validation: int
@@ -55,31 +57,18 @@ def check_budget(budget: int, support: int, where: str) -> None:
         raise RecipeError(f"budget: {where} has a question that needs {support} chunks; {budget} selections never do.")
 
 
-def training_count(questions: Sequence[Question], held_out: int) -> int:
-    """How many questions to train on: all but the last ``held_out`` and those about the same article (SQuAD).
-
-    Where all questions are asked of one pool of texts, they share it.
-    """
-    count = len(questions) - held_out
-    if questions and all(question.chunks is questions[0].chunks for question in questions):
-        return count
-    while 0 < count < len(questions) and questions[count - 1].chunks is questions[count].chunks:
-        count -= 1
-    return count
-
-
 def fixed_source(
     questions: Sequence[Question], weight: float, validation: int, budget: int | None, held_out: int
 ) -> Source:
-    """A source of given questions: the last ``validation`` to validate on, the :func:`training_count` first to draw.
+    """A source of given questions: the last ``validation`` to validate on, all before the last ``held_out`` to draw.
 
     Raises :class:`~trainer.errors.RecipeError` for too few questions, or a budget that is too small.
     """
+    count = len(questions) - held_out
+    if count <= 0:
+        raise RecipeError(f"{len(questions)} questions are too few to hold out {max(validation, held_out)}.")
     if budget is not None:
         check_budget(budget, max(question.needed for question in questions), questions[0].task)
-    count = training_count(questions, held_out)
-    if count <= 0:
-        raise RecipeError(f"{len(questions)} questions are too few to hold out {held_out}.")
     training = [question if budget is None else replace(question, budget=budget) for question in questions[:count]]
 
     def draw(generator: np.random.Generator) -> Question:

@@ -12,6 +12,7 @@ from trainer.datasets.jsonl import read_jsonl
 from trainer.datasets.question import Question
 from trainer.datasets.registry import Dataset, tested_in
 from trainer.datasets.squad import SENTENCE_WORDS
+from trainer.errors import DataError, RecipeError
 from trainer.evaluation.suites.test_sets import TestSet, listed
 from trainer.tasks.documents import as_one_document
 
@@ -36,9 +37,17 @@ def _sets_of(dataset: Dataset, path: Path, count: int | None) -> Iterator[TestSe
     if dataset.sentence_labels:
         yield listed(list(islice(dataset.questions(path, SENTENCE_WORDS), count)))
     if dataset.hops is not None:
+        try:
+            numbers = [dataset.hops(question.id) for question in questions]
+        except ValueError as error:
+            raise DataError(path, None, str(error)) from None
         for hops in range(2, MOST_HOPS + 1):
             task = f"{dataset.name}_{hops}hop"
-            part = [replace(question, task=task) for question in questions if dataset.hops(question.id) == hops]
+            part = [
+                replace(question, task=task)
+                for question, number in zip(questions, numbers, strict=True)
+                if number == hops
+            ]
             if part:
                 yield replace(listed(part), part=True)
 
@@ -51,9 +60,17 @@ def multihop_joined(data: Path, lengths: Sequence[str] | None, questions: int | 
 
 
 def own_file(data: Path, _lengths: Sequence[str] | None, questions: int | None, _seed: int) -> Iterator[TestSet]:
-    """One's own file in the plain format, see ``docs/data.md``; ``data`` is the file. A row for each of its tasks."""
+    """One's own file in the plain format, see ``docs/data.md``; ``data`` is the file. A row for each of its tasks.
+
+    Raises :class:`~trainer.errors.RecipeError` for questions without support: whatever is selected would complete them.
+    """
     tasks: dict[str, list[Question]] = {}
     for question in read_jsonl(data):
+        if question.unlabelled:
+            raise RecipeError(
+                f"{data}: question {question.id} has no support, so nothing says whether it is found. Give it one, or "
+                "leave it out."
+            )
         tasks.setdefault(question.task, []).append(question)
     for asked in tasks.values():
         yield replace(listed(asked[:questions]), removable=True)

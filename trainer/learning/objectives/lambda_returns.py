@@ -80,7 +80,9 @@ class LambdaReturns:
 
     def _soft_values(self, states: Sequence[tuple[Observation, IntArray, Sequence[int]]], alpha: float) -> list[float]:
         """The soft value of each state, from its observation, its candidates' rows and its documents' counts."""
-        observations, rows, counts = zip(*states, strict=True) if states else ((), (), ())
+        if not states:  # every episode was completed by its first selection
+            return []
+        observations, rows, counts = zip(*states, strict=True)
         embeddings = self._scorer.embed_states(self._target, observations)
         every_q = self._scorer.all_q(self._target, embeddings, observations, rows, counts)
         return [
@@ -93,8 +95,10 @@ def soft_value(q: torch.Tensor, available: torch.Tensor, alpha: float) -> torch.
     """``V(s) = α · logsumexp(Q/α)`` over the available candidates alone, shape ``[states]``.
 
     ``q`` and ``available`` have shape ``[states, candidates]``. Masked before the sum: a selected chunk has no value.
+    A state in which nothing is left to select is worth nothing.
     """
-    return alpha * torch.logsumexp((q / alpha).masked_fill(~available, -torch.inf), dim=1)
+    values = alpha * torch.logsumexp((q / alpha).masked_fill(~available, -torch.inf), dim=1)
+    return values.where(available.any(dim=1), 0.0)
 
 
 def lambda_returns(rewards: Sequence[float], next_values: Sequence[float], gamma: float, lambda_: float) -> list[float]:
