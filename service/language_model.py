@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
-from pydantic import BaseModel, JsonValue, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, JsonValue, ValidationError, field_validator
 from pydantic_core import from_json
 
 from qrag.client.proxies import proxy_settings
@@ -53,6 +52,10 @@ class Piece:
     finish_reason: str | None
 
 
+_FinishReason = Annotated[str | None, AfterValidator(lambda reason: reason or None)]
+"""Why the model stopped; None while it writes, for which some endpoints say ``""``."""
+
+
 class _Text(BaseModel):
     content: str | None = None
 
@@ -68,12 +71,12 @@ class _Text(BaseModel):
 
 class _Whole(BaseModel):
     message: _Text
-    finish_reason: str | None = None
+    finish_reason: _FinishReason = None
 
 
 class _Part(BaseModel):
     delta: _Text | None = None
-    finish_reason: str | None = None
+    finish_reason: _FinishReason = None
 
 
 class _Completion(BaseModel):
@@ -114,7 +117,7 @@ class LanguageModel:
     async def complete(self, prompt: Prompt) -> Piece:
         """The whole completion."""
         with self._translated_errors():
-            async with asyncio.timeout(self._seconds), self._ask(prompt, stream=False) as blocks:
+            async with self._ask(prompt, stream=False) as blocks:
                 body = b"".join([block async for block in blocks])
             completion = _Completion.model_validate_json(body)
             if completion.error is not None:
@@ -135,7 +138,8 @@ class LanguageModel:
             async with self._ask(prompt, stream=True) as blocks:
                 async for data in _event_data(blocks):
                     if data == b"[DONE]":
-                        return
+                        finished = True
+                        break
                     chunk = _Chunk.model_validate_json(data)
                     if chunk.error is not None:
                         message = (
@@ -150,6 +154,8 @@ class LanguageModel:
                 raise _NotACompletion
             if not finished:
                 raise LanguageModelFailed("The language model broke off in the middle of its answer. Ask again.")
+            if rest := thinking.passed("", final=True):
+                yield Piece(rest, None)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -158,21 +164,25 @@ class LanguageModel:
     @asynccontextmanager
     async def _ask(self, prompt: Prompt, *, stream: bool) -> AsyncIterator[AsyncIterator[bytes]]:
         """The response's body, block by block."""
-        deadline = time.monotonic() + self._seconds
+        deadline = asyncio.get_running_loop().time() + self._seconds
         body: dict[str, Any] = {"model": self.name, "messages": prompt.messages, "stream": stream}
         if prompt.temperature is not None:
             body["temperature"] = prompt.temperature
         for limit in dict.fromkeys((self._limit, "max_completion_tokens")):
             limited = body if prompt.max_tokens is None else {**body, limit: prompt.max_tokens}
-            async with self._client.stream("POST", self._url, json=limited) as response:
+            request = self._client.build_request("POST", self._url, json=limited)
+            async with asyncio.timeout_at(deadline):
+                response = await self._client.send(request, stream=True)
+            async with aclosing(response):
                 blocks = _bounded(response, deadline)
                 if response.status_code == 200:
+                    self._limit = limit
                     yield blocks
                     return
                 refusal = b"".join([block async for block in blocks])
+            # Newer models have another name for the limit, and say so.
             if response.status_code != 400 or limit not in limited or b"max_completion_tokens" not in refusal:
                 break
-            self._limit = "max_completion_tokens"  # the name that newer models have for it
         raise self._refusal(response.status_code, refusal)
 
     @contextmanager
@@ -237,14 +247,17 @@ def _proxy(url: str) -> dict[str, Any]:
 
 
 async def _bounded(response: httpx.Response, deadline: float) -> AsyncIterator[bytes]:
-    """The body; raises where it is too long or takes too long."""
+    """The body; raises where it is too long, or is not complete at the ``deadline`` of the loop's clock."""
+    blocks = response.aiter_raw()
     size = 0
-    async for block in response.aiter_raw():
+    while True:
+        async with asyncio.timeout_at(deadline):
+            block = await anext(blocks, None)
+        if block is None:
+            return
         size += len(block)
         if size > MOST_BYTES:
             raise _NotACompletion
-        if time.monotonic() > deadline:
-            raise TimeoutError
         yield block
 
 

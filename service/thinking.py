@@ -8,6 +8,7 @@ from typing import Final
 _NAMES: Final = ("think", "thinking", "thought", "reasoning")
 _OPENING: Final = re.compile(rf"\s*<({'|'.join(_NAMES)})>", re.IGNORECASE)
 _LONGEST_OPENING: Final = max(map(len, _NAMES)) + len("<>")
+_LONGEST_CLOSING: Final = max(map(len, _NAMES)) + len("</>")
 
 
 class ThinkingFilter:
@@ -15,7 +16,7 @@ class ThinkingFilter:
 
     def __init__(self) -> None:
         self._held = ""
-        self._closing: str | None = None
+        self._closing: re.Pattern[str] | None = None
         """The tag that ends the thinking, while it goes on."""
         self._has_thought = False
         self._is_answering = False
@@ -27,13 +28,15 @@ class ThinkingFilter:
         self._held += text
         while True:
             if self._closing is not None:
-                end = self._held.lower().find(self._closing)
-                if end < 0:
+                end = self._closing.search(self._held)
+                if end is None:
+                    self._held = self._held[-_LONGEST_CLOSING:]  # the beginning of the tag may be among these
                     return ""
-                self._held = self._held[end + len(self._closing) :]
+                self._held = self._held[end.end() :]
                 self._closing, self._has_thought = None, True
             if opening := _OPENING.match(self._held):
-                self._closing = f"</{opening[1].lower()}>"
+                self._closing = re.compile(f"</{opening[1]}>", re.IGNORECASE)
+                self._held = self._held[opening.end() :]
                 continue
             begun = self._held.lstrip()
             if not final and (not begun or (begun.startswith("<") and len(begun) < _LONGEST_OPENING)):

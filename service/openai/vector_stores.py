@@ -41,7 +41,12 @@ async def search(collection: str, body: SearchIn, services: Services, access: Ac
     Raises what :func:`service.retrieval.session.prepare` and :func:`service.retrieval.session.find` raise.
     """
     queries = [body.query] if isinstance(body.query, str) else body.query
-    selections = await asyncio.gather(*(_chunks(query, collection, body, services, access) for query in queries))
+    episodes = [asyncio.create_task(_chunks(query, collection, body, services, access)) for query in queries]
+    try:
+        selections = await asyncio.gather(*episodes)
+    finally:
+        for episode in episodes:  # where one has failed, the others would go on for nobody
+            episode.cancel()
     results = [_result(chunk) for chunk in _distinct(chunk for selection in selections for chunk in selection)]
     relevant = [result for result in results if result.score >= (body.ranking_options.score_threshold or 0)]
     return SearchPage(search_query=queries, data=relevant[: body.max_num_results])

@@ -15,8 +15,8 @@ async function start() {
     location.reload();
   };
   startTabs(["ask-tab", "questions-tab"]);
-  const model = await api.model();
-  byId("forget-key").hidden = !api.hasKey();
+  // A key that may not read is refused, and has to be forgotten too.
+  const model = await api.model().finally(() => { byId("forget-key").hidden = !api.hasKey(); });
   startReader();
   const library = await startLibrary(model);
   startAsking(model, library);

@@ -51,25 +51,24 @@ async function open() {
 
 /** Offer what stands before and after the characters that are shown. */
 function showMore(id, start, end, characters) {
-  const more = (button, from, to, put) => {
-    byId(button).hidden = from >= to;
-    byId(button).onclick = async () => {
+  const text = byId("reader-text");
+  const mark = text.querySelector("mark");
+  const buttons = [byId("reader-before"), byId("reader-after")];
+  const offer = (button, from, to, put) => {
+    button.hidden = from >= to;
+    button.onclick = async () => {
+      for (const each of buttons) each.onclick = null; // until this is there: pressed again, it would be there twice
       try {
-        put(quoted(await api.text(id, from, to)));
+        const part = quoted(await api.text(id, from, to));
+        if (!mark.isConnected) return; // another passage has been opened
+        put(part);
+        showMore(id, Math.min(start, from), Math.max(end, to), characters);
       } catch (error) {
         report(error);
+        if (mark.isConnected) showMore(id, start, end, characters);
       }
     };
   };
-  const text = byId("reader-text");
-  const before = Math.max(0, start - READ);
-  const after = Math.min(characters, end + READ);
-  more("reader-before", before, start, (part) => {
-    text.prepend(part);
-    showMore(id, before, end, characters);
-  });
-  more("reader-after", end, after, (part) => {
-    text.append(part);
-    showMore(id, start, after, characters);
-  });
+  offer(buttons[0], Math.max(0, start - READ), start, (part) => text.prepend(part));
+  offer(buttons[1], end, Math.min(characters, end + READ), (part) => text.append(part));
 }

@@ -48,19 +48,28 @@ async def prepare(body: RetrieveIn, services: Services, access: Access, settled:
     began = time.perf_counter()
     loaded = services.checkpoints.current if settled is None else settled.loaded
     scope = None if settled is None else settled.scope
-    encoder = loaded.encoder
     body, past = begin(body, services.signer)
     access.require(body.collection)
+
+    def session() -> Session:
+        tokenize_began = time.perf_counter()
+        with TRACER.start_as_current_span("tokenize"):
+            asked = _asked(body, loaded.encoder)
+        tokenize_seconds = time.perf_counter() - tokenize_began
+        _check_helpers(body, services)
+        stop = _stop_rule(body.stop, loaded.encoder)
+        searched = look_up(body, past, loaded, services.storage.catalogue, scope)
+        return Session(services, loaded, access, body, asked, stop, searched, began, tokenize_seconds)
+
+    # The storage is asked there, and the longest text that a body may hold takes seconds to become tokens.
+    return await to_thread.run_sync(session)
+
+
+def _asked(body: RetrieveIn, encoder: Encoder) -> TokenIds:
+    """The tokens of what chunks are selected for; raises :class:`~service.errors.QuestionTooLong`."""
     assert body.question is not None  # given, or that of the continuation
-    with TRACER.start_as_current_span("tokenize"):
-        asked = _tokens("question", body.question, encoder)
-        if body.focus is not None:
-            asked = _tokens("focus", body.focus, encoder)
-    tokenize_seconds = time.perf_counter() - began
-    _check_helpers(body, services)
-    stop = _stop_rule(body.stop, encoder)
-    searched = await to_thread.run_sync(look_up, body, past, loaded, services.storage.catalogue, scope)
-    return Session(services, loaded, access, body, asked, stop, searched, began, tokenize_seconds)
+    tokens = _tokens("question", body.question, encoder)
+    return tokens if body.focus is None else _tokens("focus", body.focus, encoder)
 
 
 def _tokens(field: str, text: str, encoder: Encoder) -> TokenIds:

@@ -121,7 +121,7 @@ class MemoryCatalogue:
             uid, id, about.collection, about.title, about.metadata, about.chunking, upload.sha256, upload.characters,
             upload.bytes, "queued", 0.0, None, None, None, now, now, about.warnings, replaces,
         )  # fmt: skip
-        self._places[uid] = about.places
+        self._places[uid] = tuple(about.places)
         return Published(document, created=True)
 
     def document(self, id: str) -> Document:

@@ -313,7 +313,7 @@ def test_an_endpoint_that_is_not_there(streaming: bool) -> None:
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-@pytest.mark.parametrize("dripping", [None, " ", ": still there\n\n", "event"])
+@pytest.mark.parametrize("dripping", [None, "header", " ", ": still there\n\n", "event"])
 def test_an_endpoint_that_takes_too_long(streaming: bool, dripping: str | None) -> None:
     over = threading.Event()
 
@@ -321,9 +321,13 @@ def test_an_endpoint_that_takes_too_long(streaming: bool, dripping: str | None) 
         if dripping is None:
             over.wait()
             return
-        stream()(handler)
+        if dripping == "header":
+            handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        else:
+            stream()(handler)
+        drop = {"header": b"X-Again: a\r\n", "event": delta("Ana")}.get(dripping, dripping.encode())
         for _ in range(200):
-            handler.wfile.write(delta("Ana") if dripping == "event" else dripping.encode())
+            handler.wfile.write(drop)
             if over.wait(0.02):
                 return
 

@@ -30,6 +30,7 @@ THOUGHT = "<think>Passage [2] says so, maybe [9].</think>\n\nIda Holm [1]."
         (THOUGHT, "Ida Holm [1]."),
         ("\n<Thinking>a</Thinking><think>b</think>c", "c"),
         ("<think>never ends", ""),
+        ("<THINK>\u0130stanbul or \u0130zmir [2]?</think>Ankara [1].", "Ankara [1]."),  # longer in lower case
         ("Ida <think>is no thought</think>", "Ida <think>is no thought</think>"),
         ("<b>bold</b>", "<b>bold</b>"),
         ("<thin", "<thin"),
@@ -122,13 +123,30 @@ REASONING = data({"choices": [{"index": 0, "delta": {"content": None, "reasoning
         [delta("Ida").replace(b"\n", b"\r\n"), delta(None, "stop").replace(b"\n", b"\r\n")],
         [delta("Ida"), delta(None, "stop")],
         [delta("Ida"), delta(None, "stop"), USAGE, DONE],
+        [delta("<thi", ""), delta("nk>Hm [2].</think>Ida", ""), delta("", "stop"), DONE],
     ],
-    ids=["azure", "reasoning", "comments", "lines", "no end", "usage"],
+    ids=["azure", "reasoning", "comments", "lines", "no end", "usage", "empty reasons"],
 )
 def test_streams_of_every_kind_of_endpoint(events: list[bytes]) -> None:
     pieces, _ = asked([stream(*events)], streamed=True)
     assert "".join(piece.text for piece in pieces) == "Ida"
     assert [piece.finish_reason for piece in pieces if piece.finish_reason] == ["stop"]
+
+
+@pytest.mark.parametrize("text", ["Ida", "<= 5", "<b", " "])
+def test_a_stream_may_end_without_a_reason_and_nothing_of_it_is_lost(text: str) -> None:
+    pieces, _ = asked([stream(delta(text), DONE)], streamed=True)
+    assert "".join(piece.text for piece in pieces) == text
+
+
+def test_a_stream_of_nothing_is_no_answer() -> None:
+    with pytest.raises(LanguageModelFailed, match="something else than a chat completion"):
+        asked([stream(DONE)], streamed=True)
+
+
+def test_an_empty_reason_is_no_end() -> None:
+    with pytest.raises(LanguageModelFailed, match="broke off"):
+        asked([stream(delta("Ida", ""))], streamed=True)
 
 
 def test_reasoning_beside_the_content_is_no_answer() -> None:
@@ -153,6 +171,22 @@ def test_the_newer_name_of_the_limit_is_tried_where_the_older_is_refused(streame
     assert "".join(piece.text for piece in pieces) == "Ida"
     assert [request.get("max_tokens") for request in requests] == [7, None]
     assert requests[1]["max_completion_tokens"] == 7
+
+
+def test_the_name_of_the_limit_stays_where_the_newer_is_refused_as_well() -> None:
+    async def ask_twice(url: str) -> None:
+        model = LanguageModel(f"{url}/v1", "small", None, 5.0)
+        question = Prompt([{"role": "user", "content": "Who?"}], max_tokens=7)
+        with pytest.raises(LanguageModelFailed, match="is too large"):
+            await model.complete(question)
+        await model.complete(question)
+        await model.aclose()
+
+    refused = refusal(400, "'max_tokens' or 'max_completion_tokens' is too large")
+    with scripted([refused, refused, completion("Ida")]) as endpoint:
+        asyncio.run(ask_twice(endpoint.url))
+    bodies = [json.loads(request.body) for request in endpoint.requests]
+    assert [body.get("max_tokens") for body in bodies] == [7, None, 7]
 
 
 def test_another_refusal_is_no_reason_to_ask_again() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import select
 import shutil
 import signal
 import socket
@@ -177,6 +178,25 @@ def test_a_batch_needs_room_for_all_of_its_questions_and_is_dropped_with_its_cli
     until(lambda: metric(client, "qrag_engine_cancelled_total") == dropped + 2)
     (item,) = client.post("/retrieve/batch", json=body).json()["items"]
     assert len(item["result"]["chunks"]) == 1
+
+
+def test_a_search_of_which_a_query_has_no_room_is_dropped_as_a_whole(one_place: httpx.Client) -> None:
+    client = one_place
+    dropped = metric(client, "qrag_engine_cancelled_total")
+    body = {"query": ["And I?", "And you?"], "max_num_results": 32}
+    problem(client.post("/v1/vector_stores/slow/search", json=body), 503, "overloaded")
+    until(lambda: metric(client, "qrag_engine_cancelled_total") == dropped + 1)
+    assert is_running(client, 0)()
+
+
+def test_questions_that_are_far_too_long_keep_nobody_waiting(one_place: httpx.Client) -> None:
+    slow = Connection.whole(one_place, {"query": ["a " * 50_000] * 3}, "/v1/vector_stores/slow/search")
+    answered = 0
+    while not select.select([slow.socket], [], [], 0)[0]:
+        assert one_place.get("/healthz").status_code == 200
+        answered += 1
+    assert slow.answer()[0] == 422
+    assert answered > 3, "others were answered meanwhile"
 
 
 def test_a_stream_brings_steps_early_and_stops_when_its_reader_leaves(one_place: httpx.Client) -> None:

@@ -377,6 +377,20 @@ def test_a_key_is_asked_for_used_and_kept_in_the_tab_alone(
         page.assert_clean()
 
 
+def test_a_key_that_may_not_read_can_be_forgotten(driver: Chrome, tmp_path: Path, tiny_checkpoint: Path) -> None:
+    key = add_key(tmp_path / "keys.json", "writer", ["write"], None)
+    with running_server(tmp_path, tiny_checkpoint) as client:
+        page = Page(driver, str(client.base_url).rstrip("/"))
+        page.expected = ["401", "403"]
+        page.open("default")
+        page.until(lambda: page.id("key-dialog").is_displayed())
+        page.press(key, Keys.ENTER)
+        page.until(lambda: "Use one that may read" in page.id("alert").text)
+        page.id("forget-key").click()
+        page.until(lambda: page.id("key-dialog").is_displayed())
+        page.assert_clean()
+
+
 def test_a_collection_that_the_key_is_not_for_does_not_end_the_page(
     driver: Chrome, tmp_path: Path, tiny_checkpoint: Path
 ) -> None:

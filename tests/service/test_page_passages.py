@@ -8,7 +8,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from tests.service.browser import Page, answer, needs_chromium, texts
-from tests.service.helpers import Json, chunks_of, text_of
+from tests.service.helpers import Json, add, chunks_of, text_of
 from tests.service.library import SENTENCES
 
 pytestmark = needs_chromium
@@ -87,6 +87,41 @@ def test_the_address_of_a_passage_can_be_shared(page: Page, client: httpx.Client
     assert texts(page, "#reader mark") == [ledger["text"]]
     page.id("reader-close").click()
     assert page.run("return location.hash") == ""
+
+
+def test_no_text_is_shown_twice_however_often_more_is_asked_for(page: Page, client: httpx.Client, ledger: Json) -> None:
+    page.until(lambda: page.id("model").text)
+    page.run("location.hash = arguments[0]", f"document={ledger['document_id']}&chunk={ledger['index']}")
+    page.until(lambda: page.run(MARKED_AND_VISIBLE) == ledger["text"])
+    buttons = [page.id(button) for button in ("reader-before", "reader-after")]
+    length = 0
+
+    def more_is_shown() -> bool:
+        return len(shown(page)) > length
+
+    while any(button.is_displayed() for button in buttons):
+        length = len(shown(page))
+        page.run("for (const button of [...arguments, ...arguments]) if (!button.hidden) button.click()", *buttons)
+        page.until(more_is_shown)
+    assert shown(page) == text_of(client, ledger["document_id"])
+
+
+def test_a_byte_order_mark_is_a_character_of_the_text_like_others(
+    page: Page, client: httpx.Client, collection: str
+) -> None:
+    text = "\ufeffAna signed the lease.\n\ufeffThe mill was sold."
+    chunks = chunks_of(
+        client, add(client, text, collection=collection, chunking={"mode": "lines"}, id=collection)["id"]
+    )
+    page.driver.refresh()
+    page.until(lambda: page.ready())
+    page.ask("Who signed the lease?")
+    found = answer(page, client)["chunks"]
+    marks = page.run("return [...document.querySelectorAll('#excerpts mark > bdi')].map(mark => mark.textContent)")
+    assert marks == [chunk["text"] for chunk in sorted(found, key=lambda chunk: chunk["start"])]
+    page.run("location.hash = arguments[0]", f"document={collection}&chunk=0")
+    page.until(lambda: page.run(MARKED_AND_VISIBLE) == chunks[0]["text"])
+    assert shown(page) == text
 
 
 @pytest.mark.parametrize(

@@ -300,6 +300,11 @@ def test_a_checkpoint_is_calibrated_in_its_folder_and_judged(
     assert load_encoder(checkpoint).stopping.head is not None
     assert run("calibrate", checkpoint, recipe, *asked) == 1
     assert "exists already" in capsys.readouterr().err
+    few = [task | {"validation": number} for number, task in enumerate(TASKS)]
+    recipe.write_text(json.dumps({"name": "x", "books": "books", "tasks": few}))
+    assert run("calibrate", checkpoint, recipe, *asked[:-1], tmp_path / "few") == 1
+    assert "takes 2 held-out questions" in capsys.readouterr().err
+    assert not (tmp_path / "few").exists()
 
     out = tmp_path / "stops.json"
     judged = ("--suite", "jsonl", "--data", data / "own.jsonl", "--out", out, "--seed", "3")

@@ -63,6 +63,9 @@ LONGEST = 5000
 FOLDS = 4
 """Parts of the held-out questions, each scored by what was fitted to the others."""
 
+FEWEST_HELD_OUT = 2
+"""Held-out questions without which there is nothing to fit to."""
+
 STEP_COST = 0.05
 """The cost of a chunk for requests that name none: twenty chunks are as bad as a missing fact."""
 
@@ -117,6 +120,11 @@ def calibrate(
     training = play_mixture(player, drawn)
     log.info("playing the held-out questions")
     held_out = play_mixture(player, mixture.validation)
+    if len(held_out) < FEWEST_HELD_OUT:
+        raise RecipeError(
+            f"Calibrating takes {FEWEST_HELD_OUT} held-out questions, and hundreds to be of use: each is judged by "
+            f"what was fitted to others. The recipe has {len(held_out)}: raise `validation`."
+        )
     some = [question for question in mixture.validation if generator.random() < REMOVED]
     removed = play_mixture(player, [deprived(mixture, question, mixture.validation, generator) for question in some])
     config = read_config(checkpoint)
