@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from index.arrays import TokenIds
-from index.episodes.episode import Step
+from index.episodes.episode import Held, Step
 from index.episodes.head import Sufficiency
 from index.episodes.heat import HeatMap
 from index.episodes.rules import StopBelow
@@ -135,8 +135,9 @@ def _one_step(session: Session, run: Run) -> list[Candidate] | None:
 
 def continuation_after(session: Session, selections: Sequence[tuple[int, float]]) -> str | None:
     """What another call goes on from after selections, positions with their Q-values; raises like :func:`result`."""
-    before = [(chunk.position, chunk.q) for chunk in session.searched.held]
-    held = tuple((session.scope.address(position), q) for position, q in [*before, *selections])
+    if session.body.focus is not None:  # what a chunk was worth to the focus says nothing of the question
+        selections = [Held(position) for position, _ in selections]
+    held = tuple((session.scope.address(position), q) for position, q in [*session.searched.held, *selections])
     uids = {address.uid for address in [*(address for address, _ in held), *session.searched.excluded]}
     continuation = Continuation(
         request=session.body,

@@ -231,7 +231,7 @@ def test_json_and_context_are_printed_alone(
 ) -> None:
     add(shared_client, "Ana signed.", collection=collection, title="Lease")
     arguments = ["ask", "Who?", "--collection", collection]
-    assert main([*arguments, "--json", "--beam-width", "2", "--target-recall", "0.9"]) == 0
+    assert main([*arguments, "--json", "--beam-width", "2", "--target-recall", "1"]) == 0
     assert json.loads(capsys.readouterr().out)["context"] == "[1] Lease\nAna signed."
     assert main([*arguments, "--context", "--step-cost", "0"]) == 0
     assert capsys.readouterr().out == "[1] Lease\nAna signed.\n"

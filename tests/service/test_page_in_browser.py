@@ -147,13 +147,15 @@ def test_options_are_what_is_asked_for(page: Page) -> None:
     page.fill("beam-width", "2")
     for choice, stop in (
         ("", {}),
-        ("step_cost", {"step_cost": 0.05}),
+        ("step_cost", {"step_cost": 0.01}),
         ("target_recall", {"target_recall": 0.95}),
         ("budget", {"rule": "budget"}),
     ):
         page.choose("stop", choice)
         assert page.id("step-cost").is_displayed() == (choice == "step_cost")
         assert page.id("target-recall").is_displayed() == (choice == "target_recall")
+        if choice == "step_cost":
+            page.fill("step-cost", "0.01")
         page.ask(QUESTION)
         request = asked(page)
         assert (request["stop"], request["max_steps"], request["beam_width"]) == (stop, 3, 2)
