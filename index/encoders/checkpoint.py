@@ -329,11 +329,11 @@ def read_stopping(checkpoint: Path, config: CheckpointConfig) -> Stopping:
     tensors = {name: value.double().numpy() for name, value in load_file(file).items()}
     action = tensors.pop("action", None)
     head = Head(**tensors) if set(tensors) == set(HEAD) else None
-    widths = [config.dimension + summary for summary in (FORMER_SUMMARY, SUMMARY)]
+    widths = {(config.dimension + summary,) for summary in (FORMER_SUMMARY, SUMMARY)}
     if (
         (tensors and head is None)
         or (action is not None and action.shape != (config.dimension,))
-        or (head is not None and (head.hidden_weight.shape[1] not in widths or len(head.output_bias) != 3))
+        or (head is not None and (head.hidden_weight.shape[1:] not in widths or len(head.output_bias) != 3))
     ):
         raise CheckpointError(f"{file} does not fit the checkpoint's dimension {config.dimension}. {remedy}")
     stopping = Stopping(action, head)

@@ -44,10 +44,10 @@ class Moment(NamedTuple):
     """The two largest Q-values of the remaining candidates, largest first; fewer where fewer remain."""
     selected: tuple[float, ...]
     """The Q-values of the chunks in the state, in the order they were selected."""
-    covered: float = 0.0
+    covered: float
     """The share of the question's rare tokens that the chunks in the state have, each weighing as it is rare
     (:meth:`~index.search.signals.lexical.Lexical.covered`); 0 where no signal reads tokens."""
-    candidates: int = 0
+    candidates: int
     """How many chunks are searched."""
 
 

@@ -103,7 +103,7 @@ def test_moments_hold_what_is_covered_of_the_question_and_how_much_is_searched()
     texts = [[5, 7], [3, 1], [8], [8]]
 
     def moments(function: QFunction, held: Sequence[Held] = ()) -> list[tuple[float, int]]:
-        """Of an episode that selects the first chunk and the second, where it does not hold that already."""
+        """What an episode shows that selects the first chunk and the second, where it does not hold that already."""
         seen.clear()
         episode = Episode(
             documents([4]),

@@ -31,7 +31,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 def moment(seed: int, best: tuple[float, ...] = (0.9, 0.4), taken: tuple[float, ...] = ()) -> Moment:
     vector = np.random.default_rng(seed).standard_normal(8)
-    return Moment(State((vector / np.linalg.norm(vector)).astype(np.float32)), best, taken)
+    return Moment(State((vector / np.linalg.norm(vector)).astype(np.float32)), best, taken, covered=0.5, candidates=99)
 
 
 def test_features_are_the_state_and_what_the_selections_were_worth() -> None:
@@ -185,6 +185,12 @@ def test_a_damaged_or_foreign_file_is_refused(tmp_path: Path) -> None:
     config = stored(tmp_path, random_stopping(8))
     with pytest.raises(CheckpointError, match="dimension 10"):
         read_stopping(tmp_path, config.model_copy(update={"dimension": 10}))
+    head = random_stopping(8).head
+    assert head is not None
+    for odd in (head.hidden_weight[:, 1:], head.hidden_weight[0]):
+        with pytest.raises(CheckpointError, match="dimension 8"):
+            read_stopping(tmp_path, stored(tmp_path, Stopping(None, replace(head, hidden_weight=odd))))
+    config = stored(tmp_path, random_stopping(8))
     flip_last_bit(tmp_path / "stopping.safetensors")
     with pytest.raises(CheckpointError, match="checksum"):
         read_stopping(tmp_path, config)

@@ -351,14 +351,20 @@ def test_errors_are_told_in_the_words_of_the_service(page: Page) -> None:
 # --- Keys ---------------------------------------------------------------------------------------------------
 
 
+def asking_for_a_key(driver: Chrome, client: httpx.Client, collection: str, *expected: str) -> Page:
+    """The page of a service with keys, once it asks for one; ``expected`` are the statuses that may be logged."""
+    page = Page(driver, str(client.base_url).rstrip("/"))
+    page.expected = [*expected]
+    page.open(collection)
+    page.until(lambda: page.id("key-dialog").is_displayed())
+    return page
+
+
 def test_a_key_is_asked_for_used_and_kept_in_the_tab_alone(
     driver: Chrome, tmp_path: Path, tiny_checkpoint: Path
 ) -> None:
     with running_server(tmp_path, tiny_checkpoint, api_keys="the-key") as client:
-        page = Page(driver, str(client.base_url).rstrip("/"))
-        page.expected = ["401"]
-        page.open("default")
-        page.until(lambda: page.id("key-dialog").is_displayed())
+        page = asking_for_a_key(driver, client, "default", "401")
         page.press("wrong-key", Keys.ENTER)  # the field has the focus
         page.until(lambda: page.id("key-wrong").text == "The service does not know this key.")
         page.press("the-key", Keys.ENTER)
@@ -382,10 +388,7 @@ def test_a_key_is_asked_for_used_and_kept_in_the_tab_alone(
 def test_a_key_that_may_not_read_can_be_forgotten(driver: Chrome, tmp_path: Path, tiny_checkpoint: Path) -> None:
     key = add_key(tmp_path / "keys.json", "writer", ["write"], None)
     with running_server(tmp_path, tiny_checkpoint) as client:
-        page = Page(driver, str(client.base_url).rstrip("/"))
-        page.expected = ["401", "403"]
-        page.open("default")
-        page.until(lambda: page.id("key-dialog").is_displayed())
+        page = asking_for_a_key(driver, client, "default", "401", "403")
         page.press(key, Keys.ENTER)
         page.until(lambda: "Use one that may read" in page.id("alert").text)
         page.id("forget-key").click()
@@ -398,10 +401,7 @@ def test_a_collection_that_the_key_is_not_for_does_not_end_the_page(
 ) -> None:
     key = add_key(tmp_path / "keys.json", "reader", ["read", "write"], ["mine"])
     with running_server(tmp_path, tiny_checkpoint) as client:
-        page = Page(driver, str(client.base_url).rstrip("/"))
-        page.expected = ["401", "403"]
-        page.open("theirs")
-        page.until(lambda: page.id("key-dialog").is_displayed())
+        page = asking_for_a_key(driver, client, "theirs", "401", "403")
         page.press(key, Keys.ENTER)
         page.until(lambda: "mine" in page.id("alert").text)
         page.id("collection-name").send_keys("mine", Keys.ENTER)

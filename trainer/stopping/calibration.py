@@ -111,6 +111,11 @@ def calibrate(
     out.parent.mkdir(parents=True, exist_ok=True)  # what cannot be made is noticed before the episodes are played
     encoder = load_encoder(checkpoint, device=device)
     mixture = build_mixture(for_calibration(recipe), data)
+    if len(mixture.validation) < FEWEST_HELD_OUT:
+        raise RecipeError(
+            f"Calibrating takes {FEWEST_HELD_OUT} held-out questions, and hundreds to be of use: each is judged by "
+            f"what was fitted to others. The recipe has {len(mixture.validation)}: raise `validation`."
+        )
     player = Player(encoder, cache=cache)
     for texts in mixture.known_chunks():
         player.know(texts)
@@ -120,11 +125,6 @@ def calibrate(
     training = play_mixture(player, drawn)
     log.info("playing the held-out questions")
     held_out = play_mixture(player, mixture.validation)
-    if len(held_out) < FEWEST_HELD_OUT:
-        raise RecipeError(
-            f"Calibrating takes {FEWEST_HELD_OUT} held-out questions, and hundreds to be of use: each is judged by "
-            f"what was fitted to others. The recipe has {len(held_out)}: raise `validation`."
-        )
     some = [question for question in mixture.validation if generator.random() < REMOVED]
     removed = play_mixture(player, [deprived(mixture, question, mixture.validation, generator) for question in some])
     config = read_config(checkpoint)
