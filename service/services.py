@@ -131,7 +131,8 @@ def open_services(settings: Settings) -> Services:
     checkpoints = Checkpoints(settings, storage, name, encoder)
     worker = IndexingWorker(storage, checkpoints, engine)
     where = settings.data_dir if settings.engines is None else "engines"
-    log.info("opened checkpoint=%s device=%s data=%s", encoder.config.name, encoder.device, where)
+    computing = str(encoder.dtype).removeprefix("torch.")
+    log.info("opened checkpoint=%s device=%s dtype=%s data=%s", encoder.config.name, encoder.device, computing, where)
     preselection = PreselectionWorker(checkpoints)
     readers = CapacityLimiter(READERS)
     questions = _question_log(settings, storage)

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from index.arrays import Float32Array
-from index.encoders.loading import native_dtype
+from index.encoders.loading import compute_dtype
 from index.errors import CheckpointError
 
 BATCH_PAIRS = 32
@@ -42,7 +42,7 @@ class CrossEncoder:
             raise CheckpointError(
                 f"The reranker {directory} has {self._model.config.num_labels} outputs instead of one."
             )
-        self._model.eval().to(device, dtype or native_dtype(device))
+        self._model.eval().to(device, dtype or compute_dtype(device))
         self._device = device
 
     @torch.inference_mode()

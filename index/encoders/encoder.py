@@ -1,7 +1,7 @@
 """The two encoders of a checkpoint: texts to tokens, tokens to embeddings.
 
 The *state tower* reads ``question [SEP] chunk [SEP] chunk ...``, the *action tower* one chunk.
-Both run in inference mode, in bfloat16 where the hardware computes with it natively, and return
+Both run in inference mode, in bfloat16 where that is the faster on this machine, and return
 float32 embeddings.
 """
 
@@ -124,6 +124,11 @@ class Encoder:
     def device(self) -> torch.device:
         """The device of both towers."""
         return self.state_tower._device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What both towers compute in."""
+        return self.state_tower.model.dtype
 
     @property
     def chunk_tokenizer(self) -> TextTokenizer:

@@ -380,3 +380,19 @@ def test_a_chunk_is_read_below_its_heading_where_the_checkpoint_was_trained_so(t
     cut, _ = headed.chunk_text("a " * 100, "They hum.").split("\n")
     assert headed.chunk_tokenizer.count([cut]) == [HEADING_TOKENS]
     assert headed.config.action_fingerprint != plain.config.action_fingerprint
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_towers_compute_in_what_is_asked_for(tiny_checkpoint: Path, dtype: torch.dtype) -> None:
+    encoder = load_encoder(tiny_checkpoint, device="cpu", dtype=dtype)
+    assert encoder.dtype == dtype
+    found = encoder.embed_actions(encoder.cut_action_inputs(TEXTS))
+    assert found.dtype == np.float32
+
+
+def test_a_processor_without_bfloat16_computes_in_float32(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert load_encoder(tiny_checkpoint, device="cpu").dtype == torch.float32

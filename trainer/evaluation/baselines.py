@@ -12,7 +12,7 @@ import torch
 from index.encoders.checkpoint import read_config
 from index.encoders.cross_encoder import CrossEncoder
 from index.encoders.encoder import Encoder
-from index.encoders.loading import load_model, native_dtype
+from index.encoders.loading import compute_dtype, load_model
 from index.encoders.tokenizer import TextTokenizer
 from index.encoders.tower import Tower
 from index.search.positions import Positions
@@ -172,7 +172,7 @@ def untrained_encoder(recipe: Recipe | None, device: torch.device) -> Encoder:
     directory = base_directory(base_of(recipe))
     config = initial_config(recipe, directory).model_copy(update={"positions": Positions(mode="none")})
     tower = Tower(
-        load_model(directory, device, native_dtype(device)),
+        load_model(directory, device, compute_dtype(device)),
         TextTokenizer(directory),
         pooling=config.pooling,
         normalize=config.normalize,

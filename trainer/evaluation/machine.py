@@ -19,6 +19,7 @@ def describe_machine() -> dict[str, object]:
         "processor": model or platform.processor(),
         "cores": os.cpu_count(),
         "avx512_bf16": "avx512_bf16" in flags,
+        "amx_bf16": "amx_bf16" in flags,
         "memory_gib": round(memory / 2**30),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),

@@ -24,7 +24,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from index.encoders.cross_encoder import CrossEncoder
-from index.encoders.loading import native_dtype
+from index.encoders.loading import compute_dtype
 from trainer.bases.models import base_directory, base_of, initial_config, reranker_directory, start_directory
 from trainer.errors import ResumeError
 from trainer.evaluation.counting import by_task, recall
@@ -170,7 +170,7 @@ def build_learner(
             base,
             action_mode=settings.action_mode,
             device=device,
-            dtype=native_dtype(device),
+            dtype=compute_dtype(device),
             stop=settings.stop,
             frozen_layers=settings.frozen_layers,
             heads=copy.deepcopy(heads),

@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from index.arrays import TokenIds
-from index.encoders.loading import native_dtype
+from index.encoders.loading import compute_dtype
 from trainer.errors import ReaderError
 from trainer.readers.protocol import Generation, Prompt, Reply, Request, Score
 from trainer.readers.wording import PLAIN, Wording, shortened, wording_of
@@ -315,7 +315,7 @@ def _logits_only_at(model: Any, rows: torch.Tensor, columns: torch.Tensor) -> It
 def load_reader(path: Path, device: torch.device, dtype: torch.dtype | None = None) -> LocalReader:
     """The reader in a folder (``config.json``, ``*.safetensors``, a tokenizer), or in a GGUF file.
 
-    ``dtype`` is by default bfloat16 where the hardware has it. Raises :class:`~trainer.errors.ReaderError` where there
+    ``dtype`` is by default bfloat16 where that is faster. Raises :class:`~trainer.errors.ReaderError` where there
     is no such model, or a package is missing that reads it.
     """
     gguf = path.suffix == ".gguf"
@@ -331,7 +331,7 @@ def load_reader(path: Path, device: torch.device, dtype: torch.dtype | None = No
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
         model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype or native_dtype(device), use_safetensors=True, **options, **unpacked
+            folder, dtype=dtype or compute_dtype(device), use_safetensors=True, **options, **unpacked
         )
     except (OSError, ValueError, KeyError) as error:
         raise ReaderError(f"{path} is no causal language model that transformers reads: {error}") from error
