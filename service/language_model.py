@@ -107,6 +107,8 @@ class LanguageModel:
         self._seconds = seconds
         self._limit = "max_tokens"
         """What the endpoint calls the most tokens of an answer."""
+        self._thinks_unopened = False
+        """Whether the last answer began with thinking that no tag opened: a stream tells only when it has passed."""
         self._client = httpx.AsyncClient(
             # Ask for uncompressed responses: a small compressed body could expand beyond MOST_BYTES.
             headers={"Accept-Encoding": "identity"} | ({} if key is None else {"Authorization": f"Bearer {key}"}),
@@ -127,13 +129,16 @@ class LanguageModel:
         whole = completion.choices[0]
         if whole.message.content is None:
             raise LanguageModelFailed("The language model answered without a text. Ask again, or ask otherwise.")
-        return Piece(ThinkingFilter().passed(whole.message.content, final=True), whole.finish_reason)
+        thinking = ThinkingFilter(opened=True)
+        text = thinking.passed(whole.message.content, final=True)
+        self._thinks_unopened = thinking.closed_only
+        return Piece(text, whole.finish_reason)
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Piece, None]:
         """The completion as it is written."""
         chunk: _Chunk | None = None
         finished = False
-        thinking = ThinkingFilter()
+        thinking = ThinkingFilter(opened=self._thinks_unopened)
         with self._translated_errors():
             async with self._ask(prompt, stream=True) as blocks:
                 async for data in _event_data(blocks):
@@ -154,6 +159,7 @@ class LanguageModel:
                 raise _NotACompletion
             if not finished:
                 raise LanguageModelFailed("The language model broke off in the middle of its answer. Ask again.")
+            self._thinks_unopened = thinking.closed_only
             if rest := thinking.passed("", final=True):
                 yield Piece(rest, None)
 

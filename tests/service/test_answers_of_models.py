@@ -76,11 +76,58 @@ def asked(
 
 
 def test_thinking_is_left_out_of_whole_and_streamed_answers() -> None:
-    (whole,), _ = asked([completion(THOUGHT)])
-    assert whole == Piece("Ida Holm [1].", "stop")
+    for text in (THOUGHT, UNOPENED):
+        (whole,), _ = asked([completion(text)])
+        assert whole == Piece("Ida Holm [1].", "stop")
     events = [delta(text) for text in (THOUGHT[:9], THOUGHT[9:40], THOUGHT[40:])]
     pieces, _ = asked([stream(*events, delta(None, "stop"), DONE)], streamed=True)
     assert "".join(piece.text for piece in pieces) == "Ida Holm [1]."
+
+
+UNOPENED = "Passage [2] says so,\nmaybe [9].\n</think>\n\nIda Holm [1]."
+"""What is left of an answer where the chat template has opened the thinking."""
+
+
+@pytest.mark.parametrize("size", [1, 4, 1000])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (UNOPENED, "Ida Holm [1]."),
+        (THOUGHT, "Ida Holm [1]."),
+        ("</think>\nIda", "Ida"),
+        ("Ida </think> says so", "Ida </think> says so"),
+        ("  plain", "  plain"),
+        ("", ""),
+    ],
+)
+def test_thinking_that_was_opened_before_is_no_answer(text: str, expected: str, size: int) -> None:
+    thinking = ThinkingFilter(opened=True)
+    pieces = [text[start : start + size] for start in range(0, len(text), size)]
+    assert "".join(map(thinking.passed, pieces)) + thinking.passed("", final=True) == expected
+
+
+def test_streams_leave_out_thinking_that_was_opened_before_once_one_has_shown_it() -> None:
+    events = stream(*[delta(text) for text in UNOPENED], delta(None, "stop"), DONE)
+    plain = stream(delta("I"), delta("da"), delta(None, "stop"), DONE)
+
+    async def ask(url: str) -> list[list[str]]:
+        model = LanguageModel(f"{url}/v1", "small", None, 5.0)
+        try:
+            answers = []
+            for _ in range(4):
+                async with aclosing(model.stream(Prompt([{"role": "user", "content": "Who?"}]))) as pieces:
+                    answers.append([piece.text async for piece in pieces if piece.text])
+            return answers
+        finally:
+            await model.aclose()
+
+    with scripted() as endpoint:
+        endpoint.script.extend([events, events, plain, plain])
+        first, second, third, fourth = asyncio.run(ask(endpoint.url))
+    assert "".join(first) == UNOPENED
+    assert "".join(second) == "Ida Holm [1]."
+    assert third == ["Ida"]  # it was waited for
+    assert fourth == ["I", "da"]
 
 
 def test_content_may_come_in_parts() -> None:
