@@ -114,7 +114,6 @@ def pages(client: httpx.Client, collection: str) -> Json:
         ({"page": {"first": 2, "last": 3}}, [1, 2]),
         ({"page": {"first": 3}}, [2, 3]),
         ({"page": 9}, []),
-        ({"page": {"first": 3, "last": 2}}, []),
         ({"page": 3, "sheet": "S"}, []),
         ({"headings": "Costs"}, []),
     ],
@@ -132,7 +131,7 @@ def test_only_chunks_that_stand_there_can_be_selected(
 
 
 def test_headings_are_looked_for_in_any_case_and_order(client: httpx.Client, collection: str) -> None:
-    content = b"# The  House\n\nAna lives there.\n\n## Costs\n\nIt costs nine.\n\n# Garden\n\nIt costs two.\n"
+    content = b"# The  House\n\nAna lives there.\n\n## Costs\n\nIt costs nine.\n\n# K\xc3\xbcche\n\nIt costs two.\n"
     upload(client, content, "a.md", collection=collection, chunking="paragraphs")
 
     def found(*headings: str) -> set[str]:
@@ -141,12 +140,20 @@ def test_headings_are_looked_for_in_any_case_and_order(client: httpx.Client, col
         return {chunk["text"] for chunk in answer["chunks"]}
 
     assert found("costs", "the house") == {"Costs", "It costs nine."}
-    assert found("Garden") == {"Garden", "It costs two."}
-    assert found("Garden", "Costs") == set()
+    assert found("KU\u0308CHE") == {"Küche", "It costs two."}  # the other spelling of ü
+    assert found("Küche", "Costs") == set()
 
 
 @pytest.mark.parametrize(
-    "location", [{"page": 0}, {"headings": []}, {"place": 3}, {"page": "x"}, {"row": {"first": 0}}]
+    "location",
+    [
+        {"page": 0},
+        {"headings": []},
+        {"place": 3},
+        {"page": "x"},
+        {"row": {"first": 0}},
+        {"page": {"first": 3, "last": 2}},
+    ],
 )
 def test_conditions_on_places_that_cannot_be_meant(client: httpx.Client, location: Json) -> None:
     problem(client.post("/retrieve", json={"question": "Who?", "location": location}), 422, "validation_error")

@@ -261,6 +261,12 @@ class Range(_Node):
     first: Number = 1
     last: Number = 2**31
 
+    @model_validator(mode="after")
+    def _holds_something(self) -> Range:
+        if self.first > self.last:
+            raise ValueError(f"no number is from {self.first} to {self.last}: first must not be greater than last")
+        return self
+
     def holds(self, number: object) -> bool:
         """Whether a number lies in it."""
         return isinstance(number, int) and self.first <= number <= self.last
@@ -294,8 +300,8 @@ class LocationFilter(_Node):
         return (
             _number_matches(self.page, location.get("page"))
             and _number_matches(self.row, location.get("row"))
-            and self.label in (None, location.get("label"))
-            and self.sheet in (None, location.get("sheet"))
+            and (self.label is None or _normal(self.label) == _normal(location.get("label")))
+            and (self.sheet is None or _normal(self.sheet) == _normal(location.get("sheet")))
             and {_folded(heading) for heading in self.headings or ()}
             <= {_folded(heading) for heading in location.get("headings", ())}
         )
@@ -308,4 +314,4 @@ def _number_matches(wanted: int | Range | None, number: object) -> bool:
 
 
 def _folded(heading: str) -> str:
-    return " ".join(heading.split()).casefold()
+    return _normal(" ".join(heading.split()).casefold())
