@@ -314,4 +314,4 @@ def _number_matches(wanted: int | Range | None, number: object) -> bool:
 
 
 def _folded(heading: str) -> str:
-    return _normal(" ".join(heading.split()).casefold())
+    return unicodedata.normalize("NFC", " ".join(heading.split()).casefold())
