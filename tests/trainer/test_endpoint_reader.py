@@ -139,6 +139,16 @@ def test_what_the_endpoint_writes_is_generated() -> None:
         assert (endpoint.bodies[-1]["max_tokens"], endpoint.bodies[-1]["temperature"]) == (5, 0)
 
 
+def test_what_is_written_for_a_prompt_is_asked_for_once_however_many_answers_it_has() -> None:
+    prompt = REQUESTS[0].prompt
+    requests = [Request(prompt, "by the river"), REQUESTS[1], Request(prompt, "river")]
+    with opened() as (endpoint, reader):
+        found = dict(reader.reply(requests, 5))
+    assert [found[place].score.log_probability for place in range(3)] == pytest.approx(list(map(expected, requests)))
+    assert found[0].generation == found[2].generation != found[1].generation
+    assert [body["max_tokens"] for body in endpoint.bodies[1:]].count(5) == 2
+
+
 def served(reader: LocalReader) -> Scorer:
     """The tokens of a text with their log-probabilities, by the model of a reader in this process."""
 

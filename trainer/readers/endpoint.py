@@ -103,10 +103,18 @@ class EndpointReader:
         return self._together(lambda prompt: self._generation(prompt, most_tokens), prompts)
 
     def reply(self, requests: Sequence[Request], most_tokens: int) -> Iterator[tuple[int, Reply]]:
-        """Each request's place, score and what the model writes, as the endpoint answers."""
-        return self._together(
-            lambda request: Reply(self._score(request), self._generation(request.prompt, most_tokens)), requests
-        )
+        """Each request's place, score and what the model writes, as the endpoint answers: a prompt's once for all."""
+        places: dict[Prompt, list[int]] = {}
+        for place, request in enumerate(requests):
+            places.setdefault(request.prompt, []).append(place)
+        groups = list(places.values())
+
+        def replies(group: list[int]) -> list[Reply]:
+            generation = self._generation(requests[group[0]].prompt, most_tokens)
+            return [Reply(self._score(requests[place]), generation) for place in group]
+
+        for number, results in self._together(replies, groups):
+            yield from zip(groups[number], results, strict=True)
 
     def close(self) -> None:
         """Close the connections."""
