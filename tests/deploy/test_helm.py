@@ -288,6 +288,8 @@ def test_strangers_reach_the_service_under_its_names() -> None:
         ({"auth": {"keys": ["two,in-one"]}}, "pattern"),
         ({"auth": {"allowAnonymous": True, "allowedHosts": ["https://example.org"]}}, "pattern"),
         ({"auth": KEYS, "replicas": 2}, "engines.existingSecret"),
+        ({"auth": {"existingSecret": "mine", "continuationKey": "k" * 32}}, "put api-keys"),
+        ({"auth": {"existingSecret": "mine", **KEYS}}, "put api-keys"),
         ({"auth": KEYS, "copies": 2}, "additional properties 'copies' not allowed"),
         ({"auth": KEYS, "persistence": {"accessModes": ["ReadWriteMany"]}}, "accessModes"),
     ],

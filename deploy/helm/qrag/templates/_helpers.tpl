@@ -39,6 +39,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- /* The Secret with the keys; empty where strangers are let in. */ -}}
 {{- define "qrag.secret" -}}
 {{- if .Values.auth.existingSecret -}}
+{{- if or .Values.auth.keys .Values.auth.metricsKey .Values.auth.continuationKey -}}
+{{- fail "The keys are those of the Secret auth.existingSecret: put api-keys, metrics-key and continuation-key there, and leave auth.keys, auth.metricsKey and auth.continuationKey empty." -}}
+{{- end -}}
 {{- .Values.auth.existingSecret -}}
 {{- else if .Values.auth.keys -}}
 {{- include "qrag.name" . -}}
