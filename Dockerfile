@@ -94,6 +94,12 @@ LABEL org.opencontainers.image.title="qrag" \
 
 
 FROM runtime AS gpu
+# torch compiles the kernel that scores chunks with Triton, which builds a small C module for the device at the first
+# start; without a compiler the same is computed block by block, and takes longer.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
 COPY --from=deps-gpu /opt/venv /opt/venv
 RUN --mount=type=bind,from=wheel,source=/dist,target=/dist \
     --mount=type=bind,source=deploy/install.sh,target=/mnt/install.sh \

@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from service.settings import Settings
-from tests.deploy.dockerfile import FINAL_STAGES, Stage, environment, last, read_dockerfile
+from tests.deploy.dockerfile import FINAL_STAGES, Stage, effective, environment, last, read_dockerfile
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "docker-compose.yml"
@@ -152,6 +152,12 @@ def test_image_settings(stages: dict[str, Stage], stage: str) -> None:
         "PYTHONUNBUFFERED": "1",
     }
     assert environment(stages, stage).items() >= expected.items()
+
+
+def test_only_the_gpu_image_has_a_compiler_for_its_kernel(stages: dict[str, Stage]) -> None:
+    for stage in FINAL_STAGES:
+        installs = " ".join(i.value for i in effective(stages, stage) if i.name == "RUN" and "apt-get" in i.value)
+        assert {"gcc", "libc6-dev"} <= set(installs.split()) if stage == "gpu" else not installs
 
 
 def test_gpu_image_asks_for_the_driver(stages: dict[str, Stage]) -> None:
@@ -346,6 +352,7 @@ def test_container_is_confined(read: Any) -> None:
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert [mount.split(":")[0] for mount in service["tmpfs"]] == ["/tmp"]
+    assert service["tmpfs"][0].endswith(",exec")  # a GPU's kernel is loaded from there
     assert not service.get("privileged")
 
 
