@@ -34,6 +34,8 @@ from trainer.evaluation.paired import Difference
 from trainer.hyperparameters import Hyperparameters
 from trainer.judging.judge import Judge
 from trainer.learning.training import train
+from trainer.readers.local import LocalReader
+from trainer.readers.matching import contains
 from trainer.readers.protocol import Generation, Prompt
 
 CPU = torch.device("cpu")
@@ -47,39 +49,90 @@ COLLECTION = Collection(
 
 
 class Curious(OverlapReader):
-    """Asks about the last word of each context, by all the others."""
+    """Asks by all the words of the contexts but the answer's, and answers with nothing."""
 
     def generate(self, prompts: Sequence[Prompt], most_tokens: int) -> Iterator[tuple[int, Generation]]:
         for place, prompt in enumerate(prompts):
-            words = words_of(" ".join(prompt.contexts))[-most_tokens:]
-            text = f"Question: what follows {' '.join(words[:-1])}?\nAnswer: {words[-1]}."
-            yield place, Generation(text, len(words), len(prompt.contexts))
+            left_out = words_of(prompt.answer or "")
+            words = [word for word in words_of(" ".join(prompt.contexts)) if word not in left_out][-most_tokens:]
+            question = f" what is told of {' '.join(words)}?\n\nAnd so on"
+            yield place, Generation("" if prompt.answer is None else question, len(words), 1)
+
+
+class Knowing(OverlapReader):
+    """Asks one question whatever it reads, and answers with what it is told to."""
+
+    def __init__(self, answer: str) -> None:
+        super().__init__()
+        self._answer = answer
+
+    def generate(self, prompts: Sequence[Prompt], most_tokens: int) -> Iterator[tuple[int, Generation]]:
+        for place, prompt in enumerate(prompts):
+            yield place, Generation(self._answer if prompt.answer is None else " Who told us?", most_tokens, 1)
 
 
 # -- drafts -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("text", "pair"),
+    ("text", "question"),
     [
-        ("Question: Where is it?\nAnswer: In Leiden.", ("Where is it?", "In Leiden")),
-        ("Sure!\n**question:** Where\nis it?\n\nanswer: Leiden\nAnd so on", ("Where is it?", "Leiden")),
-        ("Question: Is Leiden old?\nAnswer: Leiden", None),  # the answer stands in the question
-        ("Question: Name it.\nAnswer: Leiden", None),
-        ("Question: Why?\nAnswer: " + "word " * 13, None),
-        ("Leiden", None),
+        (" Where is it?\n\nAnswer: In Leiden.", "Where is it?"),
+        ("**Question:** Where  is it?", "Where is it?"),
+        (" Name it.", None),
+        (" Where\nis it?", None),
+        ("", None),
+        (" What is the answer to the question: Where is it?", None),
+        (" Which sentence did the judge pass?", "Which sentence did the judge pass?"),
     ],
 )
-def test_a_draft_is_a_question_with_a_short_answer(text: str, pair: tuple[str, str] | None) -> None:
-    assert parsed(text) == pair
+def test_a_draft_is_a_question_about_something(text: str, question: str | None) -> None:
+    assert parsed(text, ["In Leiden the judge passed sentence."]) == question
 
 
 def test_drafts_are_about_chunks_and_about_pairs_that_share_a_rare_name() -> None:
     drafts = list(draft(Curious(), COLLECTION.chunks, 10, 10, seed=0))
     assert {one.chunks for one in drafts} == {(0,), (1,), (3,), (0, 3)}  # nobody asks about "Short."
     for one in drafts:
-        assert one.answer in " ".join(COLLECTION.chunks[position] for position in one.chunks).casefold()
+        holders = [position for position in one.chunks if contains(COLLECTION.chunks[position], [one.answer])]
+        assert len(holders) == 1, "of two chunks one alone has the answer"
+        assert not contains(one.question, [one.answer])
     assert len(list(draft(Curious(), COLLECTION.chunks, 2, 0, seed=0))) == 2
+
+
+@pytest.mark.parametrize(
+    ("chunk", "answers"),
+    [
+        ("on monday it rained and then Maybe and And came with Pieter Bosman and maybe and so on", {"Pieter Bosman"}),
+        ("in the end they all of them paid him 900 and then 1,250 guilders in 1821 or so", {"900", "1,250", "1821"}),
+        ("so he went there and put it all under the old stairs, and then he went to a place", {"the old stairs"}),
+        ("so he went there and then he came back again and went and came and nobody said so", set()),
+    ],
+)
+def test_answers_are_names_numbers_and_phrases(chunk: str, answers: set[str]) -> None:
+    drafts = [one for seed in range(20) for one in draft(Curious(), [chunk], 1, 0, seed)]
+    assert {one.answer.removesuffix(" guilders").removesuffix(" and") for one in drafts} == answers
+
+
+@pytest.mark.parametrize(
+    ("reply", "answers"),
+    [
+        ("Sold.\nTo him", {"Sold"}),
+        ("It was Bosman who did, on the day.", {"the day"}),  # the longest of what it repeats
+        ("bought", {"Bosman", "the day"}),  # the chunk does not say so
+        ("told", {"Bosman", "the day"}),  # the question does
+        ("", {"Bosman", "the day"}),
+    ],
+)
+def test_what_the_reader_answers_is_the_answer_where_it_can_be(reply: str, answers: set[str]) -> None:
+    chunk = "so there it was sold to him, Bosman told us so on the day, and he went on and on"
+    assert {one.answer for seed in range(9) for one in draft(Knowing(reply), [chunk], 1, 0, seed)} == answers
+
+
+def test_a_real_reader_asks_about_a_text(smollm2: LocalReader) -> None:
+    drafts = [one for seed in range(4) for one in draft(smollm2, [MILL, LEIDEN, RAIN], 3, 0, seed)]
+    assert len(drafts) >= 4
+    assert all(one.question.endswith("?") for one in drafts)
 
 
 def test_the_round_trip_keeps_what_needs_its_own_chunks(tmp_path: Path) -> None:

@@ -104,7 +104,9 @@ class CachedReader:
                 yield place, result
 
     def _key(self, item: Any, *options: int) -> bytes:
-        content = json.dumps([self._reader.identity, type(item).__name__, asdict(item), *options], sort_keys=True)
+        # A prompt without it has the key that it had before there was such a field.
+        fields = asdict(item, dict_factory=lambda pairs: {k: v for k, v in pairs if (k, v) != ("answer", None)})
+        content = json.dumps([self._reader.identity, type(item).__name__, fields, *options], sort_keys=True)
         return hashlib.sha256(content.encode()).digest()
 
     def _stored(self, kind: type[Result], key: bytes) -> Result | None:

@@ -20,11 +20,13 @@ from index.arrays import Float64Array, IntArray
 class Prompt:
     """A question with the texts that its answer is to be read from, the most important first.
 
-    Without a question the reader is to ask one itself, and to answer it.
+    Without a question the reader is to ask one itself: with its answer, or the one that the last of the contexts
+    answers with ``answer``.
     """
 
     question: str | None
     contexts: tuple[str, ...] = ()
+    answer: str | None = None
 
     @property
     def start(self) -> str:

@@ -10,17 +10,19 @@ from typing import NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from trainer.errors import ReaderError
+from trainer.readers.asking import LEAD, asking
 from trainer.readers.protocol import Prompt
 
 INSTRUCTION = "Answer the question in a few words."
 
 ASK = "Write a question that this text answers, and its answer."
-"""The instruction of a prompt without a question."""
+"""The instruction of a prompt without a question, by which a question with its answer is scored."""
 
 PARTS = 8
 """A context that is too long by itself is cut at eighths of its words."""
 
 _PLACE = "PLACE-OF-THE-INSTRUCTION"
+_PLAIN_ANSWER = "Answer:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +35,10 @@ class Wording:
     """What the answer begins with, beside itself."""
 
     def prompt(self, prompt: Prompt) -> str:
-        """All that the model reads before the answer."""
-        return f"{self.before}{instruction(prompt)}{self.after}"
+        """All that the model reads before the answer, or before the question that it is to ask."""
+        if prompt.answer is None:
+            return f"{self.before}{instruction(prompt)}{self.after}"
+        return f"{self.before}{instruction(prompt)}{self.after.removesuffix(_PLAIN_ANSWER)}{LEAD}"
 
     def answer(self, answer: str) -> str:
         """The answer as the model would write it; raises :class:`~trainer.errors.ReaderError` for an empty one."""
@@ -43,12 +47,14 @@ class Wording:
         return f"{self.lead}{answer.strip()}"
 
 
-PLAIN = Wording("", "\nAnswer:", " ")
+PLAIN = Wording("", f"\n{_PLAIN_ANSWER}", " ")
 """For models without a chat template."""
 
 
 def instruction(prompt: Prompt) -> str:
     """The contexts, the question after them: what several prompts share of the contexts stands at the beginning."""
+    if prompt.answer is not None:
+        return asking(prompt.contexts, prompt.answer)
     task = ASK if prompt.question is None else f"{INSTRUCTION}\nQuestion: {prompt.question}"
     return "\n\n".join([*prompt.contexts, task])
 
