@@ -81,6 +81,8 @@ def test_every_part_of_a_request_counts(tmp_path: Path) -> None:
         Request(Prompt("a", ("c", "b")), "d"),
         Request(Prompt("a", ("b", "c")), "dd"),
         Request(Prompt("aa", ("b", "c")), "d"),
+        Request(Prompt(None, ("b", "c")), "d"),
+        Request(Prompt(None, ("b", "c"), "e"), "d"),
     ]
     for reader in (Counting(), Counting(identity="other weights")):
         for request in requests:

@@ -126,6 +126,18 @@ def test_a_chat_template_is_what_stands_around_the_instruction() -> None:
     assert scored(chatting, [request]).log_probability[0] == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize("texts", [("the  town is old",), ("the town is old", "it\nlies in the north")])
+def test_what_asks_for_a_question_ends_where_the_question_begins(texts: tuple[str, ...]) -> None:
+    prompt = Prompt(None, texts, "old")
+    shown = "".join(f"Text: {' '.join(text.split())}\n" for text in texts)
+    assert PLAIN.prompt(prompt).endswith(f"\n\n{shown}Answer: old\nQuestion:")
+    chat = Wording("<|user|>", "<|end|><|model|>\n")
+    assert chat.prompt(prompt).endswith(f"\n\n{shown}Answer: old<|end|><|model|>\nQuestion:")
+    examples = instruction(prompt).split("\n\n")[:-1]
+    assert examples
+    assert all(example.count("Text: ") == len(texts) and "\nQuestion: " in example for example in examples)
+
+
 # -- too long ---------------------------------------------------------------------------------------------------------
 
 
