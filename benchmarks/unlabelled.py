@@ -7,13 +7,16 @@ that people marked, on what the reader says of the same questions (``judge``, fo
 reader's own reward, and by R3's objective over pools that the reader made. All are tested on the dev part with as many
 selections as there is evidence, and so is the base, the nearest chunks in one step. The share of the labels' gain has a
 bootstrap interval over the questions, and is stated where the labels gain more than two standard errors. What has a
-result already is not run again. Result: ``benchmarks/results/unlabelled.json``.
+result already is not run again. Result: ``benchmarks/results/unlabelled.json``. What the reader has said of a set's
+questions, an hour and a half of reading for R3's pools, is kept in ``benchmarks/judgements``; without the file it is
+asked.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -42,6 +45,7 @@ from trainer.recipe import read_recipe
 from trainer.tasks.judgements import Judgement, write_judgements
 
 RESULT = Path(__file__).parent / "results" / "unlabelled.json"
+JUDGEMENTS = Path(__file__).parent / "judgements"
 RECIPE = Path(__file__).parent.parent / "trainer" / "recipes" / "unlabelled.yaml"
 
 QUESTIONS = 540
@@ -134,7 +138,12 @@ def run(name: str, variant: str, data: Path, folder: Path, reader: str, seed: in
     """Judge, train and test one variant."""
     some, here = SETS[name], folder / name / f"{variant.replace(' ', '-')}-{seed}"
     questions = to_judge(DATASETS[some.kind], data / some.training, None, QUESTIONS, 0)
-    told = folder / name / f"{'labels' if variant == 'labels' else 'R3' if variant == 'R3' else 'reader'}.jsonl"
+    teller = "labels" if variant == "labels" else "R3" if variant == "R3" else "reader"
+    told = folder / name / f"{teller}.jsonl"
+    kept = JUDGEMENTS / f"{name}-{teller}-{reader}.jsonl"
+    if not told.exists() and kept.exists():
+        told.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(kept, told)
     if not told.exists():
         write_judgements(told, judgements_of(variant, questions, some, folder, reader))
     task = {
