@@ -26,7 +26,7 @@ from sentence_transformers import SentenceTransformer
 
 from benchmarks.stores import numbered_sentences
 from index.encoders.encoder import Encoder
-from index.encoders.loading import compute_dtype, load_encoder
+from index.encoders.loading import load_encoder
 from index.indexing.indexer import Indexer
 from index.storage.documents import Description
 from index.storage.opening import open_storage
@@ -97,7 +97,7 @@ def main() -> None:
     own = times["service"]
     result = {
         "machine": describe_machine(),
-        "dtype": str(compute_dtype(encoder.device)),
+        "dtype": str(encoder.dtype),
         "threads": torch.get_num_threads(),
         "chunks": len(texts),
         "tokens": tokens,

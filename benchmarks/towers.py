@@ -20,7 +20,7 @@ import torch
 from benchmarks.indexing import seconds
 from benchmarks.stores import numbered_sentences
 from index.encoders.encoder import Encoder
-from index.encoders.loading import compute_dtype, load_encoder
+from index.encoders.loading import load_encoder
 from service.settings import DEFAULT_CHECKPOINT
 from trainer.evaluation.machine import describe_machine
 
@@ -65,7 +65,7 @@ def main() -> None:
     own = times["default"]
     result = {
         "machine": describe_machine(),
-        "dtype": str(compute_dtype(encoders["default"].device)),
+        "dtype": str(encoders["default"].dtype),
         "threads": torch.get_num_threads(),
         "rounds": ROUNDS,
         "median_ms": {

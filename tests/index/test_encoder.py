@@ -390,9 +390,14 @@ def test_towers_compute_in_what_is_asked_for(tiny_checkpoint: Path, dtype: torch
     assert found.dtype == np.float32
 
 
-def test_a_processor_without_bfloat16_computes_in_float32(
-    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("native", "faster", "dtype"),
+    [(True, True, torch.bfloat16), (True, False, torch.float32), (False, True, torch.float32)],
+)
+def test_a_processor_computes_in_bfloat16_where_it_has_it_and_is_faster_at_it(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, native: bool, faster: bool, dtype: torch.dtype
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    assert load_encoder(tiny_checkpoint, device="cpu").dtype == torch.float32
+    monkeypatch.setattr("index.encoders.loading._bfloat16_is_faster", lambda: faster)
+    assert load_encoder(tiny_checkpoint, device="cpu").dtype == dtype
