@@ -14,7 +14,7 @@ import yaml
 
 from service.host_names import parse_authority
 from service.http.hosts import PROBE_PATHS
-from tests.deploy.dockerfile import FINAL_STAGES, Stage, environment, last, read_dockerfile
+from tests.deploy.dockerfile import FINAL_STAGES, Stage, environment, last
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "deploy" / "helm" / "qrag"
@@ -65,11 +65,6 @@ def variant(request: pytest.FixtureRequest) -> Objects:
 @pytest.fixture(scope="module")
 def everything() -> Objects:
     return rendered(EVERYTHING)
-
-
-@pytest.fixture(scope="module")
-def stages() -> dict[str, Stage]:
-    return read_dockerfile((ROOT / "Dockerfile").read_text())
 
 
 def pod(objects: Objects) -> Any:

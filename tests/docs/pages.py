@@ -13,7 +13,7 @@ DATA = {"json", "yaml", "text", "http", "nginx"}
 """Languages in which nothing is commanded."""
 
 NO_COMMAND = "nothing to run: a formula, a folder, a request in outline"
-DOCKER = "needs Docker; tests/deploy/test_containers.py checks the files"
+DOCKER = "needs Docker; tests/deploy/test_compose.py and test_images.py check the files"
 HOURS = "needs the whole training data and hours"
 FOREGROUND = "serves until it is stopped"
 
