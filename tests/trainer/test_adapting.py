@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from index.errors import CheckpointError
 from qrag.client.blocking import Client
 from qrag.client.errors import Unreachable
 from qrag.wire.feedback import FeedbackCheckpoint, FeedbackOut, JudgedChunkOut
@@ -37,6 +38,7 @@ from trainer.learning.training import train
 from trainer.readers.local import LocalReader
 from trainer.readers.matching import contains
 from trainer.readers.protocol import Generation, Prompt
+from trainer.recipe import read_recipe
 
 CPU = torch.device("cpu")
 
@@ -245,10 +247,14 @@ def story(number: int) -> str:
 
 
 def test_a_run_goes_on_where_it_died_and_activates_nothing_that_does_not_win(
-    start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    start: Path,
+    reranker: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     checkpoints, run = tmp_path / "checkpoints", tmp_path / "run"
-    plan = Plan("adapted", start, singles=75, pairs=0, transitions=24, episodes=10)
+    plan = Plan("adapted", start, singles=75, pairs=0, transitions=24, episodes=10, reranker=str(reranker))
     with (
         running_server(tmp_path / "data", start, checkpoints_dir=str(checkpoints)) as server,
         Client(str(server.base_url)) as client,
@@ -265,11 +271,19 @@ def test_a_run_goes_on_where_it_died_and_activates_nothing_that_does_not_win(
         assert (run / "learning-curves.png").exists()
         # All is there: nothing is asked, trained or calibrated a second time.
         before = (outcome.checkpoint / "qrag.json").read_bytes()
+        recipe = read_recipe(run / "training" / "recipe.yaml")
+        assert recipe.reranker == str(reranker)  # which no recipe names of which no task distils
         assert adapt(client, None, Curious(lives=0), plan, run, CPU) == outcome
         assert (outcome.checkpoint / "qrag.json").read_bytes() == before
         # Another plan is not answered with the questions and weights of this one.
-        for other in (replace(plan, singles=74), replace(plan, seed=1), replace(plan, questions=tmp_path / "own.csv")):
-            (tmp_path / "own.csv").write_text("question,answer\nWhere?,Leiden\n")
+        (tmp_path / "own.csv").write_text("question,answer\nWhere?,Leiden\n")
+        changes: list[dict[str, Any]] = [
+            {"singles": 74},
+            {"seed": 1},
+            {"questions": tmp_path / "own.csv"},
+            {"reranker": None},
+        ]
+        for other in (replace(plan, **change) for change in changes):
             with pytest.raises(RecipeError, match="name another folder"):
                 adapt(client, None, Curious(lives=0), other, run, CPU)
         with pytest.raises(RecipeError, match="collection None instead of 'default'"):
@@ -278,6 +292,7 @@ def test_a_run_goes_on_where_it_died_and_activates_nothing_that_does_not_win(
         assert not outcome.wins
         arguments = ["adapt", "--url", str(server.base_url), "--checkpoints-dir", str(checkpoints), "--out", str(run)]
         arguments += ["--start", str(start), "--transitions", "24", "--singles", "75"]
+        arguments += ["--reranker", str(reranker)]
         with monkeypatch.context() as patch:
             patch.setattr(
                 "trainer.command_line.commands.Plan", lambda **named: replace(Plan(**named), pairs=0, episodes=10)
@@ -312,6 +327,12 @@ def test_a_run_goes_on_where_it_died_and_activates_nothing_that_does_not_win(
 )
 def test_only_more_than_chance_and_no_loss_against_a_peer_wins(own: Any, peer: Any, wins: bool) -> None:
     assert Outcome(Path("c"), own, peer).wins == wins
+
+
+def test_a_reranker_that_is_none_is_said_before_anything_is_read(start: Path, tmp_path: Path) -> None:
+    plan = Plan("a", start, reranker=str(start))
+    with Client("http://127.0.0.1:9") as client, pytest.raises(CheckpointError, match="reranker"):
+        adapt(client, None, Curious(), plan, tmp_path / "run", CPU)
 
 
 def test_too_few_questions_are_said(start: Path, tmp_path: Path) -> None:

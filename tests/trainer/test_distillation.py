@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -159,16 +160,28 @@ def test_a_recipe_names_the_cross_encoder_and_the_tasks_that_learn_from_it(
     tmp_path: Path, tiny_base: Path, reranker: Path
 ) -> None:
     write_multihop(tmp_path)
-    plain = {"kind": "hotpotqa", "path": "multihop/hotpotqa_dev.jsonl.gz", "validation": 1}
+    records = [
+        {"id": str(number), "question": "Who?", "chunks": ["a", "b", "c"], "support": [0, 1][: 1 + number % 2]}
+        for number in range(20)
+    ]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     recipe = make_mixture_recipe(
-        [plain | {"distil": True}, plain | {"kind": "2wiki", "path": "multihop/2wiki_dev.jsonl.gz"}],
+        [
+            {"kind": "jsonl", "path": "own.jsonl", "validation": 1, "distil": True},
+            {"kind": "2wiki", "path": "multihop/2wiki_dev.jsonl.gz", "validation": 1},
+        ],
         base=str(tiny_base),
         books=None,
         reranker=str(reranker),
         hyperparameters={"distilled": 2},
     )
     mixture = build_mixture(recipe, tmp_path)
-    assert all(question.distil == (question.task == "hotpotqa") for question in drawn(mixture, 20))
+    questions = drawn(mixture, 40)
+    own = [question for question in questions if question.task != "2wiki"]
+    assert {question.needed for question in own} == {1, 2}
+    # It does not read what is found already: the second fact of two it would not know.
+    assert all(question.distil == (question.needed == 1) for question in own)
+    assert not any(question.distil for question in questions if question.task == "2wiki")
     learner = build_learner(recipe, torch.device("cpu"), seed=0)
     learner.update([question for question in drawn(mixture, 20) if question.distil][:2])
     assert learner.seen > 0

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from index.encoders.checkpoint import CheckpointConfig, PackedTower, read_config, tower_directory
+from index.encoders.cross_encoder import CrossEncoder
 from index.encoders.encoder import Encoder
 from index.encoders.loading import load_encoder
 from qrag.client.blocking import Client
@@ -25,6 +26,7 @@ from trainer.adapting.drafts import draft
 from trainer.adapting.files import HELD_OUT, TRAINING, split, write_set
 from trainer.adapting.own import from_feedback, judged_pairs, read_pairs
 from trainer.adapting.plan import Plan, held, keep_to
+from trainer.bases.models import reranker_directory
 from trainer.datasets.evidence import read_evidence
 from trainer.datasets.question import Question
 from trainer.errors import RecipeError
@@ -86,6 +88,8 @@ def adapt(
     and what client and reader raise; what was done until then is kept in ``run``.
     """
     recipe = _recipe(plan, load_encoder(plan.start, device="cpu"), read_config(plan.start))
+    if plan.reranker is not None:
+        CrossEncoder(reranker_directory(plan.reranker), torch.device("cpu"))  # said before an hour of reading
     with held(run):
         keep_to(plan, collection, reader, run)
         return _adapted(client, collection, reader, plan, recipe, run, device)
@@ -171,9 +175,15 @@ def _recipe(plan: Plan, start: Encoder, config: CheckpointConfig) -> Recipe:
         surroundings=start.heads.surroundings is not None,
         tasks=(
             DatasetTask(
-                kind="evidence", path=TRAINING, validation=VALIDATED, mine=True, unanswerable=0.1 if stops else 0.0
+                kind="evidence",
+                path=TRAINING,
+                validation=VALIDATED,
+                mine=True,
+                unanswerable=0.1 if stops else 0.0,
+                distil=plan.reranker is not None,
             ),
         ),
+        reranker=plan.reranker,
         validate_every=max(1, plan.transitions // 3),
         hyperparameters=Hyperparameters(
             transitions=plan.transitions,

@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from index.encoders.checkpoint import read_config
+from index.encoders.checkpoint import read_config, weights_sha256
 from trainer.adapting.own import read_pairs
+from trainer.bases.models import reranker_directory
 from trainer.errors import RecipeError
 from trainer.readers.protocol import Reader
 from trainer.recipe import NAME
@@ -42,6 +43,8 @@ class Plan:
     """Users' own pairs in place of drafts."""
     feedback: bool = False
     """Whether the service's feedback takes the place of drafts."""
+    reranker: str | None = None
+    """A cross-encoder, from which the order of the best chunks is learned too, as a recipe names it."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(NAME, self.name):
@@ -91,4 +94,5 @@ def _content(plan: Plan, collection: str | None, reader: Reader) -> Mapping[str,
         "questions": None if pairs is None else hashlib.sha256(pairs.encode()).hexdigest(),
         "collection": collection,
         "reader": reader.identity,
+        "reranker": None if plan.reranker is None else weights_sha256(reranker_directory(plan.reranker)),
     }

@@ -94,6 +94,11 @@ def command_line() -> argparse.ArgumentParser:
     command.add_argument(
         "--transitions", type=_positive, default=6000, metavar="N", help="selections to train on; default: 6000"
     )
+    command.add_argument(
+        "--reranker",
+        metavar="NAME",
+        help="also learn how a cross-encoder orders the best chunks of questions of one fact: `ms-marco`, or a folder",
+    )
     command.add_argument("--seed", type=int, default=0)
     _add_reader_name(command)
     _add_device(command)

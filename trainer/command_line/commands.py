@@ -234,6 +234,7 @@ def run_adapt(arguments: argparse.Namespace) -> None:
             seed=arguments.seed,
             questions=arguments.questions,
             feedback=arguments.feedback,
+            reranker=arguments.reranker,
         )
         with open_reader(arguments.reader, device, arguments.out / KEPT) as reader:
             outcome = adapt(client, arguments.collection, reader, plan, arguments.out, device)

@@ -82,7 +82,8 @@ def dataset_sources(task: DatasetTask, material: Material) -> list[Source]:
 
 def asked(task: DatasetTask, data: Path) -> list[Question]:
     """The questions of a task in an order of their own; raises as :func:`dataset_sources`."""
-    questions = _in_random_order([replace(q, distil=task.distil) for q in _labelled(task, data)])
+    # A cross-encoder does not know what is found already: of several facts it would teach the first alone.
+    questions = _in_random_order([replace(q, distil=task.distil and q.needed == 1) for q in _labelled(task, data)])
     return questions if task.unanswerable > 0 else [question for question in questions if question.support]
 
 
