@@ -124,8 +124,6 @@ class MatrixScope:
                 errors[number] += average(values[number], self.offsets, selections[number], state.surroundings)
         for signal in further:
             errors += signal.add(states, self.matrices, selections, values)
-            # Rounding of the sum in single precision.
-            errors += UNIT * np.maximum(values.max(axis=1, initial=0.0), -values.min(axis=1, initial=0.0))
         for row, selected in zip(values, selections, strict=True):
             row[list(selected)] = -np.inf
         if self.mask is not None:

@@ -211,7 +211,8 @@ def add_terms(
             if weight == 0.0 or place == len(postings.tokens) or postings.tokens[place] != token:
                 continue
             low, high = postings.borders[place], postings.borders[place + 1]
-            low += np.searchsorted(postings.rows[low:high], first_row)
+            if first_row:
+                low += np.searchsorted(postings.rows[low:high], first_row)
             for entry in range(low, high):
                 row = postings.rows[entry]
                 if row >= last_row:

@@ -143,10 +143,8 @@ class Matrices:
     def term_counts(self, tokens: IntArray, positions: IntArray) -> IntArray:
         """How often each candidate has each token, shape ``[len(tokens), len(positions)]``; 0 where it has no bag."""
         counts = np.zeros((len(tokens), len(positions)), dtype=np.int64)
-        for start, postings, first_row, count in self.bags:
-            inside = (positions >= start) & (positions < start + count)
-            if inside.any():
-                counts[:, inside] = counts_in(postings, tokens, positions[inside] - start + first_row)
+        for postings, inside, rows in self._in_bags(positions):
+            counts[:, inside] = counts_in(postings, tokens, rows)
         return counts
 
     def frequencies(self, tokens: IntArray) -> Frequencies:
@@ -176,10 +174,21 @@ class Matrices:
     def lengths(self, positions: IntArray) -> IntArray:
         """The number of tokens of each candidate, shape ``[len(positions)]``; 0 where it has no bag."""
         lengths = np.zeros(len(positions), dtype=np.int64)
-        for start, postings, first_row, count in self.bags:
-            inside = (positions >= start) & (positions < start + count)
-            lengths[inside] = postings.lengths[positions[inside] - start + first_row]
+        for postings, inside, rows in self._in_bags(positions):
+            lengths[inside] = postings.lengths[rows]
         return lengths
+
+    def _in_bags(self, positions: IntArray) -> Iterator[tuple[Postings, IntArray, IntArray]]:
+        """The posting lists that have some of the positions, which of them, and their rows there."""
+        number = np.searchsorted(self._bag_starts, positions, side="right") - 1
+        for held in np.unique(number[number >= 0]).tolist():
+            start, postings, first_row, count = self.bags[held]
+            inside = np.flatnonzero((number == held) & (positions < start + count))
+            yield postings, inside, positions[inside] - start + first_row
+
+    @cached_property
+    def _bag_starts(self) -> IntArray:
+        return np.array([bags.start for bags in self.bags], dtype=np.int64)
 
     @cached_property
     def _part_starts(self) -> IntArray:

@@ -112,24 +112,24 @@ def _tabulate(
     largest = largest_query(dimension)
     numbers = np.empty((int(starts[-1]), dimension), dtype=np.int16)
     scales = np.empty(len(numbers))
-    errors = [0.0] * len(states)
+    errors = [[0.0] * count for count in intervals]
 
-    def fill(number: int) -> None:
+    def fill(number: int, interval: int) -> None:
         state = states[number]
         wide = state.embedding.astype(np.float64)
-        for interval in range(intervals[number]):
-            low = int(starts[number]) + interval * levels
-            inside = slice(low, low + levels)
-            if turning.order_map is None:
-                cosine, sine = interval_table(turning.positions, dimension, interval)
-                error = rotate_and_round(wide, cosine, sine, largest, numbers[inside], scales[inside])
-            else:
-                asks = turning.turned_order(state, np.arange(interval * levels, (interval + 1) * levels))
-                error = map_and_round(wide, asks, turning.order_map, largest, numbers[inside], scales[inside])
-            errors[number] = max(errors[number], error)
+        low = int(starts[number]) + interval * levels
+        inside = slice(low, low + levels)
+        if turning.order_map is None:
+            cosine, sine = interval_table(turning.positions, dimension, interval)
+            error = rotate_and_round(wide, cosine, sine, largest, numbers[inside], scales[inside])
+        else:
+            asks = turning.turned_order(state, np.arange(interval * levels, (interval + 1) * levels))
+            error = map_and_round(wide, asks, turning.order_map, largest, numbers[inside], scales[inside])
+        errors[number][interval] = error
 
-    run_tasks([partial(fill, number) for number in range(len(states))], threads)
-    return Tables(numbers, scales, starts[:-1]), errors
+    tasks = [partial(fill, number, interval) for number, count in enumerate(intervals) for interval in range(count)]
+    run_tasks(tasks, threads)
+    return Tables(numbers, scales, starts[:-1]), [max(of_state) for of_state in errors]
 
 
 # -- where there are too many levels for a table ----------------------------------------------------------------------

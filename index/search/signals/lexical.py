@@ -65,7 +65,7 @@ class Saturation(FrozenModel):
         return self.k1 * self.b / self.mean_length
 
     def weight(self, counts: IntArray, lengths: IntArray) -> Float64Array:
-        """The weight of ``counts`` occurrences in chunks of these ``lengths``, all of one shape."""
+        """The weight of ``counts`` occurrences, shape ``[tokens, chunks]``, in chunks of these ``lengths``."""
         saturated: Float64Array = counts * (self.k1 + 1) / (counts + self.flat + self.slope * lengths)
         return saturated
 
@@ -133,11 +133,8 @@ class Lexical:
         counts = chunks.term_counts(terms.tokens, positions)
         lengths = chunks.lengths(positions)
         frequencies = chunks.frequencies(terms.tokens)
-        scaled, saturation = self.weights(terms, frequencies), self.saturation.among(frequencies)
-        return [
-            (token, scale * saturation.weight(occurrences, lengths))
-            for token, scale, occurrences in zip(terms.tokens.tolist(), scaled.tolist(), counts, strict=True)
-        ]
+        shares = self.weights(terms, frequencies)[:, None] * self.saturation.among(frequencies).weight(counts, lengths)
+        return list(zip(terms.tokens.tolist(), shares, strict=True))
 
     def covered(self, question: TokenIds, texts: Sequence[TokenIds]) -> float:
         """The share of a question's tokens that some of the texts have, each weighing as it is rare.

@@ -47,8 +47,9 @@ class Signal(Protocol):
     ) -> list[float]:
         """Add this signal of every candidate to ``values``, shape ``[states, matrices.size]``.
 
-        Returns for each state a bound of the error of what was added. ``selections`` holds the selected
-        positions of each state, strictly increasing; what is added at selected positions is ignored.
+        Returns for each state a bound of the error of what was added, rounding of the sums with what ``values`` held
+        included. ``selections`` holds the selected positions of each state, strictly increasing; what is added at
+        selected positions is ignored.
         """
 
     def exact(self, state: State, chunks: Chunks, selected: Sequence[int], positions: IntArray) -> Float64Array:
