@@ -106,6 +106,7 @@ def test_drafts_are_about_chunks_and_about_pairs_that_share_a_rare_name() -> Non
     ("chunk", "answers"),
     [
         ("on monday it rained and then Maybe and And came with Pieter Bosman and maybe and so on", {"Pieter Bosman"}),
+        ("so it was then that in the end Élodie Žižek came to them and went with it", {"Élodie Žižek"}),
         ("in the end they all of them paid him 900 and then 1,250 guilders in 1821 or so", {"900", "1,250", "1821"}),
         ("so he went there and put it all under the old stairs, and then he went to a place", {"the old stairs"}),
         ("so he went there and then he came back again and went and came and nobody said so", set()),

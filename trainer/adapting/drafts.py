@@ -30,11 +30,13 @@ TOGETHER = 64
 """Chunks that the reader is asked about at once."""
 
 _WORD = r"[^\W\d_][^\W_'’-]*(?:['’-][^\W_]+)*"
-_NAME = re.compile(rf"(?<![.!?]\s)(?<!^)\b(?=[A-Z]){_WORD}(?:\s+(?=[A-Z]){_WORD})*", re.MULTILINE)
+_CAPITAL = f"(?=[{''.join(filter(str.isupper, map(chr, range(0x10000))))}])"
+"""Before a capital letter of any alphabet."""
+_NAME = re.compile(rf"(?<![.!?]\s)(?<!^)\b{_CAPITAL}{_WORD}(?:\s+{_CAPITAL}{_WORD})*", re.MULTILINE)
 _NUMBER = re.compile(r"(?<![\w.,])\d+(?:[.,]\d+)*(?:\s+[a-z]{3,})?")
 _PHRASE = re.compile(r"\b(?:an?|the|his|her|its|their|our|my)\s+(?:[a-z]{3,}\s+)?[a-z]{3,}(?=[.,;:!?\"”])")
 """At the end of a clause, where it is most often a whole one."""
-_LOWER = re.compile(r"\b[a-z][\w'’-]*")
+_LOWER = re.compile(rf"\b(?!{_CAPITAL}){_WORD}")
 _OF_THE_TASK = re.compile(r"\b(?:answers?|questions?|texts?|passages?|sentences?)\b", re.IGNORECASE)
 """What a small reader writes about when it has nothing to ask."""
 
