@@ -217,6 +217,14 @@ def test_promtool_accepts_the_configuration() -> None:
     promtool("check", "config", "--syntax-only", DEPLOY / "prometheus" / "prometheus.yml")
 
 
+def test_prometheus_asks_for_the_service_by_the_name_and_the_port_that_it_has_in_compose() -> None:
+    (job,) = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    (found,) = job["dns_sd_configs"]
+    services = yaml.safe_load((DEPLOY.parent / "docker-compose.yml").read_text())["services"]
+    assert set(found["names"]) <= set(services)
+    assert services[found["names"][0]]["ports"][0].endswith(f":{found['port']}")
+
+
 def test_alerts_fire_when_they_should_and_only_then() -> None:
     promtool("test", "rules", DEPLOY / "prometheus" / "alerts_test.yml")
 
@@ -231,6 +239,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory, client: httpx.Client) -
     configuration["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     configuration["rule_files"] = [str(DEPLOY / "prometheus" / "alerts.yml")]
     (job,) = configuration["scrape_configs"]
+    del job["dns_sd_configs"]  # there is no Docker here whose names it could ask
     job["static_configs"] = [{"targets": [f"{client.base_url.host}:{client.base_url.port}"]}]
     job["authorization"]["credentials_file"] = str(home / "key")
     (home / "key").write_text(f"{KEY}\n")
