@@ -11,21 +11,17 @@ from anyio import to_thread
 from fastapi import APIRouter, FastAPI
 from mcp.server.streamable_http_manager import StreamableHTTPASGIApp
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Route
 
 from service.http import problems
 from service.http.forwarding import ForwardedAddress, check_root_path
 from service.http.gate import Gate
-from service.http.rights import Rights, RouteRight, needs
+from service.http.rights import Rights, needs
 from service.mcp.server import PATH, McpRoute, mcp_endpoint
 from service.mcp.tools import TOOLS, Tool
 from service.observing.tracing import TELEMETRY
 from service.openapi import DESCRIPTION, openapi_document
 from service.routes import ROUTERS
 from service.services import Changes, Services
-
-_FRAMEWORK_ROUTES: dict[str, RouteRight] = {"/openapi.json": "open"}
-"""The rights of the routes that FastAPI makes itself."""
 
 
 def create_app(
@@ -39,7 +35,6 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.openapi()  # built once, before the first request needs it
         app.state.changes = Changes(services.storage.news)
         await to_thread.run_sync(services.start)
         async with mcp.run():
@@ -53,14 +48,12 @@ def create_app(
         version=version("qrag-server"),
         description=DESCRIPTION,
         lifespan=lifespan,
-        docs_url=None,  # it would load files from the internet: see service.routes.reference
+        openapi_url=None,  # these three are in service.routes.reference; theirs would load files from the internet
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         telemetry=TELEMETRY,
     )
-    for route in app.routes:
-        if isinstance(route, Route) and route.path in _FRAMEWORK_ROUTES:
-            needs(_FRAMEWORK_ROUTES[route.path])(route.endpoint)
     app.state.services = services
     mcp = mcp_endpoint(services, tools)
     for router in routers:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import hypothesis
@@ -11,6 +13,9 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from tests.architectures import write_base
 from tests.engines.postgres import PostgresServer, postgres_server
 from tests.random_checkpoints import calibrate_at_random, write_random_checkpoint
+
+# Every client of httpx reads all certificate authorities, 30 ms for a connection to loopback: once is enough.
+ssl.create_default_context = lru_cache(ssl.create_default_context)  # type: ignore[assignment]
 
 # How long an example takes says something about the machine, not about the code.
 hypothesis.settings.register_profile("untimed", deadline=None)

@@ -1,4 +1,4 @@
-"""The reference at ``/docs``: Swagger UI from files of this service, so that it works without the internet."""
+"""The reference, ``/openapi.json`` and ``/docs``: Swagger UI from files of this service, which needs no internet."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import RedirectResponse
+from fastapi.responses import JSONResponse, RedirectResponse
 from starlette.exceptions import HTTPException
 
 from service.http.rights import needs
@@ -21,6 +21,16 @@ _FILES: Final = {
     "favicon.png": "image/png",
 }
 """The files of the distribution fastapi-offline that the page is made of, by their media types."""
+
+
+@router.get("/openapi.json")
+@needs("open")
+def openapi(request: Request) -> Response:
+    """The OpenAPI document, made when it is first asked for: half a second that neither start nor others wait for."""
+    document = request.app.openapi()
+    if prefix := request.scope.get("root_path", ""):
+        document = document | {"servers": [{"url": prefix}]}
+    return JSONResponse(document)
 
 
 @router.get("/docs")

@@ -249,9 +249,5 @@ def test_other_containers_reach_the_service_under_its_name() -> None:
     model = merged(BASE, MONITORING)
     hosts = model["services"]["qrag"]["environment"]["QRAG_ALLOWED_HOSTS"]
     assert hosts == "qrag,${QRAG_ALLOWED_HOSTS:-}"
-    (name, *_), scraped = (
-        hosts.split(","),
-        yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text()),
-    )
-    assert scraped["scrape_configs"][0]["static_configs"] == [{"targets": [f"{name}:8000"]}]
+    name, *_ = hosts.split(",")
     assert name in model["services"]

@@ -14,6 +14,7 @@ import anyio
 import httpx
 import pytest
 from fastapi import APIRouter, FastAPI, WebSocket
+from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import ConfigDict
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount
@@ -23,6 +24,7 @@ from index.storage.news import News
 from qrag.wire.models import RequestModel, ResponseModel
 from service.app import create_app
 from service.errors import RightMissing
+from service.http.dependencies import query_parameters
 from service.http.rights import Rights, needs
 from service.keys import Keys, Right, add_key
 from service.mcp.tools import TOOLS, Caller, Tool
@@ -218,6 +220,16 @@ def test_openapi_says_what_is_refused_without_keys(tmp_path: Path) -> None:
         for method, operation in item.items():
             assert (421 in operation["responses"]) == (path not in ("/healthz", "/readyz"))
             assert (403 in operation["responses"]) == (method != "get")
+
+
+def test_a_route_takes_the_query_parameters_that_openapi_says(application: Application) -> None:
+    paths = application.app.openapi()["paths"]
+    for route in iter_route_contexts(application.app.routes):
+        if isinstance(route.original_route, APIRoute) and route.path in paths:
+            (method,) = route.original_route.methods or ()
+            said = paths[route.path][method.lower()].get("parameters", [])
+            names = {parameter["name"] for parameter in said if parameter["in"] == "query"}
+            assert set(query_parameters(route.original_route.dependant)) == names, route.path
 
 
 # --- Seams ------------------------------------------------------------------------------------------------
