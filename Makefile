@@ -24,7 +24,7 @@ help:
 serve: .venv/serve.stamp
 	$(BIN)/python -m service
 
-# In the order of the folders: by default the file with the fewest tests comes last, and that is the one with 40 restarts.
+# In the order of the folders: by default the file with the fewest tests comes last, and that is the one with 25 restarts.
 test: .venv/dev.stamp
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/engines tests
 

@@ -66,20 +66,25 @@ def rarity(token: int, bags: Sequence[Sequence[int]], function: QFunction) -> fl
     return (100 * prior + count * here) / (100 + count)
 
 
-def lexical(state: State, bag: Sequence[int], bags: Sequence[Sequence[int]], function: QFunction) -> float:
-    """``v`` times the sum over the state's tokens of weight, rarity and BM25's saturated count in the chunk."""
+def lexical(state: State, bags: Sequence[Sequence[int]], function: QFunction) -> list[float]:
+    """``v`` times the sum over the state's tokens of weight, rarity and BM25's saturated count, in each chunk."""
     if function.lexical is None:
-        return 0.0
+        return [0.0] * len(bags)
     assert state.terms is not None
     saturation = function.lexical.saturation
     mean_length = (100 * saturation.mean_length + sum(map(len, bags))) / (100 + len(bags))
-    length = 1 - saturation.b + saturation.b * len(bag) / mean_length
-    total = 0.0
-    for token, weight in zip(state.terms.tokens.tolist(), state.terms.weights.tolist(), strict=True):
-        count = list(bag).count(token)
-        share = count * (saturation.k1 + 1) / (count + saturation.k1 * length)
-        total += weight * rarity(token, bags, function) * share
-    return function.lexical.factor * total
+    rarities = [rarity(token, bags, function) for token in state.terms.tokens.tolist()]
+    values = []
+    for bag in map(list, bags):
+        length = 1 - saturation.b + saturation.b * len(bag) / mean_length
+        total = 0.0
+        for token, weight, rare in zip(
+            state.terms.tokens.tolist(), state.terms.weights.tolist(), rarities, strict=True
+        ):
+            count = bag.count(token)
+            total += weight * rare * count * (saturation.k1 + 1) / (count + saturation.k1 * length)
+        values.append(function.lexical.factor * total)
+    return values
 
 
 def q(
@@ -108,14 +113,14 @@ def q(
                 function.w * product(state, [float(x) for x in chunks[first + i]], angle, function) + function.b
             )
         first += count
-    own = list(values)
+    own, of_tokens = list(values), lexical(state, bags, function) if bags else [0.0] * len(values)
     for i in range(len(own)):
         start = max(border for border in np.cumsum([0, *counts]).tolist() if border <= i)
         end = min(border for border in np.cumsum(counts).tolist() if border > i)
         beside = [own[j] for j in (i - 1, i + 1) if start <= j < end and j not in selected]
         if i not in selected:
             values[i] = (own[i] + state.surroundings * sum(beside)) / (1 + state.surroundings * len(beside))
-            values[i] += lexical(state, bags[i], bags, function) if bags else 0.0
+            values[i] += of_tokens[i]
     return np.array(values, dtype=np.float64)
 
 
