@@ -12,10 +12,11 @@ BIN := .venv/bin
 EXTRA := $(if $(shell command -v nvidia-smi),gpu,cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-engines lint bench train check-readme clean
+.PHONY: help serve test test-long test-engines lint bench train check-readme clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -2
+	@echo "make test-long      kills, a full disk, generated requests, the commands of all pages"
 	@echo "make test-engines   the storage beyond one machine, on real parts"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the benchmarks behind the published figures"
@@ -24,9 +25,13 @@ help:
 serve: .venv/serve.stamp
 	$(BIN)/python -m service
 
-# In the order of the folders: by default the file with the fewest tests comes last, and that is the one with 25 restarts.
+# In the order of the folders: by default the files with the fewest tests come last, and these are slow ones.
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/engines tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/engines --ignore tests/long tests
+
+# Servers that are killed, a disk that is full, generated requests, and the commands of all pages.
+test-long: .venv/dev.stamp
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/long
 
 # A PostgreSQL server and the engine of Qdrant, both started by the tests.
 test-engines: .venv/dev.stamp

@@ -14,7 +14,7 @@ import httpx
 from tests.servers import Server
 from tests.service.helpers import until
 
-ROUNDS = 25
+ROUNDS = 40
 WRITERS = 3
 WORDS = "the keeper of a lamp walked to town and sold nine apples near an old stone bridge".split()
 
