@@ -93,6 +93,7 @@ class Keys:
         self._known: list[tuple[bytes, Access]] = []
         self._required = False
         read_keys(path)  # raises at the start where the file is damaged
+        self._refresh()
 
     @property
     def required(self) -> bool:
