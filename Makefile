@@ -16,7 +16,7 @@ EXTRA := $(if $(shell command -v nvidia-smi),gpu,cpu)
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -2
-	@echo "make test-long      kills, a full disk, generated requests, the commands of all pages"
+	@echo "make test-long      kills, a full disk, generated requests, small trainings, the commands of all pages"
 	@echo "make test-engines   the storage beyond one machine, on real parts"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the benchmarks behind the published figures"
@@ -29,7 +29,7 @@ serve: .venv/serve.stamp
 test: .venv/dev.stamp
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/engines --ignore tests/long tests
 
-# Servers that are killed, a disk that is full, generated requests, and the commands of all pages.
+# Servers that are killed, a disk that is full, generated requests, small trainings, and the commands of all pages.
 test-long: .venv/dev.stamp
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/long
 

@@ -9,9 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from index.encoders.encoder import Encoder
 from index.search.positions import Positions
 from trainer.bases.models import initial_config
 from trainer.datasets.question import Question
+from trainer.evaluation.counting import recall
+from trainer.evaluation.playing import play
+from trainer.evaluation.vectors import embed_texts
 from trainer.hyperparameters import Hyperparameters
 from trainer.learning.heads.starting import initial_heads
 from trainer.learning.learner import Learner
@@ -114,3 +118,9 @@ def random_questions(seed: int, count: int = 6) -> list[Question]:
         random_question(generator, shapes[at % len(shapes)], support=1 + at % 3, budget=2 + at % 3)
         for at in range(count)
     ]
+
+
+def recall_of(encoder: Encoder, questions: Sequence[Question]) -> float:
+    """Of questions that are played with what the encoder embeds, the share whose evidence is all selected."""
+    vectors = embed_texts(encoder, [chunk for question in questions for chunk in question.chunks])
+    return recall(questions, play(encoder, questions, vectors)).at_budget

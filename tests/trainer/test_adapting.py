@@ -35,7 +35,6 @@ from trainer.evaluation.paired import Difference
 from trainer.hyperparameters import Hyperparameters
 from trainer.judging.judge import Judge
 from trainer.learning.training import train
-from trainer.readers.local import LocalReader
 from trainer.readers.matching import contains
 from trainer.readers.protocol import Generation, Prompt
 from trainer.recipe import read_recipe
@@ -130,12 +129,6 @@ def test_answers_are_names_numbers_and_phrases(chunk: str, answers: set[str]) ->
 def test_what_the_reader_answers_is_the_answer_where_it_can_be(reply: str, answers: set[str]) -> None:
     chunk = "so there it was sold to him, Bosman told us so on the day, and he went on and on"
     assert {one.answer for seed in range(9) for one in draft(Knowing(reply), [chunk], 1, 0, seed)} == answers
-
-
-def test_a_real_reader_asks_about_a_text(smollm2: LocalReader) -> None:
-    drafts = [one for seed in range(4) for one in draft(smollm2, [MILL, LEIDEN, RAIN], 3, 0, seed)]
-    assert len(drafts) >= 4
-    assert all(one.question.endswith("?") for one in drafts)
 
 
 def test_the_round_trip_keeps_what_needs_its_own_chunks(tmp_path: Path) -> None:

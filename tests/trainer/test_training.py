@@ -19,11 +19,8 @@ import yaml
 from safetensors.torch import load_file
 
 from index.encoders.checkpoint import read_config
-from index.encoders.encoder import Encoder
 from index.encoders.loading import load_encoder
-from tests.trainer.learners import CPU, make_recipe, random_questions
-from trainer.bases.models import MINILM, base_directory, initial_config
-from trainer.datasets.jsonl import read_jsonl
+from tests.trainer.learners import CPU, make_recipe, random_questions, recall_of
 from trainer.datasets.question import Question
 from trainer.errors import DataError, ResumeError
 from trainer.evaluation.counting import by_task, recall
@@ -33,7 +30,6 @@ from trainer.hyperparameters import ActionMode, Hyperparameters
 from trainer.learning import training
 from trainer.learning.checkpoints import write_checkpoint
 from trainer.learning.learner import Learner
-from trainer.learning.networks import QNetwork
 from trainer.learning.state import save_state
 from trainer.learning.training import Validation, build_learner, train
 from trainer.recipe import Recipe
@@ -347,84 +343,3 @@ def test_processes_train_one_model_together(tiny_base: Path, data: Path) -> None
     # Each list of chunks was embedded by one of them, for both.
     assert (first["share"], second["share"]) == ([0, 2, 4], [1, 3])
     assert ended.stderr.count("embedding chunks=") == len(list((data / "cache").iterdir())) == len(recipe.tasks)
-
-
-# -- learning ---------------------------------------------------------------------------------------------------------
-
-NAMES = "Ann Bob Carl Dora Emil Fred Gina Hugo Ida Jack Kate Leo Mona Nick Olga Paul".split()
-THINGS = "ball box key lamp coin ring book rope cup hat".split()
-PLACES = "garden kitchen tower bridge cellar attic harbor market".split()
-
-
-def two_hops(generator: np.random.Generator) -> dict[str, Any]:
-    """Who has a thing, and where that thing is from: of all the things he wants, lost and broke, the one he has."""
-    people = generator.choice(NAMES, size=6, replace=False)
-    things = generator.choice(THINGS, size=6, replace=False)
-    facts = [f"{person} has the {thing}." for person, thing in zip(people, things, strict=True)]
-    facts += [f"The {thing} is from the {generator.choice(PLACES)}." for thing in things]
-    facts += [
-        f"{people[0]} {verb} the {thing}." for verb, thing in zip(("wants", "lost", "broke"), things[1:4], strict=True)
-    ]
-    order = generator.permutation(len(facts)).tolist()
-    return {
-        "question": f"Whence comes what {people[0]} has?",
-        "chunks": [facts[at] for at in order],
-        "support": [order.index(0), order.index(6)],
-    }
-
-
-def recall_of(encoder: Encoder, questions: Sequence[Question]) -> float:
-    vectors = embed_texts(encoder, [chunk for question in questions for chunk in question.chunks])
-    return recall(questions, play(encoder, questions, vectors)).at_budget
-
-
-def test_training_teaches_two_hops(tmp_path: Path) -> None:
-    generator = np.random.default_rng(0)
-    records = [two_hops(generator) for _ in range(400)]
-    (tmp_path / "own.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    recipe = make_recipe(
-        Path(MINILM),
-        tasks=({"kind": "jsonl", "path": "own.jsonl", "validation": 60},),
-        validate_every=1000,
-        hyperparameters=Hyperparameters(
-            transitions=448, environments=32, minibatch=32, learning_rate=3e-4, warm_start=0.7, alpha_end=0.05
-        ),
-    )
-    held_out = list(read_jsonl(tmp_path / "own.jsonl"))[-60:]
-    base = base_directory(MINILM)
-    config = initial_config(recipe, base)
-    untrained = QNetwork(config, base, action_mode="frozen", device=CPU, dtype=torch.float32).encoder
-    best = train(recipe, tmp_path, tmp_path / "run", device=CPU)
-    assert recall_of(untrained, held_out) < 0.3
-    assert recall_of(load_encoder(best, device="cpu"), held_out) > 0.8
-
-
-def test_rewards_alone_teach_too() -> None:
-    def question(generator: np.random.Generator) -> Question:
-        person, other = generator.choice(NAMES, size=2, replace=False)
-        things = generator.choice(THINGS, size=8, replace=False)
-        said = [(who, verb) for who in (person, other) for verb in ("has", "wants", "lost", "broke")]
-        facts = [f"{who} {verb} the {thing}." for (who, verb), thing in zip(said, things, strict=True)]
-        order = generator.permutation(8).tolist()
-        chunks = [facts[at] for at in order]
-        return Question("1", "own", f"What does {person} have?", chunks, (8,), frozenset({order.index(0)}), 1)
-
-    settings = Hyperparameters(
-        transitions=600,
-        environments=32,
-        minibatch=32,
-        learning_rate=3e-4,
-        head_learning_rate=1.5e-3,
-        warm_start=0.0,
-        alpha_start=0.2,
-        alpha_end=0.05,
-    )
-    learner = build_learner(make_recipe(Path(MINILM), hyperparameters=settings), CPU, seed=0)
-    generator = np.random.default_rng(0)
-    held_out = [question(generator) for _ in range(60)]
-    validation = Validation(Mixture((Source(1.0, question, tuple(held_out), ()),)))
-    before = validation.measure(learner)["own"]
-    while learner.seen < settings.transitions:
-        learner.update([question(generator) for _ in range(32)])
-    assert before < 0.65
-    assert validation.measure(learner)["own"] > 0.85
