@@ -35,6 +35,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        services.keys.refresh()  # a file that is gone before the first request lets nobody in
         app.state.changes = Changes(services.storage.news)
         await to_thread.run_sync(services.start)
         async with mcp.run():

@@ -93,7 +93,6 @@ class Keys:
         self._known: list[tuple[bytes, Access]] = []
         self._required = False
         read_keys(path)  # raises at the start where the file is damaged
-        self._refresh()
 
     @property
     def required(self) -> bool:
@@ -101,7 +100,7 @@ class Keys:
 
         A file that is removed while the service runs, to be made anew, does not let everybody in meanwhile.
         """
-        self._refresh()
+        self.refresh()
         return bool(self._given) or self._required
 
     def access(self, key: bytes) -> Access | None:
@@ -109,7 +108,7 @@ class Keys:
 
         Every key is compared, in constant time: neither content nor number of keys can be timed.
         """
-        self._refresh()
+        self.refresh()
         digest = _digest(key)
         matching = None
         for known_digest, access in (*self._given, *self._known):
@@ -117,7 +116,8 @@ class Keys:
                 matching = access
         return matching
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Read the file where it has changed; what requests ask does so by itself."""
         try:
             status = self._path.stat()
             version: tuple[int, ...] = (status.st_mtime_ns, status.st_ino, status.st_size)

@@ -63,12 +63,16 @@ def test_changes_are_seen_at_once_and_a_damaged_file_lets_nobody_in_or_out(tmp_p
     assert keys.access(third.encode()) is not None
 
 
-def test_a_file_that_is_gone_before_the_first_request_lets_nobody_in(tmp_path: Path) -> None:
+def test_a_file_that_is_gone_before_the_first_request_lets_nobody_in(tmp_path: Path, tiny_checkpoint: Path) -> None:
     path = tmp_path / "keys.json"
     add_key(path, "first", EVERYTHING, None)
-    keys = Keys(path)
-    path.unlink()
-    assert keys.required
+    server = Server(tmp_path / "data", tiny_checkpoint, keys_file=str(path))
+    try:
+        address = server.wait_until_listening()
+        path.unlink()
+        assert httpx.get(f"{address}/documents").status_code == 401
+    finally:
+        server.stop()
 
 
 @pytest.mark.parametrize("key", [b"", b"qrag_", b"given ", b"Given", "gïven".encode(), b"\xff\xfe"])
