@@ -34,14 +34,8 @@ checks.positive_data_acceptance.enabled = false
 include-name = "POST /retrieve"
 checks.positive_data_acceptance.enabled = false
 
-# The borders of what they have in common with POST /retrieve, two thirds of all requests, are tried there.
-[[operations]]
-include-name = "POST /retrieve/batch"
-phases.coverage.enabled = false
-
 [[operations]]
 include-name = "POST /answer"
-phases.coverage.enabled = false
 checks.positive_data_acceptance.enabled = false
 
 # Nor that expected evidence stands in the documents.

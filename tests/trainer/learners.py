@@ -121,6 +121,6 @@ def random_questions(seed: int, count: int = 6) -> list[Question]:
 
 
 def recall_of(encoder: Encoder, questions: Sequence[Question]) -> float:
-    """Of questions that are played with what the encoder embeds, the share whose evidence is all selected."""
+    """The share of the questions whose evidence is all selected, played with what the encoder embeds."""
     vectors = embed_texts(encoder, [chunk for question in questions for chunk in question.chunks])
     return recall(questions, play(encoder, questions, vectors)).at_budget
