@@ -108,6 +108,14 @@ def test_chunks_without_bags_gain_nothing() -> None:
     np.testing.assert_allclose(estimate.values, [0.0, 0.0, only], atol=1e-6)
 
 
+def test_chunks_behind_those_with_bags_have_none_yet() -> None:
+    rows = np.eye(3, 4, dtype=np.float32)
+    parts = (Part(0, rows[:1], postings=index_bags([[1, 2], [1, 1]])), Part(1, rows[1:]))
+    scope = MatrixScope(Matrices(np.array([0, 3]), parts))
+    assert scope.term_counts(np.array([1]), np.arange(3)).tolist() == [[1, 0, 0]]
+    assert scope.lengths(np.arange(3)).tolist() == [2, 0, 0]
+
+
 def test_what_stands_everywhere_here_tells_little_however_rare_it_is_elsewhere() -> None:
     few, many = [[1], [2]], [[1]] * 5000 + [[2]]
     for texts, named in ((few, True), (many, False)):
