@@ -26,7 +26,7 @@ _FILES: Final = {
 @router.get("/openapi.json")
 @needs("open")
 def openapi(request: Request) -> Response:
-    """The OpenAPI document, made when it is first asked for: half a second that no start waits for, in a thread of its own."""
+    """The OpenAPI document, made when it is first asked for, in a thread: half a second that no start waits for."""
     document = request.app.openapi()
     if prefix := request.scope.get("root_path", ""):
         document = document | {"servers": [{"url": prefix}]}
