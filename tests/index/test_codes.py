@@ -8,10 +8,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index.search.positions import Positions, interval_table, rotate_back
+from index.search.positions import Positions, all_level_indices, interval_table, rotate_back
 from index.search.scanning import codes
 from index.search.scanning.codes import LARGEST, encode
 from index.search.scanning.kernels import largest_query, rotate_and_round
+from index.search.scanning.matrices import Matrices, Part
+from index.search.scanning.scan import scan
+from index.search.states import States
+from index.search.turning import Turning
 from tests.index import strategies
 
 
@@ -50,6 +54,28 @@ def test_no_rotated_state_is_farther_from_its_numbers_than_it_says(
     assert distance.max() <= error + 1e-12 * peak
     assert error <= peak * np.sqrt(2 * pairs) * 2 / largest
     assert np.abs(numbers.astype(np.int64)).max() <= largest
+
+
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_no_product_of_a_scan_is_farther_off_than_the_error_of_the_states_queries_says(seed: int, mapped: bool) -> None:
+    generator = np.random.default_rng(seed)
+    # With a largest number of 127 the codes are the vectors: only queries are rounded.
+    vectors = generator.integers(-LARGEST, LARGEST, size=(60, 6)).astype(np.float32)
+    vectors[0, 0] = LARGEST
+    matrices = Matrices(np.array([0, 25, 60]), (Part(0, vectors),))
+    states = States(
+        strategies.random_vectors(3, 6, seed, length=None), order=strategies.random_vectors(3, 2, seed + 1, length=None)
+    )
+    turning = Turning(Positions(levels=5), generator.standard_normal((2, 6)) if mapped else None)
+    selections = [[], [7], [3, 20, 40]]
+    values = np.zeros((3, 60), dtype=np.float32)
+    errors = scan(states, matrices, selections, turning, values, factor=1.0, summand=0.0)
+    lengths = np.linalg.norm(vectors, axis=1)
+    for state, selected, found, error in zip(states, selections, values, errors, strict=True):
+        queries = turning.queries(state, all_level_indices(matrices.offsets, selected, turning.positions))
+        distance = np.abs(found - np.einsum("nd,nd->n", vectors, queries))
+        free = np.delete(np.arange(60), selected)
+        assert (distance <= lengths * (error + 1e-6 * turning.longest(state)))[free].all()
 
 
 @given(st.integers(1, 5000))

@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import anyio
 import httpx
 import pytest
-from fastapi import APIRouter, FastAPI, WebSocket
+from fastapi import APIRouter, Depends, FastAPI, Query, WebSocket
 from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import ConfigDict
 from starlette.responses import PlainTextResponse
@@ -24,7 +24,7 @@ from index.storage.news import News
 from qrag.wire.models import RequestModel, ResponseModel
 from service.app import create_app
 from service.errors import RightMissing
-from service.http.dependencies import query_parameters
+from service.http.dependencies import known_query, query_parameters
 from service.http.rights import Rights, needs
 from service.keys import Keys, Right, add_key
 from service.mcp.tools import TOOLS, Caller, Tool
@@ -249,6 +249,28 @@ def test_a_route_is_added_with_its_right(tmp_path: Path) -> None:
     assert application.send("POST", "/notes", "write").json() == {"noted": "yes"}
     operation = application.app.openapi()["paths"]["/notes"]["post"]
     assert operation["security"] == [{"key": []}]
+
+
+def most_words(words: Annotated[int, Query(alias="most_words")] = 5) -> int:
+    return words
+
+
+def twice(words: Annotated[int, Depends(most_words)]) -> int:
+    return 2 * words
+
+
+def test_a_route_takes_what_its_dependencies_ask_for(tmp_path: Path) -> None:
+    router = APIRouter(dependencies=[Depends(known_query)])
+
+    @router.get("/notes", summary="Notes", tags=["notes"])
+    @needs("read")
+    async def notes(words: Annotated[int, Depends(twice)]) -> dict[str, int]:
+        return {"words": words}
+
+    application = Application(tmp_path, [*ROUTERS, router])
+    assert application.send("GET", "/notes?most_words=3", "read").json() == {"words": 6}
+    refused = problem(application.send("GET", "/notes?words=3", "read"), 422, "validation_error")
+    assert "Known here: most_words" in str(refused)
 
 
 class Noted(ResponseModel):
