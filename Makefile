@@ -16,7 +16,7 @@ EXTRA := $(if $(shell command -v nvidia-smi),gpu,cpu)
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -2
-	@echo "make test-long      kills, a full disk, generated requests, small trainings, the commands of all pages"
+	@echo "make test-long      kills, a full disk, generated requests, small trainings, the page in a browser, all pages' commands"
 	@echo "make test-engines   the storage beyond one machine, on real parts"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the benchmarks behind the published figures"
@@ -27,11 +27,12 @@ serve: .venv/serve.stamp
 
 # In the order of the folders: by default the files with the fewest tests come last, and these are slow ones.
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/engines --ignore tests/long tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/engines --ignore tests/long --ignore tests/page tests
 
-# Servers that are killed, a disk that is full, generated requests, small trainings, and the commands of all pages.
+# Servers that are killed, a disk that is full, generated requests, small trainings, the page in a browser, and the
+# commands of all pages.
 test-long: .venv/dev.stamp
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/long
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/long tests/page
 
 # A PostgreSQL server and the engine of Qdrant, both started by the tests.
 test-engines: .venv/dev.stamp

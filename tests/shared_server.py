@@ -28,6 +28,12 @@ def shared_client(
 
 
 @pytest.fixture(scope="session")
+def client(shared_client: httpx.Client) -> httpx.Client:
+    """The shared one, where a module has no server of its own."""
+    return shared_client
+
+
+@pytest.fixture(scope="session")
 def limited_client(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Iterator[httpx.Client]:
     """A client of a server with low limits; at its end nothing unexpected may stand in the server's log."""
     data = tmp_path_factory.mktemp("limited")

@@ -1,15 +1,12 @@
-"""``qrag``, against running servers: how it ends, and that the pages about it are true."""
+"""``qrag``, against running servers: how it ends."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import signal
-import stat
 import subprocess
-import sys
 import threading
 import tomllib
 from importlib.metadata import EntryPoint
@@ -19,14 +16,9 @@ import pytest
 
 from qrag.cli.main import main
 from tests.client.command import ROOT, command, started
-from tests.markdown import blocks
-from tests.servers import running_server
 from tests.service.scripted import answer, drop, refusal, scripted, stream
 
 pytestmark = pytest.mark.usefixtures("surroundings")
-
-
-# --- How it ends ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -163,37 +155,6 @@ def test_an_interruption_ends_it_cleanly() -> None:
         finally:
             over.set()
     assert (process.returncode, error) == (130, "qrag: interrupted\n")
-
-
-# --- The pages -----------------------------------------------------------------------------------------
-
-
-def test_the_page_about_the_client_is_true(tmp_path: Path, calibrated_checkpoint: Path) -> None:
-    page = ROOT / "docs" / "client.md"
-    tool = tmp_path / "qrag"
-    tool.write_text(f'#!/bin/sh\nexec {shlex.join(command())} "$@"\n')
-    tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
-    work = tmp_path / "work"
-    work.mkdir()
-    (work / "examples").symlink_to(ROOT / "examples")
-    settings = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT / "client")}
-    with running_server(tmp_path / "data", calibrated_checkpoint, keep_questions_days=30) as server:
-        url = str(server.base_url).rstrip("/")
-        settings["QRAG_URL"] = url
-        for block in blocks(page, "sh"):
-            ended = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", block], cwd=work, env=settings, capture_output=True, text=True
-            )
-            assert (ended.returncode, ended.stderr) == (0, ""), block
-        assert (work / "prompt.txt").read_text() == "[1] standard input\nAna signed the lease in May.\n"
-        assert server.get("/documents/lease").status_code == 404
-        for block in blocks(page, "python"):
-            code = block.replace("http://127.0.0.1:8000", url)
-            assert url in code
-            ended = subprocess.run([sys.executable, "-c", code], cwd=work, env=settings, capture_output=True, text=True)
-            assert (ended.returncode, ended.stderr) == (0, ""), block
-    assert ended.stdout.startswith("unknown_document There is no document 'no-such-document'. ")
-    assert {int(row) for row in re.findall(r"^\| (\d+) \|", page.read_text(), re.M)} == {0, 1, 2, 3, 130}
 
 
 def test_the_command_is_installed_with_the_client() -> None:

@@ -13,8 +13,8 @@ import pytest
 from qrag.cli.main import main
 from qrag.evaluation.markdown import plain
 from tests.markdown import links
+from tests.page.browser import Page, chromium, needs_chromium
 from tests.servers import running_server
-from tests.service.browser import Page, chromium, needs_chromium
 from tests.service.chat import completion
 from tests.service.helpers import add
 from tests.service.scripted import scripted

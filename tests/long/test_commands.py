@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ import pytest
 
 import trainer.command_line.main
 from service.settings import DEFAULT_CHECKPOINT
+from tests.client.command import command as qrag
 from tests.docs.pages import NOT_RUN_HERE, PAGES, ROOT, commands, reason, stale_entries
 from tests.markdown import Block, blocks
 from tests.servers import running_server
@@ -156,3 +158,34 @@ def test_the_trainer_takes_the_commands_that_are_too_long_to_run() -> None:
                 trainer.command_line.main.command_line().parse_args(shlex.split(words))
                 taken += 1
     assert taken, "the documentation has commands for the trainer"
+
+
+def test_the_page_about_the_client_is_true(tmp_path: Path, calibrated_checkpoint: Path) -> None:
+    page = ROOT / "docs" / "client.md"
+    tool = tmp_path / "qrag"
+    tool.write_text(f'#!/bin/sh\nexec {shlex.join(qrag())} "$@"\n')
+    tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "examples").symlink_to(ROOT / "examples")
+    settings = {
+        name: value for name, value in os.environ.items() if not name.startswith("QRAG_") and name != "NO_COLOR"
+    }
+    settings |= {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT / "client")}
+    with running_server(tmp_path / "data", calibrated_checkpoint, keep_questions_days=30) as server:
+        url = str(server.base_url).rstrip("/")
+        settings["QRAG_URL"] = url
+        for block in blocks(page, "sh"):
+            ended = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", block], cwd=work, env=settings, capture_output=True, text=True
+            )
+            assert (ended.returncode, ended.stderr) == (0, ""), block
+        assert (work / "prompt.txt").read_text() == "[1] standard input\nAna signed the lease in May.\n"
+        assert server.get("/documents/lease").status_code == 404
+        for block in blocks(page, "python"):
+            code = block.replace("http://127.0.0.1:8000", url)
+            assert url in code
+            ended = subprocess.run([sys.executable, "-c", code], cwd=work, env=settings, capture_output=True, text=True)
+            assert (ended.returncode, ended.stderr) == (0, ""), block
+    assert ended.stdout.startswith("unknown_document There is no document 'no-such-document'. ")
+    assert {int(row) for row in re.findall(r"^\| (\d+) \|", page.read_text(), re.M)} == {0, 1, 2, 3, 130}

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from selenium.webdriver import Chrome
 
 from index.encoders.encoder import Encoder
 from index.encoders.loading import load_encoder
@@ -14,18 +13,12 @@ from service.errors import ServiceError
 from service.intake.parsing.process import ParseLimits, extract_text
 from service.intake.parsing.reading import Reading
 from service.intake.parsing.worker import convert
-from tests.service.browser import Page, chromium
 from tests.service.files import MEBIBYTE, Extract
 from tests.service.helpers import ask
-from tests.shared_server import collection, limited_client, shared_client
+from tests.service.proxies import served
+from tests.shared_server import client, collection, limited_client, shared_client
 
-__all__ = ["collection", "limited_client", "shared_client"]
-
-
-@pytest.fixture(scope="session")
-def client(shared_client: httpx.Client) -> httpx.Client:
-    """The shared one, where a module has no server of its own."""
-    return shared_client
+__all__ = ["client", "collection", "limited_client", "served", "shared_client"]
 
 
 @pytest.fixture(scope="session")
@@ -92,19 +85,3 @@ def assert_fit_for_remote_callers(error: ServiceError, folder: Path) -> None:
     assert "Traceback" not in error.detail
     assert ".py" not in error.detail
     assert len(error.detail) > 40, "says what to do"
-
-
-@pytest.fixture(scope="session")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    """A Chromium for all modules that look at the page."""
-    with chromium(tmp_path_factory.mktemp("chromium")) as driver:
-        yield driver
-
-
-@pytest.fixture
-def page(driver: Chrome, shared_client: httpx.Client, collection: str) -> Iterator[Page]:
-    """The page about a collection of its own; at the end nothing may have gone wrong in it."""
-    page = Page(driver, str(shared_client.base_url).rstrip("/"))
-    page.open(collection)
-    yield page
-    page.assert_clean()

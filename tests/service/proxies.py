@@ -7,9 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
+
+from tests.servers import running_server
+
+PREFIX = "/tools/qrag"
 
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "host", "server", "date"}
 """The headers of a message that are not passed on."""
@@ -38,10 +44,10 @@ def proxy(prefix: str, *, strips: bool, tells: bool) -> Iterator[Proxy]:
             if path == self.path or not path.startswith("/"):
                 self.send_error(404, "Nothing is served here")
                 return
-            url = f"{served.upstream}{path if strips else self.path}"
+            url = f"{opened.upstream}{path if strips else self.path}"
             headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP_BY_HOP}
             if tells:
-                headers |= {"X-Forwarded-Prefix": prefix, "X-Forwarded-Host": served.host, "X-Forwarded-Proto": "http"}
+                headers |= {"X-Forwarded-Prefix": prefix, "X-Forwarded-Host": opened.host, "X-Forwarded-Proto": "http"}
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             with httpx.stream(self.command, url, headers=headers, content=body, timeout=60) as answer:
                 self.send_response_only(answer.status_code)
@@ -61,11 +67,33 @@ def proxy(prefix: str, *, strips: bool, tells: bool) -> Iterator[Proxy]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
         host = f"127.0.0.1:{http.server_port}"
-        served = Proxy(f"http://{host}{prefix}", host)
+        opened = Proxy(f"http://{host}{prefix}", host)
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
-            yield served
+            yield opened
         finally:
             http.shutdown()
             thread.join()
+
+
+WAYS = {
+    "stripped and told": (True, True, {}),
+    "stripped and set": (True, False, {"root_path": PREFIX}),
+    "passed on": (False, False, {"root_path": f"{PREFIX}/"}),
+    "passed on and told": (False, True, {"root_path": PREFIX}),
+}
+"""Whether the proxy strips the prefix, whether it tells it, and the settings that it takes."""
+
+
+@pytest.fixture(scope="module", params=WAYS)
+def served(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path
+) -> Iterator[Proxy]:
+    """A proxy before a service."""
+    strips, tells, settings = WAYS[request.param]
+    with proxy(PREFIX, strips=strips, tells=tells) as served:
+        data = tmp_path_factory.mktemp("data")
+        with running_server(data, tiny_checkpoint, allowed_hosts=served.host, **settings) as direct:
+            served.upstream = str(direct.base_url).rstrip("/")
+            yield served

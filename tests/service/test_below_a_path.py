@@ -9,40 +9,15 @@ from pathlib import Path
 import httpx
 import pytest
 from pydantic import ValidationError
-from selenium.webdriver import Chrome
 
 import qrag
 from service.settings import Settings
 from tests.servers import Server, running_server
-from tests.service.browser import Page, needs_chromium
 from tests.service.helpers import JSON, add, problem
-from tests.service.library import QUESTION, SENTENCES
-from tests.service.proxies import Proxy, proxy
+from tests.service.proxies import PREFIX, Proxy
 
-PREFIX = "/tools/qrag"
 TOLD = {"X-Forwarded-Prefix": "/qrag", "X-Forwarded-Host": "search.example.org", "X-Forwarded-Proto": "https"}
 """The headers of a proxy that has stripped its prefix."""
-
-WAYS = {
-    "stripped and told": (True, True, {}),
-    "stripped and set": (True, False, {"root_path": PREFIX}),
-    "passed on": (False, False, {"root_path": f"{PREFIX}/"}),
-    "passed on and told": (False, True, {"root_path": PREFIX}),
-}
-"""Whether the proxy strips the prefix, whether it tells it, and the settings that it takes."""
-
-
-@pytest.fixture(scope="module", params=WAYS)
-def served(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path
-) -> Iterator[Proxy]:
-    """A proxy before a service."""
-    strips, tells, settings = WAYS[request.param]
-    with proxy(PREFIX, strips=strips, tells=tells) as served:
-        data = tmp_path_factory.mktemp("data")
-        with running_server(data, tiny_checkpoint, allowed_hosts=served.host, **settings) as direct:
-            served.upstream = str(direct.base_url).rstrip("/")
-            yield served
 
 
 @pytest.fixture(scope="module")
@@ -96,17 +71,6 @@ def test_the_client_takes_an_address_with_a_path(served: Proxy) -> None:
         assert client.retrieve("Who signed?", collection="client").chunks[0].text == "Ana signed the lease."
         *_, result = client.stream("Who signed?", collection="client")
         assert isinstance(result, qrag.RetrieveOut)
-
-
-@needs_chromium
-def test_the_page_works_there(served: Proxy, driver: Chrome) -> None:
-    page = Page(driver, served.url)
-    page.expected = ["/favicon.ico"]  # the browser itself looks for one of the host, for a picture that is no page
-    page.open("page")
-    page.paste("\n".join(SENTENCES))
-    page.ask(QUESTION)
-    assert len(page.all("#steps li")) == 6
-    page.assert_clean()  # and nothing was asked for beside the path
 
 
 def test_the_path_itself_leads_to_the_page(tmp_path: Path, tiny_checkpoint: Path) -> None:

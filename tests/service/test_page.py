@@ -1,4 +1,4 @@
-"""The page's files: what is served, how, and that nothing else is. What they do is in test_page_in_browser.py."""
+"""The page's files: what is served, how, and that nothing else is. What they do is in tests/page."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
+from tests.page.browser import Page, answer, needs_chromium
 from tests.servers import running_server
-from tests.service.browser import Page, answer, needs_chromium
 from tests.service.helpers import Json, add
 from tests.service.library import SENTENCES
 

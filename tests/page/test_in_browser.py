@@ -12,8 +12,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from service.keys import add_key
+from tests.page.browser import Page, answer, asked, needs_chromium, texts
 from tests.servers import running_server
-from tests.service.browser import Page, answer, asked, needs_chromium, texts
 from tests.service.helpers import add, ids_in, lines_of_text
 from tests.service.library import QUESTION, SENTENCES
 

@@ -14,7 +14,7 @@ from qrag import Client
 from qrag.evaluation.library import fetch
 from qrag.evaluation.resolving import resolve
 from qrag.wire.checks.questions import Question
-from tests.service.browser import Page, needs_chromium, texts
+from tests.page.browser import Page, needs_chromium, texts
 from tests.service.helpers import add, ask
 from tests.service.library import SENTENCES, add_lines
 

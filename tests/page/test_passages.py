@@ -7,7 +7,7 @@ import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from tests.service.browser import Page, answer, needs_chromium, texts
+from tests.page.browser import Page, answer, needs_chromium, texts
 from tests.service.helpers import Json, add, chunks_of, text_of
 from tests.service.library import SENTENCES
 
