@@ -9,6 +9,7 @@ import ast
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -103,7 +104,10 @@ def _imported(path: Path) -> Iterator[str]:
                 yield module
 
 
-IMPORTS = {name: set(_imported(path)) - {name} for name, path in MODULES.items()}
+@cache
+def _imports() -> dict[str, set[str]]:
+    """What each module imports; read when it is asked, for every process of a run collects these tests."""
+    return {name: set(_imported(path)) - {name} for name, path in MODULES.items()}
 
 
 def _below(module: str, name: str) -> bool:
@@ -135,7 +139,7 @@ def _circles(graph: Mapping[str, Iterable[str]]) -> list[str]:
 def test_no_package_imports_what_it_must_not_know() -> None:
     offences = [
         f"{module} imports {name}"
-        for module, names in IMPORTS.items()
+        for module, names in _imports().items()
         for name in sorted(names)
         if (package := module.partition(".")[0]) != name.partition(".")[0]
         and not any(_below(name, allowed) for allowed in MAY_IMPORT[package])
@@ -147,7 +151,7 @@ def test_nobody_imports_a_command_line() -> None:
     benchmarks = {f"benchmarks.{path.stem}": set(_imported(path)) for path in (ROOT / "benchmarks").glob("*.py")}
     offences = [
         f"{module} imports {name}"
-        for module, names in (IMPORTS | benchmarks).items()
+        for module, names in (_imports() | benchmarks).items()
         for name in sorted(names)
         if any(_below(name, line) for line in COMMAND_LINES) and not any(_below(module, line) for line in COMMAND_LINES)
     ]
@@ -162,21 +166,21 @@ def test_imports_lead_down(package: str) -> None:
     offences += [
         f"{module} imports {name}, which is above it"
         for module in modules
-        for name in sorted(IMPORTS[module])
+        for name in sorted(_imports()[module])
         if _below(name, package) and floor.get(_room(name), 0) > floor.get(_room(module), len(floor))
     ]
     assert not offences, "\n".join(offences)
 
 
 def test_modules_import_in_no_circle() -> None:
-    offences = _circles(IMPORTS)
+    offences = _circles(_imports())
     assert not offences, "\n".join(offences)
 
 
 def test_rooms_import_in_no_circle() -> None:
     """The modules and folders directly in each folder."""
     graphs: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for module, names in IMPORTS.items():
+    for module, names in _imports().items():
         for name in names:
             ours, theirs = module.split("."), name.split(".")
             shared = next((n for n, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), None)
@@ -219,5 +223,5 @@ def test_each_package_names_its_rooms() -> None:
 def test_the_house_is_found() -> None:
     """The tests above see the packages, and would see what they look for."""
     assert all(any(_below(module, package) for module in MODULES) for package in PACKAGES)
-    assert "qrag.wire.rules" in IMPORTS["qrag.cli.asking"]
+    assert "qrag.wire.rules" in _imports()["qrag.cli.asking"]
     assert _circles({"a": ["b"], "b": ["c"], "c": ["a"], "d": ["a"]}) == ["a <-> b <-> c"]

@@ -10,19 +10,25 @@ import numpy as np
 import torch
 
 from index.encoders.loading import load_encoder
-from tests.trainer.learners import CPU, make_recipe, recall_of
+from tests.trainer.learners import CPU, WITH_SIGNALS, make_recipe, recall_of
+from tests.trainer.overlap_reader import OverlapReader
 from trainer.bases.models import MINILM, base_directory, initial_config
 from trainer.datasets.jsonl import read_jsonl
 from trainer.datasets.question import Question
 from trainer.hyperparameters import Hyperparameters
+from trainer.judging.judge import Judge
 from trainer.learning.networks import QNetwork
 from trainer.learning.training import Validation, build_learner, train
+from trainer.recipe import DatasetTask
 from trainer.tasks.mixture import Mixture
 from trainer.tasks.source import Source
 
 NAMES = "Ann Bob Carl Dora Emil Fred Gina Hugo Ida Jack Kate Leo Mona Nick Olga Paul".split()
 THINGS = "ball box key lamp coin ring book rope cup hat".split()
 PLACES = "garden kitchen tower bridge cellar attic harbor market".split()
+PEOPLE = [f"{first} {last}" for first in NAMES for last in ("Bosman", "Carter", "Dietrich", "Evans", "Frost", "Green")]
+"""So many that no two questions of a batch are about the same one, as a rule: each is the others' negative."""
+MORE_THINGS = ("ball", "box", "key", "lamp", "letter", "clock", "ship", "candle", "mirror", "stone", "hat", "drum")
 
 
 def two_hops(generator: np.random.Generator) -> dict[str, Any]:
@@ -92,3 +98,58 @@ def test_rewards_alone_teach_too() -> None:
         learner.update([question(generator) for _ in range(32)])
     assert before < 0.65
     assert validation.measure(learner)["own"] > 0.85
+
+
+def owned(generator: np.random.Generator) -> Question:
+    """What somebody has, among what he and another one want, lost and broke."""
+    person, other = generator.choice(PEOPLE, size=2, replace=False)
+    things = generator.choice(MORE_THINGS, size=8, replace=False)
+    said = [(who, verb) for who in (person, other) for verb in ("has", "wants", "lost", "broke")]
+    facts = [f"{who} {verb} the {thing}." for (who, verb), thing in zip(said, things, strict=True)]
+    order = generator.permutation(8).tolist()
+    right = order.index(0)
+    return Question(
+        id=str(generator.integers(2**31)),
+        task="own",
+        text=f"What does {person} have?",
+        chunks=[facts[place] for place in order],
+        counts=(8,),
+        support=frozenset({right}),
+        budget=1,
+        facts=(frozenset({right}),),
+        answers=(str(things[0]),),
+        wrong=tuple(place for place in range(8) if place != right),
+        judged=True,
+    )
+
+
+def test_training_lifts_what_the_reader_answers_from() -> None:
+    settings = Hyperparameters(
+        objective="r3",
+        reward="answer",
+        action_mode="adapter",
+        transitions=448,
+        environments=32,
+        warm_start=0.5,
+        learning_rate=3e-4,
+        head_learning_rate=5e-3,
+        alpha_start=1e-6,
+        alpha_end=1e-6,
+    )
+    reader = OverlapReader()
+    task = DatasetTask(kind="jsonl", path="own.jsonl", judgements="judged.jsonl")
+    recipe = make_recipe(Path(MINILM), hyperparameters=settings, reader="smollm2", tasks=(task,), **WITH_SIGNALS)
+    taught = build_learner(recipe, CPU, seed=0, judge=Judge(reader, "answer"))
+    generator = np.random.default_rng(0)
+    held_out = [owned(generator) for _ in range(60)]
+
+    def first() -> float:
+        return float(np.mean([played.final is None for played in taught.rollout(held_out)]))
+
+    before, offline = first(), 0
+    while taught.progress < 1:
+        taught.update([owned(generator) for _ in range(32)])
+        offline = len(reader.asked) if taught.warm else offline
+    assert offline == 0  # pools are drawn from, the reader is asked on the policy's list alone
+    assert len(reader.asked) > 0
+    assert first() > max(0.8, before + 0.2)

@@ -373,5 +373,5 @@ def test_a_service_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.
     arguments = ["adapt", "--url", "http://127.0.0.1:9", "--checkpoints-dir", str(tmp_path), "--out", str(tmp_path)]
     assert main(arguments) == 1
     assert "127.0.0.1:9" in capsys.readouterr().err
-    with pytest.raises(Unreachable), Client("http://127.0.0.1:9") as client:
+    with pytest.raises(Unreachable), Client("http://127.0.0.1:9", sleep=lambda _: None) as client:
         present_checkpoint(client, tmp_path, None)

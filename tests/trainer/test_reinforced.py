@@ -1,4 +1,4 @@
-"""R3's objective: the contrast, the pairs it is made of, and that it teaches."""
+"""R3's objective: the contrast, and the pairs it is made of."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from tests.trainer.learners import CPU, WITH_SIGNALS, make_network, make_recipe, words
+from tests.trainer.learners import WITH_SIGNALS, make_network, make_recipe, words
 from tests.trainer.overlap_reader import OverlapReader
-from trainer.bases.models import MINILM
 from trainer.datasets.question import Question
 from trainer.errors import RecipeError
 from trainer.hyperparameters import Hyperparameters
 from trainer.judging.judge import Judge
 from trainer.learning.learner import Learner
 from trainer.learning.objectives.reinforced import contrast
-from trainer.learning.training import build_learner
 from trainer.recipe import DatasetTask, Recipe
 
 R3 = Hyperparameters(
@@ -74,54 +72,6 @@ def test_the_contrast_is_cross_entropy_from_both_sides(more: int) -> None:
     rows = torch.nn.functional.cross_entropy(logits, own, reduction="none")
     columns = torch.nn.functional.cross_entropy(logits[:, :5].T, own, reduction="none")
     torch.testing.assert_close(contrast(logits), (rows + columns) / 2)
-
-
-NAMES = "Ann Bob Carl Dora Emil Fred Gina Hugo Ida Jack Kate Leo Mona Nick Olga Paul".split()
-PEOPLE = [f"{first} {last}" for first in NAMES for last in ("Bosman", "Carter", "Dietrich", "Evans", "Frost", "Green")]
-"""So many that no two questions of a batch are about the same one, as a rule: each is the others' negative."""
-THINGS = ("ball", "box", "key", "lamp", "letter", "clock", "ship", "candle", "mirror", "stone", "hat", "drum")
-
-
-def owned(generator: np.random.Generator) -> Question:
-    """What somebody has, among what he and another one want, lost and broke."""
-    person, other = generator.choice(PEOPLE, size=2, replace=False)
-    things = generator.choice(THINGS, size=8, replace=False)
-    said = [(who, verb) for who in (person, other) for verb in ("has", "wants", "lost", "broke")]
-    facts = [f"{who} {verb} the {thing}." for (who, verb), thing in zip(said, things, strict=True)]
-    order = generator.permutation(8).tolist()
-    right = order.index(0)
-    return Question(
-        id=str(generator.integers(2**31)),
-        task="own",
-        text=f"What does {person} have?",
-        chunks=[facts[place] for place in order],
-        counts=(8,),
-        support=frozenset({right}),
-        budget=1,
-        facts=(frozenset({right}),),
-        answers=(str(things[0]),),
-        wrong=tuple(place for place in range(8) if place != right),
-        judged=True,
-    )
-
-
-def test_training_lifts_what_the_reader_answers_from() -> None:
-    settings = replace(R3, action_mode="adapter", transitions=448, environments=32, learning_rate=3e-4)
-    reader = OverlapReader()
-    taught = build_learner(recipe(Path(MINILM), settings), CPU, seed=0, judge=Judge(reader, "answer"))
-    generator = np.random.default_rng(0)
-    held_out = [owned(generator) for _ in range(60)]
-
-    def first() -> float:
-        return float(np.mean([played.final is None for played in taught.rollout(held_out)]))
-
-    before, offline = first(), 0
-    while taught.progress < 1:
-        taught.update([owned(generator) for _ in range(32)])
-        offline = len(reader.asked) if taught.warm else offline
-    assert offline == 0  # pools are drawn from, the reader is asked on the policy's list alone
-    assert len(reader.asked) > 0
-    assert first() > max(0.8, before + 0.2)
 
 
 def test_on_the_policy_the_list_is_read_from_the_top_to_the_first_negative(tiny_base: Path) -> None:
