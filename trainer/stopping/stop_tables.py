@@ -35,6 +35,7 @@ def stop_tables(reports: Sequence[StopReport]) -> str:
         "ECE": lambda result: result.complete.ece,
         "ECE by chance": lambda result: result.complete.ece_by_chance,
         "ECE at stop": lambda result: result.complete_at_stop.ece,
+        "ECE at stop by chance": lambda result: result.complete_at_stop.ece_by_chance,
         "hopeless": lambda result: result.hopeless_at_stop,
         "ECE of hopeless": lambda result: result.hopeless.ece,
         "told apart": lambda result: None if result.told_apart is None else result.told_apart.mean,
