@@ -20,6 +20,7 @@ from qrag.cli.main import main, parser
 from qrag.evaluation.answering.matching import exact_match, f1
 from qrag.evaluation.questions import read_questions
 from qrag.evaluation.report import read_report
+from qrag.evaluation.together import together
 from qrag.wire import examples
 from qrag.wire.checks.questions import Question
 from tests.client.command import ROOT, rows
@@ -228,6 +229,16 @@ def test_a_service_that_fails_ends_the_command(capsys: pytest.CaptureFixture[str
     with scripted(begun, otherwise=refusal(500)) as server, Client(server.url) as client, pytest.raises(ServerError):
         run(client, arguments)
     assert capsys.readouterr().err == "qrag: 1 of 2 requests were answered; no report was written.\n"
+
+
+def test_what_ended_before_a_failure_is_counted() -> None:
+    def fail() -> None:
+        raise RuntimeError("gone")
+
+    counted: list[None] = []
+    with pytest.raises(RuntimeError, match="gone"):
+        together([*[lambda: None] * 40, fail], 1, lambda: counted.append(None))
+    assert len(counted) == 40
 
 
 # --- Comparisons ---------------------------------------------------------------------------------------------

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, as_completed
+from concurrent.futures import Future
+from queue import SimpleQueue
 from threading import Thread
 from typing import TypeVar
 
@@ -19,6 +20,8 @@ def together(jobs: Sequence[Callable[[], T]], parallel: int, progress: Callable[
     """
     futures = [Future[T]() for _ in jobs]
     waiting = deque(zip(jobs, futures, strict=True))
+    # In the order of their ends: `as_completed` may show one that failed before others that had ended earlier.
+    ended = SimpleQueue[Future[T]]()
 
     def work() -> None:
         while waiting:
@@ -32,13 +35,14 @@ def together(jobs: Sequence[Callable[[], T]], parallel: int, progress: Callable[
                 future.set_exception(error)
             else:
                 future.set_result(result)
+            ended.put(future)
 
     # No pool: Python waits for its threads at exit, and a request to a language model takes minutes.
     for _ in range(min(parallel, len(jobs))):
         Thread(target=work, daemon=True).start()
     try:
-        for future in as_completed(futures):
-            future.result()
+        for _ in jobs:
+            ended.get().result()
             progress()
     finally:
         waiting.clear()
