@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 import torch
 
 from index.encoders.loading import load_encoder
-from tests.trainer.learners import CPU, WITH_SIGNALS, make_recipe, recall_of
+from tests.trainer.learners import CPU, R3, make_recipe, r3_recipe, recall_of
 from tests.trainer.overlap_reader import OverlapReader
 from trainer.bases.models import MINILM, base_directory, initial_config
 from trainer.datasets.jsonl import read_jsonl
@@ -19,7 +21,6 @@ from trainer.hyperparameters import Hyperparameters
 from trainer.judging.judge import Judge
 from trainer.learning.networks import QNetwork
 from trainer.learning.training import Validation, build_learner, train
-from trainer.recipe import DatasetTask
 from trainer.tasks.mixture import Mixture
 from trainer.tasks.source import Source
 
@@ -69,12 +70,19 @@ def test_training_teaches_two_hops(tmp_path: Path) -> None:
     assert recall_of(load_encoder(best, device="cpu"), held_out) > 0.8
 
 
+def belongings(
+    generator: np.random.Generator, people: Sequence[str], things: Sequence[str]
+) -> tuple[str, str, list[str]]:
+    """Somebody, what he has, and what he and another one have, want, lost and broke; the first says what he has."""
+    owners = generator.choice(people, size=2, replace=False).tolist()
+    owned = generator.choice(things, size=8, replace=False).tolist()
+    said = [(who, verb) for who in owners for verb in ("has", "wants", "lost", "broke")]
+    return owners[0], owned[0], [f"{who} {verb} the {what}." for (who, verb), what in zip(said, owned, strict=True)]
+
+
 def test_rewards_alone_teach_too() -> None:
     def question(generator: np.random.Generator) -> Question:
-        person, other = generator.choice(NAMES, size=2, replace=False)
-        things = generator.choice(THINGS, size=8, replace=False)
-        said = [(who, verb) for who in (person, other) for verb in ("has", "wants", "lost", "broke")]
-        facts = [f"{who} {verb} the {thing}." for (who, verb), thing in zip(said, things, strict=True)]
+        person, _, facts = belongings(generator, NAMES, THINGS)
         order = generator.permutation(8).tolist()
         chunks = [facts[at] for at in order]
         return Question("1", "own", f"What does {person} have?", chunks, (8,), frozenset({order.index(0)}), 1)
@@ -100,12 +108,9 @@ def test_rewards_alone_teach_too() -> None:
     assert validation.measure(learner)["own"] > 0.85
 
 
-def owned(generator: np.random.Generator) -> Question:
-    """What somebody has, among what he and another one want, lost and broke."""
-    person, other = generator.choice(PEOPLE, size=2, replace=False)
-    things = generator.choice(MORE_THINGS, size=8, replace=False)
-    said = [(who, verb) for who in (person, other) for verb in ("has", "wants", "lost", "broke")]
-    facts = [f"{who} {verb} the {thing}." for (who, verb), thing in zip(said, things, strict=True)]
+def judged(generator: np.random.Generator) -> Question:
+    """What somebody has, as a reader has judged it."""
+    person, thing, facts = belongings(generator, PEOPLE, MORE_THINGS)
     order = generator.permutation(8).tolist()
     right = order.index(0)
     return Question(
@@ -117,38 +122,25 @@ def owned(generator: np.random.Generator) -> Question:
         support=frozenset({right}),
         budget=1,
         facts=(frozenset({right}),),
-        answers=(str(things[0]),),
+        answers=(thing,),
         wrong=tuple(place for place in range(8) if place != right),
         judged=True,
     )
 
 
 def test_training_lifts_what_the_reader_answers_from() -> None:
-    settings = Hyperparameters(
-        objective="r3",
-        reward="answer",
-        action_mode="adapter",
-        transitions=448,
-        environments=32,
-        warm_start=0.5,
-        learning_rate=3e-4,
-        head_learning_rate=5e-3,
-        alpha_start=1e-6,
-        alpha_end=1e-6,
-    )
+    settings = replace(R3, action_mode="adapter", transitions=448, environments=32, learning_rate=3e-4)
     reader = OverlapReader()
-    task = DatasetTask(kind="jsonl", path="own.jsonl", judgements="judged.jsonl")
-    recipe = make_recipe(Path(MINILM), hyperparameters=settings, reader="smollm2", tasks=(task,), **WITH_SIGNALS)
-    taught = build_learner(recipe, CPU, seed=0, judge=Judge(reader, "answer"))
+    taught = build_learner(r3_recipe(Path(MINILM), settings), CPU, seed=0, judge=Judge(reader, "answer"))
     generator = np.random.default_rng(0)
-    held_out = [owned(generator) for _ in range(60)]
+    held_out = [judged(generator) for _ in range(60)]
 
     def first() -> float:
         return float(np.mean([played.final is None for played in taught.rollout(held_out)]))
 
     before, offline = first(), 0
     while taught.progress < 1:
-        taught.update([owned(generator) for _ in range(32)])
+        taught.update([judged(generator) for _ in range(32)])
         offline = len(reader.asked) if taught.warm else offline
     assert offline == 0  # pools are drawn from, the reader is asked on the policy's list alone
     assert len(reader.asked) > 0

@@ -62,6 +62,25 @@ def make_recipe(base: Path, **fields: Any) -> Recipe:
     return Recipe(**plain | fields)
 
 
+R3 = Hyperparameters(
+    objective="r3",
+    reward="answer",
+    transitions=320,
+    environments=16,
+    warm_start=0.5,
+    learning_rate=1e-3,
+    head_learning_rate=5e-3,
+    alpha_start=1e-6,
+    alpha_end=1e-6,
+)
+
+
+def r3_recipe(base: Path, settings: Hyperparameters = R3, **fields: Any) -> Recipe:
+    """A recipe by R3's objective, with all signals, on judged questions."""
+    task = DatasetTask(kind="jsonl", path="own.jsonl", judgements="judged.jsonl")
+    return make_recipe(base, hyperparameters=settings, reader="smollm2", tasks=(task,), **(WITH_SIGNALS | fields))
+
+
 def make_network(recipe: Recipe, dtype: torch.dtype = torch.float32) -> QNetwork:
     """The network that training by a recipe starts from."""
     base = Path(str(recipe.base))

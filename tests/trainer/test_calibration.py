@@ -321,6 +321,11 @@ def test_a_checkpoint_is_calibrated_in_its_folder_and_judged(
     assert whole.told_apart is None
     table = out.with_suffix(".md").read_text()
     assert "mine, seed 3, paired bootstrap" in table
+    lines = table.splitlines()
+    header, own = (next(line for line in lines if line.startswith(start)) for start in ("| task |", "| own |"))
+    shown = dict(zip(header.split(" | "), own.split(" | "), strict=True))
+    assert shown["ECE at stop by chance"] == f"{whole.complete_at_stop.ece_by_chance:.3f}"
+    assert shown["ECE at stop"] == f"{whole.complete_at_stop.ece:.3f}"
     assert table in capsys.readouterr().out
     assert out.with_suffix(".png").stat().st_size > 1000
     capsys.readouterr()

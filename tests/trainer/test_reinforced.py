@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.trainer.learners import WITH_SIGNALS, make_network, make_recipe, words
+from tests.trainer.learners import R3, make_network, make_recipe, r3_recipe, words
 from tests.trainer.overlap_reader import OverlapReader
 from trainer.datasets.question import Question
 from trainer.errors import RecipeError
@@ -18,29 +18,12 @@ from trainer.hyperparameters import Hyperparameters
 from trainer.judging.judge import Judge
 from trainer.learning.learner import Learner
 from trainer.learning.objectives.reinforced import contrast
-from trainer.recipe import DatasetTask, Recipe
-
-R3 = Hyperparameters(
-    objective="r3",
-    reward="answer",
-    transitions=320,
-    environments=16,
-    warm_start=0.5,
-    learning_rate=1e-3,
-    head_learning_rate=5e-3,
-    alpha_start=1e-6,
-    alpha_end=1e-6,
-)
-
-
-def recipe(base: Path, settings: Hyperparameters = R3, **fields: object) -> Recipe:
-    task = DatasetTask(kind="jsonl", path="own.jsonl", judgements="judged.jsonl")
-    return make_recipe(base, hyperparameters=settings, reader="smollm2", tasks=(task,), **(WITH_SIGNALS | fields))
+from trainer.recipe import DatasetTask
 
 
 def learner(base: Path, settings: Hyperparameters = R3, **fields: object) -> tuple[Learner, OverlapReader]:
     torch.manual_seed(0)
-    made, reader = recipe(base, settings, **fields), OverlapReader()
+    made, reader = r3_recipe(base, settings, **fields), OverlapReader()
     judge = Judge(reader, "answer")
     return Learner(make_network(made), make_network(made), settings, 0, judge=judge), reader
 
@@ -129,7 +112,7 @@ def test_how_many_go_through_the_network_together_is_a_matter_of_speed(tiny_base
 
 
 def test_a_reader_that_says_something_else_is_refused(tiny_base: Path) -> None:
-    made = recipe(tiny_base)
+    made = r3_recipe(tiny_base)
     for judge in (None, Judge(OverlapReader(), "joint")):
         with pytest.raises(RecipeError, match="reader"):
             Learner(make_network(made), make_network(made), R3, 0, judge=judge)
